@@ -10,7 +10,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy, Verdict
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
-from instep.node.following.hub_orders import HubOrders
+from instep.node.following.rollout_part import HubOrders
 
 LINE = LineId(FilesetName("catalog"), NodeName("main"))
 OLD, NEW = (HeadRef(1, n, Digest(bytes([n]) * 32), Digest(bytes([n]) * 32)) for n in (1, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from instep.node.trees.scanning.mount_watch import MountWatch, mounts_below
+from instep.node.trees.scanning.watching import MountWatch, mounts_below
 from tests.support.mounts import mounted, need_root, unmount
 
 

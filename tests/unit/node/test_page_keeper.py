@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.model.ids import Digest
-from instep.node.trees.scanning.writer_scan import BUNDLE_PAGES_MAX_BYTES, PAGES_BATCH, PageKeeper
+from instep.node.trees.scanning.scan_tally import BUNDLE_PAGES_MAX_BYTES, PAGES_BATCH, PageKeeper
 from instep.store.memory import MemoryStore
 
 

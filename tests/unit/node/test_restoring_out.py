@@ -20,7 +20,7 @@ from instep.model.manifest.manifest import build
 from instep.model.paths import sort_key
 from instep.net.messages import messages as m
 from instep.node.lines.partner_contents import PartnerContents
-from instep.node.retrieval.fetching_out import IntoFile
+from instep.node.retrieval.fetching_out import FetchingOut, Into
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.runtime.runtime import Worker
 from instep.store.memory import MemoryStore
@@ -77,7 +77,8 @@ async def _restore(base: Path, lenders: Sequence[_Lender]) -> None:
         worker=worker,
     )
     try:
-        work = RestoringOut(service, HeadRef(1, 1, root, root), PartnerContents(LINE, lenders), ())
+        target = HeadRef(1, 1, root, root)
+        work = RestoringOut(FetchingOut(service, target, PartnerContents(LINE, lenders), ()))
         changes = await work.changes(())
         await work.require_contents(changes)
         await work.write(changes, os.fsencode(base / "out"))
@@ -154,7 +155,7 @@ def test_a_content_is_whole_where_the_kernel_takes_a_part_of_it_at_a_time(
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: write(fd, data[:5], offset))
     with open(tmp_path / "key", "w+b") as file:
-        into = IntoFile(file.fileno(), _entry(b"key", Kind.FILE, 0o644, KEY))
+        into = Into(file.fileno(), _entry(b"key", Kind.FILE, 0o644, KEY))
         into.write(4, KEY[4:])
         into.write(0, KEY[:4])
         assert into.is_right()

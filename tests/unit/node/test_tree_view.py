@@ -16,8 +16,8 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import Change
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.shelf import RecipeShelf
-from instep.node.trees import tree_view as module
-from instep.node.trees.tree_view import tree_view
+from instep.node.trees import hook_views as module
+from instep.node.trees.hook_views import tree_view
 from instep.tree.journal.plan import object_key
 
 

@@ -31,8 +31,8 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
-from instep.node.trees.definitions import definition_of
 from instep.node.trees.exchanging import refuse_exchange
+from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.placing import check_new_root, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.objects.abilities import Ability, lacking, probe_filesystem

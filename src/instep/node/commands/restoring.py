@@ -19,6 +19,7 @@ from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
+from instep.node.retrieval.fetching_out import FetchingOut
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.writing.writer import WriterService
 
@@ -71,7 +72,7 @@ class Restores(CommandHandlers):
         lenders = tuple(each for each in service.lenders() if source in (None, each.who))
         partners = PartnerContents(service.line, lenders)
         senders = tuple(each for each in sorted(service.sources) if source in (None, each))
-        work = RestoringOut(service, target, partners, senders)
+        work = RestoringOut(FetchingOut(service, target, partners, senders))
         changes = await work.changes(paths_of(asked))
         await work.require_contents(changes)
         if not asked.dry_run:

@@ -9,7 +9,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from functools import partial
+from itertools import islice
 
 from instep.core.follow.vocabulary import PutBack, Revert, StageContents
 from instep.errors import UnavailableError
@@ -19,15 +20,14 @@ from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import Change, diff
 from instep.net.service import PeerCalls
 from instep.node.following.lingering import Lingering
+from instep.node.following.page_fetch import OfferedHeads
 from instep.node.following.pulling import Puller
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.held_paths import refuse_held
-from instep.node.trees.keeping.chunk_lists import recut
-from instep.node.trees.keeping.switch_rows import record_rows, store_rows
 from instep.node.trees.placing import Taken
-from instep.node.trees.scanning.stat_lookup import LiveRows
+from instep.node.trees.scanning.stat_rows import record_rows, store_rows
 from instep.node.trees.space import require_room
+from instep.node.trees.switch_outcome import refuse_held
 from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.control_folder import opened
@@ -36,35 +36,30 @@ from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
 from instep.tree.stage.stage import Stage
 from instep.tree.stage.stages import clear_stages
-from instep.tree.switch.recover import Recovered, recover
+from instep.tree.switch.recover import Recovered
 from instep.tree.switch.step_work import Switched
-from instep.tree.switch.switch import finish, prepare, switch
+from instep.tree.switch.switch import finish, prepare
 
 TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
 
 
-class Supply(Protocol):
-    """Where the contents of a generation come from."""
-
-    @property
-    def head_bundle(self) -> tuple[Digest, dict[Digest, bytes]] | None:
-        """Small contents that came with a head: the generation's id, and contents by digest."""
-        ...
-
-    def sources_for(self, first: NodeName) -> list[PeerCalls]:
-        """Clients of the nodes that can send the line, ``first`` first."""
-        ...
-
-
 class Applying:
     """The acts of a followed line on its tree."""
 
-    def __init__(self, tree: FilesetTree, lingering: Lingering, supply: Supply) -> None:
+    def __init__(
+        self,
+        tree: FilesetTree,
+        lingering: Lingering,
+        offered: OfferedHeads,
+        sources_for: Callable[[NodeName], list[PeerCalls]],
+    ) -> None:
+        """``sources_for`` returns clients of the nodes that can send the line, the named one first."""
         self._tree = tree
         self._lingering = lingering
-        self._supply = supply
+        self._offered = offered
+        self._sources_for = sources_for
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
@@ -81,28 +76,41 @@ class Applying:
 
     def recover_now(self) -> Recovered:
         """Finish or undo what a crash or an error interrupted."""
-        taken = self._tree.taken()
-        journal = Journal.load(taken.place)
-        definition = Definition()
-        if journal is not None:
-            definition = self._tree.definition_of(journal.header.target) or Definition()
-        return recover(
-            taken.place, local=self._tree.local(definition), get_page=self._tree.get_page, now_ms=wall_ms()
-        )
+        place = self._tree.place()
+        journal = Journal.load(place)
+        known = self._tree.definition_of(journal.header.target) if journal is not None else None
+        return self._tree.recover(place, known or Definition())
 
     # Stage --------------------------------------------------------------------------------------------------
 
     async def stage(self, effect: StageContents) -> None:
         """Stage ``effect.head`` beside the tree; resumable; leaves the sealed journal for the switch."""
-        tree = self._tree
+        head, bundle = effect.head, self._offered.bundle
+        contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
         async with self._staging:
-            self._sealed = None
-            stage = await tree.worker.run(self._open, effect.head, effect.base)
-            try:
-                await self._fill(stage, effect.source, effect.head)
-                self._sealed = await tree.worker.run(self._seal, stage)
-            finally:
-                await asyncio.shield(tree.worker.run(stage.close))
+            open_stage = partial(self._open, head, effect.base)
+            self._sealed = await self._staged(open_stage, head, effect.source, contents, None)
+
+    async def _staged(
+        self,
+        open_stage: Callable[[], Stage],
+        head: HeadRef,
+        source: NodeName | None,
+        contents: Mapping[Digest, bytes],
+        link_of: Callable[[Entry], bytes | None] | None,
+    ) -> Journal:
+        tree = self._tree
+        self._sealed = None
+        stage = await tree.worker.run(open_stage)
+        clients = self._sources_for(source) if source is not None else []
+        puller = Puller(tree, stage, head, clients, contents, link_of)
+        self._pulling = (puller, stage.moves.size_bytes)
+        try:
+            await puller.run()
+            return await tree.worker.run(self._seal, stage)
+        finally:
+            self._pulling = None
+            await asyncio.shield(tree.worker.run(stage.close))
 
     def _seal(self, stage: Stage) -> Journal:
         """All that can be done before the permit is done here."""
@@ -111,26 +119,12 @@ class Applying:
         return journal
 
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
-        tree = self._tree
-        definition = self._tree.definition(head)
-        taken = self._tree.taken()
-        place = taken.place
+        tree, place = self._tree, self._tree.place()
         require_writable_folder(place.control)
         found = base.root if base is not None else self._found_root(head, place)
-        require_room(place, found, head.root, self._tree.get_page)
-        return Stage(
-            place,
-            head,
-            found,
-            self._tree.get_page,
-            definition,
-            previous=base,
-            local=self._tree.local(definition),
-            live_row=LiveRows(tree.store, tree.name),
-            sources=(Archive(place).source(),),
-            recut=recut,
-            exchange=self._lingering.exchange(),
-        )
+        require_room(place, found, head.root, tree.get_page)
+        sources, exchange = (Archive(place).source(),), self._lingering.exchange()
+        return tree.open_stage(place, head, found, previous=base, sources=sources, exchange=exchange)
 
     def _found_root(self, head: HeadRef, place: Place) -> Digest | None:
         """The root of the tree where no generation was ever recorded: empty; or the tree was there before, or the
@@ -139,37 +133,6 @@ class Applying:
             return None
         return self._tree.comparison(head).whole_root(head.root, wall_ms())
 
-    async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
-        bundle = self._supply.head_bundle
-        contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
-        await self._pull(stage, head, self._supply.sources_for(source), contents, None)
-
-    async def _pull(
-        self,
-        stage: Stage,
-        head: HeadRef,
-        clients: Sequence[PeerCalls],
-        contents: Mapping[Digest, bytes],
-        link_of: Callable[[Entry], bytes | None] | None,
-    ) -> None:
-        tree = self._tree
-        puller = Puller(
-            stage,
-            tree.line,
-            head,
-            clients,
-            contents,
-            tree.worker,
-            tree.get_page,
-            tree.store,
-            link_of,
-        )
-        self._pulling = (puller, stage.moves.size_bytes)
-        try:
-            await puller.run()
-        finally:
-            self._pulling = None
-
     # Switch -------------------------------------------------------------------------------------------------
 
     def switch_now(self, head: HeadRef) -> Switched:
@@ -177,15 +140,14 @@ class Applying:
         if journal is None or journal.header.target != head:
             raise UnavailableError(f"generation {head.number} is not staged", code="not_staged")
         self._sealed = None
-        local = self._tree.local(self._tree.definition(head))
-        with opened(self._tree.taken().place) as place:
+        with opened(self._tree.place()) as place:
             self._finish_journal(place)
-            return switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
+            return self._tree.switch(place, journal)
 
     def record_now(self) -> None:
         """Record the switch in the stat cache; the journal stays until live is saved."""
         failpoint(RECORDING)
-        with opened(self._tree.taken().place) as place:
+        with opened(self._tree.place()) as place:
             store_rows(self._tree.store, place)
 
     def close_now(self) -> None:
@@ -202,66 +164,44 @@ class Applying:
 
     def drop_stage(self) -> None:
         self._lingering.give_up()
-        clear_stages(self._tree.taken().place)
+        clear_stages(self._tree.place())
 
     def staged_path(self) -> bytes | None:
         """Where the sealed stage lies, for a ``validate`` hook."""
         if (journal := self._sealed) is None:
             return None
-        return os.fsencode(self._tree.taken().place.stage) + b"/" + journal.stage_name
+        return os.fsencode(self._tree.place().stage) + b"/" + journal.stage_name
 
     async def put_back(self, effect: PutBack) -> Switched:
         """Return the tree to the generation that it replaced: from the archive, else from the source."""
-        return await self._replace(
-            lambda: self._open_return(effect.head, effect.base.root, None), effect.head, effect.source
-        )
+        open_stage = partial(self._open_return, effect.head, effect.base.root, None)
+        return await self._replace(open_stage, effect.head, effect.source)
 
     def _open_return(self, target: HeadRef, tree_root: Digest, why: Why | None) -> Stage:
         """A stage that makes the tree, which holds ``tree_root``, ``target`` again."""
-        tree = self._tree
-        definition = self._tree.definition(target)
-        place = self._tree.taken().place
+        place = self._tree.place()
         self._finish_journal(place)
-        return Stage(
-            place,
-            target,
-            tree_root,
-            self._tree.get_page,
-            definition,
-            previous=target,
-            local=self._tree.local(definition),
-            live_row=LiveRows(tree.store, tree.name),
-            sources=(tree.contents()[0],),
-            recut=recut,
-            why=why,
-            exchange=self._lingering.exchange() if why is None else None,
+        exchange = self._lingering.exchange() if why is None else None
+        sources = (self._tree.contents()[0],)
+        return self._tree.open_stage(
+            place, target, tree_root, previous=target, sources=sources, why=why, exchange=exchange
         )
 
     async def _replace(
         self, open_stage: Callable[[], Stage], target: HeadRef, source: NodeName | None
     ) -> Switched:
         """Stage and switch at once, without gates and hooks."""
-        tree = self._tree
         async with self._staging:
-            self._sealed = None
-            stage = await tree.worker.run(open_stage)
-            try:
-                clients = self._supply.sources_for(source) if source is not None else []
-                link_of = tree.contents()[0].target
-                await self._pull(stage, target, clients, {}, link_of)
-                journal = await tree.worker.run(self._seal, stage)
-            finally:
-                await asyncio.shield(tree.worker.run(stage.close))
-            return await tree.worker.run(self._switch_at_once, journal, target)
+            link_of = self._tree.contents()[0].target
+            journal = await self._staged(open_stage, target, source, {}, link_of)
+            return await self._tree.worker.run(self._switch_at_once, journal, target)
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
         taken = self._tree.taken()
-        place = taken.place
-        local = self._tree.local(self._tree.definition(target))
-        switched = switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
+        switched = self._tree.switch(taken.place, journal)
         self._tree.hold(taken, target, is_synced=True)
-        store_rows(self._tree.store, place)
-        clear_stages(place)
+        store_rows(self._tree.store, taken.place)
+        clear_stages(taken.place)
         return switched
 
     def _finish_journal(self, place: Place) -> None:
@@ -272,12 +212,7 @@ class Applying:
 
     def changed_paths(self, base: HeadRef | None, head: HeadRef | None, limit: int) -> list[bytes]:
         """The paths that differ between two generations, for a hook."""
-        found: list[bytes] = []
-        for change in self.changes(base, head):
-            found.append(change.path)
-            if len(found) >= limit:
-                break
-        return found
+        return [change.path for change in islice(self.changes(base, head), limit)]
 
     def changes(self, base: HeadRef | None, head: HeadRef | None) -> Iterator[Change]:
         """The differences between two generations; pages are read on the way."""
@@ -288,11 +223,10 @@ class Applying:
 
     async def revert(self, effect: Revert) -> None:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""
-        switched = await self._replace(
-            lambda: self._open_revert(effect.base, effect.paths), effect.base, effect.source
-        )
+        open_stage = partial(self._open_revert, effect.base, effect.paths)
+        switched = await self._replace(open_stage, effect.base, effect.source)
         await self._tree.worker.run(self.close_now)
-        refuse_held(self._tree.taken().place, switched)
+        refuse_held(self._tree.place(), switched)
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
         self._lingering.give_up()

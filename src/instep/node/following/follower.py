@@ -35,21 +35,23 @@ from instep.core.vocabulary import (
 from instep.core.writer_change import rests_on
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition
-from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import Order, decode_policy
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES, PeerCalls
 from instep.node.config.filesets import FilesetSettings
-from instep.node.following.answers import moved_on
 from instep.node.following.applying import Applying
-from instep.node.following.hub_orders import HubOrders, orders_from, own_state
 from instep.node.following.lingering import Lingering
-from instep.node.following.offered_heads import OfferedHeads
-from instep.node.following.page_fetch import Fetcher
-from instep.node.following.reporting import report_of
-from instep.node.following.rollout_drain import drain, offer_again
-from instep.node.following.validate_views import validate_views
+from instep.node.following.page_fetch import Fetcher, OfferedHeads
+from instep.node.following.rollout_part import (
+    HubOrders,
+    drain,
+    offer_again,
+    orders_from,
+    own_state,
+    report_of,
+)
 from instep.node.lines.epoch_records import overrules
 from instep.node.lines.gating import gates_of, require_gates
 from instep.node.lines.hook_calls import CHANGED_MAX, is_any_meant, run_hook
@@ -59,8 +61,10 @@ from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import follow_facts
 from instep.node.lines.switch_hooks import SwitchHooks
 from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
+from instep.node.runtime.one_task import OneTask
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
+from instep.node.trees.hook_views import validate_views
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.served_tree import ServedTree
@@ -113,7 +117,8 @@ class FollowService(LineService):
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self.lingering = Lingering(self.tree)
-        self.applying = Applying(self.tree, self.lingering, self)
+        self._offered = OfferedHeads(runtime)
+        self.applying = Applying(self.tree, self.lingering, self._offered, self._sources_for)
         self.lending = Lending(self.tree.contents)
         self._serving = ServedTree(self.tree, lambda path: self.doubt((path,)))
         self.around = SwitchHooks(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
@@ -124,7 +129,6 @@ class FollowService(LineService):
             f"follow {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
         self.driver.on_stuck = self._stuck
-        self._offered = OfferedHeads(runtime)
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """The ignore and include patterns that the watch knows."""
         self._asking: set[tuple[NodeName, bool]] = set()
@@ -437,12 +441,7 @@ class FollowService(LineService):
             if message is not None:
                 await self._net.announce(message)
 
-    @property
-    def head_bundle(self) -> tuple[Digest, dict[Digest, bytes]] | None:
-        """Small contents that came with a head."""
-        return self._offered.bundle
-
-    def sources_for(self, first: NodeName) -> list[PeerCalls]:
+    def _sources_for(self, first: NodeName) -> list[PeerCalls]:
         """Clients of the nodes that can send this line, ``first`` first."""
         names = [first, *(name for name in self.sources if name != first)]
         return [self.sources[name].client for name in names if name in self.sources]
@@ -525,11 +524,12 @@ class FollowService(LineService):
         if has_gates != self._has_gates:  # the machine learns it before it goes on
             self._has_gates = has_gates
             self.driver.post(f.FollowConfigChanged(self.config()))
-        telling = asyncio.get_running_loop().create_task(self._tell_progress())
+        telling = OneTask()
+        telling.begin(self._tell_progress())
         try:
             await self.applying.stage(effect)
         finally:
-            telling.cancel()
+            await telling.close()
         return f.Staged(effect.req)
 
     async def _tell_progress(self) -> None:
@@ -626,3 +626,12 @@ def is_one_generation(facts: f.FollowFacts) -> bool:
     if facts.tree is None or facts.live is None:
         return False
     return facts.tree.id == facts.live.id or facts.due is f.Due.RECORD
+
+
+def moved_on(req: int, failed: Callable[[Trouble], f.FollowEvent]) -> Callable[[Trouble], f.FollowEvent]:
+    """A source that no longer has a generation did not fail: the machine asks for the newer head."""
+
+    def answer(trouble: Trouble) -> f.FollowEvent:
+        return f.HeadSuperseded(req) if trouble.code == "superseded" else failed(trouble)
+
+    return answer

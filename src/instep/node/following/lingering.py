@@ -6,17 +6,14 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
 from functools import partial
 
 from instep.errors import InstepError
-from instep.model.ids import FilesetName
 from instep.model.paths import shown
-from instep.model.statrow import StatRow
 from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.one_task import OneTask
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.scanning.stat_lookup import LiveRows
-from instep.store.port import NodeStore
+from instep.node.trees.scanning.stat_rows import LiveRows
 from instep.tree.root.place import Place
 from instep.tree.stage.next_tree import NEXT, Exchange, Relinked, take_apart
 from instep.tree.stage.stages import prepared_stages
@@ -28,11 +25,6 @@ AGAIN_S = 60.0
 GIVEN_WAY_MS = 1_000
 NAMED_MAX = 20
 log = logging.getLogger(__name__)
-
-
-def put_rows(store: NodeStore, fileset: FilesetName, rows: Sequence[StatRow]) -> None:
-    """Keep rows of files whose ctime a link changed."""
-    store.put_stat_rows(fileset, list(rows))
 
 
 def end_due(
@@ -66,7 +58,7 @@ def _end(tree: FilesetTree, place: Place, batch: bytes, stopping: threading.Even
         batch,
         wall_ms(),
         live_row=LiveRows(store, name),
-        keep_rows=partial(put_rows, store, name),
+        keep_rows=partial(store.put_stat_rows, name),
         stopping=stopping,
     )
     if ended.late:
@@ -82,7 +74,7 @@ class Lingering:
     def __init__(self, tree: FilesetTree) -> None:
         self._tree = tree
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task = OneTask()
         self._stopping = threading.Event()
 
     def plan(self, delay_s: float = 0.0) -> None:
@@ -102,20 +94,20 @@ class Lingering:
             return None
         end_due(tree, tree.place(), most=TREES_MAX - 1)
         self.give_up()
-        return Exchange(tree.fileset.carry, partial(put_rows, tree.store, tree.name))
+        return Exchange(tree.fileset.carry, partial(tree.store.put_stat_rows, tree.name))
 
     def give_up(self) -> None:
         """Give up the prepared tree: its links go, and the rows of the live files stay."""
         place, store, name = self._tree.place(), self._tree.store, self._tree.name
         for stage in prepared_stages(place):
-            take_apart(place, stage, Relinked(LiveRows(store, name), partial(put_rows, store, name)))
+            take_apart(place, stage, Relinked(LiveRows(store, name), partial(store.put_stat_rows, name)))
 
     def _begin(self) -> None:
         self._timer = None
-        if self._task is not None and not self._task.done():
+        if self._task.is_running:
             self.plan(1.0)
-            return
-        self._task = asyncio.get_running_loop().create_task(self._end())
+        else:
+            self._task.begin(self._end())
 
     async def _end(self) -> None:
         self._stopping = stopping = threading.Event()
@@ -135,6 +127,4 @@ class Lingering:
         if self._timer is not None:
             self._timer.cancel()
         self._stopping.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.close()

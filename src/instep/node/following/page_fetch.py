@@ -1,19 +1,87 @@
-"""Fetching a manifest: pages level by level, only what is not here, each verified before it is stored."""
+"""What a source offers: heads with their definitions and bundles, and manifests, page by page, verified before they are
+stored."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from blake3 import blake3
 
-from instep.errors import PeerError, UnavailableError
-from instep.model.ids import Digest, HeadRef, LineId
+from instep.errors import ConfigError, PeerError, RefusedError, UnavailableError
+from instep.model.definition import Definition, Mode, decode_definition
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.check import check_diff, check_tree, missing
 from instep.model.manifest.pages import PAGE_MAX_BYTES, decode_inner, digest_of, level_of, verify_page
+from instep.model.rollout import decode_policy
 from instep.net.messages import messages as m
+from instep.net.messages.messages import Head
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.page_walk import must_have
+from instep.tree.scan.rules import Rules
+
+
+def refuse_unusable(definition: Definition) -> None:
+    """``PeerError`` for a definition that cannot be used here: found before it is stored, not by the next scan."""
+    try:
+        Rules(definition)
+    except ConfigError as error:
+        raise PeerError(f"the definition cannot be used: {error.reason}", code="bad_definition") from error
+    decode_policy(definition.rollout)
+    if definition.mode is not Mode.MIRROR:
+        raise RefusedError(
+            f"filesets of mode {definition.mode.value} cannot be followed by this version",
+            hint="upgrade this node, or follow a fileset of mode mirror",
+            code="unknown_mode",
+        )
+
+
+OFFERED_MAX = 8
+SMALL_BUNDLE_BYTES = 128 << 10
+"""Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
+
+
+class OfferedHeads:
+    """The newest head of each source, of the last ``OFFERED_MAX`` sources. ``bundle`` comes from the last stored
+    head: its generation's id, and contents by digest."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._heads: OrderedDict[NodeName, Head] = OrderedDict()
+        self.bundle: tuple[Digest, dict[Digest, bytes]] | None = None
+        self.has_small_bundle = False
+
+    def take(self, source: NodeName, head: Head) -> None:
+        """A source sent a head whose signature is valid."""
+        self._heads[source] = head
+        while len(self._heads) > OFFERED_MAX:
+            self._heads.popitem(last=False)
+        self._heads.move_to_end(source)
+
+    def keep_wanted(self, wanted: HeadRef) -> None:
+        """Store definition and bundle of this head from every source that sent it. ``PeerError`` when the definition is
+        not to be used."""
+        self.has_small_bundle = False
+        for source, head in list(self._heads.items()):
+            if head.generation.id == wanted.id:
+                del self._heads[source]
+                self.keep(head)
+
+    def keep(self, head: Head) -> None:
+        """Store what came with one head."""
+        store, body = self._runtime.store, head.generation.body()
+        if head.definition:
+            definition = decode_definition(head.definition)
+            if definition.digest == body.definition:
+                refuse_unusable(definition)
+                if store.get_blob(body.definition) is None:
+                    store.put_blob(body.definition, head.definition)
+        if head.bundle is not None:
+            contents = Fetcher(self._runtime).keep_bundle(body.root, head.bundle)
+            self.bundle = (head.generation.id, contents)
+            self.has_small_bundle = sum(map(len, head.bundle.pages)) <= SMALL_BUNDLE_BYTES
+
 
 ROUNDS_MAX = 64
 """More levels or repeated partial answers than any tree of 2**40 entries needs."""

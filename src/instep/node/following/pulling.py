@@ -24,9 +24,9 @@ from instep.model.paths import shown
 from instep.net.messages import messages as m
 from instep.net.service import CHUNK_PAGES, PeerCalls
 from instep.net.transfer import AnswerStatus, TransferAnswer
-from instep.node.runtime.runtime import Worker
+from instep.node.runtime.one_task import OneTask
+from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.chunk_lists import kept_chunks, recut_keeping
-from instep.store.port import NodeStore
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import ChunkSpan, LargeFile
 from instep.tree.stage.stage import Stage, Want
@@ -54,55 +54,38 @@ class Puller:
 
     def __init__(
         self,
+        tree: FilesetTree,
         stage: Stage,
-        line: LineId,
         head: HeadRef,
         clients: Sequence[PeerCalls],
         contents: Mapping[Digest, bytes],
-        worker: Worker,
-        get: Callable[[Digest], bytes],
-        store: NodeStore,
         link_of: Callable[[Entry], bytes | None] | None = None,
     ) -> None:
         self._stage = stage
-        self._line = line
+        self._line = tree.line
         self._head = head
         self._clients = list(clients)
         self._failed: InstepError | None = None
         """The error of the first source that was left out."""
         self._contents = contents
-        self._worker = worker
-        self._get = get
-        self._store = store
+        self._worker = tree.worker
+        self._get = tree.get_page
+        self._store = tree.store
         self._link_of = link_of
         self.fetched_bytes = 0
 
     async def run(self) -> None:
         """Ask for a batch while the one before is still on its way or being laid: the sender reads, the network
         carries and the disk writes at the same time. Memory: two requests, of each two answers of 1 MiB."""
-        loop = asyncio.get_running_loop()
-        before: asyncio.Task[None] | None = None
-        try:
-            while True:
-                wants = await self._worker.run(self._stage.wants, BATCH_ENTRIES, BATCH_BYTES)
-                if not wants:
-                    break
+        async with OneTask() as before:
+            while wants := await self._worker.run(self._stage.wants, BATCH_ENTRIES, BATCH_BYTES):
                 small = await self._lay_known([want for want in wants if not want.is_large])
-                if before is not None:
-                    await before
-                    before = None
+                await before.join()
                 if small:
-                    before = loop.create_task(self._small(small))
+                    before.begin(self._small(small))
                 for want in wants:
                     if want.is_large:
                         await self._large(want)
-            if before is not None:
-                await before
-                before = None
-        finally:
-            if before is not None:
-                before.cancel()
-                await asyncio.gather(before, return_exceptions=True)
 
     def _client(self) -> PeerCalls:
         if self._clients:
@@ -176,18 +159,15 @@ class Puller:
     async def _batch(self, client: PeerCalls, wants: list[Want], laid: set[int]) -> None:
         """One request, its answers laid by the worker while the next come in. ``laid`` gets their positions."""
         request = _asked(self._line, self._head, wants)
-        loop = asyncio.get_running_loop()
-        laying: asyncio.Task[None] | None = None
         batches = client.contents(request, sizes=[want.size_bytes for want in wants])
+        laying = OneTask()
         try:
             async with aclosing(self._answers(client, batches)) as answers_of:
                 async for answers in answers_of:
-                    if laying is not None:
-                        await laying
-                    laying = loop.create_task(self._lay(client, wants, answers, laid))
+                    await laying.join()
+                    laying.begin(self._lay(client, wants, answers, laid))
         finally:
-            if laying is not None:
-                await laying
+            await laying.join()
         if len(laid) < len(wants):
             raise PeerError(
                 f"{client.name} answered {len(laid)} of {counted(len(wants), 'content')}", code="bad_answer"
@@ -209,33 +189,30 @@ class Puller:
 
     async def _large(self, want: Want) -> None:
         large = await self._worker.run(self._stage.large, want)
-        listing: asyncio.Task[bool] | None = None
         try:
-            if large.wants_chunks:
-                await self._use_chunks(large, want)
-            elif want.entry.size >= LISTED_OVER:
-                listing = asyncio.get_running_loop().create_task(self._fetch_list(want))
-            for _ in range(TRIES):
-                while missing := await self._worker.run(large.missing, RANGES_AT_ONCE):
-                    await self._ranges(large, want, missing)
-                try:
-                    await self._worker.run(large.finish)
-                    if listing is not None:
-                        await listing
-                    return
-                except DamagedError as error:
-                    if not large.missing(1):
-                        raise
-                    if len(self._clients) > 1:
-                        self._leave_out(self._client(), error)
-            raise DamagedError(
-                f"the contents of {want.entry.path!r} came wrong {TRIES} times", code="content_mismatch"
-            )
+            async with OneTask() as listing:
+                if large.wants_chunks:
+                    await self._use_chunks(large, want)
+                elif want.entry.size >= LISTED_OVER:
+                    listing.begin(self._fetch_list(want))
+                await self._fill(large, want)
         finally:
-            if listing is not None:
-                listing.cancel()
-                await asyncio.gather(listing, return_exceptions=True)
             await asyncio.shield(self._worker.run(large.close))
+
+    async def _fill(self, large: LargeFile, want: Want) -> None:
+        for _ in range(TRIES):
+            while missing := await self._worker.run(large.missing, RANGES_AT_ONCE):
+                await self._ranges(large, want, missing)
+            try:
+                return await self._worker.run(large.finish)
+            except DamagedError as error:
+                if not large.missing(1):
+                    raise
+                if len(self._clients) > 1:
+                    self._leave_out(self._client(), error)
+        raise DamagedError(
+            f"the contents of {want.entry.path!r} came wrong {TRIES} times", code="content_mismatch"
+        )
 
     async def _use_chunks(self, large: LargeFile, want: Want) -> None:
         """With an old version or an earlier attempt here, the chunk list says what need not be sent."""
@@ -310,23 +287,20 @@ class Puller:
         """Ask one source for these ranges. When it fails, some of them are missing still."""
         client = self._client()
         request = m.RangesRequest(self._line, self._head.id, want.page, want.index, tuple(missing))
-        loop = asyncio.get_running_loop()
-        writing: asyncio.Task[None] | None = None
+        writing = OneTask()
         try:
             async with aclosing(self._answers(client, client.ranges(request))) as batches:
                 async for answers in batches:
                     for answer in answers:
                         if answer.status is not AnswerStatus.PIECE:
                             _refuse(answer, want, client.name)
-                    if writing is not None:
-                        await writing
+                    await writing.join()
                     self.fetched_bytes += sum(len(answer.data) for answer in answers)
-                    writing = loop.create_task(self._worker.run(_write_all, large, answers))
+                    writing.begin(self._worker.run(_write_all, large, answers))
         except _OF_A_SOURCE as error:
             self._leave_out(client, error)
         finally:
-            if writing is not None:
-                await writing
+            await writing.join()
 
 
 def _list_root(want: Want) -> Digest | None:

@@ -109,8 +109,6 @@ class LineService(ABC):
         self.standing = broken_standing(error)
         self.runtime.tell()
 
-    # The line as it is ----------------------------------------------------------------------------------------
-
     @property
     def writer(self) -> NodeName:
         return self.fileset.writer
@@ -341,8 +339,6 @@ class LineService(ABC):
 
     def asked_to(self, what: str) -> None:
         """An operator's nudge from the sender: ``retry`` or ``resend``."""
-
-    # Effects of both machines -----------------------------------------------------------------------------------
 
     def _keep(self, effect: c.KeepGeneration | c.KeepEpoch | c.Refuse | c.Note | c.SetTimer) -> None:
         """Perform an effect that is the same in both roles."""

@@ -24,7 +24,7 @@ from instep.node.config.loading import load
 from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
 from instep.node.lines.saved_facts import load_facts
-from instep.node.trees.definitions import definition_of
+from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.scanning.held_view import held_of_line
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore

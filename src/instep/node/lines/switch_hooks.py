@@ -23,6 +23,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.hook_calls import run_slot
 from instep.node.runtime.driver import from_os_error, monotonic_ms
+from instep.node.runtime.one_task import OneTask
 from instep.node.runtime.runtime import Runtime
 
 THAW_AGAIN_MS = 1_000
@@ -62,7 +63,7 @@ class SwitchHooks:
         """From freeze to thaw: a thaw that is retried never falls into a switch."""
         self._backoff = Backoff(random.Random())
         self._hurry = asyncio.Event()
-        self._thawing: asyncio.Task[None] | None = None
+        self._thawing = OneTask()
         self._is_owed = False
 
     def _call(self, hook: str, head: HeadRef | None, base: HeadRef | None) -> HookCall:
@@ -114,8 +115,8 @@ class SwitchHooks:
         most_ms = self.runtime.settings.poll_ms
         self._backoff.fail("thaw", monotonic_ms(), min(THAW_AGAIN_MS, most_ms), most_ms)
         self._tell(Trouble("thaw_failed", trouble.reason, exit_code=UnavailableError.exit_code, hint=hint))
-        if self._thawing is None or self._thawing.done():
-            self._thawing = asyncio.get_running_loop().create_task(self._thaw_again())
+        if not self._thawing.is_running:
+            self._thawing.begin(self._thaw_again())
 
     def _settled(self) -> None:
         self._backoff.clear("thaw")
@@ -179,9 +180,7 @@ class SwitchHooks:
 
     async def close(self) -> None:
         """End what is retried; its mark stays."""
-        if self._thawing is not None:
-            self._thawing.cancel()
-            await asyncio.gather(self._thawing, return_exceptions=True)
+        await self._thawing.close()
 
 
 class FailureTeller:
@@ -190,7 +189,7 @@ class FailureTeller:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._next: tuple[FilesetSettings, HookCall] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task = OneTask()
         self._told: str | None = None
 
     def stands(self, fileset: FilesetSettings, record: StandingRecord, live: HeadRef | None) -> None:
@@ -202,8 +201,8 @@ class FailureTeller:
         if code is not None and fileset.hooks.on_failure:
             call = HookCall("on_failure", fileset.name, live, None, code=code, reason=record.reason)
             self._next = (fileset, call)
-            if self._task is None or self._task.done():
-                self._task = asyncio.get_running_loop().create_task(self._tell())
+            if not self._task.is_running:
+                self._task.begin(self._tell())
 
     async def _tell(self) -> None:
         while self._next is not None:
@@ -212,6 +211,4 @@ class FailureTeller:
 
     async def close(self) -> None:
         """End the running hook; the failure is reported again after the next start if it still stands."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.close()

@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
-from typing import Protocol
 
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, NodeName
@@ -21,7 +20,6 @@ from instep.net.messages import messages as m
 from instep.net.transfer import AnswerStatus
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
-from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import digest_of_fd
 from instep.tree.objects.laying import mismatch
 
@@ -31,18 +29,8 @@ SLOW_BYTES = 1 << 20
 RANGE_BYTES = 1 << 20
 
 
-class Into(Protocol):
-    """Where a content is put together, and looked at as a whole."""
-
-    def clear(self) -> None: ...
-
-    def write(self, offset: int, data: bytes) -> None: ...
-
-    def is_right(self) -> bool: ...
-
-
-class IntoFile:
-    """An open file that belongs to the caller."""
+class Into:
+    """An open file that belongs to the caller, where a content is put together and looked at as a whole."""
 
     def __init__(self, fd: int, entry: Entry) -> None:
         self._fd = fd
@@ -61,23 +49,6 @@ class IntoFile:
         return os.fstat(self._fd).st_size == self._entry.size and digest_of_fd(self._fd) == self._entry.digest
 
 
-class IntoMemory:
-    """For a symlink's target."""
-
-    def __init__(self, entry: Entry) -> None:
-        self.data = bytearray()
-        self._entry = entry
-
-    def clear(self) -> None:
-        self.data.clear()
-
-    def write(self, offset: int, data: bytes) -> None:
-        self.data[offset : offset + len(data)] = data
-
-    def is_right(self) -> bool:
-        return digest_bytes(bytes(self.data)) == self._entry.digest
-
-
 class FetchingOut:
     """The asking of one ``restore --to``. A writer asks ``partners``, a follower its ``senders``."""
 
@@ -85,13 +56,13 @@ class FetchingOut:
         self,
         service: LineService,
         target: HeadRef,
-        partners: PartnerContents | None,
+        partners: PartnerContents,
         senders: Sequence[NodeName],
     ) -> None:
-        self._service = service
-        self._target = target
-        self._partners = partners
-        self._senders = list(senders)
+        self.service = service
+        self.target = target
+        self.partners = partners
+        self.senders = list(senders)
         self._left_out: dict[NodeName, str] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -102,14 +73,13 @@ class FetchingOut:
 
     async def _bring(self, change: Change, entry: Entry, into: Into) -> None:
         failed = [f"{who}: {reason}" for who, reason in sorted(self._left_out.items())]
-        for who in self._partners.who_has(entry) if self._partners is not None else ():
+        for who in self.partners.who_has(entry):
             reason = await self._tried(self._from_partner(who, entry, into), who, entry, into)
             if reason is None:
                 return
-            assert self._partners is not None
-            self._partners.leave_out(who, reason)
+            self.partners.leave_out(who, reason)
             failed.append(f"{who}: {reason}")
-        for who in tuple(self._senders):
+        for who in tuple(self.senders):
             reason = await self._tried(self._from_sender(who, change, entry, into), who, entry, into)
             if reason is None:
                 return
@@ -117,14 +87,14 @@ class FetchingOut:
         why = "; ".join(failed) or "no partner can be asked"
         raise UnavailableError(
             f"the contents of {shown(entry.path)} cannot be had: {why}",
-            hint=f"instep log {self._service.fileset.name} on the node that writes it says which nodes have them",
+            hint=f"instep log {self.service.fileset.name} on the node that writes it says which nodes have them",
             code="contents_missing",
             paths=[shown(entry.path)],
         )
 
     async def _tried(self, asking: Awaitable[None], who: NodeName, entry: Entry, into: Into) -> str | None:
         """Why ``who`` did not give the content; None when it lies in ``into``, verified."""
-        worker = self._service.worker
+        worker = self.service.worker
         within_s = FETCH_S + entry.size / SLOW_BYTES
         try:
             async with asyncio.timeout(within_s):
@@ -140,35 +110,34 @@ class FetchingOut:
         return None
 
     def _leave_out(self, who: NodeName, reason: str) -> str:
-        if who in self._senders:
-            self._senders.remove(who)
+        if who in self.senders:
+            self.senders.remove(who)
             self._left_out[who] = reason
         return reason
 
     async def _from_partner(self, who: NodeName, entry: Entry, into: Into) -> None:
-        assert self._partners is not None
         left = [(0, entry.size)]
-        await self._service.worker.run(into.clear)
+        await self.service.worker.run(into.clear)
 
         def missing(_: int) -> list[tuple[int, int]]:
             return [left.pop()] if left else []
 
-        await self._partners.read(who, entry, missing, into.write, self._service.worker)
+        await self.partners.read(who, entry, missing, into.write, self.service.worker)
 
     async def _from_sender(self, who: NodeName, change: Change, entry: Entry, into: Into) -> None:
         """Over the link that this node follows the line by: its sender gives what its own rules allow."""
-        service = self._service
+        service = self.service
         await service.worker.run(into.clear)
         client = service.sources[who].client
         if entry.kind is Kind.FILE and entry.size > RANGE_BYTES:
             request = m.RangesRequest(
-                service.line, self._target.id, change.page, change.index, ((0, entry.size),)
+                service.line, self.target.id, change.page, change.index, ((0, entry.size),)
             )
             batches = client.ranges(request)
         else:
             wants = (m.PageWant(change.page, (change.index,)),)
             batches = client.contents(
-                m.ContentsRequest(service.line, self._target.id, wants), sizes=[entry.size]
+                m.ContentsRequest(service.line, self.target.id, wants), sizes=[entry.size]
             )
         async with aclosing(batches):
             async for answers in batches:

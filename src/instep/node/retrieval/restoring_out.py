@@ -12,13 +12,10 @@ import os
 from collections.abc import Sequence
 
 from instep.errors import RefusedError, UnavailableError, UsageError
-from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import Change, diff
 from instep.model.paths import is_below, shown
-from instep.node.lines.line_service import LineService
-from instep.node.lines.partner_contents import PartnerContents
-from instep.node.retrieval.fetching_out import FetchingOut, IntoFile, IntoMemory
+from instep.node.retrieval.fetching_out import FetchingOut, Into
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.writing.restore_plan import nowhere
 from instep.tree.archive.contents import Contents
@@ -33,18 +30,10 @@ _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class RestoringOut:
     """One ``restore --to``. The walk is made in a thread of its own; missing contents are fetched on the event loop."""
 
-    def __init__(
-        self,
-        service: LineService,
-        target: HeadRef,
-        partners: PartnerContents | None,
-        senders: Sequence[NodeName],
-    ) -> None:
-        self._service = service
-        self._target = target
-        self._partners = partners
-        self._senders = senders
-        self._fetching = FetchingOut(service, target, partners, senders)
+    def __init__(self, fetching: FetchingOut) -> None:
+        self._fetching = fetching
+        self._service = fetching.service
+        self._target = fetching.target
         self._made: dict[bytes, tuple[int, int]] = {}
         """Device and inode of each directory that this restore made."""
 
@@ -84,10 +73,10 @@ class RestoringOut:
         lost = await asyncio.to_thread(lambda: self._service.lending.made().missing_of(entries))
         if not lost:
             return
-        partners = self._partners or PartnerContents(self._service.line, ())
+        partners = self._fetching.partners
         await partners.locate(lost)
         gone = [entry for entry in lost if not partners.who_has(entry)]
-        if gone and not self._senders:
+        if gone and not self._fetching.senders:
             raise nowhere(self._service.fileset.name, self._target, gone, partners)
 
     async def write(self, changes: Sequence[Change], to: bytes) -> None:
@@ -130,14 +119,17 @@ class RestoringOut:
         target = contents.target(entry)
         if target is not None:
             return target
-        into = IntoMemory(entry)
-        self._fetching.fetch(change, entry, into)
-        return bytes(into.data)
+        fd = os.memfd_create("target", os.MFD_CLOEXEC)
+        try:
+            self._fetching.fetch(change, entry, Into(fd, entry))
+            return os.pread(fd, entry.size, 0)
+        finally:
+            os.close(fd)
 
     def _make_file(self, fd: int, name: bytes, change: Change, entry: Entry, contents: Contents) -> None:
         to = os.open(name, _WRITE, 0o600, dir_fd=fd)
         try:
-            into = IntoFile(to, entry)
+            into = Into(to, entry)
             found = contents.open(entry)
             if found is None:
                 self._fetching.fetch(change, entry, into)

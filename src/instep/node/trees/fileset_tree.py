@@ -11,29 +11,37 @@ from pathlib import Path
 from instep.api.looking import ChangeDocument
 from instep.core.vocabulary import Trouble
 from instep.errors import UnavailableError
-from instep.model.definition import Definition, Preserve
+from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId
 from instep.model.manifest.check import missing
+from instep.model.manifest.entry import Entry
 from instep.model.statrow import StatRow
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.mounts import require_mount
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime, Worker
-from instep.node.trees.definitions import definition_of
 from instep.node.trees.drift_look import CostWatch, DriftFound, drift_in, readable
+from instep.node.trees.keeping.chunk_lists import recut
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.keeping.shared_history import SharedHistory, contents_in
 from instep.node.trees.placing import Taken, find_root
+from instep.node.trees.scanning.stat_rows import LiveRows
 from instep.node.trees.scanning.touched_paths import TouchedPaths
 from instep.node.trees.scanning.watching import TreeWatch
 from instep.node.trees.tree_comparison import Numbers, TreeComparison, changes_of
 from instep.store.port import NodeStore
 from instep.tree.archive.contents import Contents
+from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.place import Place
 from instep.tree.root.tree_generation import held_by_tree, note_held
 from instep.tree.scan.compare import Difference
 from instep.tree.scan.rules import Rules
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.stage.stage import Stage
+from instep.tree.switch.recover import Recovered, recover
+from instep.tree.switch.step_work import Switched
+from instep.tree.switch.switch import switch
 
 DEFINITIONS_KEPT = 4
 
@@ -228,6 +236,46 @@ class FilesetTree:
         some = comparison.some(base.root, trees, now, alone=[path for path in paths if path in alone])
         return drift_in(readable(some, comparison.place, comparison.local), stopping)
 
+    # Stages and switches ----------------------------------------------------------------------------------------
+
+    def open_stage(
+        self,
+        place: Place,
+        target: HeadRef,
+        live_root: Digest | None,
+        *,
+        previous: HeadRef | None,
+        sources: Sequence[Callable[[Entry], int | None]],
+        why: Why | None = None,
+        exchange: Exchange | None = None,
+    ) -> Stage:
+        """A stage that makes the tree, which holds ``live_root``, ``target``; the rest as ``Stage`` has it."""
+        definition = self.definition(target)
+        return Stage(
+            place,
+            target,
+            live_root,
+            self.get_page,
+            definition,
+            previous=previous,
+            local=self.local(definition),
+            live_row=LiveRows(self.store, self.name),
+            sources=sources,
+            recut=recut,
+            why=why,
+            exchange=exchange,
+        )
+
+    def switch(self, place: Place, journal: Journal) -> Switched:
+        """Make the tree what the journal of a sealed stage says."""
+        local = self.local(self.definition(journal.header.target))
+        return switch(place, journal, local=local, get_page=self.get_page, now_ms=wall_ms())
+
+    def recover(self, place: Place, definition: Definition) -> Recovered:
+        """Finish or undo a switch that was interrupted. Can be repeated."""
+        local = self.local(definition)
+        return recover(place, local=local, get_page=self.get_page, now_ms=wall_ms())
+
     # The tree's own word: evidence against a state that is older than the tree (P4) -----------------------------
 
     def held_now(self, saved: HeadRef | None) -> HeadRef | None:
@@ -250,3 +298,10 @@ class FilesetTree:
         """Whether the state has the record and all pages of a generation."""
         store = self.store
         return store.generation(target.id) is not None and not missing(target.root, store.get_page)
+
+
+def definition_of(store: NodeStore, head: HeadRef | None) -> Definition | None:
+    """The definition of a generation; None where the generation or its definition is not here."""
+    signed = store.generation(head.id) if head is not None else None
+    raw = store.get_blob(signed.body().definition) if signed is not None else None
+    return decode_definition(raw) if raw is not None else None

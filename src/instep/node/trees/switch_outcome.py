@@ -1,14 +1,24 @@
-"""The findings of a finished switch about the tree: directories that stay, paths to look at again."""
+"""What a finished, undone or unfinished switch leaves: paths that stay as they were, and an open journal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from instep.core.follow import vocabulary as f
-from instep.errors import InstepError
+from instep.core.guards.held import (
+    HELD_LISTED_MAX,
+    IGNORED_INSIDE,
+    MOVED_ON,
+    NOTHING_HELD,
+    HeldPaths,
+    ScanProblem,
+)
+from instep.errors import ContentionError, InstepError, RefusedError
 from instep.model.ids import LineId
 from instep.model.paths import shown
 from instep.node.runtime.runtime import Runtime
+from instep.tree.journal.journal import Journal
+from instep.tree.root.place import Place
 from instep.tree.switch.step_work import Switched
 
 NAMED_MAX = 20
@@ -33,3 +43,46 @@ def note_undone(runtime: Runtime, line: LineId, cause: InstepError) -> None:
     """An interrupted switch was undone."""
     text = f"an interrupted switch was undone: {cause.reason}"
     runtime.note("undone", text, line, code=cause.error_code)
+
+
+NAMED_MAX = 20
+
+
+def left_by(switched: Switched | None) -> HeldPaths:
+    """The paths that a writer's restore left different from its generation. None: the switch had ended before."""
+    if switched is None:
+        return NOTHING_HELD
+    held = [ScanProblem(path, IGNORED_INSIDE) for path in switched.held]
+    missed = [ScanProblem(path, MOVED_ON) for path in switched.missed if path not in switched.held]
+    return HeldPaths((*held, *missed)[:HELD_LISTED_MAX], len(held) + len(missed))
+
+
+def refuse_held(place: Place, switched: Switched) -> None:
+    """``RefusedError`` ``ignored_in_the_way`` when a switch left a directory as it was because of ignored paths in
+    it."""
+    if not switched.held:
+        return
+    path = shown(switched.held[0])
+    more = f" and {len(switched.held) - 1} more" if len(switched.held) > 1 else ""
+    raise RefusedError(
+        f"{path}{more} cannot become what generation {switched.journal.header.target.number} says: "
+        "ignored paths lie in it, which stay",
+        hint=f"move the ignored paths out of {place.root}/{path}, then: instep retry {place.fileset}",
+        code="ignored_in_the_way",
+        path=path,
+        paths=[shown(each) for each in switched.held[:NAMED_MAX]],
+    )
+
+
+def refuse_open_journal(journal: Journal | None, name: str) -> None:
+    """``ContentionError`` ``journal_open`` while a switch of the writer's own tree is not finished."""
+    if is_open(journal):
+        raise ContentionError(
+            f"a restore of {name} is not finished: its journal is open",
+            hint=f"it is finished or undone by itself, at once with: instep retry {name}",
+            code="journal_open",
+        )
+
+
+def is_open(journal: Journal | None) -> bool:
+    return journal is not None and not journal.is_switched

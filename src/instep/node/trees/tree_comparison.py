@@ -19,7 +19,8 @@ from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
 from instep.node.trees.keeping.page_walk import must_have
-from instep.node.trees.scanning.stat_lookup import Moved, covered_rows
+from instep.node.trees.scanning.scan_tally import PageKeeper, paired
+from instep.node.trees.scanning.stat_rows import Moved, RowBatch, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.objects.rows import RowsInOrder
@@ -35,8 +36,6 @@ from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.subtree import holds_ignored
 from instep.tree.stage.probes import mount_in_the_way
 
-ROWS_BATCH = 2_000
-PAGES_BATCH = 64
 SAMPLE_MAX = 1_000
 HIDES = ("unreadable", "mount")
 IN_THE_WAY = ("pipe", "socket", "device")
@@ -101,7 +100,7 @@ class TreeComparison:
         self._rules = Rules(definition)
         self._get = must_have(store.get_page)
         self._keep_rows = keep_rows
-        self._fresh: list[StatRow] = []
+        self._fresh = RowBatch(store, fileset)
         self.read_bytes = 0
         """Bytes of files read so far by a deep look: for progress displays."""
         self.stopping: threading.Event | None = None
@@ -119,7 +118,7 @@ class TreeComparison:
         """All differences between the tree and ``root``."""
         found = self._scan_all(now_ms, deep=deep)
         yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
-        self._flush()
+        self._fresh.flush()
 
     def _scan_all(
         self, now_ms: int, *, deep: bool, suspects: frozenset[bytes] = frozenset()
@@ -170,7 +169,7 @@ class TreeComparison:
             covered, lambda path: reader.lookup(root, path), lambda path: iterate(root, self._get, path)
         )
         yield from compare(self._expected(expected), self._noting(found))
-        self._flush()
+        self._fresh.flush()
 
     def _found(self, root: Digest, covered: Cover, now_ms: int) -> Iterator[Scanned | Problem]:
         return scan(
@@ -207,17 +206,10 @@ class TreeComparison:
                     if not is_below(below.path, difference.path):
                         break
                     changes[below.path] = None
-        pages: list[tuple[Digest, bytes]] = []
+        keeper = PageKeeper(self._store)
         ordered = sorted(changes.items(), key=lambda item: sort_key(item[0]))
-        made: dict[Digest, bytes] = {}
-
-        def get(digest: Digest) -> bytes:
-            raw = made.get(digest)
-            return raw if raw is not None else self._get(digest)
-
-        result = edit(root, ordered, get, lambda digest, raw: made.__setitem__(digest, raw))
-        pages.extend(made.items())
-        self._store.put_pages(pages)
+        result = edit(root, ordered, keeper.get, keeper.put)
+        keeper.flush()
         return result
 
     def whole_root(
@@ -227,43 +219,27 @@ class TreeComparison:
         it where the tree's contents are unknown (a tree that is taken over, lost state). Streams. ``suspects`` are
         read whatever their stat says. With ``distrusts`` a file that cannot be read, or that holds other bytes than it
         was given, counts as another one: a restore then replaces it."""
-        pages: list[tuple[Digest, bytes]] = []
-
-        def put(digest: Digest, raw: bytes) -> None:
-            pages.append((digest, raw))
-            if len(pages) >= PAGES_BATCH:
-                self._store.put_pages(pages)
-                pages.clear()
-
-        found = build(self._as_found(like, now_ms, suspects, distrusts), put)
-        self._store.put_pages(pages)
-        self._flush()
+        keeper = PageKeeper(self._store)
+        found = build(self._as_found(like, now_ms, suspects, distrusts), keeper.put)
+        keeper.flush()
+        self._fresh.flush()
         return found
 
     def _as_found(
         self, like: Digest, now_ms: int, suspects: frozenset[bytes], distrusts: bool
     ) -> Iterator[Entry]:
-        wanted = iterate(like, self._get)
-        expected = next(wanted, None)
-        for item in self._noting(self._scan_all(now_ms, deep=False, suspects=suspects)):
-            path = item.entry.path if isinstance(item, Scanned) else item.path
-            key = sort_key(path)
-            while expected is not None and sort_key(expected.path) < key:
-                expected = next(wanted, None)
-            here = expected if expected is not None and expected.path == path else None
+        hidden: bytes | None = None
+        found = self._noting(self._scan_all(now_ms, deep=False, suspects=suspects))
+        for here, item in paired(iterate(like, self._get), found):
             if isinstance(item, Scanned):
                 yield here if here is not None and self._is_exactly(here, item.entry) else item.entry
-            elif here is not None:
+            elif here is not None and item is not None:
                 # Nothing shows what is there: taken as the expected entry, and drift if it is not.
-                yield (
-                    msgspec.structs.replace(here, digest=NO_CONTENTS)
-                    if distrusts and _is_lost(item, here)
-                    else here
-                )
-                expected = next(wanted, None)
-                while item.what in HIDES and expected is not None and is_below(expected.path, path):
-                    yield expected
-                    expected = next(wanted, None)
+                is_lost = distrusts and _is_lost(item, here)
+                yield msgspec.structs.replace(here, digest=NO_CONTENTS) if is_lost else here
+                hidden = here.path if item.what in HIDES else None
+            elif here is not None and hidden is not None and is_below(here.path, hidden):
+                yield here
 
     def _is_exactly(self, entry: Entry, found: Entry) -> bool:
         """Also by a directory's time, which the apply then sets."""
@@ -288,23 +264,13 @@ class TreeComparison:
         for item in found:
             if self.stopping is not None and self.stopping.is_set():
                 return
-            if self._keep_rows and isinstance(item, Scanned) and item.row is not None and item.is_row_new:
-                self._fresh.append(item.row)
-                if len(self._fresh) >= ROWS_BATCH:
-                    self._flush()
-            if (
-                isinstance(item, Scanned)
-                and item.entry.extra is not None
-                and item.entry.extra.chunks is not None
-            ):
-                yield msgspec.structs.replace(item, entry=without_chunks(item.entry))
-            else:
+            if not isinstance(item, Scanned):
                 yield item
-
-    def _flush(self) -> None:
-        if self._fresh:
-            self._store.put_stat_rows(self._fileset, self._fresh)
-            self._fresh = []
+                continue
+            if self._keep_rows and item.row is not None and item.is_row_new:
+                self._fresh.add(item.row)
+            entry = without_chunks(item.entry)
+            yield item if entry is item.entry else msgspec.structs.replace(item, entry=entry)
 
 
 def _is_lost(problem: Problem, expected: Entry) -> bool:

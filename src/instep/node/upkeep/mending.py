@@ -22,9 +22,8 @@ from instep.model.paths import shown
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.history_roster import HistoryRoster, Removed
-from instep.node.trees.keeping.history_rule import history_keeps
 from instep.node.trees.keeping.page_walk import new_pages
-from instep.node.trees.keeping.shared_history import SharedHistory
+from instep.node.trees.keeping.shared_history import SharedHistory, history_keeps
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.index import damaged_batches, mend_index
 from instep.tree.journal.plan import object_key

@@ -1,20 +1,27 @@
-"""Signing and storing a new generation, with its epoch record where that is missing."""
+"""A writer's own generations: signed and stored, with the epoch record where that is missing, and held against what
+partners have of its past."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from instep.core.publish import vocabulary as v
 from instep.core.publish.commit_facts import LastCommit, committed
+from instep.core.publish.own_line import own_at
+from instep.core.publish.vocabulary import HeadOfOursSeen, PublishFacts
 from instep.errors import RefusedError
-from instep.model.definition import Definition
+from instep.model.definition import Definition, decode_definition
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId
-from instep.net.messages.messages import BUNDLE_BYTES_MAX, Bundle
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
+from instep.net.messages.messages import BUNDLE_BYTES_MAX, Bundle, Head
 from instep.node.lines.saved_facts import save_facts
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import verdict_on
+from instep.store.port import NodeStore
 from instep.tree.root.failpoints import failpoint, register
 
 AUTO_AUTHOR = "auto"
@@ -109,3 +116,35 @@ def _missing_epoch(service: OwnLine, number: int) -> SignedEpoch | None:
     body = EpochBody(1, line.fileset, line.origin, number, runtime.name, runtime.pki.sign_key, EMPTY_DIGEST)
     raw = body.encoded()
     return SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))
+
+
+def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
+    """The machine's event for a head that a partner holds. The definition of one of ours is kept."""
+    signed = head.generation
+    verdict = verdict_on(runtime, signed.signature, signed.id)
+    if not verdict.is_valid:
+        return HeadOfOursSeen(source, signed, verdict)
+    if head.definition and verdict.signer == runtime.name:
+        definition = decode_definition(head.definition)
+        if definition.digest == signed.body().definition:
+            runtime.store.put_blob(definition.digest, head.definition)
+    ours = _stored_at(runtime.store, head.line, signed.ref())
+    return HeadOfOursSeen(source, signed, verdict, None if ours is None else ours.id)
+
+
+def with_beside(message: Head, runtime: Runtime, facts: PublishFacts, known: HeadRef | None) -> Head:
+    """A head for a partner that reported ``known``: with the writer's own generation of that position, or the one below
+    where it has none of that number, when it is another one. Not where an operator decided to go past the partner's
+    head."""
+    if known is None:
+        return message
+    if known.position < facts.descends_from <= message.generation.ref().position:
+        return message  # A head below the one that was adopted since descends from the same generation as before.
+    ours = _stored_at(runtime.store, message.line, known)
+    if ours is None or ours.id == known.id:
+        return message
+    return msgspec.structs.replace(message, beside=ours)
+
+
+def _stored_at(store: NodeStore, line: LineId, ref: HeadRef) -> HeadRef | None:
+    return own_at(ref, lambda epoch, number: store.generation_at(line, epoch, number), store.generation)

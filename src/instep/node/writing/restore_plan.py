@@ -1,16 +1,29 @@
-"""The counts of a restore, and the errors for contents that no node has. Plain functions."""
+"""The plan of a restore before anything is staged: its counts, and the obstacles: names that nothing has, mounts and
+immutable files, contents that no node has. Plain functions.
+
+A dry run makes these checks as the command does. An obstacle that shows only later is undone (``tree/switch/undo.py``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from instep.core.publish import restore_vocabulary as s
-from instep.errors import UnavailableError
+from instep.errors import InstepError, UnavailableError, UsageError
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
 from instep.model.manifest.manifest import Change, diff
-from instep.model.paths import shown
+from instep.model.manifest.walk import Reader
+from instep.model.paths import is_below, shown
 from instep.node.lines.partner_contents import PartnerContents
+from instep.node.trees.scanning.scan_tally import ScanTally
+from instep.tree.journal.journal import Op, Step
+from instep.tree.root.beneath import Root
+from instep.tree.root.marker import open_marked
+from instep.tree.root.mounts import mounts_in
+from instep.tree.root.place import Place
+from instep.tree.stage.probes import goes_on, mount_in_the_way, refuse_stuck_changes
+from instep.tree.stage.shortage import resource_error
 from instep.tree.stage.stage import Want
 
 MISSING_NAMED_MAX = 20
@@ -18,21 +31,10 @@ MISSING_NAMED_MAX = 20
 
 def counted(old: Digest | None, new: Digest, get: Callable[[Digest], bytes]) -> s.TreeCounts:
     """The difference in numbers."""
-    added = changed = removed = size = 0
+    tally = ScanTally()
     for change in diff(old, new, get):
-        if change.old is None and change.new is not None:
-            added += 1
-            size += change.new.size if change.new.kind is Kind.FILE else 0
-        elif change.new is None and change.old is not None:
-            removed += 1
-        elif (
-            change.old is not None
-            and change.new is not None
-            and not same_but_for_times_of_directories(change.old, change.new)
-        ):
-            changed += 1
-            size += change.new.size if change.old.digest != change.new.digest else 0
-    return s.TreeCounts(added, changed, removed, size)
+        tally.saw(change.path, change.old, change.new)
+    return s.TreeCounts(tally.added, tally.changed, tally.removed, tally.changed_bytes)
 
 
 def nowhere(
@@ -66,3 +68,73 @@ def no_attribute(want: Want) -> UnavailableError:
 def is_same_content(change: Change) -> bool:
     old, new = change.old, change.new
     return old is not None and new is not None and old.kind is new.kind and old.digest == new.digest
+
+
+def refuse_unknown_paths(
+    fileset: str, number: int, paths: Sequence[bytes], roots: Sequence[Digest], get: Callable[[Digest], bytes]
+) -> None:
+    """``UsageError`` ``no_such_path`` for the first path that neither the generation nor the tree has."""
+    reader = Reader(get)
+    for path in paths:
+        if all(reader.lookup(root, path) is None for root in roots):
+            raise UsageError(
+                f"neither generation {number} nor the tree has {shown(path)}; paths are relative to the root",
+                hint=f"instep diff {fileset} shows what the tree lacks, instep log {fileset} the generations",
+                code="no_such_path",
+                path=shown(path),
+            )
+
+
+def refuse_stuck_restore(place: Place, changes: Iterable[Change], published: Iterable[Change]) -> None:
+    """``ResourceError`` for a path that cannot be brought back. ``changes`` lead from the present tree to the wanted
+    one, ``published`` from the newest generation to the next one.
+
+    A mount hides the paths below it: they are taken for those of the newest generation. A restore that changes it would
+    be undone by the next scan after the umount.
+    """
+    try:
+        with open_marked(place.root, place.fileset) as root:
+            _refuse_hidden(place, root, published)
+            refuse_stuck_changes(place, _steps(changes), root)
+    except OSError as error:
+        raise resource_error(error, place) from error
+    except InstepError as error:
+        raise to_be_repeated(error, place.fileset) from None
+
+
+def to_be_repeated(error: InstepError, fileset: str) -> InstepError:
+    """With a hint for an operator: a command that was refused is not retried by itself."""
+    if error.hint:
+        error.hint = error.hint.replace(goes_on(fileset), "then repeat the command")
+    return error
+
+
+def _refuse_hidden(place: Place, root: Root, published: Iterable[Change]) -> None:
+    mounts = mounts_in(root)
+    if not mounts:
+        return
+    for change in published:
+        if _is_time_only(change.old, change.new):
+            continue
+        for mount in mounts:
+            if change.path == mount or is_below(change.path, mount):
+                raise mount_in_the_way(place, change.path, mount)
+
+
+def _steps(changes: Iterable[Change]) -> Iterator[Step]:
+    """The steps of the changes. A directory that goes, goes as one: paths in it are not touched."""
+    gone: bytes | None = None
+    for change in changes:
+        path, old, new = change.path, change.old, change.new
+        if (gone is not None and is_below(path, gone)) or _is_time_only(old, new):
+            continue
+        if old is not None and old.kind is Kind.DIR and (new is None or new.kind is not Kind.DIR):
+            gone = path
+        if old is None:
+            yield Step(Op.NEW, path)
+        else:
+            yield Step(Op.REMOVE if new is None else Op.CHANGE, path)
+
+
+def _is_time_only(old: Entry | None, new: Entry | None) -> bool:
+    return old is not None and new is not None and same_but_for_times_of_directories(old, new)

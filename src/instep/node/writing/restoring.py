@@ -28,17 +28,21 @@ from instep.node.lines.line_net import LineNet
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.held_paths import left_by
-from instep.node.trees.keeping.chunk_lists import recut
 from instep.node.trees.keeping.shared_history import keep_laid
-from instep.node.trees.keeping.switch_rows import record_rows
-from instep.node.trees.open_journal import is_open
-from instep.node.trees.scanning.lost_paths import losses_of
-from instep.node.trees.scanning.writer_scan import PATHS_KEPT_MAX, PageKeeper
+from instep.node.trees.scanning.scan_tally import PATHS_KEPT_MAX, PageKeeper
+from instep.node.trees.scanning.stat_rows import record_rows
+from instep.node.trees.scanning.writer_scan import losses_of
 from instep.node.trees.space import require_room
-from instep.node.trees.switch_outcome import note_kept
-from instep.node.writing.restore_checks import refuse_stuck_restore, refuse_unknown_paths, to_be_repeated
-from instep.node.writing.restore_plan import counted, is_same_content, no_attribute, nowhere
+from instep.node.trees.switch_outcome import is_open, left_by, note_kept
+from instep.node.writing.restore_plan import (
+    counted,
+    is_same_content,
+    no_attribute,
+    nowhere,
+    refuse_stuck_restore,
+    refuse_unknown_paths,
+    to_be_repeated,
+)
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.contents import Contents
 from instep.tree.journal.journal import Journal
@@ -46,9 +50,8 @@ from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.stage.stage import Stage, Want
 from instep.tree.stage.stages import clear_stages
-from instep.tree.switch.recover import RecoveredKind, recover
+from instep.tree.switch.recover import RecoveredKind
 from instep.tree.switch.step_work import Switched
-from instep.tree.switch.switch import switch
 
 BATCH_ENTRIES = 2_000
 BATCH_BYTES = 16 << 20
@@ -241,7 +244,7 @@ class Restoring:
         return await tree.worker.run(self._switch, effect, journal, goal)
 
     def _open(self, effect: s.Restore, goal: _Goal) -> Stage:
-        tree, own = self._tree, self._own
+        tree = self._tree
         place = tree.place()
         journal = Journal.load(place)
         if journal is not None and journal.is_switched:
@@ -250,18 +253,7 @@ class Restoring:
         contents.expect(goal.needed)
         target = msgspec.structs.replace(effect.target, root=goal.tree)
         self._require_room(goal)
-        return Stage(
-            place,
-            target,
-            goal.found,
-            tree.get_page,
-            own.definition,
-            previous=effect.head,
-            local=tree.local(own.definition),
-            live_row=tree.stat_row,
-            sources=(contents,),
-            recut=recut,
-        )
+        return tree.open_stage(place, target, goal.found, previous=effect.head, sources=(contents,))
 
     def _require_room(self, goal: _Goal) -> None:
         try:
@@ -294,12 +286,11 @@ class Restoring:
         return left
 
     def _switch(self, effect: s.Restore, journal: Journal, goal: _Goal) -> s.Restored | s.RestoreFailed:
-        tree, own = self._tree, self._own
+        tree = self._tree
         place = tree.place()
-        local, get_page = tree.local(own.definition), tree.get_page
         switched: Switched | None
         try:
-            switched = switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
+            switched = tree.switch(place, journal)
         except InstepError as error:
             to_be_repeated(error, place.fileset)
             if not is_open(Journal.load(place)):
@@ -318,12 +309,7 @@ class Restoring:
     def _taken_back(self, place: Place, error: InstepError) -> s.RestoreFailed | Switched | None:
         """A switch stopped in the middle: finish it after all, or undo it; else its journal stays open."""
         try:
-            recovered = recover(
-                place,
-                local=self._tree.local(self._own.definition),
-                get_page=self._tree.get_page,
-                now_ms=wall_ms(),
-            )
+            recovered = self._tree.recover(place, self._own.definition)
         except InstepError as stuck:
             return s.RestoreFailed(0, self._unfinished(stuck), is_open=True)
         if recovered.kind is RecoveredKind.FINISHED:
@@ -350,7 +336,7 @@ class Restoring:
         definition = own.definition
         if journal is not None:
             definition = decode_definition(journal.header.definition)
-        recover(place, local=tree.local(definition), get_page=tree.get_page, now_ms=wall_ms())
+        tree.recover(place, definition)
         record_rows(tree.store, place)
         clear_stages(place)
 

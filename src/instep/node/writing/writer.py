@@ -49,7 +49,7 @@ from instep.node.runtime.draining import rollout_key
 from instep.node.runtime.driver import Driver, call_at_wall_ms, run_all, wall_ms
 from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime
-from instep.node.trees.definitions import definition_of
+from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.trees.keeping.shelf import Shelf
@@ -57,9 +57,8 @@ from instep.node.trees.scanning.held_view import explained, held_of_line, standi
 from instep.node.trees.scanning.writer_scan import WriterScanned
 from instep.node.trees.tree_comparison import Numbers
 from instep.node.writing.balancer_check import BalancerCheck
-from instep.node.writing.committing import bundle_of, commit
+from instep.node.writing.committing import bundle_of, commit, told_head, with_beside
 from instep.node.writing.disk_watch import DiskWatch
-from instep.node.writing.own_past import told_head, with_beside
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
 from instep.node.writing.rollout_view import status_document, why_never

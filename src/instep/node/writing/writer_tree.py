@@ -18,11 +18,11 @@ from instep.net.messages.messages import BUNDLE_BYTES_MAX
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.drift_look import CostWatch
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.keeping.history_rule import history_keeps
 from instep.node.trees.keeping.hot_copies import HotCopies
-from instep.node.trees.open_journal import refuse_open_journal
+from instep.node.trees.keeping.shared_history import history_keeps
 from instep.node.trees.scanning.writer_scan import WriterScan, WriterScanned
 from instep.node.trees.served_tree import ServedTree
+from instep.node.trees.switch_outcome import refuse_open_journal
 from instep.node.trees.tree_comparison import Numbers
 from instep.tree.journal.journal import Journal
 from instep.tree.root.failpoints import failpoint, register

@@ -8,16 +8,27 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from instep.model.definition import FilesetClass
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.node.config.filesets import FilesetSettings
-from instep.node.trees.keeping.history_rule import history_keeps
 from instep.tree.archive.contents import Contents, Rows
 from instep.tree.archive.history import History
 from instep.tree.archive.history_pack import HistoryDamage
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.root.beneath import Root
 from instep.tree.root.place import Place
+
+HISTORY_FILE_MAX = 4 << 20
+
+
+def history_keeps(fileset: FilesetSettings, size: int) -> bool:
+    """Whether the writer keeps contents of this size of its own (design, section 5 "History")."""
+    if fileset.history == "off" or fileset.definition is None:
+        return False
+    if fileset.history == "on":
+        return True
+    return fileset.definition.fileset_class is FilesetClass.METADATA and size <= HISTORY_FILE_MAX
 
 
 def contents_in(place: Place, rows: Rows, history: SharedHistory | None = None) -> tuple[Contents, Path]:

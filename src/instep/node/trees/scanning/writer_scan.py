@@ -6,25 +6,25 @@ summary, the machine commits or does not. Pages that a refused publish leaves be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from instep.core.guards.held import ScanProblem
-from instep.core.guards.losses import Checkpoint
+from instep.core.guards.losses import Checkpoint, Lost, is_within, lost_between
 from instep.core.publish.vocabulary import ScanSummary
 from instep.model.definition import Definition, Preserve
 from instep.model.ids import Digest, FilesetName
-from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import build, edit, iterate, totals
+from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, sort_key
 from instep.node.trees.scanning.held_entries import Holding, opened_among, probed
 from instep.node.trees.scanning.link_groups import with_whole_groups
-from instep.node.trees.scanning.lost_paths import losses_of
-from instep.node.trees.scanning.row_keeper import RowKeeper
-from instep.node.trees.scanning.stat_lookup import Moved, covered_rows
+from instep.node.trees.scanning.scan_tally import UNSETTLED_MAX, PageKeeper, ScanTally, paired, path_of
+from instep.node.trees.scanning.stat_rows import Moved, RowBatch, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.objects.fidelity import Local
 from instep.tree.objects.rows import RowsInOrder
@@ -36,44 +36,6 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.settling import Settling, Sink
 
-PAGES_BATCH = 256
-UNSETTLED_MAX = 1_000
-PATHS_KEPT_MAX = 10_000
-BUNDLE_PAGES_MAX_BYTES = 512 << 10
-
-
-class PageKeeper:
-    """``get`` and ``put`` of pages over a store, batched; keeps a list of the new ones, for the head's bundle."""
-
-    def __init__(self, store: NodeStore) -> None:
-        self._store = store
-        self._open: dict[Digest, bytes] = {}
-        self.new: dict[Digest, bytes] | None = {}
-        self._new_bytes = 0
-
-    def get(self, digest: Digest) -> bytes:
-        raw = self._open.get(digest) or self._store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
-
-    def put(self, digest: Digest, raw: bytes) -> None:
-        self._open[digest] = raw
-        if len(self._open) >= PAGES_BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Store what is open and not stored yet."""
-        present = self._store.has_pages(self._open)
-        fresh = {digest: raw for digest, raw in self._open.items() if digest not in present}
-        self._store.put_pages(fresh.items())
-        self._open.clear()
-        if self.new is not None:
-            self.new.update(fresh)
-            self._new_bytes += sum(map(len, fresh.values()))
-            if self._new_bytes > BUNDLE_PAGES_MAX_BYTES:
-                self.new = None
-
 
 @dataclass(frozen=True, slots=True)
 class WriterScanned:
@@ -84,32 +46,6 @@ class WriterScanned:
     paths: tuple[bytes, ...]
     pages: tuple[bytes, ...] | None
     damaged: frozenset[bytes]
-
-
-@dataclass(slots=True)
-class _Tally:
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    changed_bytes: int = 0
-    holding: Holding = field(default_factory=Holding)
-    unsettled: list[bytes] = field(default_factory=list)
-    paths: list[bytes] = field(default_factory=list)
-
-    def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
-        if old is None and new is not None:
-            self.added += 1
-            self.changed_bytes += new.size if new.kind is Kind.FILE else 0
-        elif old is not None and new is None:
-            self.removed += 1
-        elif old is not None and new is not None:
-            if same_but_for_times_of_directories(old, new):
-                return
-            self.changed += 1
-            if old.digest != new.digest:
-                self.changed_bytes += new.size
-        if len(self.paths) < PATHS_KEPT_MAX:
-            self.paths.append(path)
 
 
 class WriterScan:
@@ -145,7 +81,7 @@ class WriterScan:
     def everything(self, store: NodeStore, base: Digest | None, now_ms: int, *, deep: bool) -> WriterScanned:
         """Scan all of it and build the manifest anew; equal parts give equal pages."""
         keeper = PageKeeper(store)
-        tally = _Tally(holding=Holding(lets_go=self._lets_go))
+        tally = ScanTally(holding=Holding(lets_go=self._lets_go))
         now_ns = now_ms * 1_000_000
         rows = RowsInOrder(store.stat_rows(self._fileset))
         found = scan(
@@ -162,15 +98,14 @@ class WriterScan:
             suspects=self._suspects,
             settling=self._settling,
         )
-        kept = RowKeeper(store, self._fileset)
         before = iterate(base, keeper.get) if base is not None else iter(())
-        root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
+        kept = RowBatch(store, self._fileset)
+        root = build(_merged(before, tally.counts(found, kept), tally, now_ms), keeper.put)
         if tally.holding.has_any and self._local.keeps(Preserve.HARDLINKS):
             root = with_whole_groups(root, keeper.get, keeper.put)
         if root == base:
             tally.added = tally.changed = tally.removed = 0
-        keeper.flush()
-        kept.finish()
+        kept.flush()
         return self._surveyed(keeper, tally, root, base, now_ms, is_full=True)
 
     def some(
@@ -192,7 +127,7 @@ class WriterScan:
         covered = cover([*trees, *freed], [*paths, *stuck], self._local)
         if covered.is_everything:
             return self.everything(store, base, now_ms, deep=False)
-        tally = _Tally(holding=Holding(again, self._lets_go))
+        tally = ScanTally(holding=Holding(again, self._lets_go))
         opened = frozenset() if reads_open else frozenset(opened_among(again)).difference(paths)
         settling = self._settling
         found = scan(
@@ -209,24 +144,24 @@ class WriterScan:
             suspects=self._suspects,
             settling=settling._replace(opened=opened) if settling is not None else None,
         )
-        kept = RowKeeper(store, self._fileset)
-        seen = kept.taking(found, tally)
+        kept = RowBatch(store, self._fileset)
+        seen = tally.counts(found, kept)
         changes = list(_changes(base, keeper.get, covered.trees, covered.entries, seen, tally, now_ms))
         root = edit(base, changes, keeper.get, keeper.put)
-        keeper.flush()
-        kept.finish()
+        kept.flush()
         return self._surveyed(keeper, tally, root, base, now_ms, is_full=False)
 
     def _surveyed(
         self,
         keeper: PageKeeper,
-        tally: _Tally,
+        tally: ScanTally,
         root: Digest,
         base: Digest | None,
         now_ms: int,
         *,
         is_full: bool,
     ) -> WriterScanned:
+        keeper.flush()
         whole = totals(root, keeper.get)
         before = totals(base, keeper.get).entries if base is not None else 0
         if base is not None and not (tally.added or tally.changed or tally.removed):
@@ -255,40 +190,26 @@ class WriterScan:
 
 
 def _merged(
-    before: Iterator[Entry], found: Iterator[Scanned | Problem], tally: _Tally, now_ms: int
+    before: Iterator[Entry], found: Iterator[Scanned | Problem], tally: ScanTally, now_ms: int
 ) -> Iterator[Entry]:
-    """The next manifest's entries in order: the found ones, with ``born`` from before."""
-    old = next(before, None)
-    old_key = sort_key(old.path) if old is not None else b""
-    holding = tally.holding
-    for item in found:
-        path = item.path if isinstance(item, Problem) else item.entry.path
-        key = sort_key(path)
-        while old is not None and old_key < key:
-            if holding.keeps(old):
+    """The next manifest's entries in order: the found ones, with ``born`` from before, and those that a problem
+    keeps."""
+    for old, item in paired(before, found):
+        if item is None:
+            assert old is not None
+            if tally.holding.keeps(old):
                 yield old
             else:
                 tally.saw(old.path, old, None)
-            old = next(before, None)
-            old_key = sort_key(old.path) if old is not None else b""
-        same = old if old is not None and old_key == key else None
-        entry = _next_entry(item, same, tally, now_ms)
+            continue
+        entry = _next_entry(item, old, tally, now_ms)
         if isinstance(item, Problem):
-            holding.begin(item, same)
+            tally.holding.begin(item, old)
         if entry is not None:
             yield entry
-        if same is not None:
-            old = next(before, None)
-            old_key = sort_key(old.path) if old is not None else b""
-    while old is not None:
-        if holding.keeps(old):
-            yield old
-        else:
-            tally.saw(old.path, old, None)
-        old = next(before, None)
 
 
-def _next_entry(item: Scanned | Problem, same: Entry | None, tally: _Tally, now_ms: int) -> Entry | None:
+def _next_entry(item: Scanned | Problem, same: Entry | None, tally: ScanTally, now_ms: int) -> Entry | None:
     """The entry of the path in the next manifest. A path that cannot be carried keeps its old entry, so that a
     problem never looks like a deletion."""
     if isinstance(item, Problem):
@@ -321,7 +242,7 @@ def _changes(
     trees: Sequence[bytes],
     entries: Sequence[bytes],
     found: Iterator[Scanned | Problem],
-    tally: _Tally,
+    tally: ScanTally,
     now_ms: int,
 ) -> Iterator[tuple[bytes, Entry | None]]:
     """The differences between the base and the entries found at the covered paths, in order."""
@@ -329,7 +250,7 @@ def _changes(
     after: dict[bytes, Entry | None] = {}
     holding = tally.holding
     for item in found:
-        path = item.path if isinstance(item, Problem) else item.entry.path
+        path = path_of(item)
         known = before.get(path)
         if isinstance(item, Scanned) or path not in after:
             after[path] = _next_entry(item, known, tally, now_ms)
@@ -377,7 +298,7 @@ def _clear(
     get: Callable[[Digest], bytes],
     directory: bytes,
     changed: dict[bytes, Entry | None],
-    tally: _Tally,
+    tally: ScanTally,
 ) -> None:
     """A directory that went or became something else takes what lay below it along."""
     for below in iterate(base, get, after=directory):
@@ -390,3 +311,27 @@ def _clear(
 
 def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
     return any(path == tree or is_below(path, tree) for tree in trees)
+
+
+def losses_of(
+    get: GetPage, root: Digest, base: Digest | None, since: Iterable[Checkpoint], rules: Rules, now_ms: int
+) -> tuple[Lost, ...]:
+    """The loss against ``base``, then against each checkpoint whose pages are here; empty when nothing was lost."""
+
+    def matches(entry: Entry) -> bool:
+        return rules.ignored(entry.path, entry.kind is Kind.DIR)
+
+    is_ignored = matches if rules.has_patterns else None
+    if base is None:
+        return ()
+    alone = lost_between(base, root, get, is_ignored)
+    if not alone.removed:
+        return ()
+    losses = [alone]
+    for checkpoint in since:
+        if is_within(checkpoint, now_ms) and checkpoint.head.root != base:
+            try:
+                losses.append(lost_between(checkpoint.head.root, root, get, is_ignored))
+            except KeyError:
+                continue  # a generation that was let go: more than 2,000 came after it
+    return tuple(losses)

@@ -1,18 +1,24 @@
-"""Rows of the stat cache as scans ask for them: in order, and by inode for files that moved with their directory."""
+"""Rows of the stat cache: looked up as scans ask for them, and kept up by scans and switches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
 
+from instep.errors import DamagedError
 from instep.model.ids import FilesetName
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 from instep.store.port import NodeStore
+from instep.tree.journal.journal import Journal
+from instep.tree.root.place import Place
 from instep.tree.scan.cover import Cover
+from instep.tree.switch.rows import GoneRow, stat_rows
+from instep.tree.switch.switch import finish
 
 NEIGHBOURS_MAX = 1_024
 SINGLY_MAX = 8
+ROWS_BATCH = 2_000
 
 
 class Moved:
@@ -69,3 +75,47 @@ def covered_rows(store: NodeStore, fileset: FilesetName, covered: Cover) -> Iter
             yield row
         if path in trees:
             yield from store.stat_rows(fileset, below=path)
+
+
+class RowBatch:
+    """New rows, stored ``ROWS_BATCH`` at a time."""
+
+    def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
+        self._store = store
+        self._fileset = fileset
+        self._fresh: list[StatRow] = []
+
+    def add(self, row: StatRow) -> None:
+        self._fresh.append(row)
+        if len(self._fresh) >= ROWS_BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._fresh:
+            self._store.put_stat_rows(self._fileset, self._fresh)
+            self._fresh = []
+
+
+def record_rows(store: NodeStore, place: Place) -> None:
+    """Bring the stat cache up to a switched journal, then close the journal."""
+    journal = store_rows(store, place)
+    if journal is not None:
+        finish(place, journal)
+
+
+def store_rows(store: NodeStore, place: Place) -> Journal | None:
+    """Bring the stat cache up to a switched journal; return the journal, where there is one."""
+    journal = Journal.load(place)
+    if journal is None:
+        return None
+    if not journal.is_switched:
+        raise DamagedError("a switch that has not finished cannot be recorded", code="journal_damaged")
+    batch = RowBatch(store, place.fileset)
+    for row in stat_rows(place, journal):
+        if isinstance(row, GoneRow):
+            batch.flush()
+            store.delete_stat_tree(place.fileset, row.path)
+        else:
+            batch.add(row)
+    batch.flush()
+    return journal

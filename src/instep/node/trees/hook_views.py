@@ -1,21 +1,54 @@
-"""The whole tree as it will be, for a ``validate`` hook that must see it whole: ``nginx -t``, a drawn map."""
+"""The directories that a ``validate`` hook sees for the length of its call: the staged files of a generation, and where
+a hook must see it whole (``nginx -t``, a drawn map) the tree as it will be."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
+from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import ResourceError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import Change
 from instep.model.paths import shown
+from instep.node.config.filesets import FilesetSettings
 from instep.tree.root.beneath import Root
 from instep.tree.stage.stages import staged_slot
+
+
+@contextlib.contextmanager
+def staged_view(stage: bytes, changed: Sequence[bytes]) -> Iterator[str]:
+    """A directory for the length of a call in which ``changed`` paths that are staged have their own names.
+
+    A staged file appears as a symbolic link to it, a symbolic link as itself, a directory as a directory. Paths
+    without staged contents are absent: removed ones, moved directories, and those whose bytes stay the same.
+    """
+    view = os.fsencode(tempfile.mkdtemp(prefix="instep-staged-"))
+    try:
+        with Root(stage) as tree:
+            for path in changed:
+                slot = staged_slot(tree, path)
+                if slot is not None:
+                    _show(tree, stage + b"/" + slot, slot, view + b"/" + path)
+        yield os.fsdecode(view)
+    finally:
+        shutil.rmtree(view, ignore_errors=True)
+
+
+def _show(tree: Root, staged: bytes, slot: bytes, name: bytes) -> None:
+    mode = tree.stat(slot).st_mode
+    if stat.S_ISDIR(mode):
+        os.makedirs(name, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    os.symlink(tree.readlink(slot) if stat.S_ISLNK(mode) else staged, name)
+
 
 VIEW_MAX = 100_000
 """Names in a view: it is made anew for every apply."""
@@ -149,3 +182,24 @@ class _View:
             end = path.find(b"/", end + 1)
         with contextlib.suppress(OSError):
             (os.rmdir if self._is_directory(path) else os.unlink)(self._name(path))
+
+
+@contextlib.asynccontextmanager
+async def validate_views(
+    fileset: FilesetSettings,
+    effect: RunHook,
+    stage: bytes | None,
+    changed: Sequence[bytes],
+    changes: Iterable[Change],
+) -> AsyncIterator[Mapping[str, str]]:
+    """Variables and the directories that they name; none for other hooks. The whole tree only where a hook asks:
+    ``stage`` is where the new files lie, ``changes`` are all that the generation changes."""
+    if stage is None or effect.kind is not HookKind.VALIDATE:
+        yield {}
+        return
+    with contextlib.ExitStack() as stack:
+        views = {"INSTEP_STAGED": await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))}
+        if any(hook.tree for hook in fileset.hooks.validate):
+            view = tree_view(os.fsencode(fileset.path), stage, changes)
+            views["INSTEP_TREE"] = await asyncio.to_thread(stack.enter_context, view)
+        yield views
