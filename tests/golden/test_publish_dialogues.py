@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from instep.core.guards.held import HeldPaths, ScanProblem
 from instep.core.guards.losses import Lost

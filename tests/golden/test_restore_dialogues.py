@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from instep.core.guards.held import HeldPaths, ScanProblem
 from instep.core.publish import restore_vocabulary as s

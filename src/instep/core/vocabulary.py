@@ -8,12 +8,19 @@ durable. A request effect ends in exactly one of its answers, within a deadline 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import dataclass_transform
+
+import msgspec
 
 from instep.errors import InstepError, Retry
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import HeadRef, NodeName
 from instep.model.standing import Standing
+
+
+@dataclass_transform(frozen_default=True)
+class MachineWord(msgspec.Struct, frozen=True):
+    """The base of events, effects and their parts: none ever changes, and two with equal fields are equal."""
 
 
 class HookKind(enum.Enum):
@@ -22,8 +29,7 @@ class HookKind(enum.Enum):
     PROBE = "probe"
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(MachineWord):
     """Why something failed, as a value: the parts of an ``InstepError`` that a machine decides by."""
 
     code: str
@@ -49,30 +55,26 @@ def trouble_of(error: InstepError) -> Trouble:
 # --- shared events ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RequestDone:
+class RequestDone(MachineWord):
     """An answer that says no more than that the request with this number was carried out. A base of answers."""
 
     req: int
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFailed:
+class RequestFailed(MachineWord):
     """An answer that says why the request with this number was not carried out. A base of answers."""
 
     req: int
     trouble: Trouble
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(MachineWord):
     """A timer set by ``SetTimer`` came due."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class HookEnded:
+class HookEnded(MachineWord):
     """Answer to ``RunHook``; ``trouble`` is None when the hook succeeded (its own retries are behind it)."""
 
     req: int
@@ -80,8 +82,7 @@ class HookEnded:
     trouble: Trouble | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WatchChanged:
+class WatchChanged(MachineWord):
     """Why the watch cannot see all paths, and the command that helps; None when it sees all."""
 
     trouble: Trouble | None
@@ -90,8 +91,7 @@ class WatchChanged:
 # --- shared effects -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(MachineWord):
     """Wake the machine with ``TimerFired(name)`` at ``at_ms`` (the clock of ``step``'s ``now_ms``); replaces
     the timer of that name; ``None`` removes it."""
 
@@ -99,8 +99,7 @@ class SetTimer:
     at_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunHook:
+class RunHook(MachineWord):
     """Run this node's hook of that kind; ``base`` is the generation that was live before ``head``. Answer:
     ``HookEnded``."""
 
@@ -110,8 +109,7 @@ class RunHook:
     base: HeadRef | None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(MachineWord):
     """The answer to ``req`` is no longer wanted: stop the work if it can be stopped. No answer is due; one
     that comes is dropped. Work on the place (stage, tree) must have ended before the next such effect is performed.
     Never sent for a switch, a put-back, a revert or a hook."""
@@ -119,22 +117,19 @@ class Cancel:
     req: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeepGeneration:
+class KeepGeneration(MachineWord):
     """Store this verified generation durably before what follows (nothing is named that is not durable)."""
 
     signed: SignedGeneration
 
 
-@dataclass(frozen=True, slots=True)
-class KeepEpoch:
+class KeepEpoch(MachineWord):
     """Store this verified epoch record durably before what follows."""
 
     signed: SignedEpoch
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(MachineWord):
     """A record that ``source`` sent was not accepted: log it, count it, and report it to the source where
     the connection allows."""
 
@@ -142,8 +137,7 @@ class Refuse:
     trouble: Trouble
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(MachineWord):
     """One line of the events log, in glossary words; ``what`` is a stable code."""
 
     what: str
@@ -151,8 +145,7 @@ class Note:
     facts: tuple[tuple[str, object], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PartnerReport:
+class PartnerReport(MachineWord):
     """A partner's newest report about the line, as rollouts decide by it."""
 
     standing: Standing
@@ -170,8 +163,7 @@ class PartnerReport:
     spent_permit: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SignerVerdict:
+class SignerVerdict(MachineWord):
     """The result of verifying a record's signature. ``is_valid``: the value is right and the key is bound to
     ``signer`` by the cluster's CA (or a pin) and not revoked; ``is_ca``: the key is the cluster CA's own."""
 
@@ -185,13 +177,11 @@ class SignerVerdict:
 # Events and effects of both machines of a line -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(MachineWord):
     """First event after birth: the facts are those that were saved last (empty when lost)."""
 
 
-@dataclass(frozen=True, slots=True)
-class EpochSeen:
+class EpochSeen(MachineWord):
     """A peer sent an epoch record of the line; always before the first generation of that epoch."""
 
     source: NodeName
@@ -199,26 +189,22 @@ class EpochSeen:
     verdict: SignerVerdict
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(MachineWord):
     """An operator pauses the line, until ``Resumed``."""
 
     reason: str = ""
     until_wall_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(MachineWord):
     """An operator, or the wall clock, ends a pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAsked:
+class RetryAsked(MachineWord):
     """``instep retry``: forget refusals, fights and back-off, and look and try now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recover:
+class Recover(MachineWord):
     """Look at the journal and finish or undo. Answer: ``RecoveryEnded``, at a writer ``TreeRecovered``, or
     ``RecoverFailed``. A writer scans and publishes nothing until then.
 
@@ -228,13 +214,11 @@ class Recover:
     req: int
 
 
-@dataclass(frozen=True, slots=True)
 class RecoverFailed(RequestFailed):
     """Answer to ``Recover``: marker or mount missing, journal unreadable, disk failing."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchPages:
+class FetchPages(MachineWord):
     """Get the manifest and definition of ``head`` from ``source``. Answer: ``PagesFetched``, at a writer
     ``ManifestFetched``; ``FetchFailed``; at a partner also ``HeadSuperseded``. Resumable: pages that are stored already
     are not fetched."""
@@ -244,7 +228,6 @@ class FetchPages:
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
 class FetchFailed(RequestFailed):
     """Answer to ``FetchPages``."""
 

@@ -7,8 +7,9 @@ one rule is broken here. A simulator that cannot find them is the bug.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine

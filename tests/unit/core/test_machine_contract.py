@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import typing
 from collections.abc import Mapping
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from instep.core.contract import REST, Broken, PhaseRow, sentence_of
@@ -103,7 +103,7 @@ def test_every_invariant_says_what_it_states() -> None:
 class _SwitchesTwice(FollowMachine):
     def _ordered(self) -> tuple[f.FollowEffect, ...]:
         effects = super()._ordered()
-        switches = [dataclasses.replace(e, req=1) for e in effects if isinstance(e, f.Switch)]
+        switches = [msgspec.structs.replace(e, req=1) for e in effects if isinstance(e, f.Switch)]
         return (*effects, *switches)
 
 

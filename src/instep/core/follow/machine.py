@@ -9,8 +9,9 @@ section 7. The machine stands on floors, each a file: apply, drift, due, permits
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from instep.core.contract import check_all
 from instep.core.follow import contract

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 import msgspec
 
@@ -16,6 +15,7 @@ from instep.core.vocabulary import (
     HookEnded,
     LineEffect,
     LineEvent,
+    MachineWord,
     PartnerReport,
     RequestDone,
     RequestFailed,
@@ -47,8 +47,7 @@ class Due(enum.Enum):
     RECORD = "record"
 
 
-@dataclass(frozen=True, slots=True)
-class FollowConfig:
+class FollowConfig(MachineWord):
     """This node's own settings for following the line. Durations in ms.
 
     ``knows_orders`` when a rollout decides about the switch; ``orders_from`` is the node that may order, the
@@ -111,13 +110,11 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
 # --- events -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FollowConfigChanged:
+class FollowConfigChanged(MachineWord):
     config: FollowConfig
 
 
-@dataclass(frozen=True, slots=True)
-class SourceUp:
+class SourceUp(MachineWord):
     """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
 
     ``has`` is the id of the head that it greeted with: a head that we know is not sent again.
@@ -128,14 +125,12 @@ class SourceUp:
     has: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SourceDown:
+class SourceDown(MachineWord):
     source: NodeName
     trouble: Trouble | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeadSeen:
+class HeadSeen(MachineWord):
     """A source announced a head whose signature gave ``verdict``; ``beside`` is its ancestor at our position."""
 
     source: NodeName
@@ -144,23 +139,20 @@ class HeadSeen:
     beside: HeadRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeadsAnswered:
+class HeadsAnswered(MachineWord):
     """Answer to ``AskHeads``: the source's heads and records came as ``EpochSeen``/``HeadSeen`` before this."""
 
     req: int
     source: NodeName
 
 
-@dataclass(frozen=True, slots=True)
-class AskFailed:
+class AskFailed(MachineWord):
     req: int
     source: NodeName
     trouble: Trouble
 
 
-@dataclass(frozen=True, slots=True)
-class PagesFetched:
+class PagesFetched(MachineWord):
     """Answer to ``FetchPages``: all pages of the target's manifest and its definition are verified and stored
     durably, because a journal will name them. ``policy`` is its definition's rollout; ``is_reloaded`` is False where
     this node's reload hooks are all for paths that it does not change."""
@@ -170,30 +162,25 @@ class PagesFetched:
     is_reloaded: bool = True
 
 
-@dataclass(frozen=True, slots=True)
 class HeadSuperseded(RequestDone):
     """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
 
 
-@dataclass(frozen=True, slots=True)
 class Staged(RequestDone):
     """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is sealed."""
 
 
-@dataclass(frozen=True, slots=True)
 class StageFailed(RequestFailed): ...
 
 
-@dataclass(frozen=True, slots=True)
-class GatesChecked:
+class GatesChecked(MachineWord):
     """Answer to ``CheckGates``; ``refusal`` names both values and is None when all gates agree."""
 
     req: int
     refusal: Trouble | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TreeSwitched:
+class TreeSwitched(MachineWord):
     """Answer to ``Switch``: the tree holds the target, directories synced. ``drifted`` are paths whose
     displaced object was not what the base said; they are in the archive as drift."""
 
@@ -201,26 +188,21 @@ class TreeSwitched:
     drifted: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class SwitchFailed(RequestFailed):
     """Answer to ``Switch``: where the tree stands is for ``Recover`` to say, which the machine asks next."""
 
 
-@dataclass(frozen=True, slots=True)
 class LiveRecorded(RequestDone):
     """Answer to ``RecordLive``: durable."""
 
 
-@dataclass(frozen=True, slots=True)
 class RecordFailed(RequestFailed): ...
 
 
-@dataclass(frozen=True, slots=True)
 class PutBackDone(RequestDone):
     """Answer to ``PutBack``: the tree holds the target of the put-back."""
 
 
-@dataclass(frozen=True, slots=True)
 class PutBackFailed(RequestFailed):
     """Answer to ``PutBack``: where the tree stands is for ``Recover`` to say."""
 
@@ -231,8 +213,7 @@ class RecoveryKind(enum.Enum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryEnded:
+class RecoveryEnded(MachineWord):
     """Answer to ``Recover``: the journal's verdict. ``target`` is the journal's; for ``finished`` the tree holds it.
     ``is_doubtful``: by its inodes the tree may not be the one of the journal; only a comparison of the whole tree
     shows what it holds. ``holds``: the tree's own record. ``is_known``: the state has all of ``target``."""
@@ -245,16 +226,14 @@ class RecoveryEnded:
     is_known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class TreeTouched:
+class TreeTouched(MachineWord):
     """The watcher saw something that is not our own doing; ``is_overflow`` when it lost track."""
 
     paths: tuple[bytes, ...] = ()
     is_overflow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DriftChecked:
+class DriftChecked(MachineWord):
     """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
     all. ``writers`` says which program was seen writing which of them, ``cost`` what a look at the whole tree
     took."""
@@ -266,24 +245,20 @@ class DriftChecked:
     cost: ScanCost | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class DriftCheckFailed(RequestFailed): ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reverted:
+class Reverted(MachineWord):
     """Answer to ``Revert``: those paths were archived and restored."""
 
     req: int
     paths: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class RevertFailed(RequestFailed): ...
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(MachineWord):
     """Answer to ``CompareTree``: in how much the tree differs from the head; ``sample`` are some of the paths."""
 
     req: int
@@ -294,8 +269,7 @@ class Compared:
     trouble: Trouble | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDrained:
+class NodeDrained(MachineWord):
     """Answer to ``DrainNode``: every prober knows, or the driver's deadline passed (``untold`` names those that
     did not ask in time)."""
 
@@ -303,24 +277,21 @@ class NodeDrained:
     untold: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(MachineWord):
     """Answer to ``Return``: the node is offered again."""
 
     req: int
     untold: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OrderGiven:
+class OrderGiven(MachineWord):
     """A source sent the whole present order for this node (decoded and within its bounds)."""
 
     source: NodeName
     order: Order
 
 
-@dataclass(frozen=True, slots=True)
-class PollAsked:
+class PollAsked(MachineWord):
     """A caller waits: ask the sources for heads now."""
 
 
@@ -352,8 +323,7 @@ FollowAnswer = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HookOwed:
+class HookOwed(MachineWord):
     """A hook that the driver runs beside the machine (``thaw``) failed and is retried; None when it is no
     longer pending. Nothing waits for it, but the line does not stand well until then."""
 
@@ -375,15 +345,13 @@ FollowEvent = (
 # --- effects ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SaveFollow:
+class SaveFollow(MachineWord):
     """Make ``facts`` durable before any effect that follows."""
 
     facts: FollowFacts
 
 
-@dataclass(frozen=True, slots=True)
-class StageContents:
+class StageContents(MachineWord):
     """Stage ``head`` beside the tree that holds ``base``; resumable. Answer: ``Staged``, ``StageFailed``,
     ``HeadSuperseded``."""
 
@@ -393,8 +361,7 @@ class StageContents:
     base: HeadRef | None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckGates:
+class CheckGates(MachineWord):
     """Answer: ``GatesChecked``."""
 
     req: int
@@ -402,8 +369,7 @@ class CheckGates:
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(MachineWord):
     """Make the sealed stage of ``head`` the tree. Answer: ``TreeSwitched`` or ``SwitchFailed``."""
 
     req: int
@@ -411,8 +377,7 @@ class Switch:
     base: HeadRef | None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordLive:
+class RecordLive(MachineWord):
     """Record ``head`` as live and save ``facts`` in one durable transaction, performed in order with every
     other ``SaveFollow`` of the line (same queue); only then close the journal and empty the stage. Answer:
     ``LiveRecorded`` or ``RecordFailed``."""
@@ -423,8 +388,7 @@ class RecordLive:
     facts: FollowFacts
 
 
-@dataclass(frozen=True, slots=True)
-class PutBack:
+class PutBack(MachineWord):
     """Return the tree, which holds ``base``, to ``head``, from the archive (and from ``source`` where that is
     not enough). Answer: ``PutBackDone`` or ``PutBackFailed``."""
 
@@ -434,8 +398,7 @@ class PutBack:
     source: NodeName | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckDrift:
+class CheckDrift(MachineWord):
     """Compare the tree with ``base``: the named paths, or all when ``paths`` is empty. Answer:
     ``DriftChecked`` or ``DriftCheckFailed``."""
 
@@ -444,8 +407,7 @@ class CheckDrift:
     paths: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Revert:
+class Revert(MachineWord):
     """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or ``RevertFailed``."""
 
     req: int
@@ -454,8 +416,7 @@ class Revert:
     source: NodeName | None
 
 
-@dataclass(frozen=True, slots=True)
-class DrainNode:
+class DrainNode(MachineWord):
     """Take this node out of its balancers before ``head`` comes. Answer: ``NodeDrained``, always, within the
     driver's deadline. Idempotent: it is asked again after a crash."""
 
@@ -463,23 +424,20 @@ class DrainNode:
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(MachineWord):
     """Offer this node again. Answer: ``Returned``, always, within the driver's deadline. Idempotent."""
 
     req: int
 
 
-@dataclass(frozen=True, slots=True)
-class CompareTree:
+class CompareTree(MachineWord):
     """Observing: compare the tree with ``head`` without writing anything. Answer: ``Compared``."""
 
     req: int
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
-class AskHeads:
+class AskHeads(MachineWord):
     """Ask for epoch records and head; ``is_repeated``: a known one too. Answer: ``HeadsAnswered``, ``AskFailed``."""
 
     req: int
@@ -487,20 +445,17 @@ class AskHeads:
     is_repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OfferHead:
+class OfferHead(MachineWord):
     """A writer that offers less than we know lost state: send it ``head`` and epoch records, each time. No answer."""
 
     source: NodeName
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
-class DropStage:
+class DropStage(MachineWord):
     """Empty the staging area; no answer."""
 
 
-@dataclass(frozen=True, slots=True)
 class FollowReport(PartnerReport):
     """The line's standing here changed, or its head, live or tree did: show it and send it to every source. The
     driver adds the wall clock (``since`` moves only when standing or code changed)."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from instep.core.vocabulary import MachineWord
 
 MISSES = 2
 WINDOW_MS = 1_800_000
@@ -31,8 +32,7 @@ HOT_FILES_MAX = 1_000
 """Of more, the oldest is forgotten; it is noticed again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContentMissed:
+class ContentMissed(MachineWord):
     """A partner asked for contents of a recent generation, and the file has other ones by now."""
 
     path: bytes

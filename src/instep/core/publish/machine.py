@@ -8,8 +8,9 @@ section 5.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from instep.core.contract import check_all
 from instep.core.guards.held import not_held

@@ -8,7 +8,8 @@ nothing until an operator says which of the two is right.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from instep.core.guards.held import HeldPaths, words_of
 from instep.core.guards.losses import judge_losses

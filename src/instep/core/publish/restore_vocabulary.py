@@ -3,18 +3,15 @@ publishing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
 from instep.core.publish.vocabulary import PublishAnswer, PublishEffect, PublishEvent, ScanSummary
+from instep.core.vocabulary import MachineWord, RequestDone, RequestFailed, Trouble
 from instep.core.vocabulary import Recover as Recover
 from instep.core.vocabulary import RecoverFailed as RecoverFailed
-from instep.core.vocabulary import RequestDone, RequestFailed, Trouble
 from instep.model.ids import HeadRef, NodeName
 
 
-@dataclass(frozen=True, slots=True)
-class TreeCounts:
+class TreeCounts(MachineWord):
     """The changes of a restore to the present tree: paths, and bytes that are laid anew."""
 
     added: int = 0
@@ -27,8 +24,7 @@ class TreeCounts:
         return not (self.added or self.changed or self.removed)
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePlan:
+class RestorePlan(MachineWord):
     """``difference`` compares the next generation with the head, ``tree`` the next tree with the present one.
     ``missing`` names contents that no node has; nothing has moved."""
 
@@ -40,8 +36,7 @@ class RestorePlan:
 # --- events -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreAsked:
+class RestoreAsked(MachineWord):
     """``instep rollback`` and ``instep restore``: bring the tree, or ``paths`` of it, to what ``target`` says,
     whatever lies there now. The result is published when ``publishes`` says so, else only where publishing is
     automatic. ``source`` limits the partners that are asked for contents. Exactly one ``Answer`` repeats
@@ -58,32 +53,27 @@ class RestoreAsked:
     source: NodeName | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePlanned:
+class RestorePlanned(MachineWord):
     req: int
     plan: RestorePlan
 
 
-@dataclass(frozen=True, slots=True)
 class PlanFailed(RequestFailed): ...
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(MachineWord):
     """Answer to ``Restore``: the writer's tree holds the target, but for the paths ``left``."""
 
     req: int
     left: HeldPaths = NOTHING_HELD
 
 
-@dataclass(frozen=True, slots=True)
 class RestoreFailed(RequestFailed):
     """Nothing has moved, or, with ``is_open``, the journal of an unfinished switch lies in the control folder."""
 
     is_open: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class TreeRecovered(RequestDone):
     """Answer to ``Recover``: no journal is open; the tree is all old or all new."""
 
@@ -97,8 +87,7 @@ WriterEvent = PublishEvent | RestoreAsked | WriterAnswer
 # --- effects ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreRequest:
+class RestoreRequest(MachineWord):
     """The request to bring the tree, or ``paths`` of it, to ``target``; ``head`` is the head that the result is
     compared with, ``source`` the only partner to ask for contents where it is set. A base of effects."""
 
@@ -109,13 +98,11 @@ class RestoreRequest:
     source: NodeName | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class PlanRestore(RestoreRequest):
     """Look at the tree and at everything that may hold contents, and change nothing. Answer: ``RestorePlanned`` or
     ``PlanFailed``."""
 
 
-@dataclass(frozen=True, slots=True)
 class Restore(RestoreRequest):
     """Do what the last plan says: contents by digest from tree, history, archive and partners, what lies there to the
     archive. Answer: ``Restored`` or ``RestoreFailed``."""

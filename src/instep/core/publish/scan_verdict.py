@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from instep.core.guards.guards import judge_problems
 from instep.core.guards.held import HELD_LOOK_MS, HeldPaths, merge_held

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 import msgspec
 
@@ -21,6 +20,7 @@ from instep.core.vocabulary import (
     HookEnded,
     LineEffect,
     LineEvent,
+    MachineWord,
     RequestDone,
     RequestFailed,
     SignerVerdict,
@@ -40,8 +40,7 @@ class PublishMode(enum.Enum):
     MANUAL = "manual"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishConfig:
+class PublishConfig(MachineWord):
     """This node's settings for publishing the line. Durations in ms; ``node`` is this node.
 
     ``partners`` are the listed partners that may hold heads of this line."""
@@ -110,8 +109,7 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     """Why paths that are missing in the tree are not published as removed, however few they are by now."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScanSummary:
+class ScanSummary(MachineWord):
     """The result of a scan, against the base that it was asked for. The pages of ``root`` are stored.
 
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts the
@@ -143,26 +141,22 @@ class ScanSummary:
 # --- events -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PublishConfigChanged:
+class PublishConfigChanged(MachineWord):
     config: PublishConfig
 
 
-@dataclass(frozen=True, slots=True)
-class DiskTurned:
+class DiskTurned(MachineWord):
     """The disk of the root stopped taking writes, or takes them again: a look at the tree says what that means."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeChanged:
+class TreeChanged(MachineWord):
     """The watcher saw changes; ``is_overflow`` when it lost track: the next scan is a full one."""
 
     paths: tuple[bytes, ...] = ()
     is_overflow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PublishAsked:
+class PublishAsked(MachineWord):
     """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode
     only). ``request`` is the asker's number; exactly one ``GiveAnswer`` repeats it."""
 
@@ -179,31 +173,26 @@ class PublishAsked:
     """Let go of the last entries of these held paths, or of all with an empty list."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeScanned:
+class TreeScanned(MachineWord):
     req: int
     summary: ScanSummary
 
 
-@dataclass(frozen=True, slots=True)
 class ScanFailed(RequestFailed):
     """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable ..."""
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(MachineWord):
     """Answer to ``Commit``: generation, pages, definition, history and epoch record are durable."""
 
     req: int
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
 class CommitFailed(RequestFailed): ...
 
 
-@dataclass(frozen=True, slots=True)
-class HeadOfOursSeen:
+class HeadOfOursSeen(MachineWord):
     """A partner holds this head of the line (in its report, or asked at start). ``ours`` is the id of the generation
     that is stored here with the same position, or of the one before where a failed commit skipped that number."""
 
@@ -213,22 +202,19 @@ class HeadOfOursSeen:
     ours: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PartnersAnswered:
+class PartnersAnswered(MachineWord):
     """Answer to ``AskPartners``; their heads and records came as ``EpochSeen``/``HeadOfOursSeen`` before this."""
 
     req: int
     answered: tuple[NodeName, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PartnerSeen:
+class PartnerSeen(MachineWord):
     """A listed partner connected and reported its heads (or that it has none) by itself."""
 
     source: NodeName
 
 
-@dataclass(frozen=True, slots=True)
 class ManifestFetched(RequestDone):
     """Answer to ``FetchPages``."""
 
@@ -254,8 +240,7 @@ PublishEvent = (
 # --- effects ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(MachineWord):
     head: HeadRef
     added: int
     changed: int
@@ -264,14 +249,12 @@ class Published:
     held: HeldPaths = NOTHING_HELD
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(MachineWord):
     head: HeadRef | None
     held: HeldPaths = NOTHING_HELD
 
 
-@dataclass(frozen=True, slots=True)
-class WouldPublish:
+class WouldPublish(MachineWord):
     """Answer to a dry run."""
 
     added: int
@@ -282,23 +265,20 @@ class WouldPublish:
     held: HeldPaths = NOTHING_HELD
 
 
-@dataclass(frozen=True, slots=True)
-class NotPublished:
+class NotPublished(MachineWord):
     trouble: Trouble
 
 
 Outcome = Published | Unchanged | WouldPublish | NotPublished
 
 
-@dataclass(frozen=True, slots=True)
-class SavePublish:
+class SavePublish(MachineWord):
     """Make ``facts`` durable before any effect that follows."""
 
     facts: PublishFacts
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(MachineWord):
     """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued before
     starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
     among them anew that a program has open for writing. Losses are counted from the base and from ``since``. Held paths
@@ -317,8 +297,7 @@ class Scan:
     cooling: tuple[Cooling, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(MachineWord):
     """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make the
     epoch record first where it is missing. In the same durable transaction save ``committed(facts, head)``, in order
     with every other ``SavePublish`` of the line: until the answer those are saved as ``LastCommit`` says. Answer:
@@ -336,30 +315,26 @@ class Commit:
     facts: PublishFacts
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(MachineWord):
     """Offer ``head`` to every partner that may have it; until then no partner learns of it."""
 
     head: HeadRef
 
 
-@dataclass(frozen=True, slots=True)
-class AskPartners:
+class AskPartners(MachineWord):
     """Ask every listed partner for this line's epoch records and heads. Answer: ``PartnersAnswered``."""
 
     req: int
 
 
-@dataclass(frozen=True, slots=True)
-class GiveAnswer:
+class GiveAnswer(MachineWord):
     """Answer the asker whose ``request`` number this is."""
 
     request: int
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class PublishReport:
+class PublishReport(MachineWord):
     """The writer's own standing of the line. The driver adds the wall clock."""
 
     standing: Standing

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 import msgspec
 
-from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
+from instep.core.vocabulary import MachineWord, Note, SetTimer, TimerFired, Trouble
 from instep.core.vocabulary import PartnerReport as PartnerReport
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy
@@ -79,15 +78,13 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
 # --- events -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutStarted:
+class RolloutStarted(MachineWord):
     """First event after birth. ``head`` is the line's head, or None before the first generation."""
 
     head: HeadRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyChanged:
+class PolicyChanged(MachineWord):
     """Counts from the next rollout on: one that runs keeps the policy that it began with. ``absent_after_ms`` is how
     long a partner may be out of contact before it counts as absent, at once; None leaves it."""
 
@@ -95,15 +92,13 @@ class PolicyChanged:
     absent_after_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PartnersChanged:
+class PartnersChanged(MachineWord):
     """The partners that may have the line, whether reachable or not: whole list each time."""
 
     partners: tuple[NodeName, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HeadPublished:
+class HeadPublished(MachineWord):
     """``head`` was committed; ``replaced`` was the head before it."""
 
     head: HeadRef
@@ -111,8 +106,7 @@ class HeadPublished:
     author: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PartnerReported:
+class PartnerReported(MachineWord):
     """A partner reported: on every change, and anew on every connection. The present order is given again
     when the report does not name its serial."""
 
@@ -120,50 +114,41 @@ class PartnerReported:
     report: PartnerReport
 
 
-@dataclass(frozen=True, slots=True)
-class PartnerLost:
+class PartnerLost(MachineWord):
     node: NodeName
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutAsked:
+class RolloutAsked(MachineWord):
     """An operator's command about the rollout: one ``GiveRolloutAnswer`` repeats ``request``. A base of events."""
 
     request: int
 
 
-@dataclass(frozen=True, slots=True)
 class PauseAsked(RolloutAsked): ...
 
 
-@dataclass(frozen=True, slots=True)
 class ResumeAsked(RolloutAsked): ...
 
 
-@dataclass(frozen=True, slots=True)
 class AbortAsked(RolloutAsked):
     """``instep rollout abort``: no further permits; with ``puts_back`` the switched nodes go back."""
 
     puts_back: bool = True
 
 
-@dataclass(frozen=True, slots=True)
 class ConfirmAsked(RolloutAsked): ...
 
 
-@dataclass(frozen=True, slots=True)
 class BeginAnewAsked(RolloutAsked):
     """Begin the ended rollout of the head anew."""
 
 
-@dataclass(frozen=True, slots=True)
 class ReloadAsked(RolloutAsked):
     """Run every partner's reload hook on what is live: at once, or ``is_rolling``, a batch at a time and drained."""
 
     is_rolling: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class AnswersDiffered(RolloutAsked):
     """Users get other answers since ``head`` is live: a failure of no single node. Done does not keep it from being
     put back. Answered like an ``Ask``."""
@@ -190,15 +175,13 @@ RolloutEvent = (
 # --- effects ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SaveRollout:
+class SaveRollout(MachineWord):
     """Make ``facts`` durable before any effect that follows."""
 
     facts: RolloutFacts
 
 
-@dataclass(frozen=True, slots=True)
-class GiveOrder:
+class GiveOrder(MachineWord):
     """Send the whole present order to ``node``; no answer: its report says what it holds. Not reachable:
     drop it, its next report brings it again."""
 
@@ -206,23 +189,20 @@ class GiveOrder:
     order: Order
 
 
-@dataclass(frozen=True, slots=True)
-class GiveRolloutAnswer:
+class GiveRolloutAnswer(MachineWord):
     """Answer the asker whose ``request`` number this is; ``trouble`` when nothing was done."""
 
     request: int
     trouble: Trouble | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeepRollout:
+class KeepRollout(MachineWord):
     """The rollout ended: keep this row of the history."""
 
     facts: RolloutFacts
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(MachineWord):
     """One partner in a rollout. ``state`` is one of ``staging``, ``staged``, ``permitted``, ``switching``,
     ``switched``, ``putting_back``, ``put_back``, ``failed``, ``left_out``, ``unreachable``."""
 
@@ -233,8 +213,7 @@ class NodeView:
     is_drained: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutView:
+class RolloutView(MachineWord):
     """What ``instep rollout show`` prints. ``reason`` says what it waits for or why it ended."""
 
     facts: RolloutFacts
@@ -242,8 +221,7 @@ class RolloutView:
     nodes: tuple[NodeView, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ShowRollout:
+class ShowRollout(MachineWord):
     """The view changed."""
 
     view: RolloutView

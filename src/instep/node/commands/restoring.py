@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
+
+import msgspec
 
 from instep.api import lines as api
 from instep.api.parts import generation
@@ -121,7 +122,7 @@ class Restores(CommandHandlers):
         self, service: WriterService, wanted: s.RestoreAsked, speaker: Speaker
     ) -> api.OutcomeDocument:
         def make(number: int) -> s.RestoreAsked:
-            return dataclasses.replace(wanted, request=number)
+            return msgspec.structs.replace(wanted, request=number)
 
         working = asyncio.get_running_loop().create_task(service.ask(make, RESTORE_S))
         try:

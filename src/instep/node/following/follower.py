@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import random
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, assert_never
 
+import msgspec
 from msgspec.structs import replace
 
 from instep.api.looking import ChangeDocument, LineDocument
@@ -559,7 +559,7 @@ class FollowService(LineService):
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
         if trouble is not None:  # a partner retries by itself: failing, not blocked
-            trouble = dataclasses.replace(trouble, exit_code=UnavailableError.exit_code)
+            trouble = msgspec.structs.replace(trouble, exit_code=UnavailableError.exit_code)
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from instep.core.vocabulary import RunHook, Trouble
 from instep.errors import Retry
 from instep.fleet.hooks.hooks import run_hook as run_one
@@ -88,7 +90,7 @@ def _counted(
     runtime.store.put(key, str(failures).encode("ascii"))
     if failures == 1:
         return trouble
-    return dataclasses.replace(trouble, reason=f"{trouble.reason} ({failures} times in a row)")
+    return msgspec.structs.replace(trouble, reason=f"{trouble.reason} ({failures} times in a row)")
 
 
 async def _run_one(

@@ -98,19 +98,19 @@ class Restoring:
         try:
             await tree.worker.run(self._refuse_stuck, effect, goal)
         except ResourceError as error:
-            return s.RestorePlanned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
+            return s.RestorePlanned(effect.req, msgspec.structs.replace(plan, missing=trouble_of(error)))
         if plan.tree.is_nothing:
             return s.RestorePlanned(effect.req, plan)
         try:
             await tree.worker.run(self._require_room, goal)
         except ResourceError as error:
-            return s.RestorePlanned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
+            return s.RestorePlanned(effect.req, msgspec.structs.replace(plan, missing=trouble_of(error)))
         lost = await tree.worker.run(self._missing_here, goal.needed)
         partners = await self._located(lost, effect.source)
         unfound = [entry for entry in lost if not partners.who_has(entry)]
         if unfound:
             gone = nowhere(tree.name, effect.target, unfound, partners)
-            plan = dataclasses.replace(plan, missing=trouble_of(gone))
+            plan = msgspec.structs.replace(plan, missing=trouble_of(gone))
         return s.RestorePlanned(effect.req, plan)
 
     def _refuse_stuck(self, effect: s.PlanRestore, goal: _Goal) -> None:
@@ -297,7 +297,7 @@ class Restoring:
                 raise
             ended = self._taken_back(place, error)
             if isinstance(ended, s.RestoreFailed):
-                return dataclasses.replace(ended, req=effect.req)
+                return msgspec.structs.replace(ended, req=effect.req)
             switched = ended
         record_rows(tree.store, place)
         clear_stages(place)
@@ -319,7 +319,7 @@ class Restoring:
         reason = (
             f"{error.reason}; the paths of {name} restored before that were taken back, the tree is as it was"
         )
-        return s.RestoreFailed(0, dataclasses.replace(trouble_of(error), reason=reason))
+        return s.RestoreFailed(0, msgspec.structs.replace(trouble_of(error), reason=reason))
 
     # --- recovery -------------------------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class Restoring:
     def _unfinished(self, error: InstepError) -> Trouble:
         name = self._tree.name
         hint = f"{error.hint}; " if error.hint else ""
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             trouble_of(error),
             reason=f"a restore of {name} stopped half way: {error.reason}. Nothing is scanned or published until it is "
             "finished or undone",

@@ -89,7 +89,7 @@ class WriterTree:
         if is_full or base is None:
             watch = CostWatch()
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
-            surveyed = replace(surveyed, summary=replace(surveyed.summary, cost=watch.cost()))
+            surveyed = replace(surveyed, summary=msgspec.structs.replace(surveyed.summary, cost=watch.cost()))
         else:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
             parents |= {p.path.rpartition(b"/")[0] for p in effect.again} - {b""}
@@ -97,10 +97,12 @@ class WriterTree:
             surveyed = survey.some(
                 store, base, trees, alone, wall_ms(), effect.again, reads_open=effect.reads_open
             )
-        surveyed = replace(surveyed, summary=replace(surveyed.summary, copied=self.hot.made))
+        surveyed = replace(surveyed, summary=msgspec.structs.replace(surveyed.summary, copied=self.hot.made))
         self._keep_suspects(surveyed.damaged)
         if self._definition_changed(effect.base):
-            surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
+            surveyed = replace(
+                surveyed, summary=msgspec.structs.replace(surveyed.summary, definition_changed=True)
+            )
         return surveyed
 
     def _settling(self, effect: v.Scan) -> Settling:

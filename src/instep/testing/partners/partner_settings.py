@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import Any
+
+from msgspec.structs import replace
 
 from instep.core.follow import vocabulary as f
 from instep.model.ids import Digest, LineId, NodeName

@@ -7,8 +7,9 @@ and the file decides which machine runs. The file and the store survive a crash,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.vocabulary import FollowFacts

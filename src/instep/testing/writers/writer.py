@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
+
+from msgspec.structs import replace
 
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
