@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -93,7 +95,7 @@ def test_allow_lists() -> None:
     assert empty.lets("127.0.0.5")
     assert empty.lets("::1")
     assert not empty.lets("10.0.0.1")
-    some = AllowList(["10.20.0.0/16", "2001:db8::/32", "192.0.2.7"])
+    some = AllowList(map(ip_network, ("10.20.0.0/16", "2001:db8::/32", "192.0.2.7")))
     assert some.lets("10.20.3.4")
     assert some.lets("::ffff:10.20.3.4")
     assert some.lets("2001:db8::1%eth0")
@@ -101,5 +103,3 @@ def test_allow_lists() -> None:
     assert not some.lets("192.0.2.8")
     assert not some.lets("::ffff:192.0.2.8")
     assert not some.lets("not an address")
-    with pytest.raises(UsageError):
-        AllowList(["10.20.0.0/33"])

@@ -171,14 +171,21 @@ def unpack_frame(header: FrameHeader, stored: bytes) -> bytes:
         raise _bad("it is shorter than it says")
     if header.kind == _RAW:
         return stored
-    decompressor = zstd.ZstdDecompressor()
     try:
-        raw = decompressor.decompress(stored, max_length=header.raw_bytes + 1)
+        raw = decompressed(stored, header.raw_bytes)
     except zstd.ZstdError as error:
         raise _bad(f"zstd: {error}") from error
-    if len(raw) != header.raw_bytes or not decompressor.eof or decompressor.unused_data:
+    if raw is None or len(raw) != header.raw_bytes:
         raise _bad("it does not decompress to the size it says")
     return raw
+
+
+def decompressed(stored: bytes, most: int) -> bytes | None:
+    """All of it; None where it is more than ``most`` bytes, or not one whole frame of zstd. ``zstd.ZstdError``."""
+    decompressor = zstd.ZstdDecompressor()
+    raw = decompressor.decompress(stored, max_length=most + 1)
+    is_whole = len(raw) <= most and decompressor.eof and not decompressor.unused_data
+    return raw if is_whole else None
 
 
 def parse_records(raw: bytes, count: int) -> list[TransferAnswer]:

@@ -17,8 +17,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.lending import warrant_id
 from instep.net.trust.pki import Pki
 from instep.node.peers.questions.forwarding import FORWARD_S, Forwarding
-from instep.node.peers.questions.reading import HAS_S
-from instep.node.peers.questions.warrants import SKEW_MS, WARRANT_MS, is_warranted, warrant_of
+from instep.node.peers.questions.warrants import HAS_S, SKEW_MS, WARRANT_MS, is_warranted, warrant_of
 from instep.node.runtime.driver import wall_ms
 from tests.support.peers import member, now_ms
 

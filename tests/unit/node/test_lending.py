@@ -18,9 +18,9 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.net.messages import messages as m
 from instep.net.messages.lending import HAS_MAX, PARTS_BYTES_MAX, PARTS_MAX
 from instep.node.lines.partner_contents import LOOKED_AT_BYTES, PartnerContents
-from instep.node.peers.questions.reading import reading_s
 from instep.node.peers.questions.stream_replies import LENDING_MAX, StreamReplies
 from instep.node.peers.questions.stream_requests import StreamRequests
+from instep.node.peers.questions.warrants import reading_s
 from instep.node.trees.keeping.lending import Lending
 from instep.tree.archive.contents import Contents
 from instep.tree.root.place import Place

@@ -11,7 +11,6 @@ import pytest
 from instep.model.ids import NodeName
 from instep.node.node import Node
 from instep.node.peers.peers import Peers
-from instep.node.peers.revocations import take_revocations
 
 
 @pytest.mark.parametrize("is_news", [True, False])
@@ -24,7 +23,7 @@ def test_news_is_followed_and_passed_on_and_what_is_known_ends_there(is_news: bo
         on_revoked=lambda: done.append("follow"),
         tell_revocations=lambda: done.append("tell"),
     )
-    take_revocations(cast(Peers, peers), b"lists")
+    Peers.take_revocations(cast(Peers, peers), b"lists")
     assert done == (["follow", "tell"] if is_news else [])
 
 

@@ -175,10 +175,10 @@ async def _end(process: asyncio.subprocess.Process) -> bool:
     that stops leaves none behind. Whether the program is gone."""
     try:
         _signal_group(process, signal.SIGTERM)
-        await _is_gone(process)
+        await _has_ended(process)
     finally:
         _signal_group(process, signal.SIGKILL)
-        is_gone = await _is_gone(process)
+        is_gone = await _has_ended(process)
     return is_gone
 
 
@@ -187,7 +187,7 @@ def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -
         os.killpg(process.pid, number)
 
 
-async def _is_gone(process: asyncio.subprocess.Process) -> bool:
+async def _has_ended(process: asyncio.subprocess.Process) -> bool:
     try:
         async with asyncio.timeout(GRACE_S):
             await process.wait()

@@ -26,6 +26,7 @@ from instep.net.connections.stream import HEARTBEAT_S
 from instep.net.connections.tls_errors import translated_tls_error
 from instep.net.messages import messages
 from instep.net.messages.faults import error_of_reply
+from instep.net.transfer import decompressed
 
 CONNECT_S = 10.0
 IDLE_S = 60.0
@@ -128,8 +129,17 @@ class Line:
         async with self.post(what, message, context, total_s) as response:
             raw = await _bounded(response, limit)
             if response.headers.get(messages.ZSTD_HEADER) == "1":
-                raw = _decompressed(raw, limit)
+                raw = self._unpacked(raw, limit)
             return messages.decode(raw, kind, limit=limit)
+
+    def _unpacked(self, stored: bytes, limit: int) -> bytes:
+        try:
+            raw = decompressed(stored, limit)
+        except zstd.ZstdError as error:
+            raise PeerError(f"the answer does not decompress: {error}", code="bad_message") from error
+        if raw is None:
+            raise PeerError("the answer does not decompress to its limit", code="too_large", limit=limit)
+        return raw
 
     @contextlib.asynccontextmanager
     async def socket(
@@ -229,14 +239,3 @@ async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
             raise PeerError("the answer is too large", code="too_large", limit=limit)
         parts.append(part)
     return b"".join(parts)
-
-
-def _decompressed(stored: bytes, limit: int) -> bytes:
-    decompressor = zstd.ZstdDecompressor()
-    try:
-        raw = decompressor.decompress(stored, max_length=limit + 1)
-    except zstd.ZstdError as error:
-        raise PeerError(f"the answer does not decompress: {error}", code="bad_message") from error
-    if len(raw) > limit or not decompressor.eof or decompressor.unused_data:
-        raise PeerError("the answer does not decompress to its limit", code="too_large", limit=limit)
-    return raw

@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from instep.model.generation import Signature
 from instep.model.ids import Digest, LineId, NodeName
-from instep.net.messages.parts import Count, Message, Name, RawDigest, Text
+from instep.net.messages.parts import Count, Message, Name, RawDigest, StreamMessage, Text
 
 _WARRANT_DOMAIN = b"instep warrant 1\0"
 
@@ -50,7 +50,7 @@ def warrant_id(line: LineId, via: NodeName, until_ms: int) -> Digest:
     )
 
 
-class HasRequest(Message, tag="has", frozen=True, array_like=True):
+class HasRequest(StreamMessage, tag="has", frozen=True, array_like=True):
     """The line's writer asks which of these contents the partner has, anywhere in the fileset."""
 
     number: Count
@@ -62,7 +62,7 @@ class HasRequest(Message, tag="has", frozen=True, array_like=True):
     """How long the asker waits; 0 where it does not say."""
 
 
-class HasReply(Message, tag="has_reply", frozen=True, array_like=True):
+class HasReply(StreamMessage, tag="has_reply", frozen=True, array_like=True):
     """One answer for each want; ``refusal`` says why there is none."""
 
     number: Count
@@ -78,7 +78,7 @@ class PartWant(Message, frozen=True, array_like=True):
     length: Annotated[int, msgspec.Meta(ge=0, le=PARTS_BYTES_MAX)]
 
 
-class PartsRequest(Message, tag="parts", frozen=True, array_like=True):
+class PartsRequest(StreamMessage, tag="parts", frozen=True, array_like=True):
     number: Count
     line: LineId
     wants: Annotated[tuple[PartWant, ...], msgspec.Meta(max_length=PARTS_MAX)]
@@ -91,7 +91,7 @@ class Part(Message, frozen=True, array_like=True):
     data: _Part = b""
 
 
-class PartsReply(Message, tag="parts_reply", frozen=True, array_like=True):
+class PartsReply(StreamMessage, tag="parts_reply", frozen=True, array_like=True):
     """The first ``len(parts)`` of the requested parts; fewer means: ask for the rest. The asker verifies."""
 
     number: Count

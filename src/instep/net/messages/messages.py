@@ -9,7 +9,9 @@ Over 400 lines: it is one table, the wire of the specification, and most kinds r
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -29,18 +31,8 @@ from instep.net.messages.lending import PartsRequest as PartsRequest
 from instep.net.messages.lending import PartWant as PartWant
 from instep.net.messages.lending import Wanted as Wanted
 from instep.net.messages.lending import Warrant as Warrant
-from instep.net.messages.parts import (
-    Address,
-    Count,
-    Message,
-    Name,
-    RawDigest,
-    Small,
-    Takes,
-    Text,
-    Word,
-    check,
-)
+from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text, Word
+from instep.net.messages.parts import StreamMessage as StreamMessage
 
 REQUEST_BYTES_MAX = 4 << 20
 """Largest request body, encoded and decompressed."""
@@ -140,7 +132,7 @@ class KnownLine(Message, frozen=True, array_like=True):
 _Known = Annotated[tuple[KnownLine, ...], msgspec.Meta(max_length=LINES_MAX)]
 
 
-class Hello(Message, tag="hello", frozen=True, array_like=True):
+class Hello(StreamMessage, tag="hello", frozen=True, array_like=True):
     """First message of the partner that dials. ``session`` is fresh at each start of the daemon; ``sign_key``
     is its raw Ed25519 key, for federation by pins; ``address`` is where it can be called, empty if nowhere."""
 
@@ -154,7 +146,7 @@ class Hello(Message, tag="hello", frozen=True, array_like=True):
     takes: Takes = ()
 
 
-class Welcome(Message, tag="welcome", frozen=True, array_like=True):
+class Welcome(StreamMessage, tag="welcome", frozen=True, array_like=True):
     """First answer. ``time_ms`` is the sender's wall clock, so that the partner can see skew."""
 
     version: Count
@@ -167,7 +159,7 @@ class Welcome(Message, tag="welcome", frozen=True, array_like=True):
     takes: Takes = ()
 
 
-class Offer(Message, tag="offer", frozen=True, array_like=True):
+class Offer(StreamMessage, tag="offer", frozen=True, array_like=True):
     """A line that the sender would let the partner have; nothing is written until it was accepted there.
     ``definition`` is the encoded definition; ``is_withdrawn`` takes the offer back."""
 
@@ -183,7 +175,7 @@ class Offer(Message, tag="offer", frozen=True, array_like=True):
     is_withdrawn: bool = False
 
 
-class OfferReply(Message, tag="offer_reply", frozen=True, array_like=True):
+class OfferReply(StreamMessage, tag="offer_reply", frozen=True, array_like=True):
     """Whether the partner has accepted this line; sent when that changes and after each offer."""
 
     line: LineId
@@ -206,7 +198,7 @@ class Bundle(Message, frozen=True, array_like=True):
         return sum(map(len, self.pages)) + sum(32 + len(data) for _, data in self.contents)
 
 
-class Head(Message, tag="head", frozen=True, array_like=True):
+class Head(StreamMessage, tag="head", frozen=True, array_like=True):
     """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it. ``base``: the
     generation that the bundle was made against; ``beside``: the writer's other generation of the receiver's position.
     Also sent upwards, to a writer that lost its state."""
@@ -221,7 +213,7 @@ class Head(Message, tag="head", frozen=True, array_like=True):
     beside: HeadRef | None = None
 
 
-class Epochs(Message, tag="epochs", frozen=True, array_like=True):
+class Epochs(StreamMessage, tag="epochs", frozen=True, array_like=True):
     """The epoch records of a line whose writer changed, sent by either side to a peer that named the line itself:
     believed for their signatures, not for their sender."""
 
@@ -229,7 +221,7 @@ class Epochs(Message, tag="epochs", frozen=True, array_like=True):
     records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
 
 
-class TakeOverRequest(Message, tag="take_over", frozen=True, array_like=True):
+class TakeOverRequest(StreamMessage, tag="take_over", frozen=True, array_like=True):
     """The line's writer asks a partner whether it could go on with the line for these nodes. Nothing is changed."""
 
     number: Count
@@ -245,7 +237,7 @@ class Obstacle(Message, frozen=True, array_like=True):
     hint: Text
 
 
-class TakeOverReply(Message, tag="take_over_reply", frozen=True, array_like=True):
+class TakeOverReply(StreamMessage, tag="take_over_reply", frozen=True, array_like=True):
     """Nothing stands against it when there is no obstacle and no error."""
 
     number: Count
@@ -253,7 +245,7 @@ class TakeOverReply(Message, tag="take_over_reply", frozen=True, array_like=True
     error: ErrorReply | None = None
 
 
-class TestRequest(Message, tag="test", frozen=True, array_like=True):
+class TestRequest(StreamMessage, tag="test", frozen=True, array_like=True):
     """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and the
     partner's own configuration names the probes and requests."""
 
@@ -286,21 +278,21 @@ class TestRow(Message, frozen=True, array_like=True):
     share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
 
 
-class TestReply(Message, tag="test_reply", frozen=True, array_like=True):
+class TestReply(StreamMessage, tag="test_reply", frozen=True, array_like=True):
     number: Count
     live: HeadRef | None = None
     rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
     error: ErrorReply | None = None
 
 
-class HeadNotice(Message, tag="head_notice", frozen=True, array_like=True):
+class HeadNotice(StreamMessage, tag="head_notice", frozen=True, array_like=True):
     """The speaker now knows this head: nothing of it needs to be sent back."""
 
     line: LineId
     head: HeadRef
 
 
-class Report(Message, tag="report", frozen=True, array_like=True):
+class Report(StreamMessage, tag="report", frozen=True, array_like=True):
     """How a line stands at the reporting node. ``attested_root`` is the root that its tree really had at
     ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is the subject.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way. ``staged`` is
@@ -329,7 +321,7 @@ class Report(Message, tag="report", frozen=True, array_like=True):
     spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
 
 
-class OrderMessage(Message, tag="order", frozen=True, array_like=True):
+class OrderMessage(StreamMessage, tag="order", frozen=True, array_like=True):
     """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
 
     line: LineId
@@ -360,28 +352,28 @@ class Member(Message, frozen=True, array_like=True):
     serving: Serving | None = None
 
 
-class Members(Message, tag="members", frozen=True, array_like=True):
+class Members(StreamMessage, tag="members", frozen=True, array_like=True):
     """All members that the speaker knows, sent again when that changes. Towards a sender that takes ``members``: the
     speaker alone."""
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]
 
 
-class Revocations(Message, tag="revocations", frozen=True, array_like=True):
+class Revocations(StreamMessage, tag="revocations", frozen=True, array_like=True):
     """The CA's revocation lists, PEM, the newest first; believed for their signatures, not for their sender. A partner
     sends them, too, to a sender that takes ``revocations``."""
 
     crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
-class Nudge(Message, tag="nudge", frozen=True, array_like=True):
+class Nudge(StreamMessage, tag="nudge", frozen=True, array_like=True):
     """An operator's word to a node that may have no open port: ``retry`` or ``resend``."""
 
     line: LineId | None
     what: Text
 
 
-class DrainRequest(Message, tag="drain", frozen=True, array_like=True):
+class DrainRequest(StreamMessage, tag="drain", frozen=True, array_like=True):
     """An operator at the sender wants the partner drained, or its own drain taken back. Done only where the partner's
     ``allow_drain`` names the sender. ``for_ms`` 0: until it is taken back."""
 
@@ -391,7 +383,7 @@ class DrainRequest(Message, tag="drain", frozen=True, array_like=True):
     for_ms: Annotated[int, msgspec.Meta(ge=0, le=DRAIN_MS_MAX)] = 0
 
 
-class DrainReply(Message, tag="drained", frozen=True, array_like=True):
+class DrainReply(StreamMessage, tag="drained", frozen=True, array_like=True):
     """Whether that changed anything, and how the partner stands now: it may be drained for another reason."""
 
     number: Count
@@ -400,7 +392,7 @@ class DrainReply(Message, tag="drained", frozen=True, array_like=True):
     error: ErrorReply | None = None
 
 
-class VerifyRequest(Message, tag="verify", frozen=True, array_like=True):
+class VerifyRequest(StreamMessage, tag="verify", frozen=True, array_like=True):
     """Compare the tree with the live generation and answer with the attested root; ``deep`` reads every byte."""
 
     number: Count
@@ -413,7 +405,7 @@ class VerifyDifference(Message, frozen=True, array_like=True):
     why: Text
 
 
-class VerifyReply(Message, tag="verified", frozen=True, array_like=True):
+class VerifyReply(StreamMessage, tag="verified", frozen=True, array_like=True):
     """``differs`` holds at most ``DIFFERENCES_MAX``; ``differing`` counts all of them."""
 
     number: Count
@@ -427,29 +419,29 @@ class VerifyReply(Message, tag="verified", frozen=True, array_like=True):
     is_done: bool = True
 
 
-class SupersededNotice(Message, tag="superseded", frozen=True, array_like=True):
+class SupersededNotice(StreamMessage, tag="superseded", frozen=True, array_like=True):
     """Contents of this generation are no longer kept; ``head`` is what to take instead."""
 
     line: LineId
     head: HeadRef | None
 
 
-class Ping(Message, tag="ping", frozen=True, array_like=True):
+class Ping(StreamMessage, tag="ping", frozen=True, array_like=True):
     number: Count
 
 
-class Pong(Message, tag="pong", frozen=True, array_like=True):
+class Pong(StreamMessage, tag="pong", frozen=True, array_like=True):
     number: Count
     time_ms: Count = 0
 
 
-class Goodbye(Message, tag="goodbye", frozen=True, array_like=True):
+class Goodbye(StreamMessage, tag="goodbye", frozen=True, array_like=True):
     """Last message before an orderly close: ``stopping``, ``unlinked``, ``revoked``, ``replaced``, ``config``."""
 
     reason: Text
 
 
-class ErrorReply(Message, tag="error", frozen=True, array_like=True):
+class ErrorReply(StreamMessage, tag="error", frozen=True, array_like=True):
     """An error of the tree, in the shape that ``--json`` prints."""
 
     code: Annotated[str, msgspec.Meta(max_length=64)]
@@ -530,7 +522,7 @@ class HeadsReply(Message, tag="heads_reply", frozen=True, array_like=True):
     superseded: Annotated[tuple[SupersededNotice, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
 
 
-class PagesRequest(Message, tag="pages", frozen=True, array_like=True):
+class PagesRequest(StreamMessage, tag="pages", frozen=True, array_like=True):
     """Pages of a generation's manifest, by digest. ``number`` matters only on the stream."""
 
     line: LineId
@@ -539,7 +531,7 @@ class PagesRequest(Message, tag="pages", frozen=True, array_like=True):
     number: Count = 0
 
 
-class PagesReply(Message, tag="pages_reply", frozen=True, array_like=True):
+class PagesReply(StreamMessage, tag="pages_reply", frozen=True, array_like=True):
     """The first ``len(pages)`` of the pages that were asked for; fewer means: ask for the rest.
     ``error`` says why the next one cannot be had."""
 
@@ -578,7 +570,7 @@ class ContentsRequest(Message, tag="contents", frozen=True, array_like=True):
     may_compress: bool = True
 
     def __post_init__(self) -> None:
-        check(self.line)
+        super().__post_init__()
         if self.count > WANTS_MAX:
             raise ValueError("too many contents in one request")
 
@@ -609,7 +601,7 @@ class HoldingsReply(Message, tag="holdings_reply", frozen=True, array_like=True)
     is_whole: Annotated[tuple[bool, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
 
 
-class FactsRequest(Message, tag="facts", frozen=True, array_like=True):
+class FactsRequest(StreamMessage, tag="facts", frozen=True, array_like=True):
     """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
     the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
     the asker's own and random."""
@@ -619,7 +611,7 @@ class FactsRequest(Message, tag="facts", frozen=True, array_like=True):
     key: Small = b""
 
 
-class FactsReply(Message, tag="facts_reply", frozen=True, array_like=True):
+class FactsReply(StreamMessage, tag="facts_reply", frozen=True, array_like=True):
     """``time_ms`` is the sender's wall clock when the answer leaves, after the gathering."""
 
     facts: Annotated[tuple[tuple[Text, Text], ...], msgspec.Meta(max_length=128)]
@@ -628,58 +620,9 @@ class FactsReply(Message, tag="facts_reply", frozen=True, array_like=True):
     error: ErrorReply | None = None
 
 
-StreamMessage = (
-    Hello
-    | Welcome
-    | Offer
-    | OfferReply
-    | Head
-    | Epochs
-    | HeadNotice
-    | Report
-    | OrderMessage
-    | Members
-    | Revocations
-    | Nudge
-    | DrainRequest
-    | DrainReply
-    | VerifyRequest
-    | VerifyReply
-    | FactsRequest
-    | FactsReply
-    | TakeOverRequest
-    | TakeOverReply
-    | TestRequest
-    | TestReply
-    | PagesRequest
-    | PagesReply
-    | HasRequest
-    | HasReply
-    | PartsRequest
-    | PartsReply
-    | SupersededNotice
-    | Ping
-    | Pong
-    | Goodbye
-    | ErrorReply
-)
-"""The messages that may stand on the stream."""
-
-Question = (
-    Ping
-    | PagesRequest
-    | VerifyRequest
-    | TakeOverRequest
-    | TestRequest
-    | FactsRequest
-    | HasRequest
-    | PartsRequest
-    | DrainRequest
-)
-"""Messages of the stream that are answered under their number."""
-
 _encoder = msgspec.msgpack.Encoder()
-_stream_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(StreamMessage)
+_on_stream = functools.reduce(operator.or_, StreamMessage.__subclasses__())
+_stream_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(_on_stream)
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
 
 _M = TypeVar("_M", bound=msgspec.Struct)

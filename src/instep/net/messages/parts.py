@@ -34,6 +34,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
             check(getattr(self, field))
 
 
+class StreamMessage(Message, frozen=True, array_like=True, gc=False):
+    """A message that may stand on the stream."""
+
+
 def check(value: object) -> None:
     if isinstance(value, LineId):
         _named(fileset_name, value.fileset)

@@ -7,7 +7,6 @@ addresses. A port that is taken is trouble in ``status`` and is retried; the dae
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from aiohttp import web
 from instep.model.address import Address
 from instep.model.ids import FilesetName
 from instep.model.standing import Standing
+from instep.net.connections.allow import LOOPBACK, AllowList
 from instep.node.balance.fitness import Fitness, LineView, fitness_of
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
@@ -191,13 +191,7 @@ class Listeners:
 
 def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:
     """True when a drain waits for probes from this address: where any network is named only those, and this machine."""
-    try:
-        ip = ipaddress.ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return not probers
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return not probers or ip.is_loopback or any(ip in network for network in probers)
+    return not probers or AllowList((*probers, *LOOPBACK)).lets(remote or "")
 
 
 def _answer(document: dict[str, Any], status: int) -> web.Response:

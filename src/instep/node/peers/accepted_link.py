@@ -14,7 +14,6 @@ from instep.node.peers.carrying import carry
 from instep.node.peers.offering import is_other_offer, offer_of
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_requests import StreamRequests
-from instep.node.peers.revocations import take_revocations
 from instep.node.runtime.driver import wall_ms
 
 OTHERS_MAX = 2_048
@@ -105,11 +104,7 @@ class AcceptedLink(StreamRequests):
         for line, offer in offered.items():
             if self._offered.get(line) != offer:
                 self.tell(offer)
-            service = self._peers.lines[line]
-            message = service.head_message(self.who, with_bundle=False)
-            known = self.known.get(line)
-            if message is not None and (known is None or known.id != message.generation.id):
-                self.tell_head(message)
+            self._tell_news(self._peers.lines[line])
         self._offered = offered
 
     def announce(self, head: m.Head) -> None:
@@ -151,10 +146,12 @@ class AcceptedLink(StreamRequests):
     def _tell_known(self, line: LineId) -> None:
         """A line was accepted just now: its head may have been sent before the partner listened."""
         service = self._peers.service(line)
-        if service is None or self._peers.access.why_not(self.who, service) is not None:
-            return
-        message = service.head_message(self.who, with_bundle=False)
-        known = self.known.get(line)
+        if service is not None and self._peers.access.why_not(self.who, service) is None:
+            self._tell_news(service)
+
+    def _tell_news(self, service: LineService) -> None:
+        """Send the line's head unless the partner knows it."""
+        message, known = service.head_message(self.who, with_bundle=False), self.known.get(service.line)
         if message is not None and (known is None or known.id != message.generation.id):
             self.tell_head(message)
 
@@ -273,7 +270,7 @@ class AcceptedLink(StreamRequests):
                 self.tell(m.Pong(number, wall_ms()))
             case m.Revocations(crl):
                 if self.who not in self._peers.runtime.pki.pinned():
-                    take_revocations(self._peers, crl)
+                    self._peers.take_revocations(crl)
             case m.Members():
                 self._peers.membership.told_self(self.who, message)
             case (

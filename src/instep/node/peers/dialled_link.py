@@ -17,7 +17,6 @@ from instep.node.peers.carrying import carry
 from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_replies import StreamReplies
-from instep.node.peers.revocations import take_revocations
 from instep.node.runtime.driver import from_os_error, wall_ms
 from instep.node.trees.keeping.shelf import pages_reply
 
@@ -74,6 +73,10 @@ class DialledLink:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def has_ended(self) -> bool:
+        return self._task is None or self._task.done()
+
     async def ended(self) -> None:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
@@ -99,6 +102,7 @@ class DialledLink:
                 again = min(AGAIN_MAX_S, again * 2, self._peers.runtime.settings.poll_ms / 1000)
         finally:
             self._went_down(UnavailableError(f"the link to {self.name} was ended", code="unlinked"))
+            await self._answering.close()
             await self.client.close()
 
     def _went_down(self, error: InstepError) -> None:
@@ -257,7 +261,7 @@ class DialledLink:
             case m.Revocations() if self._is_pinned:
                 pass  # another cluster's list says nothing of ours
             case m.Revocations(crl):
-                take_revocations(self._peers, crl)
+                self._peers.take_revocations(crl)
             case m.VerifyRequest() | m.FactsRequest() | m.TestRequest() | m.HasRequest() | m.PartsRequest():
                 self._answering.take(message)
             case m.DrainRequest():

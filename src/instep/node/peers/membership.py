@@ -278,4 +278,4 @@ class Membership:
         return True
 
     def allow_list(self) -> AllowList:
-        return AllowList(str(network) for network in self._runtime.settings.allow)
+        return AllowList(self._runtime.settings.allow)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import abc
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, LineId, NodeName
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply
 from instep.net.service import PeerCalls
+from instep.node.facts.facts import told
+from instep.node.lines.epoch_records import epoch_of, records_of, unknown
+from instep.node.lines.gating import known_gates
 from instep.node.lines.line_service import LineService
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import verdict_on
+from instep.node.trees.keeping.page_membership import PageMembership
 
+HEARD_AHEAD_MAX = 64
 Dial = Callable[[NodeName, str], PeerCalls]
 
 
@@ -47,65 +55,85 @@ class BehindLender(Protocol):
         ...
 
 
-class PeerContext(Protocol):
+class PeerContext(abc.ABC):
     """The node as its links see it: lines, members, and the acts that concern every other link."""
 
-    @property
-    def runtime(self) -> Runtime: ...
-
-    @property
-    def tls(self) -> TlsContexts: ...
-
-    @property
-    def dial(self) -> Dial:
+    def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership, dial: Dial) -> None:
+        self.runtime = runtime
+        self.tls = tls
+        self.membership = membership
+        self.dial = dial
         """Calls to the partner of this name at this address."""
-        ...
-
-    @property
-    def membership(self) -> Membership: ...
-
-    @property
-    def access(self) -> LinkPolicy: ...
-
-    @property
-    def lines(self) -> Mapping[LineId, LineService]: ...
-
-    @property
-    def on_revoked(self) -> Callable[[], None]:
+        self.access = LinkPolicy(runtime)
+        self.lines: dict[LineId, LineService] = {}
+        self.highest_heard: dict[LineId, int] = {}
+        """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
+        self.on_revoked: Callable[[], None] = lambda: None
         """Called after a revocation of our own CA was adopted."""
-        ...
+        self.belonging = PageMembership()
+        self._reported: dict[LineId, set[NodeName]] = {}
 
-    def service(self, line: LineId) -> LineService | None:
-        """The service of a line that this node writes or follows, None for any other line."""
-        ...
-
+    @abc.abstractmethod
     def lenders(self, line: LineId) -> Sequence[BehindLender]:
         """Connected partners that may have the line and understand a question about contents."""
-        ...
 
-    def epochs_of(self, line: LineId) -> m.Epochs | None:
-        """The epoch records to send of a line; None while the line has had only one writer."""
-        ...
-
-    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
-        """A peer sent epoch records; the line's machine judges them by their signatures."""
-
-    def reported(self, line: LineId) -> set[NodeName]:
-        """The nodes that have a report of this line in the store."""
-        ...
-
+    @abc.abstractmethod
     def pass_on(self, report: m.Report) -> None:
         """Send a partner's report on towards the writer, where this node is a hub."""
 
-    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
-        """A peer answered with an error on its stream."""
-
-    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
-        """Raise ``PeerError`` unless every page belongs to this generation's manifest."""
-
-    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
-        """The built-in facts and those that the line's gates name, blinded with the peer's ``key``."""
-        ...
-
+    @abc.abstractmethod
     def tell_revocations(self) -> None:
         """Send this node's revocation list to every connected peer."""
+
+    def service(self, line: LineId) -> LineService | None:
+        """The service of a line that this node writes or follows, None for any other line."""
+        return self.lines.get(line)
+
+    def epochs_of(self, line: LineId) -> m.Epochs | None:
+        """The message about the writers of a line; None while it has had only one."""
+        service = self.service(line)
+        if service is None or service.facts.epochs.current is None or service.facts.epochs.current.epoch < 2:
+            return None
+        return m.Epochs(line, records_of(self.runtime, line, service.facts.epochs))
+
+    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
+        """A peer sent the records of a line's writers; the machine judges the records by their signatures."""
+        service = self.service(message.line)
+        if service is None:
+            return
+        book = service.facts.epochs
+        known = book.current.epoch if book.current is not None else 0
+        for record in unknown(message.records, book):
+            epoch = epoch_of(record)
+            is_near = epoch <= known + HEARD_AHEAD_MAX  # one node alone cannot use up the numbers
+            if is_near and verdict_on(self.runtime, record.signature, record.id).is_valid:
+                self.highest_heard[message.line] = max(self.highest_heard.get(message.line, 0), epoch)
+        service.epochs_seen(who, message.records)
+
+    def reported(self, line: LineId) -> set[NodeName]:
+        """The nodes of whose reports the store holds one; read from it once."""
+        known = self._reported.get(line)
+        if known is None:
+            known = self._reported[line] = set(self.runtime.store.reports(line))
+        return known
+
+    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
+        """A peer answered with an error on its stream."""
+        reason = error_of_reply(error, who).reason
+        self.runtime.note_of_peer(who, "peer_error", f"{who} answers: {reason}", code=error.code, node=who)
+
+    def take_revocations(self, crl: bytes) -> None:
+        """A peer's lists: a new revocation cuts both directions at once, and is passed on."""
+        if self.membership.adopt_crl(crl):
+            self.on_revoked()
+            self.tell_revocations()
+
+    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
+        """``PeerError`` unless all these pages are of this generation's manifest."""
+        self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
+
+    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
+        """The built-in facts, and those that the line's gates name, for a peer that asked with ``key``."""
+        names = [gate.name for gate in known_gates(service.known_definition())[0]]
+        found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, names)
+        return tuple(sorted(told(found, key).items()))

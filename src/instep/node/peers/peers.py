@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -18,53 +18,35 @@ from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import Order
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
-from instep.net.messages.faults import error_of_reply, reply_of_error
+from instep.net.messages.faults import reply_of_error
 from instep.net.service import PeerStream
 from instep.net.transfer import TransferAnswer
-from instep.node.facts.facts import told
 from instep.node.following.page_fetch import Fetcher
-from instep.node.lines.epoch_records import epoch_of, records_of, unknown
-from instep.node.lines.gating import known_gates
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
-from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.peers.offering import offer_of
-from instep.node.peers.peer_context import Dial
+from instep.node.peers.peer_context import Dial, PeerContext
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.runtime.signers import verdict_on
-from instep.node.trees.keeping.page_membership import PageMembership
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 
 ASK_S = 5.0
-HEARD_AHEAD_MAX = 64
 log = logging.getLogger(__name__)
 
 
-class Peers:
+class Peers(PeerContext):
     """Sessions (peers that dialled us) and uplinks (peers that we dial), and the lines that flow over them."""
 
     def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership, dial: Dial) -> None:
-        self.runtime = runtime
-        self.tls = tls
-        self.dial = dial
-        self.membership = membership
+        super().__init__(runtime, tls, membership, dial)
         membership.on_news = self.tell_members
-        self.highest_heard: dict[LineId, int] = {}
-        """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
-        self.access = LinkPolicy(runtime)
-        self.lines: dict[LineId, LineService] = {}
         self.sessions: dict[NodeName, AcceptedLink] = {}
         self.uplinks: dict[NodeName, DialledLink] = {}
-        self.on_revoked: Callable[[], None] = lambda: None
-        self.belonging = PageMembership()
+        self._leaving: list[DialledLink] = []
+        """Links that were told to end."""
         self._verifying: set[NodeName] = set()
-        self._reported: dict[LineId, set[NodeName]] = {}
-
-    def service(self, line: LineId) -> LineService | None:
-        return self.lines.get(line)
 
     # LineNet: the port of the lines ---------------------------------------------------------------------------
 
@@ -151,27 +133,6 @@ class Peers:
         for uplink in self.uplinks.values():
             uplink.tell_epochs(line)
 
-    def epochs_of(self, line: LineId) -> m.Epochs | None:
-        """The message about the writers of a line; None while it has had only one."""
-        service = self.service(line)
-        if service is None or service.facts.epochs.current is None or service.facts.epochs.current.epoch < 2:
-            return None
-        return m.Epochs(line, records_of(self.runtime, line, service.facts.epochs))
-
-    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
-        """A peer sent the records of a line's writers; the machine judges the records by their signatures."""
-        service = self.service(message.line)
-        if service is None:
-            return
-        book = service.facts.epochs
-        known = book.current.epoch if book.current is not None else 0
-        for record in unknown(message.records, book):
-            epoch = epoch_of(record)
-            is_near = epoch <= known + HEARD_AHEAD_MAX  # one node alone cannot use up the numbers
-            if is_near and verdict_on(self.runtime, record.signature, record.id).is_valid:
-                self.highest_heard[message.line] = max(self.highest_heard.get(message.line, 0), epoch)
-        service.epochs_seen(who, message.records)
-
     def pass_on(self, report: m.Report) -> None:
         """A hub passes its partners' reports on towards the writer."""
         service = self.service(report.line)
@@ -180,18 +141,6 @@ class Peers:
         passed = msgspec.structs.replace(report, via=self.runtime.name)
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
-
-    def reported(self, line: LineId) -> set[NodeName]:
-        """The nodes of whose reports the store holds one; read from it once."""
-        known = self._reported.get(line)
-        if known is None:
-            known = self._reported[line] = set(self.runtime.store.reports(line))
-        return known
-
-    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
-        """A peer answered with an error on its stream."""
-        reason = error_of_reply(error, who).reason
-        self.runtime.note_of_peer(who, "peer_error", f"{who} answers: {reason}", code=error.code, node=who)
 
     # Lines and settings changed -------------------------------------------------------------------------------
 
@@ -225,30 +174,31 @@ class Peers:
 
     def dial_anew(self, names: Iterable[NodeName]) -> None:
         """End links that this node dialled; the next handshake of one that was revoked is refused."""
-        for name in [name for name in names if name in self.uplinks]:
-            self.uplinks.pop(name).stop()
+        for name in names:
+            self._hang_up(name)
         self._dial()
+
+    def _hang_up(self, name: NodeName) -> None:
+        """End the link to a partner, if there is one; ``close`` waits for its end."""
+        uplink = self.uplinks.pop(name, None)
+        if uplink is not None:
+            uplink.stop()
+            self._leaving = [*(link for link in self._leaving if not link.has_ended), uplink]
 
     def _dial(self) -> None:
         partners = self.runtime.settings.partners
-        for name in list(self.uplinks):
-            partner = partners.get(name)
-            if (
-                partner is None
-                or partner.address is None
-                or str(partner.address) != self.uplinks[name].address
-            ):
-                self.uplinks.pop(name).stop()
-        for name, partner in partners.items():
-            if partner.address is not None and name not in self.uplinks:
-                uplink = DialledLink(self, name, str(partner.address))
-                self.uplinks[name] = uplink
-                uplink.start()
+        wanted = {name: str(each.address) for name, each in partners.items() if each.address is not None}
+        for name in [name for name, uplink in self.uplinks.items() if wanted.get(name) != uplink.address]:
+            self._hang_up(name)
+        for name, address in wanted.items():
+            if name not in self.uplinks:
+                self.uplinks[name] = DialledLink(self, name, address)
+                self.uplinks[name].start()
 
     async def close(self) -> None:
-        for uplink in list(self.uplinks.values()):
-            uplink.stop()
-        await asyncio.gather(*(u.ended() for u in self.uplinks.values()))
+        for name in list(self.uplinks):
+            self._hang_up(name)
+        await asyncio.gather(*(link.ended() for link in self._leaving))
         for session in list(self.sessions.values()):
             await session.close("stopping")
 
@@ -259,9 +209,7 @@ class Peers:
         session = self.sessions.get(name)
         if session is not None:
             session.abandon("unlinked")
-        uplink = self.uplinks.pop(name, None)
-        if uplink is not None:
-            uplink.stop()
+        self._hang_up(name)
 
     # PeerService ----------------------------------------------------------------------------------------------
 
@@ -325,10 +273,6 @@ class Peers:
         self.require_pages(signed, (request.page,))
         return chunk_pages_reply(self.runtime.store, self.belonging, request)
 
-    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
-        """``PeerError`` unless all these pages are of this generation's manifest."""
-        self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
-
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
         live = self.access.require(who, self.service(request.line), request.line).live
         return m.HoldingsReply(tuple(live is not None and g == live.id for g in request.generations))
@@ -338,12 +282,6 @@ class Peers:
         service = self.access.require(who, self.service(request.line), request.line)
         found = await self.facts_of_line(service, request.key)
         return m.FactsReply(found, wall_ms())
-
-    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
-        """The built-in facts, and those that the line's gates name, for a peer that asked with ``key``."""
-        names = [gate.name for gate in known_gates(service.known_definition())[0]]
-        found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, names)
-        return tuple(sorted(told(found, key).items()))
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)

@@ -16,7 +16,7 @@ from instep.model.ids import Digest, LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.lending import PARTS_BYTES_MAX
 from instep.node.peers.peer_context import BehindLender, PeerContext
-from instep.node.peers.questions.reading import HAS_S, PARTS_S, reading_s
+from instep.node.peers.questions.warrants import HAS_S, PARTS_S, reading_s
 
 FORWARD_S = 8.0
 """A partner that answers at all has answered by then; the time to read the contents comes on top."""

@@ -25,7 +25,6 @@ from instep.node.peers.takeover_check import obstacles
 from instep.node.runtime.driver import from_os_error, wall_ms
 
 LENDING_MAX = 4
-BUSY = "contents are being looked for already"
 TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
 
@@ -34,12 +33,12 @@ Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.Parts
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Answers(Generic[Q]):
     """Answers of one kind: how many at once, how one is made, and the answer that says why there is none."""
 
     most: int
-    busy: str
+    busy: InstepError
     make: Callable[[Q], Awaitable[m.StreamMessage]]
     refusal: Callable[[Q, InstepError], m.StreamMessage]
     running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -53,10 +52,29 @@ class StreamReplies:
         self._name = name
         self._reply = reply
         self._answers: dict[type, _Answers[Any]] = {
-            m.VerifyRequest: _Answers(2, "verifications are under way already", self._verify, _no_verify),
-            m.FactsRequest: _Answers(64, "facts are being gathered already", self._tell_facts, _no_facts),
-            m.TestRequest: _Answers(1, "a test is under way already", self._test, _no_test),
-            m.HasRequest: (lending := _Answers(LENDING_MAX, BUSY, self._lend, _no_contents)),
+            m.VerifyRequest: _Answers(
+                2,
+                UnavailableError("verifications are under way already", code="busy"),
+                self._verify,
+                _no_verify,
+            ),
+            m.FactsRequest: _Answers(
+                64,
+                UnavailableError("facts are being gathered already", code="busy"),
+                self._tell_facts,
+                _no_facts,
+            ),
+            m.TestRequest: _Answers(
+                1, UnavailableError("a test is under way already", code="busy"), self._test, _no_test
+            ),
+            m.HasRequest: (
+                lending := _Answers(
+                    LENDING_MAX,
+                    UnavailableError("contents are being looked for already", code="busy"),
+                    self._lend,
+                    _no_contents,
+                )
+            ),
             m.PartsRequest: lending,
         }
         self._forwarding = Forwarding(peers, name)
@@ -70,11 +88,18 @@ class StreamReplies:
         """Begin to answer, unless too many answers of this kind are under way."""
         answers = self._answers[type(question)]
         if len(answers.running) >= answers.most:
-            self._reply(answers.refusal(question, UnavailableError(answers.busy, code="busy")))
+            self._reply(answers.refusal(question, answers.busy))
             return
         task = asyncio.get_running_loop().create_task(self._answer(answers, question))
         answers.running.add(task)
         task.add_done_callback(answers.running.discard)
+
+    async def close(self) -> None:
+        """End the answers that are under way: the link has gone."""
+        tasks = [task for answers in set(self._answers.values()) for task in answers.running]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, answers: _Answers[Any], question: Any) -> None:
         try:

@@ -13,8 +13,7 @@ from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.peers.peer_context import PeerContext
-from instep.node.peers.questions.reading import HAS_S, PARTS_S, reading_s
-from instep.node.peers.questions.warrants import warrant_of
+from instep.node.peers.questions.warrants import HAS_S, PARTS_S, reading_s, warrant_of
 
 ALIVE_S = 3.0
 
@@ -52,7 +51,7 @@ class StreamRequests(abc.ABC):
             if not future.done():
                 future.set_exception(_gone(self.who))
 
-    async def _ask(self, kind: type[R], question: m.Question, within_s: float) -> R:
+    async def _ask(self, kind: type[R], question: m.StreamMessage, within_s: float) -> R:
         """The answer to a question, which gets its number here."""
         self._number += 1
         number = self._number
@@ -75,22 +74,17 @@ class StreamRequests(abc.ABC):
             raise PeerError(f"{self.who} answered {asked} with {type(reply).__name__}", code="bad_answer")
         return reply
 
-    async def _ask_or_raise(self, kind: type[E], question: m.Question, within_s: float) -> E:
+    async def _ask_or_raise(self, kind: type[E], question: m.StreamMessage, within_s: float) -> E:
         """The same, and an error that the answer carries is raised."""
         reply = await self._ask(kind, question, within_s)
         if reply.error is not None:
             raise error_of_reply(reply.error, self.who)
         return reply
 
-    def _require(self, word: str, can: str, code: str, hint: str) -> None:
-        """``RefusedError`` where the partner's version does not understand a question."""
+    def _require(self, word: str, refusal: RefusedError) -> None:
+        """Raise the refusal where the partner's version does not understand a question."""
         if word not in self.hello.takes:
-            raise RefusedError(
-                f"{self.who} runs a version of instep that cannot be {can} from elsewhere",
-                hint=f"on {self.who}: {hint}",
-                code=code,
-                node=self.who,
-            )
+            raise refusal
 
     async def asks_told(self, within_s: float) -> bool:
         """Whether the partner, asked now, reported all it holds of our lines."""
@@ -124,7 +118,13 @@ class StreamRequests(abc.ABC):
 
     async def test(self, line: LineId, within_s: float) -> m.TestReply:
         """The present results of the partner's own probes and golden requests."""
-        self._require("test", "tested", "cannot_test", f"instep test {line.fileset}")
+        cannot = RefusedError(
+            f"{self.who} runs a version of instep that cannot be tested from elsewhere",
+            hint=f"on {self.who}: instep test {line.fileset}",
+            code="cannot_test",
+            node=self.who,
+        )
+        self._require("test", cannot)
         return await self._ask_or_raise(m.TestReply, m.TestRequest(0, line), within_s)
 
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
@@ -175,7 +175,7 @@ class StreamRequests(abc.ABC):
             raise PeerError(f"{self.who} answered more than it was asked for", code="bad_answer")
         return reply.parts
 
-    async def _ask_lender(self, kind: type[L], question: m.Question, within_s: float) -> L:
+    async def _ask_lender(self, kind: type[L], question: m.StreamMessage, within_s: float) -> L:
         reply = await self._ask(kind, question, within_s)
         if reply.refusal:
             raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
@@ -189,9 +189,13 @@ class StreamRequests(abc.ABC):
 
     async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
         """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""
-        self._require(
-            "drain", "drained", "cannot_drain", f"instep node {'drain' if is_drained else 'undrain'}"
+        cannot = RefusedError(
+            f"{self.who} runs a version of instep that cannot be drained from elsewhere",
+            hint=f"on {self.who}: instep node {'drain' if is_drained else 'undrain'}",
+            code="cannot_drain",
+            node=self.who,
         )
+        self._require("drain", cannot)
         question = m.DrainRequest(0, is_drained, reason, for_ms)
         return await self._ask_or_raise(m.DrainReply, question, within_s)
 
