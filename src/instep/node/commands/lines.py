@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -16,9 +17,9 @@ from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.outcomes import author, error_of, outcome_document, writer_of
-from instep.node.commands.patience import change_within
-from instep.node.commands.targets import accepted_by, generation_of, running_service_of, session_of
+from instep.node.commands.outcomes import author, outcome_document, raise_for, writer_of
+from instep.node.commands.patience import change_within, deadline_in
+from instep.node.commands.targets import direct_followers, generation_of, running_service_of, session_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
@@ -35,18 +36,15 @@ class Lines(CommandHandlers):
     async def publish(self, asked: api.PublishCommand, speaker: Speaker) -> api.OutcomeDocument:
         service = writer_of(self._node, asked.fileset)
         held = tuple(path.rstrip(b"/") for path in asked.held_b64) if asked.accept_held else None
-
-        def ask(number: int) -> p.PublishEvent:
-            return p.PublishAsked(
-                number,
-                author=asked.author or author(),
-                message=asked.message,
-                accept_deletions=asked.accept_deletions,
-                is_dry_run=asked.dry_run,
-                is_over=asked.over,
-                accept_held=held,
-            )
-
+        ask = partial(
+            p.PublishAsked,
+            author=asked.author or author(),
+            message=asked.message,
+            accept_deletions=asked.accept_deletions,
+            is_dry_run=asked.dry_run,
+            is_over=asked.over,
+            accept_held=held,
+        )
         result = outcome_document(service, await service.ask(ask, PUBLISH_S))
         if asked.wait and not asked.dry_run:
             waiting = api.WaitCommand(service.fileset.name, flush=False, timeout_s=asked.timeout_s)
@@ -59,14 +57,12 @@ class Lines(CommandHandlers):
         """Publish all changes of before the call, then wait until the nodes that were asked for are in step."""
         service = running_service_of(self._node, asked.fileset)
         limit = asked.timeout_s or WAIT_S
-        deadline = asyncio.get_running_loop().time() + limit
+        now, deadline = asyncio.get_running_loop().time, deadline_in(limit)
         if asked.flush or not service.is_written_here:
-            trouble = await service.catch_up(limit)
-            if trouble is not None:
-                raise error_of(trouble)
+            raise_for(await service.catch_up(limit))
         target = service.head if service.is_written_here else None
         if asked.generation is not None:
-            target = generation_of(self._node.runtime.store, service, asked.generation)
+            target = generation_of(service, asked.generation)
         settled = deadline
         while True:
             changed = self._node.runtime.changed
@@ -74,15 +70,13 @@ class Lines(CommandHandlers):
             if not waiting:
                 return self._waited(service, target, True, ())
             failed = service.why_never(target, {NodeName(each.node) for each in waiting})
-            now = asyncio.get_running_loop().time()
-            settled = now + GOING_BACK_S if failed is None else settled
-            if failed is not None and (failed.state != GOING_BACK or now >= settled):
+            settled = now() + GOING_BACK_S if failed is None else settled
+            if failed is not None and (failed.state != GOING_BACK or now() >= settled):
                 return replace(self._waited(service, target, False, waiting), failed=failed)
             await self._show(service, waiting, speaker)
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            if now() >= deadline:
                 return self._waited(service, target, False, waiting)
-            await change_within(changed, left)
+            await change_within(changed, deadline - now())
 
     async def _show(self, service: LineService, waiting: Sequence[WaitingDocument], speaker: Speaker) -> None:
         """How far those are that are waited for: the slowest of them, by bytes."""
@@ -99,21 +93,13 @@ class Lines(CommandHandlers):
         """The nodes to wait for: the named, or every direct partner that accepted; with ``fleet`` nodes behind hubs."""
         if asked.nodes:
             return {node_name(name) for name in asked.nodes}
-        wanted: set[NodeName] = set()
-        reports = service.reports()
-        for name, report in reports.items():
-            if report.via and not asked.fleet:
-                continue
-            if not report.via and self._node.peers.access.why_not(name, service) is not None:
-                continue
-            if report.standing.standing is Standing.OBSERVING:
-                continue
-            wanted.add(name)
-        for name in accepted_by(self._node, service):
-            said = reports.get(name)
-            if said is None or said.standing.standing is not Standing.OBSERVING:
-                wanted.add(name)
-        return wanted
+        wanted, reports = set(direct_followers(self._node, service)), service.reports()
+        if asked.fleet:
+            wanted |= {name for name, report in reports.items() if report.via}
+        observing = (
+            name for name, report in reports.items() if report.standing.standing is Standing.OBSERVING
+        )
+        return wanted.difference(observing)
 
     def _waited(
         self,

@@ -18,7 +18,7 @@ from instep.model.paths import path_fields, shown
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
-from instep.node.commands.targets import generation_of, path_of, service_of
+from instep.node.commands.targets import direct_followers, generation_of, path_of, service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import (
     fileset_document,
@@ -33,6 +33,8 @@ from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import must_have
+from instep.tree.journal.plan import find_moves
+from instep.tree.scan.rules import Rules
 
 DIFF_MAX = 100_000
 EVENTS_MAX = 10_000
@@ -74,13 +76,10 @@ class Looking(CommandHandlers):
         )
 
     def _link(self, uplink: DialledLink) -> api.LinkDocument:
-        error, is_up = uplink.error, uplink.is_up
-        if error is None or is_up:
-            return api.LinkDocument(uplink.name, str(uplink.address), is_up, None, None, ())
-        steps = (error.hint,) if error.hint else ()
-        return api.LinkDocument(
-            uplink.name, str(uplink.address), is_up, error.reason, error.error_code, steps
-        )
+        error, known = uplink.error, (uplink.name, str(uplink.address), uplink.is_up)
+        if error is None or uplink.is_up:
+            return api.LinkDocument(*known, None, None, ())
+        return api.LinkDocument(*known, error.reason, error.error_code, (error.hint,) if error.hint else ())
 
     def _open_offers(self) -> tuple[api.OfferDocument, ...]:
         followed = self._node.runtime.settings.filesets
@@ -128,12 +127,9 @@ class Looking(CommandHandlers):
     def _partners(self, service: LineService, now: int) -> Sequence[api.PartnerDocument]:
         node = self._node
         reports = service.reports()
-        names: set[NodeName] = {name for name, report in reports.items() if report.via}
-        for name in node.runtime.settings.partners:
-            session = node.peers.sessions.get(name)
-            has_accepted = name in reports or (session is not None and service.line in session.accepted)
-            if has_accepted and node.peers.access.why_not(name, service) is None:
-                names.add(name)
+        names = {name for name, report in reports.items() if report.via}.union(
+            direct_followers(node, service)
+        )
         rows: list[api.PartnerDocument] = []
         for name in sorted(names):
             report = reports.get(name)
@@ -184,20 +180,18 @@ class Looking(CommandHandlers):
             contents.close()
 
     async def diff(self, asked: api.DiffCommand, speaker: Speaker) -> api.DiffDocument:
-        service, store = service_of(self._node, asked.fileset), self._node.runtime.store
+        service = service_of(self._node, asked.fileset)
         name = service.fileset.name
         if asked.a is None:
             changes = await service.worker.run(service.changes_now, DIFF_MAX)
             return api.DiffDocument(fileset=name, changes=changes, **service.held_fields())
-        old = generation_of(store, service, asked.a)
-        new = generation_of(store, service, asked.b) if asked.b is not None else service.head
+        old = generation_of(service, asked.a)
+        new = generation_of(service, asked.b) if asked.b is not None else service.head
         assert new is not None
         changes = await service.worker.run(self._between, old, new)
         return api.DiffDocument(fileset=name, a=old.number, b=new.number, changes=changes)
 
     def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
-        from instep.tree.journal.plan import find_moves
-
         get = must_have(self._node.runtime.store.get_page)
         moves = find_moves(diff(old.root, new.root, get)).directories
         moved_from = {source: target for target, source in moves.items()}
@@ -223,20 +217,12 @@ class Looking(CommandHandlers):
         return tuple(changes)
 
     async def events(self, asked: api.EventsCommand, speaker: Speaker) -> api.EventsDocument:
-        rows = self._node.runtime.store.events(asked.since_ms, EVENTS_MAX)
-        fixed = ("at", "what", "fileset", "text")
-        return api.EventsDocument(
-            tuple(
-                {
-                    "at": moment(row.at_ms),
-                    "what": row.kind,
-                    "fileset": row.line.fileset if row.line is not None else None,
-                    "text": row.text,
-                    **{k: v for k, v in row.facts.items() if k not in fixed},
-                }
-                for row in rows
-            )
-        )
+        found: list[Mapping[str, Any]] = []
+        for row in self._node.runtime.store.events(asked.since_ms, EVENTS_MAX):
+            fileset = row.line.fileset if row.line is not None else None
+            event = {"at": moment(row.at_ms), "what": row.kind, "fileset": fileset, "text": row.text}
+            found.append({**event, **{key: value for key, value in row.facts.items() if key not in event}})
+        return api.EventsDocument(tuple(found))
 
     # Explain ------------------------------------------------------------------------------------------------
 
@@ -278,11 +264,8 @@ class Looking(CommandHandlers):
         if path is None or not path:
             return True, None
         definition = service.known_definition()
-        if definition is not None:
-            from instep.tree.scan.rules import Rules
-
-            if Rules(definition).ignored(path, False) or Rules(definition).ignored(path, True):
-                return False, f"{shown(path)} is ignored by the definition"
+        if definition is not None and any(Rules(definition).ignored(path, each) for each in (False, True)):
+            return False, f"{shown(path)} is ignored by the definition"
         if service.head is None:
             return False, "nothing is published yet"
         if lookup(service.head.root, path, must_have(self._node.runtime.store.get_page)) is None:

@@ -24,6 +24,12 @@ def error_of(trouble: Trouble) -> InstepError:
     return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 
+def raise_for(trouble: Trouble | None) -> None:
+    """End the command with the trouble, where there is any."""
+    if trouble is not None:
+        raise error_of(trouble)
+
+
 def writer_of(node: Node, named: str | None) -> WriterService:
     """The service of a fileset that is written here."""
     service = running_service_of(node, named)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
 
 from instep.api.command import Document
 from instep.errors import ContentionError
 from instep.node.commands.control import Speaker
 from instep.node.node import Node
 
+Done = TypeVar("Done")
 Result = TypeVar("Result", bound=Document)
 
 POLL_S = 1.0
@@ -26,6 +27,19 @@ def deadline_in(seconds: float) -> float:
 def left(deadline: float) -> float:
     """Seconds until then, at least a little, so that a last question can still be answered."""
     return max(1.0, deadline - asyncio.get_running_loop().time())
+
+
+@contextlib.asynccontextmanager
+async def works_of(*works: Coroutine[Any, Any, Done]) -> AsyncIterator[list[asyncio.Task[Done]]]:
+    """The works as tasks, in the same order; one that still runs when the block ends is cancelled and awaited."""
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(work) for work in works]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def change_within(changed: asyncio.Event, seconds: float) -> None:

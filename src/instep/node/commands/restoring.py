@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-
-import msgspec
+from collections.abc import Callable
+from functools import partial
 
 from instep.api import lines as api
 from instep.api.parts import generation
@@ -17,6 +17,7 @@ from instep.model.manifest.entry import Kind
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, writer_of
+from instep.node.commands.patience import works_of
 from instep.node.commands.targets import generation_of, running_service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
@@ -33,16 +34,16 @@ class Restores(CommandHandlers):
     async def rollback(self, asked: api.RollbackCommand, speaker: Speaker) -> api.OutcomeDocument:
         """The tree of an older generation, whatever lies there now, as a new generation."""
         service = writer_of(self._node, asked.fileset)
-        target = generation_of(self._node.runtime.store, service, asked.generation)
-        wanted = s.RestoreAsked(
-            0,
-            target,
+        target = generation_of(service, asked.generation)
+        ask = partial(
+            s.RestoreAsked,
+            target=target,
             author=author(),
             message=asked.message or f"rolled back to generation {target.number}",
             accept_deletions=asked.accept_deletions,
             is_dry_run=asked.dry_run,
         )
-        return await self._done(service, wanted, speaker)
+        return await self._done(service, ask, speaker)
 
     async def restore(self, asked: api.RestoreCommand, speaker: Speaker) -> api.OutcomeDocument:
         """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
@@ -50,9 +51,9 @@ class Restores(CommandHandlers):
             return await self._restore_out(asked, asked.to)
         service = writer_of(self._node, asked.fileset)
         target = self._target(service, asked.generation)
-        wanted = s.RestoreAsked(
-            0,
-            target,
+        ask = partial(
+            s.RestoreAsked,
+            target=target,
             paths=paths_of(asked),
             author=author(),
             message=asked.message or f"restored from generation {target.number}",
@@ -61,7 +62,7 @@ class Restores(CommandHandlers):
             publishes=False,
             source=self._source(asked.source),
         )
-        return await self._done(service, wanted, speaker)
+        return await self._done(service, ask, speaker)
 
     async def _restore_out(self, asked: api.RestoreCommand, to: str) -> api.OutcomeDocument:
         """Into a directory, on any node."""
@@ -94,7 +95,7 @@ class Restores(CommandHandlers):
     def _target(self, service: LineService, number: int | None) -> HeadRef:
         """The generation of that number, or the head."""
         if number is not None:
-            return generation_of(self._node.runtime.store, service, number)
+            return generation_of(service, number)
         if service.facts.head is None:
             name = service.fileset.name
             raise UsageError(
@@ -119,26 +120,21 @@ class Restores(CommandHandlers):
         return name
 
     async def _done(
-        self, service: WriterService, wanted: s.RestoreAsked, speaker: Speaker
+        self, service: WriterService, ask: Callable[[int], s.RestoreAsked], speaker: Speaker
     ) -> api.OutcomeDocument:
-        def make(number: int) -> s.RestoreAsked:
-            return msgspec.structs.replace(wanted, request=number)
-
-        working = asyncio.get_running_loop().create_task(service.ask(make, RESTORE_S))
         try:
-            while not (await asyncio.wait({working}, timeout=SHOWN_S))[0]:
-                done, total = service.restoring.progress
-                if total:
-                    await speaker.progress("fetched from partners", done, total, "bytes")
-            return outcome_document(service, working.result())
+            async with works_of(service.ask(ask, RESTORE_S)) as works:
+                while not (await asyncio.wait(works, timeout=SHOWN_S))[0]:
+                    done, total = service.restoring.progress
+                    if total:
+                        await speaker.progress("fetched from partners", done, total, "bytes")
+                return outcome_document(service, works[0].result())
         except TimeoutError as error:
             raise UnavailableError(
                 f"the restore of {service.fileset.name} did not end within {RESTORE_S:.0f} s",
                 hint=f"it goes on; see: instep status {service.fileset.name}",
                 code="timed_out",
             ) from error
-        finally:
-            working.cancel()
 
 
 def paths_of(asked: api.RestoreCommand) -> tuple[bytes, ...]:

@@ -15,7 +15,7 @@ from instep.model.ids import HeadRef
 from instep.net.messages.partner_reports import view_of_report
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.outcomes import error_of, writer_of
+from instep.node.commands.outcomes import raise_for, writer_of
 from instep.node.commands.patience import change_within, deadline_in, watched
 from instep.node.lines.hook_calls import run_hook
 from instep.node.lines.snapshot import reports_of
@@ -69,9 +69,7 @@ class Rollouts(CommandHandlers):
         service = writer_of(self._node, fileset)
         before = service.rollout.facts
         if not is_done:
-            trouble = await service.rollout.ask(make, ASK_S)
-            if trouble is not None:
-                raise error_of(trouble)
+            raise_for(await service.rollout.ask(make, ASK_S))
         after = service.rollout.facts
         return api.RolloutStateDocument(
             fileset=service.fileset.name,
@@ -94,11 +92,8 @@ class Rollouts(CommandHandlers):
             )  # fmt: skip
         deadline = deadline_in(asked.timeout_s or RELOAD_S)
         effect = RunHook(0, HookKind.RELOAD, head, head)
-        trouble = await run_hook(self._node.runtime, service.fileset, effect, ())
-        if trouble is None:
-            trouble = await service.rollout.ask(lambda number: r.ReloadAsked(number, asked.rolling), ASK_S)
-        if trouble is not None:
-            raise error_of(trouble)
+        raise_for(await run_hook(self._node.runtime, service.fileset, effect, ()))
+        raise_for(await service.rollout.ask(lambda number: r.ReloadAsked(number, asked.rolling), ASK_S))
         serial = service.rollout.facts.reload_serial
         while True:
             changed = self._node.runtime.changed

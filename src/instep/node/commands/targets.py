@@ -9,7 +9,6 @@ from instep.node.lines.snapshot import pick_fileset
 from instep.node.node import Node
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.runtime.signers import BROKEN
-from instep.store.port import NodeStore
 
 GENERATIONS_MAX = 10_000
 
@@ -32,9 +31,9 @@ def running_service_of(node: Node, named: str | None) -> LineService:
     return service
 
 
-def generation_of(store: NodeStore, service: LineService, number: int) -> HeadRef:
+def generation_of(service: LineService, number: int) -> HeadRef:
     """The generation with this number; the newest epoch first. ``UsageError`` ``no_generation``."""
-    for signed in store.generations(service.line, GENERATIONS_MAX):
+    for signed in service.runtime.store.generations(service.line, GENERATIONS_MAX):
         ref = signed.ref()
         if ref.number == number:
             return ref

@@ -12,6 +12,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
+from instep.node.commands.patience import works_of
 from instep.node.commands.targets import accepted_by, service_of
 from instep.node.lines.snapshot import reports_of
 from instep.node.trees.keeping.page_walk import must_have
@@ -22,48 +23,35 @@ VERIFY_S = 86_400.0
 class Verifying(CommandHandlers):
     async def verify(self, asked: api.VerifyCommand, speaker: Speaker) -> api.VerifyDocument:
         service = service_of(self._node, asked.fileset)
-        jobs: dict[str, asyncio.Task[m.VerifyReply]] = {}
-        loop = asyncio.get_running_loop()
-        jobs[self._node.runtime.name] = loop.create_task(service.verify(is_deep=asked.deep))
+        looks = {self._node.runtime.name: service.verify(is_deep=asked.deep)}
         if asked.fleet:
             for name, session in accepted_by(self._node, service).items():
-                asking = session.verify(service.line, is_deep=asked.deep, within_s=VERIFY_S)
-                jobs[name] = loop.create_task(asking)
+                looks[name] = session.verify(service.line, is_deep=asked.deep, within_s=VERIFY_S)
         store, live = self._node.runtime.store, service.live
         total = totals(live.root, must_have(store.get_page)).size_bytes if live is not None else 0
-        try:
-            done = 0
-            while done < len(jobs):
-                if asked.deep and not jobs[self._node.runtime.name].done():
-                    await speaker.progress(
-                        "reading every byte", service.tree.verified_bytes(), total, "bytes"
-                    )
+        async with works_of(*looks.values()) as works:
+            while pending := [work for work in works if not work.done()]:
+                if asked.deep and works[0] in pending:
+                    read = service.tree.verified_bytes()
+                    await speaker.progress("reading every byte", read, total, "bytes")
                 else:
-                    await speaker.progress("verifying", done, len(jobs), "nodes")
-                await asyncio.wait(
-                    [job for job in jobs.values() if not job.done()],
-                    timeout=1.0,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                done = sum(job.done() for job in jobs.values())
-        finally:
-            for job in jobs.values():
-                job.cancel()
-        nodes = [_verified(name, job) for name, job in jobs.items()]
+                    await speaker.progress("verifying", len(works) - len(pending), len(works), "nodes")
+                await asyncio.wait(pending, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        nodes = [_verified(name, work) for name, work in zip(looks, works, strict=True)]
         if asked.fleet:
             nodes += [
                 api.VerifiedNodeDocument(partner, None, reason=f"{partner} is not connected")
                 for partner, report in reports_of(self._node.runtime.store, service.line).items()
-                if partner not in jobs and not report.via and partner in self._node.runtime.settings.partners
+                if partner not in looks and not report.via and partner in self._node.runtime.settings.partners
             ]
         roots = {node.root for node in nodes}
         identical = len(roots) == 1 and None not in roots and not any(node.differs for node in nodes)
         return api.VerifyDocument(service.fileset.name, asked.deep, identical, tuple(nodes))
 
 
-def _verified(name: str, job: asyncio.Task[m.VerifyReply]) -> api.VerifiedNodeDocument:
+def _verified(name: str, work: asyncio.Task[m.VerifyReply]) -> api.VerifiedNodeDocument:
     try:
-        reply = job.result()
+        reply = work.result()
         if reply.error is not None:
             raise error_of_reply(reply.error, name)
     except InstepError as error:

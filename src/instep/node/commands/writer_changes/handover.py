@@ -97,8 +97,7 @@ class Handover(CommandHandlers):
         report = reports.get(target)
         if report is not None and report.standing.standing is Standing.OBSERVING:
             raise RefusedError(f"{target} only observes {name}", code="observing", node=target)
-        partners = self._node.runtime.settings.partners.keys() - {target}
-        return tuple(who for who in direct_followers(self._node, service) if who in partners)
+        return tuple(who for who in direct_followers(self._node, service) if who != target)
 
     async def _ask(self, service: WriterService, target: NodeName, partners: tuple[NodeName, ...]) -> None:
         """The target says what it lacks to go on with the line for all its partners, this node too."""
