@@ -16,6 +16,9 @@ from instep.errors import (
 )
 from instep.model.ids import Count
 
+PUBLISHING = (RefusedError, ContentionError, UnavailableError, ResourceError, DamagedError)
+"""The errors of a command that ends with a new generation."""
+
 
 class WaitDocument(Document, frozen=True):
     """Whether all that were waited for are in step; ``failed`` says why some will not be."""
@@ -59,9 +62,7 @@ class OutcomeDocument(Document, frozen=True, kw_only=True):
     wait: WaitDocument | UnsetType = UNSET
 
 
-@command(
-    "publish", Role.OPERATOR, RefusedError, ContentionError, UnavailableError, ResourceError, DamagedError
-)
+@command("publish", Role.OPERATOR, *PUBLISHING)
 class PublishCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """Make the tree as it is now a new generation; ``wait`` then waits for the direct partners.
 
@@ -78,9 +79,7 @@ class PublishCommand(FilesetCommand[OutcomeDocument], frozen=True):
     held_b64: tuple[bytes, ...] = ()
 
 
-@command(
-    "rollback", Role.OPERATOR, RefusedError, ContentionError, UnavailableError, ResourceError, DamagedError
-)
+@command("rollback", Role.OPERATOR, *PUBLISHING)
 class RollbackCommand(Command[OutcomeDocument], frozen=True):
     """The tree of an older generation, whatever lies there now, as a new generation."""
 
@@ -91,16 +90,7 @@ class RollbackCommand(Command[OutcomeDocument], frozen=True):
     dry_run: bool = False
 
 
-@command(
-    "restore",
-    Role.ADMIN,
-    RefusedError,
-    ContentionError,
-    UnavailableError,
-    ResourceError,
-    DamagedError,
-    PeerError,
-)
+@command("restore", Role.ADMIN, *PUBLISHING, PeerError)
 class RestoreCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """Paths of the tree, or all of it, as a generation has them; in the directory ``to`` where that is given.
 

@@ -225,9 +225,6 @@ class EventsCommand(Command[EventsDocument], frozen=True):
     since_ms: Count = 0
 
 
-# Explain ------------------------------------------------------------------------------------------------
-
-
 class ReceiverDocument(Document, frozen=True):
     """Whether a node gets it, by which nodes, and why or why not."""
 

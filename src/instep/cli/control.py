@@ -127,7 +127,7 @@ class Control:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise DaemonDown(
                 f"no daemon runs for {self._path.parent}",
-                hint=_typed(self._path.parent, "start"),
+                hint=f"instep --dir {self._path.parent} start",
                 directory=str(self._path.parent),
             ) from error
         except TimeoutError as error:
@@ -169,7 +169,3 @@ def _ask(
         raise ValueError(f"it answered {status!r}")
     while answer.readline(HEADER_MAX).strip():
         pass
-
-
-def _typed(directory: Path, command: str) -> str:
-    return f"instep --dir {directory} {command}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -36,7 +36,6 @@ class Session:
 
     directory_option: str | None = None
     is_json: bool = False
-    params: dict[str, Any] = field(default_factory=dict)
 
     @property
     def node(self) -> NodeDirectory:
@@ -120,10 +119,6 @@ class Session:
         if not self.gave_json(document):
             for line in (text,) if isinstance(text, str) else text:
                 print(line)
-
-    def message(self, text: str) -> None:
-        """A remark on stderr; programs that asked for JSON get it only there as well."""
-        say(text)
 
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -54,9 +54,9 @@ def render(
     found = session.call(api.BalancerRenderCommand(kind, names, only, before), 30.0)
     text, document = found.text, as_json(found)
     for warning in found.warnings:
-        session.message(f"warning: {printable(warning)}")
+        say(f"warning: {printable(warning)}")
     if is_checked or output is not None:
-        document["checked_by"] = _checked(session, program, text, only, is_required=is_checked)
+        document["checked_by"] = _checked(program, text, only, is_required=is_checked)
     if output is not None:
         is_shared = program is Program.PROXY_MAP
         document["changed"] = keep_file(output, text, may_replace=replace, is_shared=is_shared)
@@ -70,16 +70,14 @@ def render(
             sys.stdout.buffer.flush()
 
 
-def _checked(
-    session: Session, program: Any, text: str, only: str | None, *, is_required: bool
-) -> list[str] | None:
+def _checked(program: Any, text: str, only: str | None, *, is_required: bool) -> list[str] | None:
     """The parser's command line; None where there is none and it need not be."""
     try:
         verdict = asyncio.run(check_file(program, text, is_whole=only is None))
     except UnavailableError as error:
         if is_required or error.error_code != "no_parser":
             raise
-        session.message(f"not checked: {error.reason}")
+        say(f"not checked: {error.reason}")
         return None
     return list(verdict.command) if verdict.command is not None else None
 
@@ -100,4 +98,4 @@ def reload(session: Session, names: tuple[str, ...], replace: bool, timeout_ms: 
             reloaded = "reloaded" if file.reloaded else "no reload is set"
             print(f"{file.file}  {changed}, {reloaded}")
             for warning in file.warnings:
-                session.message(f"warning: {printable(warning)}")
+                say(f"warning: {printable(warning)}")

@@ -24,7 +24,6 @@ from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageErro
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import fileset_name
 from instep.net.client import join_cluster
-from instep.net.messages.messages import JoinReply
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.key_files import write_file
 from instep.net.trust.pki import Issued, Pki
@@ -82,7 +81,7 @@ def join(
     _check_name(node, invitation)
     chosen = addresses.choose(node, invitation.name, listen, advertise, panel, allow)
     offers: list[dict[str, Any]] = []
-    changed = not _was_used(node, invitation)
+    changed = not (node.holds_node and invitation.token_id.hex() in _seen(node))
     if changed:
         offers = _enrol(node, chosen, invitation, timeout_ms / 1000)
         session.reload()
@@ -185,10 +184,6 @@ def _seen(node: NodeDirectory) -> list[str]:
         ) from error
 
 
-def _was_used(node: NodeDirectory, invitation: Invitation) -> bool:
-    return node.holds_node and invitation.token_id.hex() in _seen(node)
-
-
 def _enrol(
     node: NodeDirectory, chosen: Chosen, invitation: Invitation, timeout_s: float
 ) -> list[dict[str, Any]]:
@@ -197,7 +192,8 @@ def _enrol(
     node.create()
     pki = Pki(node.pki)
     requests = pki.requests(invitation.name)
-    known_at = "" if chosen.advertise.is_loopback and not _is_local(invitation) else str(chosen.advertise)
+    is_local = any(address(one).is_loopback for one in invitation.addresses)
+    known_at = "" if chosen.advertise.is_loopback and not is_local else str(chosen.advertise)
     try:
         reply, answered = asyncio.run(
             join_cluster(invitation, *requests, address=known_at, total_s=timeout_s)
@@ -214,14 +210,6 @@ def _enrol(
     edits.set_partner(node, reply.inviter, partner)
     seen = [*seen, invitation.token_id.hex()]
     write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600)
-    return _offers(reply)
-
-
-def _is_local(invitation: Invitation) -> bool:
-    return any(address(one).is_loopback for one in invitation.addresses)
-
-
-def _offers(reply: JoinReply) -> list[dict[str, Any]]:
     return [
         {
             "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,

@@ -52,7 +52,7 @@ def stop_daemon(control: Control, timeout_s: float) -> None:
     """Ask the daemon to stop and wait until its process is gone. ``DaemonDown`` when none runs."""
     deadline = time.monotonic() + timeout_s
     pid = control.ask(PingCommand(), timeout_s=timeout_s).pid
-    process = os.pidfd_open(pid) if _lives(pid) else None
+    process = os.pidfd_open(pid) if Path(f"/proc/{pid}").exists() else None
     control.ask(StopCommand(), timeout_s=max(0.1, deadline - time.monotonic()))
     if process is None:
         return
@@ -67,10 +67,6 @@ def stop_daemon(control: Control, timeout_s: float) -> None:
             code="timeout",
             waiting_for=[f"process {pid}"],
         )
-
-
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -17,8 +17,6 @@ from instep.errors import RefusedError, UsageError
 from instep.model.ids import node_name
 from instep.node.config.values import shown_duration
 
-# invite -------------------------------------------------------------------------------------------------
-
 
 @command("invite", example="TOKEN=$(instep invite s1 --from 10.20.0.2)")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -62,8 +60,6 @@ def invite(
             say(f"on {name}, within {shown_duration(ttl_ms)}:")
             say(f"  instep join {told.token} --start")
 
-
-# node ---------------------------------------------------------------------------------------------------
 
 node = group("node", "The nodes of the cluster, their facts and how they stand.")
 
@@ -128,9 +124,6 @@ def node_undrain(session: Session, name: str | None) -> None:
     document = session.call(api.UndrainCommand(name))
     still = "still drained, for another reason" if document.drained else "not drained"
     session.show(document, f"{document.node} is {still}")
-
-
-# check --------------------------------------------------------------------------------------------------
 
 
 @command("check", example="instep check --json")

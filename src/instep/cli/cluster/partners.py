@@ -40,8 +40,6 @@ def shown_network(network: values.IpNetwork) -> str:
     return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
-# partner ------------------------------------------------------------------------------------------------
-
 partner = group("partner", "The partners of this node, and the rights of each.")
 
 
@@ -155,8 +153,6 @@ def partner_add(
     document = session.call(asked, timeout_ms / 1000)
     session.show(document, f"{name} is a partner")
 
-
-# allow --------------------------------------------------------------------------------------------------
 
 allow = group("allow", "The addresses from which peers may connect.")
 

@@ -18,8 +18,6 @@ from instep.cli.session import DURATION, Session, command, timeout_option
 from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
 
-# status -------------------------------------------------------------------------------------------------
-
 
 @command("status", example="instep status --watch")
 @click.argument("fileset", required=False)
@@ -49,9 +47,6 @@ def _offline_status(session: Session, fileset: str | None) -> api.StatusDocument
     if not chosen:
         raise UsageError(f"there is no fileset {fileset} here", hint="instep status", code="no_fileset")
     return replace(document, filesets=chosen)
-
-
-# log, diff, events --------------------------------------------------------------------------------------
 
 
 @command("log", example="instep log catalog")
@@ -133,9 +128,6 @@ def events(session: Session, since_ms: int) -> None:
             print(
                 printable(f"{moment(one.get('at'))}  {one.get('fileset') or '-'}  {words}  {facts}").rstrip()
             )
-
-
-# verify, explain ----------------------------------------------------------------------------------------
 
 
 @command("verify", example="instep verify catalog --fleet --deep")

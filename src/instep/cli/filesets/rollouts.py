@@ -19,9 +19,6 @@ FAILED = ("put_back", "stopped", "aborted")
 rollout = group("rollout", "How a new generation goes through the partners, one wave after another.")
 
 
-# show ---------------------------------------------------------------------------------------------------
-
-
 @command("show", parent=rollout, example="instep rollout show catalog --watch")
 @click.argument("fileset", required=False)
 @click.option("--watch", is_flag=True, help="Show every change until interrupted.")
@@ -89,9 +86,6 @@ def _past_line(row: api.RolloutDocument) -> str:
     return f"{row.state.replace('_', ' ').ljust(10)}  {_what(row)}{why}"
 
 
-# pause, resume, abort, confirm, retry -------------------------------------------------------------------
-
-
 def _ask(session: Session, asked: Command[api.RolloutStateDocument], said: str) -> None:
     document = session.call(asked, 60.0)
     if not session.gave_json(document):
@@ -135,9 +129,6 @@ def confirm(session: Session, fileset: str | None) -> None:
 def retry(session: Session, fileset: str | None) -> None:
     """Begin a failed rollout anew; partners drop their refusals of the generation."""
     _ask(session, api.RolloutRetryCommand(fileset), "begun anew")
-
-
-# reload -------------------------------------------------------------------------------------------------
 
 
 @command("reload", example="instep reload catalog --rolling")

@@ -94,7 +94,9 @@ def _fileset_lines(fileset: api.FilesetStatusDocument, node: str, width: int) ->
         else:
             serving = sum(_serves_head(row, line) for _, row in rows)
             counted = f"{serving} of {len(rows)} serve generation {line.head.number}"
-            yield f"{name}   {_word_of_all(rows)}   {counted} {_about(line.head)}"
+            is_in_step = all(row.standing == "in_step" for _, row in rows)
+            word = coloured("IN STEP", "green") if is_in_step else coloured("NOT IN STEP", "red")
+            yield f"{name}   {word}   {counted} {_about(line.head)}"
         if line.rollout:
             yield from _rollout_lines(line.rollout)
         troubled = [(who, row) for who, row in rows if row.standing != "in_step" or row.code]
@@ -115,12 +117,6 @@ def _rollout_lines(rollout: api.RunningRolloutDocument) -> Iterator[str]:
     yield f"  rollout {state}: {done}; {printable(rollout.reason)}"
     if rollout.next:
         yield f"  next: {'; or: '.join(printable(step) for step in rollout.next)}"
-
-
-def _word_of_all(rows: list[Row]) -> str:
-    if all(row.standing == "in_step" for _, row in rows):
-        return coloured("IN STEP", "green")
-    return coloured("NOT IN STEP", "red")
 
 
 def _about(head: FullGenerationDocument) -> str:

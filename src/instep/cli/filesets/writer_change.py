@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from instep.api import succession as api
-from instep.cli.output import printable
+from instep.cli.output import printable, say
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, timeout_option
 from instep.errors import RefusedError, UsageError
@@ -99,7 +99,7 @@ def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None
     pki = Pki(session.node.pki)
     if adopt_ca(file, pki, passphrase):
         pki.mark_backed_up(int(time.time() * 1000))
-        session.message("this node holds the cluster's CA now: invite, renew and revoke here")
+        say("this node holds the cluster's CA now: invite, renew and revoke here")
 
 
 def _lost_lines(document: api.PromoteDocument, what: str) -> Iterator[str]:

@@ -79,8 +79,6 @@ class Filesets(CommandHandlers):
     async def show(self, asked: api.FilesetShowCommand, speaker: Speaker) -> api.FilesetDocument:
         return _shown(service_of(self._node, asked.fileset or asked.name))
 
-    # Accept -------------------------------------------------------------------------------------------------
-
     async def _offer(self, name: FilesetName, home: NodeName | None) -> tuple[DialledLink, m.Offer]:
         """The offer that is meant: waits a while for links that are coming up."""
         loop = asyncio.get_running_loop()

@@ -51,8 +51,6 @@ class Lines(CommandHandlers):
             result = replace(result, wait=await self.wait(waiting, speaker))
         return result
 
-    # Wait ---------------------------------------------------------------------------------------------------
-
     async def wait(self, asked: api.WaitCommand, speaker: Speaker) -> api.WaitDocument:
         """Publish all changes of before the call, then wait until the nodes that were asked for are in step."""
         service = running_service_of(self._node, asked.fileset)
@@ -113,8 +111,6 @@ class Lines(CommandHandlers):
             return result
         held, _ = service.not_carried
         return replace(result, held=held_documents(service.fileset, held), held_total=held.total)
-
-    # Retry, pause, resume -------------------------------------------------------------------------------------
 
     async def retry(self, asked: api.RetryCommand, speaker: Speaker) -> api.RetryDocument:
         if asked.node is not None and asked.node != self._node.runtime.name:

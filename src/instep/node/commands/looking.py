@@ -224,8 +224,6 @@ class Looking(CommandHandlers):
             found.append({**event, **{key: value for key, value in row.facts.items() if key not in event}})
         return api.EventsDocument(tuple(found))
 
-    # Explain ------------------------------------------------------------------------------------------------
-
     async def explain(self, asked: api.ExplainCommand, speaker: Speaker) -> api.ExplainDocument:
         node = self._node
         service = service_of(node, asked.fileset)

@@ -27,8 +27,6 @@ RELOAD_S = 300.0
 
 
 class Rollouts(CommandHandlers):
-    # Show ---------------------------------------------------------------------------------------------------
-
     async def show(self, asked: api.RolloutShowCommand, speaker: Speaker) -> api.RolloutsDocument:
         """The present rollout and the past ones; with ``watch`` an item for every change until the daemon stops."""
         service, store = writer_of(self._node, asked.fileset), self._node.runtime.store
@@ -37,8 +35,6 @@ class Rollouts(CommandHandlers):
             return rollouts_document(store, service.line, service.rollout.facts, service.rollout.view)
 
         return await watched(self._node, document, speaker, is_watched=asked.watch)
-
-    # Ask ----------------------------------------------------------------------------------------------------
 
     async def pause(self, asked: api.RolloutPauseCommand, speaker: Speaker) -> api.RolloutStateDocument:
         return await self._ask(asked.fileset, r.PauseAsked)
@@ -78,8 +74,6 @@ class Rollouts(CommandHandlers):
             state=after.state.value,
             paused=after.is_paused,
         )
-
-    # Reload -------------------------------------------------------------------------------------------------
 
     async def reload(self, asked: api.ReloadCommand, speaker: Speaker) -> api.ReloadDocument:
         """The reload hooks of the writer, then of its direct partners: at once, or ``rolling`` one batch at a time."""

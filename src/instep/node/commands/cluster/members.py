@@ -178,8 +178,6 @@ class MemberCommands(CommandHandlers):
                 found[f"{fact} of {line.fileset}" if fact in OF_A_FILESET else fact] = value
         return found
 
-    # Drain ----------------------------------------------------------------------------------------------------
-
     async def drain(self, asked: api.DrainCommand, speaker: Speaker) -> api.DrainDocument:
         """Say that a node should get no new work: this one, or a connected partner that lets us."""
         reason, runtime = asked.reason or "", self._node.runtime
@@ -239,8 +237,6 @@ class MemberCommands(CommandHandlers):
     async def renew(self, asked: api.RenewCommand, speaker: Speaker) -> api.RenewDocument:
         await self._node.renew(force=True)
         return api.RenewDocument(self._node.runtime.name, True)
-
-    # Check ----------------------------------------------------------------------------------------------------
 
     async def check(self, asked: CheckCommand, speaker: Speaker) -> CheckDocument:
         now, look = asyncio.get_running_loop().time, Preflight(self._context, speaker)

@@ -46,7 +46,7 @@ class Promote(CommandHandlers):
         is_mine = book.current is not None and book.current.writer == me and book.disputed is None
         if is_mine or (book.current is None and service.is_written_here):
             changed = not asked.dry_run and await self._finish(service, deadline, speaker)
-            return self._told(service, (), None, is_changed=changed)
+            return self._told(service, (), None, Heard(), is_changed=changed)
         self._check(service)
         if asked.dry_run:
             heard = await hear_claimants(self._node, service, deadline, speaker)
@@ -207,13 +207,12 @@ class Promote(CommandHandlers):
         service: LineService,
         lost: tuple[LostGenerations, ...],
         held: HeadRef | None,
-        heard: Heard | None = None,
+        heard: Heard,
         *,
         is_changed: bool,
     ) -> api.PromoteDocument:
         node, me = self._node, self._node.runtime.name
         current = service.facts.epochs.current
-        unheard = heard.unheard if heard is not None else ()
         if lost and is_changed and service.is_written_here:
             numbers = ", ".join(str(one.number) for one in lost)
             node.runtime.note(
@@ -231,7 +230,7 @@ class Promote(CommandHandlers):
             lost=tuple(self._lost_document(one) for one in lost),
             has_ca_key=node.pki.is_ca,
             next=tuple(self._next_steps(service)),
-            unheard=unheard,
+            unheard=heard.unheard,
         )
 
     def _lost_document(self, one: LostGenerations) -> api.LostDocument:
