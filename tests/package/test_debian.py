@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.bare_root import BareRoot, install
+from tests.support.waiting import eventually
 
 NODE = ("instep", "--dir", "/var/lib/instep")
 KEPT_BY_PURGE = ("/var/log/", "/var/lib/dpkg/", "/var/cache/man/", "/var/cache/ldconfig/")
 """Where the package managers themselves write."""
 
 
-def newer(deb: Path, scratch: Path) -> Path:
+@pytest.fixture(scope="session")
+def later(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same package as a later version would look: other files under a higher number."""
+    scratch = tmp_path_factory.mktemp("later")
     tree, made = scratch / "newer", scratch / "instep_9.0.0-1.deb"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True, timeout=120)
     control = tree / "DEBIAN/control"
@@ -92,3 +96,68 @@ def test_completion_is_installed(installed: BareRoot, shell: str) -> None:
         'printf "%s\\n" "${COMPREPLY[@]}"',
     )  # fmt: skip
     assert said.split() == ["start", "status"]
+
+
+def started(root: BareRoot) -> None:
+    """Wait until systemd has started all that it starts."""
+
+    def is_started() -> bool:
+        return root.run("systemctl", "is-system-running", code=None).strip() in ("running", "degraded")
+
+    eventually(is_started, describe="systemd has started")
+
+
+def status(root: BareRoot) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(root.run("instep", "status", "--json"))
+    return found
+
+
+def test_with_systemd_a_node_of_roots_comes_back_after_a_reboot(
+    layers: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """``init`` enables the unit and gives the node to its user; a file that is published is live again after that."""
+    with BareRoot.entered(layers, tmp_path, with_systemd=True) as root:
+        started(root)
+        said = json.loads(root.run("instep", "init", "main", "--start", "--json"))
+        assert (said["directory"], said["service"]["unit"]) == ("/var/lib/instep", "instep.service")
+        root.write("/srv/data/file", "content")
+        root.run("instep", "fileset", "add", "data", "/srv/data")
+        root.run("instep", "wait", "--timeout", "30s")
+        assert root.run("stat", "--format=%U", "/var/lib/instep/instep.toml", "/srv/data/.instep").split() == [
+            "instep", "instep",
+        ]  # fmt: skip
+        checked = json.loads(root.run("instep", "check", "--json"))
+        assert [row for row in checked["checks"] if not row["ok"]] == []
+        assert "its unit instep.service starts it" in str(checked["checks"])
+    with BareRoot.entered(layers, tmp_path, with_systemd=True) as root:
+        started(root)
+        found = status(root)
+        assert found["daemon"] == "running"
+        assert found["filesets"][0]["lines"][0]["live"]["number"] == 1
+
+
+def test_an_upgrade_starts_units_again(layers: tuple[Path, ...], later: Path, tmp_path: Path) -> None:
+    with BareRoot.entered(layers, tmp_path, with_systemd=True) as root:
+        started(root)
+        root.run("instep", "init", "main", "--start")
+        before = root.run("systemctl", "show", "--property=MainPID", "--value", "instep")
+        install(root, later)
+        assert root.run("systemctl", "show", "--property=MainPID", "--value", "instep") != before
+        assert "older" not in root.run("instep", "status")
+        root.run("dpkg", "--purge", "instep")
+        assert root.run("systemctl", "is-active", "instep", code=None).strip() != "active"
+        assert root.run("find", "/etc", "-name", "*instep*") == ""
+
+
+def test_a_daemon_without_a_unit_says_that_it_is_older_than_its_files(
+    installed: BareRoot, later: Path
+) -> None:
+    root = installed
+    root.run("instep", "init", "main", "--start")
+    said = install(root, later)
+    older = "this daemon is older than its files: it runs instep 0.1.0, installed is instep 9.0.0"
+    assert f"warning: {older}: instep stop; instep start" in root.run("instep", "status")
+    assert f"FAIL  files of the daemon on main  ours {older}" in root.run("instep", "check", code=None)
+    assert "Setting up" in said
+    root.run("sh", "-c", "instep stop; instep start")
+    assert older not in root.run("instep", "status")

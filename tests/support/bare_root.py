@@ -17,9 +17,11 @@ MAKE_S = 900.0
 COMMAND_S = 120.0
 INCLUDED = ("python3", "adduser", "logrotate", "systemd")
 
+_LAYERS = 'mount -t overlay overlay -o lowerdir="$1",upperdir="$2/upper",workdir="$2/work" "$2/root"'
+
 # The first process of the namespaces: it mounts what programs expect, says so, and waits to be killed.
-_FIRST = """
-mount -t overlay overlay -o lowerdir="$1",upperdir="$2/upper",workdir="$2/work" "$2/root"
+_IDLE = f"""
+{_LAYERS}
 mount -t proc proc "$2/root/proc"
 mount -t tmpfs tmpfs "$2/root/run"
 mount --rbind /dev "$2/root/dev"
@@ -28,13 +30,61 @@ echo ready
 exec sleep infinity
 """
 
+# The same, but the first process is systemd. It may change nothing of this machine's kernel, as in a container.
+_SYSTEMD = f"""
+{_LAYERS}
+cd "$2/root"
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,ro,bind proc/sys
+mount -t sysfs -o ro sysfs sys
+mount -t tmpfs tmpfs sys/fs/cgroup
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs dev
+for name in null zero full random urandom tty; do touch dev/$name; mount --bind /dev/$name dev/$name; done
+mkdir dev/shm dev/pts
+ln -s /proc/self/fd dev/fd
+ln -s pts/ptmx dev/ptmx
+for unit in {
+    " ".join(
+        (
+            "getty.target",
+            "systemd-sysctl.service",
+            "systemd-modules-load.service",
+            "systemd-remount-fs.service",
+            "systemd-udevd.service",
+            "sys-kernel-debug.mount",
+            "sys-kernel-tracing.mount",
+            "sys-fs-fuse-connections.mount",
+            "dev-hugepages.mount",
+            "kmod-static-nodes.service",
+        )
+    )
+}; do
+    ln -sf /dev/null etc/systemd/system/$unit
+done
+ip link set lo up 2>/dev/null
+mkdir -p old
+pivot_root . old
+umount -l old
+echo ready
+export container=test
+exec /lib/systemd/systemd --unit=multi-user.target --log-target=null --show-status=0 </dev/null >/dev/null 2>&1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class BareRoot:
-    """A bare root that was entered: ``run`` starts programs in it, ``path`` is how they look from outside."""
+    """A bare root that was entered: ``run`` starts programs in it, ``path`` is how they look from outside. ``inside``
+    is where it lies for the first process of its namespaces, ``first``."""
 
     first: int
-    path: Path
+    inside: str
+
+    @property
+    def path(self) -> Path:
+        return Path(f"/proc/{self.first}/root{self.inside}")
 
     @staticmethod
     def make(target: Path) -> Path:
@@ -49,29 +99,33 @@ class BareRoot:
 
     @classmethod
     @contextlib.contextmanager
-    def entered(cls, layers: Sequence[Path], scratch: Path) -> Iterator[BareRoot]:
-        """A view of the layers, the uppermost first, whose changes lie in ``scratch / "upper"``."""
+    def entered(
+        cls, layers: Sequence[Path], scratch: Path, *, with_systemd: bool = False
+    ) -> Iterator[BareRoot]:
+        """A view of the layers, the uppermost first, whose changes lie in ``scratch / "upper"``; entered again with
+        the same ``scratch`` it is as a reboot left it."""
         for name in ("upper", "work", "root"):
-            (scratch / name).mkdir()
-        command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--propagation=private",
-                   "sh", "-ec", _FIRST, "sh", ":".join(map(str, layers)), str(scratch)]  # fmt: skip
+            (scratch / name).mkdir(exist_ok=True)
+        script = _SYSTEMD if with_systemd else _IDLE
+        command = [
+            "unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child",
+            "--propagation=private", "sh", "-ec", script, "sh", ":".join(map(str, layers)), str(scratch),
+        ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as outer:
             try:
                 assert outer.stdout is not None
                 assert outer.stdout.readline() == "ready\n", "the kernel has no namespaces or no overlay here"
                 children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-                first = int(children[0])
-                yield cls(first, Path(f"/proc/{first}/root") / str(scratch / "root").lstrip("/"))
+                yield cls(int(children[0]), "" if with_systemd else str(scratch / "root"))
             finally:
                 outer.kill()  # its child, the first process of the namespaces, is killed with it
                 outer.wait(timeout=30)
 
     def run(self, *words: str, user: str | None = None, code: int | None = 0, **environment: str) -> str:
         """Run a program in the root and return all that it printed; ``code`` is the exit code that it must have."""
-        inside = self.path.as_posix().split("/root", 1)[1]
         who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         done = subprocess.run(
-            ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "chroot", inside, *who, *words],
+            ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", f"--root={self.path}", f"--wd={self.path}", *who, *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False,
             timeout=COMMAND_S,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8",

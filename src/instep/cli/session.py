@@ -154,6 +154,12 @@ def timeout_option(default: str | None) -> Callable[[Function], Function]:
     )  # fmt: skip
 
 
+service_option = click.option(
+    "--service/--no-service", "has_service", default=True, show_default=False,
+    help="Install and enable the unit, where systemd runs and root asks; the default.",
+)  # fmt: skip
+
+
 def _keep_directory(context: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(Session).directory_option = value

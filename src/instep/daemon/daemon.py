@@ -18,6 +18,7 @@ from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.state import StateLost, watch_state
 from instep.node.upkeep.housekeeping import Housekeeping
+from instep.node.upkeep.installed_files import InstalledFiles
 from instep.node.upkeep.writer_change import Succession
 
 RENEW_LOOK_S = 3_600.0
@@ -46,10 +47,12 @@ class Daemon:
         self.housekeeping = Housekeeping(node)
         self.listeners = Listeners(node)
         self.balancers = Balancers(node)
+        self.installed = InstalledFiles()
 
     def commands(self) -> Commands:
         """The handlers of every command."""
-        return commands_of(CommandContext(self.node, self.balancers, self.housekeeping, self.listeners))
+        services = (self.balancers, self.housekeeping, self.listeners, self.installed)
+        return commands_of(CommandContext(self.node, *services))
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Start the lines, the links to partners, and the work in the background; all but what listens."""
@@ -85,6 +88,8 @@ class Daemon:
         control = ControlServer(self.node.directory.socket, self.commands())
         background = self.begin()
         background.append(loop.create_task(self.node.server.serve()))
+        upgrades = go_on("installed files", lambda: self.installed.watch(self.node.runtime))
+        background.append(loop.create_task(upgrades))
         await control.start()
         notify("READY=1")
         log.info("%s serves on %s", self.node.runtime.name, listen)

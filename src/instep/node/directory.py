@@ -64,6 +64,14 @@ class NodeDirectory:
     def holds_node(self) -> bool:
         return self.config.is_file()
 
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """The uid and gid of the daemon's user, for what root makes on its behalf; else None."""
+        if os.geteuid() != 0:
+            return None
+        found = self.path.stat()
+        return (found.st_uid, found.st_gid) if found.st_uid else None
+
     def create(self) -> None:
         """Make the directory and its folders, mode 0700; no harm when they exist."""
         try:

@@ -17,9 +17,10 @@ import msgspec
 from instep.api.filesets import FilesetAcceptCommand
 from instep.cli.cluster import addresses
 from instep.cli.cluster.addresses import Chosen
+from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.filesets.recipes import recipe_options, recipe_settings, show_recipe
 from instep.cli.filesets.roots import check_root, mark_root
-from instep.cli.session import EXISTING_FILE, Session, absolute, command, timeout_option
+from instep.cli.session import EXISTING_FILE, Session, absolute, command, service_option, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import fileset_name
@@ -34,6 +35,7 @@ from instep.node.config.values import address
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.recipe import FOLLOWED
 from instep.node.runtime.state import make_state
+from instep.node.upkeep.after_reboot import Host
 
 TOKENS_SEEN = "joined.json"
 """Below ``state/``: the ids of tokens used here, so that the same command again changes nothing."""
@@ -54,6 +56,7 @@ instep invite s1 | ssh s1 instep join - --start""",
 @click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
 @click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
 @click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
+@service_option
 @timeout_option("60s")
 def join(
     session: Session,
@@ -68,6 +71,7 @@ def join(
     panel: str,
     allow: tuple[str, ...],
     is_started: bool,
+    has_service: bool,
     timeout_ms: int,
 ) -> None:
     """Become a node of the cluster that made the token, and list the inviting node with zeros.
@@ -77,7 +81,7 @@ def join(
     wanted = _accepts(accepts)
     _check_recipe(recipe_name, wanted)
     invitation = parse_token(_token(token, token_file))
-    node = session.node
+    node = place_of_new_node(session, has_service=has_service)
     _check_name(node, invitation)
     chosen = addresses.choose(node, invitation.name, listen, advertise, panel, allow)
     offers: list[dict[str, Any]] = []
@@ -85,6 +89,7 @@ def join(
     if changed:
         offers = _enrol(node, chosen, invitation, timeout_ms / 1000)
         session.reload()
+    service = enable(node, Host()) if has_service else NodeService()
     started = False
     if is_started:
         from instep.cli.cluster.launch import start_daemon
@@ -98,7 +103,7 @@ def join(
         "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter,
         "listen": str(chosen.listen), "advertise": str(chosen.advertise),
         "changed": changed or started or any(a["changed"] for a in accepted),
-        "started": started, "accepted": accepted, "offers": offers,
+        "started": started, "accepted": accepted, "offers": offers, "service": service.document,
     }  # fmt: skip
     open_offers = [offer["name"] for offer in offers if offer["name"] not in dict(wanted)]
     document["next"] = [f"instep --dir {node.path} fileset accept {name} PATH" for name in open_offers]
@@ -108,6 +113,8 @@ def join(
             + ("" if changed else " already")
         )
         print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
+        if service.line is not None:
+            print(service.line)
         for one in accepted:
             print(f"  follows {one['fileset']} in {one['path']}")
             show_recipe(recipe_name, one["fileset"], one.get("settings", {}))
@@ -209,7 +216,7 @@ def _enrol(
     partner: dict[str, object] = {"address": answered}
     edits.set_partner(node, reply.inviter, partner)
     seen = [*seen, invitation.token_id.hex()]
-    write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600)
+    write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600, of_node=True)
     return [
         {
             "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,
@@ -246,7 +253,10 @@ def _accept_cold(
     prepare = None
     if chosen not in session.settings().filesets:
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(parents=True)
+                if (owner := session.node.owner) is not None:
+                    os.chown(root, *owner, follow_symlinks=False)
             is_empty = all(name == ".instep" for name in os.listdir(root))
         except OSError as error:
             raise RefusedError(

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from instep.api.looking import PingCommand, StopCommand
+from instep.cli.cluster.service import has_unit, start_unit
 from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
-from instep.node.directory import SYSTEM, NodeDirectory
+from instep.node.directory import NodeDirectory
+from instep.node.upkeep.after_reboot import DETACHED, Host
 
-UNIT = "instep.service"
 START_S = 60.0
 LOG_LINES = 15
 _PAUSE_S = 0.02
@@ -27,8 +28,9 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
     control = Control(node.socket)
     if control.is_up():
         return False
-    if _has_unit(node):
-        _systemctl("start", timeout_s)
+    host = Host()
+    if has_unit(node, host):
+        start_unit(host, timeout_s)
         _await_answer(node, control, None, timeout_s, 0)
         return True
     log_begin = node.log.stat().st_size if node.log.exists() else 0
@@ -70,39 +72,13 @@ def stop_daemon(control: Control, timeout_s: float) -> None:
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with absolute import paths, because the daemon works in ``/``."""
+    """Ours, with absolute import paths, because the daemon works in ``/``, and the word that it is detached."""
+    ours = {**ours, DETACHED: "1"}
     paths = ours.get("PYTHONPATH")
     if not paths:
-        return dict(ours)
+        return ours
     absolute = os.pathsep.join(os.path.abspath(path) for path in paths.split(os.pathsep) if path)
     return {**ours, "PYTHONPATH": absolute}
-
-
-def _has_unit(node: NodeDirectory) -> bool:
-    """Whether systemd runs here and has a unit for this node: the unit serves ``/var/lib/instep``."""
-    if node.path != SYSTEM or not Path("/run/systemd/system").is_dir():
-        return False
-    found = subprocess.run(["systemctl", "cat", UNIT], capture_output=True, timeout=10, check=False)
-    return found.returncode == 0
-
-
-def _systemctl(verb: str, timeout_s: float) -> None:
-    try:
-        done = subprocess.run(
-            ["systemctl", verb, UNIT], capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UnavailableError(
-            f"systemctl {verb} {UNIT} took longer than {timeout_s:g} s",
-            hint=f"journalctl -u {UNIT}",
-            code="timeout",
-        ) from error
-    if done.returncode:
-        raise UnavailableError(
-            f"systemctl {verb} {UNIT} failed: {done.stderr.strip()}",
-            hint=f"journalctl -u {UNIT}",
-            code="daemon_failed",
-        )
 
 
 def _await_answer(

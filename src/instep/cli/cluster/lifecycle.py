@@ -9,8 +9,9 @@ import click
 
 from instep.cli.cluster import addresses
 from instep.cli.cluster.launch import start_daemon, stop_daemon
+from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.control import DaemonDown
-from instep.cli.session import Session, command, timeout_option
+from instep.cli.session import Session, command, service_option, timeout_option
 
 
 @command(
@@ -24,6 +25,7 @@ instep --dir /tmp/a init a --listen 127.0.0.1:7001 --start""",
 @click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
 @click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
 @click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
+@service_option
 def init(
     session: Session,
     name: str | None,
@@ -32,18 +34,21 @@ def init(
     panel: str,
     allow: tuple[str, ...],
     is_started: bool,
+    has_service: bool,
 ) -> None:
     """Make this machine the first node of a new cluster.
 
     Makes the node directory, the cluster's certificate authority and this node's keys. Without --listen the
     node listens on loopback; with an --advertise address that is not loopback, on all interfaces, where only
-    the networks of --allow get through.
+    the networks of --allow get through. Where systemd runs and root asks, the node lies in /var/lib/instep, and
+    its unit is installed and enabled.
     """
     from instep.net.trust.pki import Pki
     from instep.node.config import edits
     from instep.node.runtime.state import make_state
+    from instep.node.upkeep.after_reboot import Host
 
-    node = session.node
+    node = place_of_new_node(session, has_service=has_service)
     chosen = addresses.choose(node, name, listen, advertise, panel, allow)
     if not node.holds_node:
         node.create()
@@ -55,6 +60,8 @@ def init(
         "advertise": str(chosen.advertise), "allow": list(chosen.allow), "pin": pki.pin, "changed": changed,
         "next": chosen.next_steps(node),
     }  # fmt: skip
+    service = enable(node, Host()) if has_service else NodeService()
+    document["service"] = service.document
     if is_started:
         from instep.cli.cluster.launch import start_daemon
 
@@ -66,6 +73,8 @@ def init(
         print(f"  fingerprint {pki.pin}")
         if is_started:
             print("  the daemon runs")
+        if service.line is not None:
+            print(service.line)
         for step in document["next"]:
             print(f"  next: {step}")
 

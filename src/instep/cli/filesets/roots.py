@@ -54,11 +54,13 @@ def check_root(session: Session, name: FilesetName, root: Path) -> None:
     settings = session.settings()
     others = [other.path for other in settings.filesets.values()]
     resolve_place(root, name, others=others, node_dir=session.node.path)
-    if read_marker(root) is not None:
-        check_marker(root, name, settings.name)
+    owner = session.node.owner
+    if read_marker(root, owner) is not None:
+        check_marker(root, name, settings.name, owner=owner)
 
 
 def mark_root(session: Session, name: FilesetName, root: Path) -> None:
     """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
-    if read_marker(root) is None:
-        create_marker(root, name, session.settings().name)
+    owner = session.node.owner
+    if read_marker(root, owner) is None:
+        create_marker(root, name, session.settings().name, owner)

@@ -34,14 +34,18 @@ def locked(path: Path, flags: int, within_s: float, busy: ContentionError) -> It
         os.close(descriptor)
 
 
-def write_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace a file atomically and durably; it is never readable by more than ``mode`` says."""
+def write_file(path: Path, data: bytes, *, mode: int, of_node: bool = False) -> None:
+    """Replace a file atomically and durably; it is never readable by more than ``mode`` says. A file ``of_node``
+    that root writes belongs to the folder's user: the daemon must read what a command of root's wrote."""
     writing = path.with_name(f".writing-{path.name}")
     try:
         with contextlib.suppress(FileNotFoundError):
             writing.unlink()
         descriptor = os.open(writing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
+            if of_node and os.geteuid() == 0:
+                owner = os.stat(path.parent)
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

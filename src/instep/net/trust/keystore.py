@@ -86,7 +86,8 @@ def restore(file: Path, directory: Path, passphrase: bytes) -> Pki:
     for name, data in sorted(content.files.items(), key=lambda item: item[0] == "ca.key"):
         if name == "crl.pem" and (directory / name).exists():
             continue
-        write_file(directory / name, data, mode=0o600 if name.endswith(".key") else 0o644)
+        mode = 0o600 if name.endswith(".key") else 0o644
+        write_file(directory / name, data, mode=mode, of_node=True)
     restored = Pki(directory)
     restored.mark_restored()
     return restored

@@ -496,7 +496,7 @@ class Pki:
         return result
 
     def _write(self, name: str, data: bytes) -> None:
-        write_file(self._path(name), data, mode=0o600 if name in _SECRET else 0o644)
+        write_file(self._path(name), data, mode=0o600 if name in _SECRET else 0o644, of_node=True)
 
     def _key(self, name: str, purpose: Purpose) -> PrivateKey:
         if not self._path(name).exists():

@@ -8,6 +8,7 @@ from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.node import Node
 from instep.node.upkeep.housekeeping import Housekeeping
+from instep.node.upkeep.installed_files import InstalledFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class CommandContext:
     balancers: Balancers
     housekeeping: Housekeeping
     listeners: Listeners
+    installed: InstalledFiles
 
 
 class CommandHandlers:

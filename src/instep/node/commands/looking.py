@@ -33,6 +33,7 @@ from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import must_have
+from instep.node.upkeep.after_reboot import Host, after_reboot
 from instep.tree.journal.plan import find_moves
 from instep.tree.scan.rules import Rules
 
@@ -98,6 +99,12 @@ class Looking(CommandHandlers):
         warnings = list(self._node.runtime.settings.warnings)
         if self._node.runtime.state_note is not None:
             warnings.append(self._node.runtime.state_note)
+        newer = self._context.installed.warning()
+        if newer is not None:
+            warnings.append(newer)
+        reboot = after_reboot(self._node.directory, Host(), os.environ, os.getpid())
+        if reboot.is_surprise:
+            warnings.append(f"after a reboot {reboot.words}")
         warnings += self._context.listeners.troubles.values()
         warnings += self._context.balancers.troubles.values()
         for drain in self._node.runtime.draining.reasons():

@@ -330,7 +330,7 @@ def _locked(node: NodeDirectory) -> AbstractContextManager[None]:
 def _replace(path: Path, text: str) -> None:
     """A crash leaves the old file or the new one."""
     try:
-        write_file(path, text.encode(), mode=0o600)
+        write_file(path, text.encode(), mode=0o600, of_node=True)
     except ResourceError as error:
         why = getattr(error.__cause__, "strerror", error.reason)
         raise ResourceError(

@@ -67,11 +67,14 @@ def open_marked(root: Path, fileset: FilesetName) -> Root:
     return opened
 
 
-def create_marker(root: Path, fileset: FilesetName, node: NodeName) -> Marker:
-    """Write a new marker durably; an existing one is an error (``marker_foreign`` or ``marker_exists``)."""
+def create_marker(
+    root: Path, fileset: FilesetName, node: NodeName, owner: tuple[int, int] | None = None
+) -> Marker:
+    """Write a new marker durably; an existing one is an error (``marker_foreign`` or ``marker_exists``). ``owner`` is
+    the uid and gid of the daemon where root makes the marker for it: the daemon works in the marker's folder."""
     marker = Marker(fileset, node, secrets.token_hex(16))
     with open_root(root) as opened:
-        existing = _read(opened, root)
+        existing = _read(opened, root, owner)
         if existing is not None:
             _refuse_foreign(existing, root, fileset, node)
             raise RefusedError(
@@ -82,15 +85,19 @@ def create_marker(root: Path, fileset: FilesetName, node: NodeName) -> Marker:
         except FileExistsError:
             pass  # left by an earlier fileset or attempt; open_dir below refuses anything but a directory
         with closing_fd(opened.open_dir(CONTROL_NAME)) as control:
-            _write_durably(control, msgspec.json.encode(marker) + b"\n")
+            if owner is not None:
+                os.fchown(control, *owner)
+            _write_durably(control, msgspec.json.encode(marker) + b"\n", owner)
             with closing_fd(opened.open_dir(b"")) as top:
                 os.fsync(top)
     return marker
 
 
-def _write_durably(control: int, text: bytes) -> None:
+def _write_durably(control: int, text: bytes, owner: tuple[int, int] | None) -> None:
     temporary = b"id." + secrets.token_hex(4).encode()
     with closing_fd(os.open(temporary, CREATE, 0o600, dir_fd=control)) as fd:
+        if owner is not None:
+            os.fchown(fd, *owner)
         os.write(fd, text)
         os.fsync(fd)
     try:
@@ -100,13 +107,14 @@ def _write_durably(control: int, text: bytes) -> None:
     os.fsync(control)
 
 
-def read_marker(root: Path) -> Marker | None:
-    """The marker, None when there is none; ``marker_foreign`` when what is there is not a marker."""
+def read_marker(root: Path, owner: tuple[int, int] | None = None) -> Marker | None:
+    """The marker, None when there is none; ``marker_foreign`` when what is there is not a marker. ``owner`` is the
+    daemon's uid and gid where root reads it."""
     with open_root(root) as opened:
-        return _read(opened, root)
+        return _read(opened, root, owner)
 
 
-def _read(opened: Root, root: Path) -> Marker | None:
+def _read(opened: Root, root: Path, owner: tuple[int, int] | None = None) -> Marker | None:
     try:
         fd = opened.open(MARKER_PATH, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -120,7 +128,7 @@ def _read(opened: Root, root: Path) -> Marker | None:
         raise _not_a_marker(root, error.strerror) from error
     finally:
         os.close(fd)
-    if uid not in (0, top, os.geteuid()):
+    if uid not in (0, top, os.geteuid(), *(owner or ())[:1]):
         # In a directory that every user may write, every user can make a marker.
         raise _not_a_marker(root, f"it belongs to uid {uid}, the directory to uid {top}")
     try:
@@ -138,12 +146,18 @@ def _not_a_marker(root: Path, why: str | None) -> RefusedError:
     )
 
 
-def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str | None = None) -> Marker:
+def check_marker(
+    root: Path,
+    fileset: FilesetName,
+    node: NodeName,
+    random: str | None = None,
+    owner: tuple[int, int] | None = None,
+) -> Marker:
     """The marker when it is ours; ``RefusedError`` ``marker_missing`` or ``marker_foreign`` otherwise.
 
     ``random`` is the number that the node recorded at creation; None leaves that comparison out.
     """
-    marker = read_marker(root)
+    marker = read_marker(root, owner)
     if marker is None:
         raise _missing(root, fileset)
     _refuse_foreign(marker, root, fileset, node)

@@ -28,6 +28,8 @@ from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.trees.scanning.held_view import check_words
+from instep.node.upkeep.after_reboot import Host, after_reboot
+from instep.node.upkeep.installed_files import restart_command
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
@@ -71,6 +73,7 @@ class Preflight:
         for found in await asyncio.to_thread(node.pki.problems, wall_ms()):
             await self._row(f"keys {found.what}", False, f"{found.path}: {found.detail}", hint=found.hint)
         await self._row("keys", True, "private, current, of this node")
+        await self._process()
         await self._state()
         roots = [service.fileset.path for service in node.services.values()]
         below = [str(root) for root in roots if node.directory.pki.resolve().is_relative_to(root.resolve())]
@@ -96,6 +99,15 @@ class Preflight:
             await self._row(f"balancer {names}", why_not is None, said, hint=hint)
 
     # The node -----------------------------------------------------------------------------------------------
+
+    async def _process(self) -> None:
+        """Whether the daemon is that of its files, and what starts it again."""
+        trouble = await asyncio.to_thread(self._context.installed.trouble)
+        said = trouble or "those that it runs"
+        await self._row("files of the daemon", trouble is None, said, hint=restart_command())
+        found = after_reboot(self._node.directory, Host(), os.environ, os.getpid())
+        note = found.words if found.hint is not None else UNSET
+        await self._row("after a reboot", not found.is_surprise, found.words, hint=found.hint, note=note)
 
     def _rights(self) -> dict[str, RightsRow]:
         uid, allowed = os.geteuid(), self._node.runtime.settings.allow_preserve
