@@ -137,10 +137,9 @@ class Pki:
                 pki._write("ca.crt", pem_of(make_ca(cluster, ca_key, now_ms, ca_life_s)))
             if not pki._path("crl.pem").exists():
                 pki._write("crl.pem", pem_of(make_crl(pki.ca(), pki._ca_key(), (), now_ms)))
-            if not pki.has_certificates:
-                requests = pki.requests(name)
-                issued = pki._issue(name, *requests, now_ms, node_life_s, may_replace=True)
-                pki._keep(issued)
+            requests = pki.requests(name)
+        if not pki.has_certificates:
+            pki._keep(pki.issue(name, *requests, now_ms, life_s=node_life_s, may_replace=True))
         return pki
 
     def requests(self, name: NodeName) -> tuple[bytes, bytes]:
@@ -174,11 +173,12 @@ class Pki:
                 self._write("ca.crt", ca)
             if not self._path("crl.pem").exists():
                 self._write("crl.pem", crl)
-            self._keep(issued)
+        self._keep(issued)
 
     def _keep(self, issued: Issued) -> None:
-        self._write("sign.crt", issued.sign)
-        self._write("node.crt", issued.tls)
+        with self._locked():
+            self._write("sign.crt", issued.sign)
+            self._write("node.crt", issued.tls)
 
     # Reading ------------------------------------------------------------------------------------------------
 
@@ -261,51 +261,37 @@ class Pki:
     ) -> Issued:
         """Certificates for a node that proved possession of both keys. A name that is in use with other keys
         is ``RefusedError`` ``name_taken``, unless ``may_replace``, which revokes the older ones."""
-        with self._locked():
-            return self._issue(name, tls_csr, sign_csr, now_ms, life_s, may_replace=may_replace)
-
-    def _issue(
-        self,
-        name: NodeName,
-        tls_csr: bytes,
-        sign_csr: bytes,
-        now_ms: int,
-        life_s: float,
-        *,
-        may_replace: bool,
-    ) -> Issued:
         ca, ca_key = self.ca(), self._ca_key()
         keys = {
             Purpose.TLS: check_request(tls_csr, name, Purpose.TLS),
             Purpose.SIGN: check_request(sign_csr, name, Purpose.SIGN),
         }
         pins = {pin_of_key(key) for key in keys.values()}
-        others = [
-            r for r in self.records() if r.name == name and _is_current(r, now_ms) and r.pin not in pins
-        ]
-        if others and not may_replace:
-            raise RefusedError(
-                f"{name} has certificates for other keys already",
-                hint=f"if that node is gone: instep pki revoke {name}",
-                code="name_taken",
-                name=name,
-            )
-        if others:
-            self._revoke(others, now_ms)
         made: dict[Purpose, bytes] = {}
-        for purpose, key in keys.items():
-            certificate = issue(ca, ca_key, key, name, purpose, now_ms, life_s)
-            facts = facts_of(certificate)
-            record = Record(name, purpose.value, facts.serial, facts.pin, now_ms, facts.not_after_ms)
-            self._write(f"issued/{facts.serial}.json", msgspec.json.encode(record))
-            made[purpose] = pem_of(certificate)
+        with self._locked():
+            others = [
+                r for r in self.records() if r.name == name and _is_current(r, now_ms) and r.pin not in pins
+            ]
+            if others and not may_replace:
+                raise RefusedError(
+                    f"{name} has certificates for other keys already",
+                    hint=f"if that node is gone: instep pki revoke {name}",
+                    code="name_taken",
+                    name=name,
+                )
+            if others:
+                self._revoke(others, now_ms)
+            for purpose, key in keys.items():
+                certificate = issue(ca, ca_key, key, name, purpose, now_ms, life_s)
+                facts = facts_of(certificate)
+                record = Record(name, purpose.value, facts.serial, facts.pin, now_ms, facts.not_after_ms)
+                self._write(f"issued/{facts.serial}.json", msgspec.json.encode(record))
+                made[purpose] = pem_of(certificate)
         return Issued(made[Purpose.TLS], made[Purpose.SIGN])
 
     def renew_own(self, now_ms: int, *, life_s: float = NODE_LIFE_S) -> None:
         """New certificates for this node's keys from the CA that is here; others ask by ``renew``."""
-        name = self.name
-        with self._locked():
-            self._keep(self._issue(name, *self.requests(name), now_ms, life_s, may_replace=False))
+        self._keep(self.issue(self.name, *self.requests(self.name), now_ms, life_s=life_s))
 
     def is_renewal_due(self, now_ms: int) -> bool:
         """Whether one of this node's certificates has spent two thirds of its life."""

@@ -265,7 +265,7 @@ class AcceptedLink(StreamRequests):
                 if number == 0:
                     for service in self._peers.lines.values():
                         service.partner_told(self.who)
-                self._answer(number, message)
+                self._requests.answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
             case m.Revocations(crl):
@@ -283,7 +283,7 @@ class AcceptedLink(StreamRequests):
                 | m.TestReply()
                 | m.DrainReply()
             ):
-                self._answer(message.number, message)
+                self._requests.answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
             case _:

@@ -18,6 +18,7 @@ from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_replies import StreamReplies
 from instep.node.runtime.driver import from_os_error, wall_ms
+from instep.node.runtime.requests import Requests
 from instep.node.trees.keeping.shelf import pages_reply
 
 AGAIN_MIN_S = 0.2
@@ -58,8 +59,7 @@ class DialledLink:
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
-        self._asked = 0
-        self._heard: dict[int, asyncio.Future[None]] = {}
+        self._heard: Requests[m.StreamMessage, m.Pong] = Requests(self.reply)
         """Questions whether the sender processed all earlier messages."""
         self._random = random.SystemRandom()
         self._answering = StreamReplies(peers, name, self.reply)
@@ -200,17 +200,10 @@ class DialledLink:
 
     async def is_heard(self, within_s: float) -> bool:
         """Whether the sender processed all messages until now: it answers in order. False when it did not in time."""
-        self._asked += 1
-        number, heard = self._asked, asyncio.get_running_loop().create_future()
-        self._heard[number] = heard
-        self.reply(m.Ping(number))
         try:
-            async with asyncio.timeout(within_s):
-                await heard
+            await self._heard.ask(m.Ping, within_s)
         except TimeoutError:
             return False
-        finally:
-            self._heard.pop(number, None)
         return True
 
     async def _pump(self, stream: PeerStream) -> None:
@@ -252,8 +245,7 @@ class DialledLink:
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
             case m.Pong(number):
-                if (heard := self._heard.pop(number, None)) is not None and not heard.done():
-                    heard.set_result(None)
+                self._heard.answer(number, message)
             case m.HeadNotice():
                 pass
             case m.Members():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import asyncio
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.warrants import HAS_S, PARTS_S, reading_s, warrant_of
+from instep.node.runtime.requests import Requests
 
 ALIVE_S = 3.0
 
@@ -31,44 +31,28 @@ class StreamRequests(abc.ABC):
     _peers: PeerContext
 
     def __init__(self) -> None:
-        self._number = 0
-        self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
-        self._is_over = False
+        self._requests: Requests[m.StreamMessage, m.StreamMessage] = Requests(self.tell)
 
     @abc.abstractmethod
     def tell(self, message: m.StreamMessage) -> None:
         """Queue a message."""
 
-    def _answer(self, number: int, message: m.StreamMessage) -> None:
-        future = self._waiting.pop(number, None)
-        if future is not None and not future.done():
-            future.set_result(message)
-
     def _end_asking(self) -> None:
         """The stream has ended: callers that wait for an answer get an error, and later callers get it at once."""
-        self._is_over = True
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(_gone(self.who))
+        self._requests.close(
+            lambda: UnavailableError(f"{self.who} went away", code="not_connected", node=self.who)
+        )
 
     async def _ask(self, kind: type[R], question: m.StreamMessage, within_s: float) -> R:
         """The answer to a question, which gets its number here."""
-        self._number += 1
-        number = self._number
-        future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
         try:
-            if self._is_over:
-                raise _gone(self.who)
-            self.tell(msgspec.structs.replace(question, number=number))
-            async with asyncio.timeout(within_s):
-                reply = await future
+            reply = await self._requests.ask(
+                lambda number: msgspec.structs.replace(question, number=number), within_s
+            )
         except TimeoutError as error:
             raise UnavailableError(
                 f"{self.who} did not answer within {within_s:.0f} s", code="timed_out", node=self.who
             ) from error
-        finally:
-            self._waiting.pop(number, None)
         if not isinstance(reply, kind):
             asked = question.__struct_config__.tag
             raise PeerError(f"{self.who} answered {asked} with {type(reply).__name__}", code="bad_answer")
@@ -198,7 +182,3 @@ class StreamRequests(abc.ABC):
         self._require("drain", cannot)
         question = m.DrainRequest(0, is_drained, reason, for_ms)
         return await self._ask_or_raise(m.DrainReply, question, within_s)
-
-
-def _gone(who: NodeName) -> UnavailableError:
-    return UnavailableError(f"{who} went away", code="not_connected", node=who)
