@@ -22,7 +22,6 @@ from docs.generator.pages import TABLES
 from instep.cli.main import cli
 from instep.errors import ConfigError, InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
-from instep.model.link import Link
 from instep.model.rollout import decode_policy
 from instep.node.config import edits
 from instep.node.config.keys import Key, keys_of
@@ -36,6 +35,7 @@ from tests.golden.configuration_cases import SECTIONS, TRIED, WRITTEN
 
 KEPT = Path(__file__).parent / "configuration"
 ACCEPTED_SHOWN = 4
+FLAGS = {"replicate": True, "data": True, "hub": False}
 VALUE_IN_A_REFUSAL = re.compile(r"(names |holds |has for |for )\S.*?(; |, which |a value |$)")
 """Refusals that differ in this are one line of the transcript."""
 
@@ -253,7 +253,7 @@ def scenarios() -> dict[str, tuple[str, Callable[[NodeDirectory], object]]]:
         "set of another": (MINE, lambda n: e.set_fileset(n, "nothing", {"settle": "5ms"})),
         "remove a fileset": (MINE, lambda n: e.remove_fileset(n, "data")),
         "list a partner": (MINE, lambda n: e.set_partner(n, "s2", {"address": "10.0.0.2:7443"})),
-        "list it with a link": (MINE, lambda n: e.set_partner(n, "s2", {"pin": "ab" * 32}, link=Link(True, True, False))),
+        "list it with a link": (MINE, lambda n: e.set_partner(n, "s2", {**FLAGS, "pin": "ab" * 32})),
         "change a partner": (MINE, lambda n: e.set_partner(n, "s1", {"data": True, "replicate": None, "hub": False})),
         "remove a partner": (MINE, lambda n: e.remove_partner(n, "s1")),
         "allow": (MINE, lambda n: e.allow_networks(n, ["10.1.0.0/16", "10.0.0.0/8"])),

@@ -142,14 +142,12 @@ class Calls:
                 )
 
     def contents(
-        self, request: m.ContentsRequest, *, sizes: Sequence[int] | None = None, total_s: float | None = None
+        self, request: m.ContentsRequest, *, sizes: Sequence[int] | None = None
     ) -> AsyncGenerator[list[TransferAnswer], None]:
         spans = None if sizes is None else [(0, size) for size in sizes]
         return self._transfer("contents", request, FrameReader(request.count, spans))
 
-    def ranges(
-        self, request: m.RangesRequest, *, total_s: float | None = None
-    ) -> AsyncGenerator[list[TransferAnswer], None]:
+    def ranges(self, request: m.RangesRequest) -> AsyncGenerator[list[TransferAnswer], None]:
         return self._transfer("ranges", request, FrameReader(len(request.ranges), request.ranges))
 
     async def _asked(self, what: str, request: msgspec.Struct) -> Any:

@@ -54,33 +54,22 @@ class PeerClient:
         return call.checked(self.name, request, reply)
 
     def contents(
-        self,
-        request: messages.ContentsRequest,
-        *,
-        sizes: Sequence[int] | None = None,
-        total_s: float | None = None,
+        self, request: messages.ContentsRequest, *, sizes: Sequence[int] | None = None
     ) -> AsyncGenerator[list[TransferAnswer], None]:
         """Answers in batches as they come, about 1 MiB each, memory bounded by one frame. ``sizes`` are the
         entries' sizes: more than that is refused. Close the iterator (``aclosing``) to stop early."""
         spans = None if sizes is None else [(0, size) for size in sizes]
-        return self._transfer("contents", request, request.count, spans, total_s)
+        return self._transfer("contents", request, request.count, spans)
 
-    def ranges(
-        self, request: messages.RangesRequest, *, total_s: float | None = None
-    ) -> AsyncGenerator[list[TransferAnswer], None]:
+    def ranges(self, request: messages.RangesRequest) -> AsyncGenerator[list[TransferAnswer], None]:
         """Like ``contents``; ``want`` is the range's index and ``offset`` the place in the file."""
-        return self._transfer("ranges", request, len(request.ranges), request.ranges, total_s)
+        return self._transfer("ranges", request, len(request.ranges), request.ranges)
 
     async def _transfer(
-        self,
-        what: str,
-        request: msgspec.Struct,
-        count: int,
-        spans: Sequence[tuple[int, int]] | None,
-        total_s: float | None,
+        self, what: str, request: msgspec.Struct, count: int, spans: Sequence[tuple[int, int]] | None
     ) -> AsyncGenerator[list[TransferAnswer], None]:
         reader = FrameReader(count, spans)
-        async with self._line.post(what, request, self._tls.client_for(self.name), total_s) as response:
+        async with self._line.post(what, request, self._tls.client_for(self.name), None) as response:
             content = response.content
             try:
                 while not reader.is_finished:

@@ -132,18 +132,12 @@ class PeerCalls(Protocol):
         ...
 
     def contents(
-        self,
-        request: m.ContentsRequest,
-        *,
-        sizes: Sequence[int] | None = None,
-        total_s: float | None = None,
+        self, request: m.ContentsRequest, *, sizes: Sequence[int] | None = None
     ) -> AsyncGenerator[list[TransferAnswer], None]:
         """Answers in batches as they come; ``sizes`` are the entries' sizes, and more than that is refused."""
         ...
 
-    def ranges(
-        self, request: m.RangesRequest, *, total_s: float | None = None
-    ) -> AsyncGenerator[list[TransferAnswer], None]:
+    def ranges(self, request: m.RangesRequest) -> AsyncGenerator[list[TransferAnswer], None]:
         """Like ``contents``, with the range's index as ``want``."""
         ...
 

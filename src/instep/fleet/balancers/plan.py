@@ -164,12 +164,12 @@ def server_names(nodes: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def opening(plans: Sequence[BalancerPlan], comment: str = "#") -> list[str]:
+def opening(plans: Sequence[BalancerPlan]) -> list[str]:
     """The lines that say whose file it is."""
     names = ", ".join(plan.name for plan in plans)
     return [
-        f"{comment} {MARK} for {names}; what you change here is lost.",
-        f"{comment} Change [balancers] in instep.toml, or set only = \"backend\" and keep the rest to yourself.",
+        f"# {MARK} for {names}; what you change here is lost.",
+        "# Change [balancers] in instep.toml, or set only = \"backend\" and keep the rest to yourself.",
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,14 +28,13 @@ async def run_hook(
     spec: HookSpec,
     call: HookCall,
     *,
-    environment: Mapping[str, str] = MINIMAL_ENVIRONMENT,
     backoff_ms: int = 500,
     systemctl: Path = SYSTEMCTL,
 ) -> HookOutcome:
     """Try until it goes well or ``spec.retries`` are used up, pausing ``backoff_ms``, then twice as long.
 
     Ends within (retries + 1) times the timeout, plus the pauses and a few seconds for stopping a program.
-    Cancelling ends the program's process group first. ``environment`` is all that a program inherits.
+    Cancelling ends the program's process group first.
     """
     started = time.monotonic()
     attempts = 0
@@ -48,7 +47,7 @@ async def run_hook(
     with Told(call, account) as told:
         while True:
             attempts += 1
-            attempt = await _attempt(spec, call, told, environment, account, systemctl)
+            attempt = await _attempt(spec, call, told, account, systemctl)
             if attempt.ok or attempts > spec.retries:
                 break
             await asyncio.sleep(pause_ms / 1000)
@@ -67,7 +66,6 @@ async def _attempt(
     spec: HookSpec,
     call: HookCall,
     told: Told,
-    environment: Mapping[str, str],
     account: Account | None,
     systemctl: Path,
 ) -> Attempt:
@@ -87,7 +85,7 @@ async def _attempt(
     except OSError as error:
         return Attempt(f"the list of changes could not be written: {error.strerror}")
     return await run_program(
-        arguments, files, {**environment, **call.environment()}, spec.timeout_ms, account
+        arguments, files, {**MINIMAL_ENVIRONMENT, **call.environment()}, spec.timeout_ms, account
     )
 
 

@@ -116,16 +116,7 @@ class Pki:
     # Making -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(
-        cls,
-        directory: Path,
-        cluster: str,
-        name: NodeName,
-        now_ms: int,
-        *,
-        ca_life_s: float = CA_LIFE_S,
-        node_life_s: float = NODE_LIFE_S,
-    ) -> Pki:
+    def create(cls, directory: Path, cluster: str, name: NodeName, now_ms: int) -> Pki:
         """A cluster CA and this node's own keys and certificates. Going on after a crash is safe: present
         files stay."""
         pki = cls(directory)
@@ -134,12 +125,12 @@ class Pki:
             if not pki._path("ca.crt").exists():
                 ca_key = pki._key("ca.key", Purpose.TLS)
                 assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-                pki._write("ca.crt", pem_of(make_ca(cluster, ca_key, now_ms, ca_life_s)))
+                pki._write("ca.crt", pem_of(make_ca(cluster, ca_key, now_ms, CA_LIFE_S)))
             if not pki._path("crl.pem").exists():
                 pki._write("crl.pem", pem_of(make_crl(pki.ca(), pki._ca_key(), (), now_ms)))
             requests = pki.requests(name)
         if not pki.has_certificates:
-            pki._keep(pki.issue(name, *requests, now_ms, life_s=node_life_s, may_replace=True))
+            pki._keep(pki.issue(name, *requests, now_ms, may_replace=True))
         return pki
 
     def requests(self, name: NodeName) -> tuple[bytes, bytes]:
@@ -289,9 +280,9 @@ class Pki:
                 made[purpose] = pem_of(certificate)
         return Issued(made[Purpose.TLS], made[Purpose.SIGN])
 
-    def renew_own(self, now_ms: int, *, life_s: float = NODE_LIFE_S) -> None:
+    def renew_own(self, now_ms: int) -> None:
         """New certificates for this node's keys from the CA that is here; others ask by ``renew``."""
-        self._keep(self.issue(self.name, *self.requests(self.name), now_ms, life_s=life_s))
+        self._keep(self.issue(self.name, *self.requests(self.name), now_ms))
 
     def is_renewal_due(self, now_ms: int) -> bool:
         """Whether one of this node's certificates has spent two thirds of its life."""

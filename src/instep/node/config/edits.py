@@ -20,7 +20,6 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
-from instep.model.link import Link
 from instep.net.trust.key_files import locked, write_file
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
@@ -138,12 +137,8 @@ def remove_fileset(node: NodeDirectory, name: str) -> bool:
     return edit(node, lambda document: _drop(document, "filesets", name))
 
 
-def set_partner(
-    node: NodeDirectory, name: str, given: Mapping[str, object] | None = None, *, link: Link | None = None
-) -> bool:
+def set_partner(node: NodeDirectory, name: str, wanted: Mapping[str, object]) -> bool:
     """List a partner, or change the given keys of its row (None unsets one). A new row starts with zeros."""
-    flags = {} if link is None else {"replicate": link.replicate, "data": link.data, "hub": link.hub}
-    wanted = {**flags, **(given or {})}
 
     def change(document: Document) -> None:
         row = partner_row(document, name, wanted)

@@ -21,12 +21,12 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up_logs(level: int = logging.INFO) -> None:
-    """Everything of ours from ``level`` up; of the libraries only warnings."""
+def set_up_logs() -> None:
+    """Everything of ours but what is for debugging; of the libraries only warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("instep").setLevel(level)
+    logging.getLogger("instep").setLevel(logging.INFO)
     logging.getLogger("instep.net.http").setLevel(logging.CRITICAL)
