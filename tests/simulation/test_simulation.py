@@ -1,6 +1,6 @@
 """P1 to P10 in simulated clusters: fresh seeds hold, planted bugs are found, the same seed is the same run.
 
-``INSTEP_SIM_SECONDS`` sets the time for fresh seeds (default 20), ``INSTEP_SIM_SEED`` the first of them.
+``INSTEP_SIM_SECONDS`` sets the time for fresh seeds (default 10), ``INSTEP_SIM_SEED`` the first of them.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def test_rollouts_that_once_found_a_bug(seed: int) -> None:
 
 @pytest.mark.timeout(900)
 def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], None]) -> None:
-    seconds = float(os.environ.get("INSTEP_SIM_SECONDS", "20"))
+    seconds = float(os.environ.get("INSTEP_SIM_SECONDS", "10"))
     chosen = os.environ.get("INSTEP_SIM_SEED")
     first = int(chosen) if chosen else random.SystemRandom().randrange(1 << 32)
     began, events, seed = time.monotonic(), 0, first

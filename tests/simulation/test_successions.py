@@ -1,6 +1,6 @@
 """Changes of the writer in simulated clusters: fresh seeds hold, planted bugs are found.
 
-``INSTEP_SUCCESSION_SECONDS`` sets the time for fresh seeds (default 10).
+``INSTEP_SUCCESSION_SECONDS`` sets the time for fresh seeds (default 5).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_seeds_that_once_found_a_bug(seed: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], None]) -> None:
-    seconds = float(os.environ.get("INSTEP_SUCCESSION_SECONDS", "10"))
+    seconds = float(os.environ.get("INSTEP_SUCCESSION_SECONDS", "5"))
     first = random.SystemRandom().randrange(1 << 32)
     began, seed = time.monotonic(), first
     while time.monotonic() - began < seconds:

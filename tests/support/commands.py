@@ -1,8 +1,8 @@
 """Commands and daemons of the cluster floor: each in a process of its own, without starting Python each time.
 
-One process per test session imports the command line and the daemon once and forks for each. The fork is a real
-process with its own arguments, environment and output, is killed like one, and ends with its own exit code; only the
-imports are shared. ``python -m instep.cli`` itself is what ``test_joining`` and the examples run.
+One process per test session and version of instep imports the command line and the daemon once and forks for each.
+The fork is a real process with its own arguments, environment and output, is killed like one, and ends with its own
+exit code; only the imports are shared. ``python -m instep.cli`` itself is what ``test_joining`` and the examples run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,17 +27,19 @@ from typing import IO, Any
 __all__ = ["Forked", "run_command", "spawn_daemon"]
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = str(ROOT / "src")
+"""The version of instep that is tested."""
 NUMBER = struct.Struct(">i")
 READY_S = 60.0
 KILLED_S = 20.0
 
 
 def run_command(
-    arguments: Sequence[str], environment: Mapping[str, str], timeout: float
+    arguments: Sequence[str], environment: Mapping[str, str], timeout: float, source: str = SOURCE
 ) -> subprocess.CompletedProcess[str]:
     """Run ``instep ARGUMENTS``; its exit code and output. ``TimeoutExpired`` when it does not end, which kills it."""
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
-        forked = Forked("instep.cli", arguments, environment, out, err)
+        forked = Forked("instep.cli", arguments, environment, out, err, source)
         try:
             code = forked.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -46,9 +49,11 @@ def run_command(
         return subprocess.CompletedProcess(list(arguments), code, _text(out), _text(err))
 
 
-def spawn_daemon(directory: Path, environment: Mapping[str, str], log: IO[bytes]) -> Forked:
+def spawn_daemon(
+    directory: Path, environment: Mapping[str, str], log: IO[bytes], source: str = SOURCE
+) -> Forked:
     """Start the daemon of a node directory and do not wait for it."""
-    return Forked("instep.daemon", [str(directory)], environment, log, log)
+    return Forked("instep.daemon", [str(directory)], environment, log, log, source)
 
 
 class Forked:
@@ -61,12 +66,13 @@ class Forked:
         environment: Mapping[str, str],
         out: IO[bytes],
         err: IO[bytes],
+        source: str = SOURCE,
     ) -> None:
         self.returncode: int | None = None
         self._arguments = list(arguments)
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._link.settimeout(READY_S)
-        self._link.connect(_server()[0])
+        self._link.connect(_server(source)[0])
         asked = {"module": module, "arguments": self._arguments, "environment": dict(environment)}
         body = json.dumps(asked).encode()
         socket.send_fds(self._link, [NUMBER.pack(len(body))], [out.fileno(), err.fileno()])
@@ -120,15 +126,16 @@ def _exactly(link: socket.socket, size: int) -> bytes:
 
 
 @cache
-def _server() -> tuple[str, subprocess.Popen[bytes]]:
-    """The address of this session's server and the server, which is started at the first command and ends with us."""
-    name = f"\0instep-commands-{os.getpid()}"
+def _server(source: str) -> tuple[str, subprocess.Popen[bytes]]:
+    """The address of this session's server for a version of instep and the server, which is started at the first
+    command and ends with us."""
+    name = f"\0instep-commands-{os.getpid()}-{zlib.crc32(source.encode()):08x}"
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.commands", name[1:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd="/",
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}"},
     )
     assert process.stdout is not None
     if process.stdout.readline() != b"ready\n":
@@ -175,11 +182,21 @@ def _serve(name: str) -> None:
 def _import_all() -> None:
     import importlib
 
-    import instep.daemon.process  # noqa: F401 - the daemon with everything that it needs
     from instep.cli.main import COMMANDS
+
+    _daemon()
 
     for module in sorted(set(COMMANDS.values())):
         importlib.import_module(f"instep.cli.{module}")
+
+
+def _daemon() -> Any:
+    """The module that runs a daemon, with everything that it needs; an older version has it in another room."""
+    import importlib
+    import importlib.util
+
+    room = "daemon" if importlib.util.find_spec("instep.daemon") else "node"
+    return importlib.import_module(f"instep.{room}.process")
 
 
 def _attend(link: socket.socket) -> None:
@@ -235,9 +252,7 @@ def _become(asked: dict[str, Any], descriptors: Sequence[int]) -> None:
 
 def _main(module: str, arguments: list[str]) -> int:
     if module == "instep.daemon":
-        from instep.daemon.process import run as run_node
-
-        run_node(Path(arguments[0]))
+        _daemon().run(Path(arguments[0]))
         return 0
     from instep.cli.main import run
 

@@ -13,19 +13,25 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
+from instep.model.ids import Digest, LineId, fileset_name, node_name
+from instep.store.sqlite import SqliteStore
 from tests.support.commands import Forked, spawn_daemon
 from tests.support.fleet import SOURCE, Fleet, Node
-from tests.support.waiting import eventually
+from tests.support.waiting import crowding, eventually
 
 __all__ = ["Crasher", "Reader", "Tree", "assert_rested", "contents_below", "control_folder", "tables"]
 
 Tree = dict[bytes, tuple[Any, ...]]
 START_S = 60.0
+LINE = LineId(fileset_name("data"), node_name("main"))
+GENERATIONS_MAX = 10_000
 
 
 @dataclass
@@ -36,7 +42,7 @@ class Crasher:
     wrapper: tuple[str, ...] = ()
     """Words before the daemon's command line, such as ``setpriv``."""
     process: subprocess.Popen[bytes] | Forked | None = None
-    numbers: dict[int, str] = field(default_factory=dict)
+    numbers: dict[int, Digest] = field(default_factory=dict)
     """Every generation number ever seen here, and its id."""
 
     @property
@@ -87,7 +93,7 @@ class Crasher:
         """Wait until the daemon has ended by itself; its exit code (negative: the signal)."""
         assert self.process is not None
         try:
-            code = self.process.wait(timeout)
+            code = self.process.wait(timeout * crowding())
         except subprocess.TimeoutExpired as error:
             raise AssertionError(
                 f"{self.node.name} did not end within {timeout:g} s\n{self.node.log(60)}"
@@ -166,19 +172,22 @@ class Crasher:
         self.await_line(stands, timeout)
 
     def note_numbers(self) -> None:
-        """Look at every generation that this node knows; no number may ever have had another id."""
-        for generation in self.call("log")["generations"]:
-            known = self.numbers.setdefault(generation["number"], generation["id"])
-            assert known == generation["id"], (
-                f"{self.node.name}: number {generation['number']} was used twice"
-            )
+        """Look at every generation that is in this node's state; no number may ever have had another id."""
+        store = SqliteStore(self.node.directory / "state" / "node.db", read_only=True)
+        try:
+            known = [signed.ref() for signed in store.generations(LINE, GENERATIONS_MAX)]
+        finally:
+            store.close()
+        for ref in known:
+            noted = self.numbers.setdefault(ref.number, ref.id)
+            assert noted == ref.id, f"{self.node.name}: number {ref.number} was used twice"
 
 
 @contextlib.contextmanager
 def crashers(fleet: Fleet, *names: str) -> Iterator[list[Crasher]]:
     """The named nodes' daemons, started anew as children of this process; all are killed at the end. They share
     their record of numbers."""
-    numbers: dict[int, str] = {}
+    numbers: dict[int, Digest] = {}
     made = [Crasher(fleet[name], numbers=numbers).take_over() for name in names]
     try:
         for each in made:
@@ -226,12 +235,32 @@ def contents_below(*places: Path) -> set[bytes]:
 
 def assert_nothing_lost(fleet: Fleet, name: str, *trees: Tree) -> None:
     """Every content of ``trees`` is in the tree or the archive of that node (P5)."""
-    have = contents_below(fleet.tree(name), control_folder(fleet, name) / "archive")
+    have = _digests_below(fleet.tree(name), control_folder(fleet, name) / "archive")
     for tree in trees:
         for path, what in tree.items():
-            assert what[0] != "file" or what[2] in have, (
+            assert what[0] != "file" or sha256(what[2]).digest() in have, (
                 f"{name} lost the content of {path!r}: {what[2][:60]!r}"
             )
+
+
+def _digests_below(*places: Path) -> set[bytes]:
+    found: set[bytes] = set()
+    for place in places:
+        for directory, _, names in os.walk(place):
+            for name in names:
+                path = os.path.join(directory, name)
+                about = os.lstat(path)
+                if stat.S_ISREG(about.st_mode):
+                    found.add(
+                        _digest(path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+                    )
+    return found
+
+
+@lru_cache(maxsize=50_000)
+def _digest(path: str, *_about: int) -> bytes:
+    """Of a file as it is; one that did not change since is not read again, for an archive only grows."""
+    return sha256(Path(path).read_bytes()).digest()
 
 
 def tables(node: Node, program: str) -> None:

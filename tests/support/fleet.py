@@ -17,14 +17,12 @@ from typing import Any
 from examples.ports import Ports
 from instep.cli.control import Control
 from instep.errors import UnavailableError
-from tests.support.commands import run_command, spawn_daemon
-from tests.support.waiting import eventually
+from tests.support.commands import SOURCE, run_command, spawn_daemon
+from tests.support.waiting import crowding, eventually
 
 __all__ = ["SOURCE", "Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
 
 COMMAND_S = 120.0
-SOURCE = str(Path(__file__).resolve().parents[2] / "src")
-"""The version of instep that is tested."""
 
 
 class CommandFailed(AssertionError):
@@ -74,7 +72,7 @@ class Node:
     ) -> Answer:
         """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
         arguments = ["--dir", str(self.directory), *words, *(["--json"] if json else [])]
-        if self.prefix or self.source != SOURCE:
+        if self.prefix:
             done = subprocess.run(
                 [*self.prefix, sys.executable, "-m", "instep.cli", *arguments],
                 capture_output=True,
@@ -84,7 +82,7 @@ class Node:
                 check=False,
             )
         else:
-            done = run_command(arguments, self._environment(), timeout)
+            done = run_command(arguments, self._environment(), timeout, self.source)
         answer = Answer(done.returncode, done.stdout, done.stderr)
         if expect is not None and done.returncode != expect:
             raise CommandFailed(
@@ -105,31 +103,13 @@ class Node:
         if self.prefix:
             self.run("start")
             return
-        if self.source != SOURCE:
-            self._start_other()
-            return
         with (self.directory / "daemon.log").open("ab") as log:
-            spawn_daemon(self.directory, self._environment(), log).release()
-        eventually(self.control.is_up, describe=lambda: f"{self.name} to answer\n{self.log()}")
-
-    def _start_other(self) -> None:
-        """Start a daemon of another version. A shell lets go of it at once: the test run is not its parent."""
-        command = [sys.executable, "-m", "instep.node", str(self.directory)]
-        with (self.directory / "daemon.log").open("ab") as log:
-            subprocess.run(
-                ["sh", "-c", '"$@" &', "sh", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
-                timeout=COMMAND_S,
-                check=True,
-                start_new_session=True,
-            )
-        eventually(self._pings, describe=lambda: f"{self.name} to answer\n{self.log()}")
+            spawn_daemon(self.directory, self._environment(), log, self.source).release()
+        is_up = self.control.is_up if self.source == SOURCE else self._pings
+        eventually(is_up, describe=lambda: f"{self.name} to answer\n{self.log()}")
 
     def _pings(self) -> bool:
-        """Whether a daemon of whichever version answers: ``Control.is_up`` reads today's answer."""
+        """Whether a daemon of another version answers: ``Control.is_up`` reads today's answer."""
         try:
             self.control.call("ping", {})
         except UnavailableError:
@@ -173,7 +153,7 @@ class Node:
     # Looking ------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        if self.source != SOURCE:  # asked often, and a command of another version starts Python each time
+        if self.source != SOURCE:  # what the daemon itself says, whichever command line asks
             return self.control.call("status", {"fileset": None})
         found: dict[str, Any] = self.run("status").json
         return found
@@ -332,6 +312,7 @@ class Fleet:
 
     def wait(self, *words: str, timeout: float = 60.0) -> dict[str, Any]:
         """``instep wait`` on the writer; returns its document."""
+        timeout *= crowding()
         found: dict[str, Any] = self.main.run(
             "wait", "data", "--timeout", f"{timeout:g}s", *words, timeout=timeout + 20
         ).json

@@ -294,6 +294,7 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "hot_files_starve": _HotFilesStarveTheRest,
 }
 NEEDED: dict[str, dict[str, Any]] = {
+    "unverified": {"corrupt": 0.3},
     "hot_files_starve": {"hot_every_ms": 25, "delay_ms": 50, "has_rollouts": False, "bound_ms": 120_000},
     "publishes_over_adopted": {"snapshot_every_ms": 15_000},
     "adopts_lower": {
