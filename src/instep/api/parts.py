@@ -40,18 +40,6 @@ def generation(ref: HeadRef | None) -> GenerationDocument | None:
     return None if ref is None else GenerationDocument(ref.epoch, ref.number, ref.id.hex(), ref.root.hex())
 
 
-class HeldDocument(Document, frozen=True, kw_only=True):
-    """A path that a writer's scan could not carry, why, and the step that frees it. It keeps that many entries of the
-    generation before."""
-
-    path: str
-    path_b64: str | UnsetType = UNSET
-    what: str
-    why: str
-    keeps: int
-    next: tuple[str, ...]
-
-
 class ReportedDocument(Document, frozen=True, kw_only=True):
     """A path that is not carried and holds nothing up."""
 
@@ -59,6 +47,14 @@ class ReportedDocument(Document, frozen=True, kw_only=True):
     path_b64: str | UnsetType = UNSET
     what: str
     why: str
+
+
+class HeldDocument(ReportedDocument, frozen=True, kw_only=True):
+    """A path that a writer's scan could not carry, why, and the step that frees it. It keeps that many entries of the
+    generation before."""
+
+    keeps: int
+    next: tuple[str, ...]
 
 
 class FailureDocument(Document, frozen=True):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import secrets
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from instep.cli.session import EXISTING_FILE, Session
+from instep.cli.session import EXISTING_FILE, Function, Session
 from instep.errors import ConfigError, UsageError
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 

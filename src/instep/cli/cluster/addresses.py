@@ -7,6 +7,9 @@ import socket
 import tomllib
 from dataclasses import dataclass
 
+import click
+
+from instep.cli.session import Function
 from instep.errors import ConfigError, RefusedError, UsageError
 from instep.model.address import Address
 from instep.model.ids import NodeName, node_name
@@ -46,6 +49,19 @@ class Chosen:
                 f'listen = "0.0.0.0:{self.listen.port}" and advertise = "{outward}" in {node.config}'
             )
         return steps
+
+
+def new_node_options(function: Function) -> Function:
+    """The options of ``init`` and ``join`` about a node that begins."""
+    for option in (
+        click.option("--start", "is_started", is_flag=True, help="Start the daemon as well."),
+        click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect."),
+        click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version."),
+        click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial."),
+        click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given."),
+    ):
+        function = option(function)
+    return function
 
 
 def choose(

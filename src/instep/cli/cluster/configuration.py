@@ -46,17 +46,12 @@ def config_check(session: Session, file: Path | None) -> None:
 @click.option("--origin", is_flag=True, help="Also show the line of each value, or `default`.")
 def config_show(session: Session, origin: bool) -> None:
     """Every setting with its value, defaults included."""
-
     session.settings()
     text = session.node.config.read_text()
     lines = key_lines(text)
     rows = list(_effective(tomllib.loads(text)))
-    values: list[dict[str, Any]] = []
-    for path, value in rows:
-        line = lines.get(path)
-        values.append(
-            {"key": ".".join(path), "value": value, "origin": f"line {line}" if line else "default"}
-        )
+    origins = {path: f"line {lines[path]}" if lines.get(path) else "default" for path, _ in rows}
+    values = [{"key": ".".join(path), "value": value, "origin": origins[path]} for path, value in rows]
     if not session.gave_json({"file": str(session.node.config), "settings": values}):
         shown = [
             [v["key"], "-" if v["value"] is None else json.dumps(v["value"], ensure_ascii=False)]

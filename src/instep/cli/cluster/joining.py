@@ -16,7 +16,7 @@ import msgspec
 
 from instep.api.filesets import FilesetAcceptCommand
 from instep.cli.cluster import addresses
-from instep.cli.cluster.addresses import Chosen
+from instep.cli.cluster.addresses import Chosen, new_node_options
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.filesets.recipes import recipe_options, recipe_settings, show_recipe
 from instep.cli.filesets.roots import check_root, mark_root
@@ -51,11 +51,7 @@ instep invite s1 | ssh s1 instep join - --start""",
 @click.option("--accept", "accepts", multiple=True, metavar="NAME=PATH", help="Follow this fileset here.")
 @recipe_options
 @click.option("--observe", is_flag=True, help="Accept for comparing only, never write.")
-@click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given.")
-@click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial.")
-@click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
-@click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
-@click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
+@new_node_options
 @service_option
 @timeout_option("60s")
 def join(
@@ -176,7 +172,6 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
 def _seen(node: NodeDirectory) -> list[str]:
     """The ids of the tokens that were used here. ``DamagedError`` ``joined_damaged``: a token is good for once, so a
     used one that counted as new would be refused by the inviting node, for a reason that is not the true one."""
-
     path = node.state / TOKENS_SEEN
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[str])

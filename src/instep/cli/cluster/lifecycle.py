@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from instep.cli.cluster import addresses
+from instep.cli.cluster.addresses import new_node_options
 from instep.cli.cluster.launch import start_daemon, stop_daemon
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.control import DaemonDown
@@ -20,11 +21,7 @@ from instep.cli.session import Session, command, service_option, timeout_option
 instep --dir /tmp/a init a --listen 127.0.0.1:7001 --start""",
 )
 @click.argument("name", required=False)
-@click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given.")
-@click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial.")
-@click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
-@click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
-@click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
+@new_node_options
 @service_option
 def init(
     session: Session,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
@@ -11,12 +10,10 @@ from instep.api import members as api
 from instep.cli.cluster.addresses import read_network
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
-from instep.cli.session import Session, command, daemon_word, group, timeout_option
+from instep.cli.session import Function, Session, command, daemon_word, group, timeout_option
 from instep.errors import UsageError
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def link_options(default: bool | None) -> Callable[[Function], Function]:

@@ -30,7 +30,7 @@ def held_lines(held: tuple[HeldDocument, ...] | UnsetType, total: int | UnsetTyp
 
 
 def reported_lines(
-    reported: Sequence[ReportedDocument | HeldDocument] | UnsetType, total: int | UnsetType = UNSET
+    reported: Sequence[ReportedDocument] | UnsetType, total: int | UnsetType = UNSET
 ) -> Iterator[str]:
     """Paths that hold nothing up: of kinds that are never carried, and files that were carried while a program had
     them open for writing."""

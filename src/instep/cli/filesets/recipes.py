@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from instep.cli.output import printable, table
-from instep.cli.session import Session, command, group
+from instep.cli.session import Function, Session, command, group
 from instep.errors import InstepError, UsageError
 from instep.node.recipes.recipe import FOLLOWED, WRITTEN, Recipe
 from instep.node.recipes.shelf import PACKAGED, RecipeShelf
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 recipe = group("recipe", "Ready settings for known applications.")
 
