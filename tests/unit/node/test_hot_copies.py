@@ -16,9 +16,9 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.net.transfer import AnswerStatus
 from instep.node.trees.keeping.hot_copies import KEPT, HotCopies
 from instep.node.trees.keeping.serving_checks import ServingChecks
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.trees.keeping.shelf import Shelf
 from instep.store.memory import MemoryStore
+from instep.tree.archive.history import History
 from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.scan.settling import Settling, handed_on
 from tests.support.apply_world import World
@@ -32,7 +32,7 @@ class Writer:
     def __init__(self, base: Path, keeps: Callable[[int], bool] = lambda _: False) -> None:
         self.place = World.make(base).place
         self.file = self.place.root / "hot"
-        self.history = SharedHistory(self.place)
+        self.history = History(self.place)
         self.copies = HotCopies(MemoryStore(), FilesetName("data"), keeps)
 
     def write(self, number: int) -> Entry:

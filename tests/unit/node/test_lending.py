@@ -41,7 +41,7 @@ def lending(base: Path) -> Lending:
     for path in (root / "file", root / ".instep" / "inside", base / "outside"):
         path.write_bytes(DATA if path.name == "file" else b"secret")
     place = Place(root, base / "control", LINE.fileset)
-    return Lending(lambda: (Contents(place, None, lambda: iter(())), base))
+    return Lending(lambda: Contents(place, None, lambda: iter(())))
 
 
 def answers(lent: object, who: NodeName, *asked: m.HasRequest | m.PartsRequest) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,7 +16,6 @@ from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.node.config.loading import parse
 from instep.node.lines.saved_facts import follow_facts, load_facts, publish_facts, save_facts
 from instep.node.writing.committing import _missing_epoch
-from instep.node.writing.writer import WriterService
 from instep.store.memory import MemoryStore
 
 LINE = LineId(FilesetName("data"), NodeName("main"))
@@ -67,16 +66,11 @@ def test_state_of_before_is_told_apart_by_its_shape(facts: FollowFacts | Publish
 def test_only_the_first_epoch_begins_by_itself() -> None:
     """Goal: no node gives itself a line. Method: the record that a commit would add, in epoch 1 and in epoch 2."""
     store = MemoryStore()
-    service = SimpleNamespace(
-        line=LINE,
-        runtime=SimpleNamespace(
-            store=store,
-            name=NodeName("s1"),
-            pki=SimpleNamespace(sign_key=b"key", sign=lambda _: None),
-        ),
+    runtime = SimpleNamespace(
+        store=store, name=NodeName("s1"), pki=SimpleNamespace(sign_key=b"key", sign=lambda _: None)
     )
     with pytest.raises(RefusedError) as caught:
-        _missing_epoch(cast(WriterService, service), 2)
+        _missing_epoch(cast(Any, runtime), LINE, 2)
     assert caught.value.error_code == "no_epoch_record"
     assert caught.value.facts["epoch"] == 2
 

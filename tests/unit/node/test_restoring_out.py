@@ -73,7 +73,7 @@ async def _restore(base: Path, lenders: Sequence[_Lender]) -> None:
         line=LINE,
         fileset=SimpleNamespace(name=LINE.fileset),
         runtime=SimpleNamespace(store=store),
-        lending=SimpleNamespace(made=lambda: Contents(place, None, lambda: iter(()))),
+        tree=SimpleNamespace(contents=lambda: Contents(place, None, lambda: iter(()))),
         worker=worker,
     )
     try:

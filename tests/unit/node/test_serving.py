@@ -12,10 +12,10 @@ from instep.model.ids import NodeName
 from instep.model.manifest.entry import Entry
 from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.trees.keeping.serving_checks import ServingChecks
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.trees.keeping.shelf import Shelf
 from instep.tree.archive import lookup
 from instep.tree.archive.archive import Archive
+from instep.tree.archive.history import History
 from instep.tree.archive.lookup import ArchiveLookup
 from tests.support.apply_world import World, digest, entries
 
@@ -32,7 +32,7 @@ class Sender:
 
     def __init__(self, base: Path) -> None:
         self.world = World.make(base)
-        self.history = SharedHistory(self.world.place)
+        self.history = History(self.world.place)
         self.rotten: list[bytes] = []
         self.missed: list[bytes] = []
         self.now_ms = 0
@@ -88,7 +88,7 @@ def test_rotten_history_is_not_sent_and_the_oldest_batch_is_looked_into(sender: 
         file.write_bytes(OTHER)
     assert digest(sender.sends(wanted) or b"") == wanted.digest
     assert not sender.history.has(wanted.digest)
-    assert len(sender.history.damage()) == 1
+    assert len(sender.history.damage_now()) == 1
     assert together(sender.shelf().contents([small])) == b"small"
     assert sender.missed == []
 

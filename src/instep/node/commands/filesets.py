@@ -129,7 +129,7 @@ class Filesets(CommandHandlers):
         runtime = self._node.runtime
         name, path = fileset_name(asked.name), Path(asked.path)
         home = NodeName(asked.home) if asked.home else None
-        check_new_root(runtime.settings, name, path, self._node.directory.path)
+        check_new_root(runtime, name, path)
         uplink, offer = await self._offer(name, home)
         is_empty = not path.exists() or _is_empty(path)
         line = offer.line
@@ -211,7 +211,7 @@ class Filesets(CommandHandlers):
                 raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
-                take_root(runtime.store, runtime.settings, name, path, self._node.directory.path)
+                take_root(runtime, name, path)
             changed = await self._follow(asked, name, writer, given)
             return api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
         _, offer, head, numbers, is_empty = await self._compared(asked)
@@ -237,7 +237,7 @@ class Filesets(CommandHandlers):
                 path=str(path),
             )
         if mode != "observe":
-            take_root(runtime.store, runtime.settings, name, path, self._node.directory.path, make=True)
+            take_root(runtime, name, path, make=True)
         if offer.line.origin != offer.writer:
             given["origin"] = str(offer.line.origin)
         await self._follow(asked, name, offer.writer, given, offer.line)

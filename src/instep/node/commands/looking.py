@@ -180,7 +180,7 @@ class Looking(CommandHandlers):
 
     @staticmethod
     def _look_here(service: LineService, look: Whereabouts, refs: list[HeadRef]) -> None:
-        contents = service.lending.made()
+        contents = service.tree.contents()
         try:
             look.look_here(refs, contents)
         finally:

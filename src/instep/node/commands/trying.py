@@ -14,7 +14,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import writer_of
 from instep.node.commands.targets import direct_followers, service_of, session_of
 from instep.node.lines.line_service import LineService
-from instep.node.lines.self_test import test_document, try_balancer, try_node, unequal
+from instep.node.lines.self_test import test_document, try_balancer, unequal
 
 LIMIT_S = 120.0
 
@@ -35,7 +35,7 @@ class Trying(CommandHandlers):
             async with asyncio.timeout(limit_s):
                 names = self._names(asked)
                 await asyncio.gather(*(self._on(name, service, limit_s, found) for name in names))
-                through = await try_balancer(service) if asked.through_balancer else ()
+                through = await try_balancer(service.golden) if asked.through_balancer else ()
         except TimeoutError:
             raise UnavailableError(
                 f"not everything was answered within {limit_s:g} s; answers came from: {', '.join(found) or 'no node'}",
@@ -79,7 +79,7 @@ class Trying(CommandHandlers):
     ) -> None:
         """The results of the tests of one node; a node that cannot be asked is a test that failed."""
         if name == self._node.runtime.name:
-            found[name] = await try_node(service)
+            found[name] = await service.test()
             return
         try:
             found[name] = (await session_of(self._node, name).test(service.line, limit_s)).rows

@@ -5,8 +5,9 @@ difference. Few rights are a second wall: the kernel bounds the harm of the daem
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,26 +81,12 @@ def need_of(
     if is_followed and "security" in allowed:
         why = 'allow_preserve has "security"'
         wanted |= {"CAP_SETFCAP": why, "CAP_SYS_ADMIN": why}
-    for hook in _hooks(fileset):
-        if hook is not None:
-            why = f"a hook of {name} runs as {hook}"
+    slots = (getattr(fileset.hooks, slot.name) for slot in dataclasses.fields(fileset.hooks))
+    for user in dict.fromkeys(hook.user for slot in slots for hook in slot):
+        if user is not None:
+            why = f"a hook of {name} runs as {user}"
             wanted |= {"CAP_SETUID": why, "CAP_SETGID": why, "CAP_KILL": why}
     return need
-
-
-def _hooks(fileset: FilesetSettings) -> Iterator[str | None]:
-    hooks = fileset.hooks
-    for slot in (
-        hooks.validate,
-        hooks.freeze,
-        hooks.thaw,
-        hooks.reload,
-        hooks.probe,
-        hooks.repair,
-        hooks.on_failure,
-    ):
-        for hook in slot:
-            yield hook.user
 
 
 def owners_in(root: Path) -> frozenset[int]:

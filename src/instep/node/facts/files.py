@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from blake3 import blake3
 
@@ -16,6 +17,7 @@ SECRET_MAX = 64 << 10
 DIGEST_MAX = 4 << 30
 LIST_MAX = 1_000
 _PIECE = 1 << 20
+T = TypeVar("T")
 
 
 class _Told(Exception):
@@ -37,22 +39,31 @@ def _opened(path: Path, limit: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+def _said(read: Callable[[Path], T]) -> Callable[[Path], T | str]:
+    """``read``, or why there is no value."""
+
+    @functools.wraps(read)
+    def said(path: Path) -> T | str:
+        try:
+            return read(path)
+        except _Told as told:
+            return str(told)
+
+    return said
+
+
+@_said
 def text_of(path: Path) -> str:
     """The file's text; ``OSError`` when it cannot be read."""
-    try:
-        with _opened(path, TEXT_MAX) as descriptor:
-            return _read(descriptor, TEXT_MAX).decode("utf-8", "replace")
-    except _Told as told:
-        return str(told)
+    with _opened(path, TEXT_MAX) as descriptor:
+        return _read(descriptor, TEXT_MAX).decode("utf-8", "replace")
 
 
-def secret_of(path: Path) -> bytes | str:
+@_said
+def secret_of(path: Path) -> bytes:
     """The file's bytes, or why there are none."""
-    try:
-        with _opened(path, SECRET_MAX) as descriptor:
-            return _read(descriptor, SECRET_MAX)
-    except _Told as told:
-        return str(told)
+    with _opened(path, SECRET_MAX) as descriptor:
+        return _read(descriptor, SECRET_MAX)
 
 
 def _read(descriptor: int, limit: int) -> bytes:
@@ -64,16 +75,12 @@ def _read(descriptor: int, limit: int) -> bytes:
     return b"".join(pieces)
 
 
+@_said
 def digest_of(path: Path) -> str:
     """BLAKE3 of the file in hex; read again only when its stat has changed."""
-    try:
-        with _opened(path, DIGEST_MAX) as descriptor:
-            found = os.fstat(descriptor)
-            return _digest(
-                str(path), (found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
-            )
-    except _Told as told:
-        return str(told)
+    with _opened(path, DIGEST_MAX) as descriptor:
+        of = os.fstat(descriptor)
+    return _digest(str(path), (of.st_dev, of.st_ino, of.st_ctime_ns, of.st_mtime_ns, of.st_size))
 
 
 @functools.lru_cache(maxsize=128)

@@ -182,7 +182,7 @@ class Applying:
         place = self._tree.place()
         self._finish_journal(place)
         exchange = self._lingering.exchange() if why is None else None
-        sources = (self._tree.contents()[0],)
+        sources = (self._tree.contents(),)
         return self._tree.open_stage(
             place, target, tree_root, previous=target, sources=sources, why=why, exchange=exchange
         )
@@ -192,7 +192,7 @@ class Applying:
     ) -> Switched:
         """Stage and switch at once, without gates and hooks."""
         async with self._staging:
-            link_of = self._tree.contents()[0].target
+            link_of = self._tree.contents().target
             journal = await self._staged(open_stage, target, source, {}, link_of)
             return await self._tree.worker.run(self._switch_at_once, journal, target)
 

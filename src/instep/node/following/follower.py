@@ -83,24 +83,6 @@ LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
 
-FollowRequest = (
-    f.Recover
-    | f.FetchPages
-    | f.StageContents
-    | f.CheckGates
-    | RunHook
-    | f.Switch
-    | f.RecordLive
-    | f.PutBack
-    | f.CheckDrift
-    | f.Revert
-    | f.CompareTree
-    | f.DrainNode
-    | f.Return
-    | f.AskHeads
-)
-"""Effects that end in exactly one answer."""
-
 
 class FollowService(LineService):
     """One per fileset that is followed here."""
@@ -344,7 +326,8 @@ class FollowService(LineService):
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: f.FollowEffect) -> None:
+    async def _perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one case an effect
+        """Long work is started, and ends in one answer; a failure becomes the answer that says so."""
         match effect:
             case f.SaveFollow(facts):
                 self._save(facts)
@@ -363,43 +346,36 @@ class FollowService(LineService):
                 task = self._tasks.get(req)
                 if task is not None:
                     task.cancel()
-            case _:
-                self._begin(effect)
-
-    def _begin(self, effect: FollowRequest) -> None:  # noqa: C901  one line a kind
-        """Start what ends in one answer; a failure becomes the answer that says so."""
-        req = effect.req
-        match effect:
-            case f.Recover():
+            case f.Recover(req=req):
                 self._spawn(req, self._recover(req), lambda t: f.RecoverFailed(req, t))
-            case f.FetchPages():
+            case f.FetchPages(req=req):
                 self._spawn(req, self._fetch(effect), moved_on(req, lambda t: f.FetchFailed(req, t)))
-            case f.StageContents():
+            case f.StageContents(req=req):
                 self._spawn(req, self._stage(effect), moved_on(req, lambda t: f.StageFailed(req, t)))
-            case f.CheckGates():
+            case f.CheckGates(req=req):
                 self._spawn(req, self._gates(effect), lambda t: f.GatesChecked(req, t))
-            case RunHook(kind=kind):
+            case RunHook(req=req, kind=kind):
                 self._spawn(req, self._hook(effect), lambda t: HookEnded(req, kind, t))
-            case f.Switch():
+            case f.Switch(req=req):
                 self._spawn(req, self._switch(effect), lambda t: f.SwitchFailed(req, t))
-            case f.RecordLive():
+            case f.RecordLive(req=req):
                 self.facts = effect.facts
                 self._spawn(req, self._record(effect), lambda t: f.RecordFailed(req, t))
-            case f.PutBack():
+            case f.PutBack(req=req):
                 self._spawn(req, self._put_back(effect), lambda t: f.PutBackFailed(req, t))
-            case f.CheckDrift():
+            case f.CheckDrift(req=req):
                 self._spawn(req, self._drift(effect), lambda t: f.DriftCheckFailed(req, t))
-            case f.Revert():
+            case f.Revert(req=req):
                 self._spawn(req, self._revert(effect), lambda t: f.RevertFailed(req, t))
-            case f.CompareTree():
+            case f.CompareTree(req=req):
                 self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
-            case f.DrainNode():
+            case f.DrainNode(req=req):
                 self._spawn(req, drain(self.runtime, self.line, effect), lambda _: f.NodeDrained(req))
-            case f.Return():
+            case f.Return(req=req):
                 self._spawn(req, offer_again(self.runtime, self.line, effect), lambda _: f.Returned(req))
             case f.AskHeads(source=source, is_repeated=again) if (source, again) in self._asking:
                 pass  # a slow answer is waited for, not asked for twice
-            case f.AskHeads(source=source, is_repeated=again):
+            case f.AskHeads(req=req, source=source, is_repeated=again):
                 self._asking.add((source, again))
                 work = self._ask(req, source, again)
                 asking = self._spawn(req, work, lambda t: f.AskFailed(req, source, t))

@@ -99,7 +99,7 @@ class Golden:
 
     def last(self, slot: Slot) -> Recording | None:
         """The recording there, of any generation."""
-        raw = self.runtime.store.get(self._key(slot))
+        raw = self.runtime.store.get(_key_of(self.fileset.name, slot))
         try:
             found = None if raw is None else msgspec.msgpack.decode(raw, type=Recording)
         except msgspec.DecodeError:
@@ -116,7 +116,7 @@ class Golden:
             left -= len(answer.picture)
             kept.append(answer)
         recording = Recording(1, generation, at_ms, tuple(kept))
-        self.runtime.store.put(self._key(slot), msgspec.msgpack.encode(recording))
+        self.runtime.store.put(_key_of(self.fileset.name, slot), msgspec.msgpack.encode(recording))
 
     async def record(self, live: HeadRef, at_ms: int) -> None:
         """Keep what the application answers now, while ``live`` is live. A request that is not answered as expected
@@ -183,9 +183,6 @@ class Golden:
             await judge(spec, None if before is None else before.answer(spec.name), now)
             for spec, now in pairs
         ]
-
-    def _key(self, slot: Slot) -> str:
-        return _key_of(self.fileset.name, slot)
 
 
 def _key_of(fileset: str, slot: Slot) -> str:

@@ -3,10 +3,10 @@ once."""
 
 from __future__ import annotations
 
-from instep.core.follow.standing import Seen, stand_of
+from instep.core.follow.standing import Seen, Stand, stand_of
 from instep.core.follow.vocabulary import FollowConfig, FollowFacts
 from instep.core.publish.standing import PublishSeen, publish_stand_of
-from instep.core.publish.vocabulary import PublishFacts
+from instep.core.publish.vocabulary import PublishFacts, PublishReport
 from instep.model.ids import LineId
 from instep.model.standing import Standing, StandingRecord
 from instep.node.runtime.driver import wall_ms
@@ -31,19 +31,15 @@ _NOTHING_FOLLOWED = Seen(
 
 def first_writer_standing(line: LineId, facts: PublishFacts) -> StandingRecord:
     """Where a writer's line stands until its machine reports."""
-    found = publish_stand_of(line, facts, _NOTHING_PUBLISHED)
-    return _record(found.standing, found.reason, found.code, found.next_steps)
+    return _record(publish_stand_of(line, facts, _NOTHING_PUBLISHED))
 
 
 def first_follower_standing(line: LineId, config: FollowConfig, facts: FollowFacts) -> StandingRecord:
     """Where a followed line stands until its machine reports."""
-    found = stand_of(line, config, facts, _NOTHING_FOLLOWED)
-    return _record(found.standing, found.reason, found.code, found.next_steps)
+    return _record(stand_of(line, config, facts, _NOTHING_FOLLOWED))
 
 
-def _record(
-    standing: Standing, reason: str | None, code: str | None, next_steps: tuple[str, ...]
-) -> StandingRecord:
-    if standing in SAVED:
-        return StandingRecord(standing, wall_ms(), reason, code, next_steps)
+def _record(found: Stand | PublishReport) -> StandingRecord:
+    if found.standing in SAVED:
+        return StandingRecord(found.standing, wall_ms(), found.reason, found.code, found.next_steps)
     return StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")

@@ -40,10 +40,10 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.lending import Lending
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.space import Room
 from instep.node.trees.tree_comparison import Numbers
+from instep.tree.archive.history import History
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class LineService(ABC):
         return NOTHING_HELD, NOTHING_HELD
 
     @property
-    def history(self) -> SharedHistory | None:
+    def history(self) -> History | None:
         """The contents of older generations that a writer keeps; None where the line is followed."""
         return None
 
@@ -182,7 +182,6 @@ class LineService(ABC):
         return self.live.root if self.live is not None else None
 
     def reports(self) -> dict[NodeName, m.Report]:
-        """The last reports of partners about this line."""
         return reports_of(self.runtime.store, self.line)
 
     def lenders(self) -> tuple[Lender, ...]:
@@ -247,7 +246,7 @@ class LineService(ABC):
 
     async def test(self) -> tuple[m.TestRow, ...]:
         """Run this node's own probes and golden requests now."""
-        return await try_node(self)
+        return await try_node(self.golden, self.live)
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
         """Compare the tree with the live generation, and report what it really holds."""

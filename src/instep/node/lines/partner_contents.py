@@ -24,7 +24,6 @@ REQUEST_BYTES = 1 << 20
 """Paths in one request, together."""
 LOOKED_AT_BYTES = 4 << 30
 """Contents that one request has a partner hash, together, so that an honest one answers within its deadline."""
-TRIES = 2
 
 
 class LargeTarget(Protocol):
@@ -72,7 +71,7 @@ class PartnerContents:
         await asyncio.gather(*(self._ask(lender, entries) for lender in list(self._lenders.values())))
 
     async def _ask(self, lender: Lender, entries: Sequence[Entry]) -> None:
-        for batch in _batches(entries):
+        for batch in _batches(entries, LOOKED_AT_BYTES, HAS_MAX):
             try:
                 held = await lender.held(self._line, tuple(wanted(entry) for entry in batch))
             except InstepError as error:
@@ -118,7 +117,7 @@ class PartnerContents:
         """Lay the contents that ``who`` gives; return the wants that it did not give."""
         left = list(wants)
         while left:
-            batch = _fitting(left)
+            batch = left[: len(next(_batches([want.entry for want in left], PARTS_BYTES_MAX, PARTS_MAX)))]
             asked = tuple(m.PartWant(wanted(want.entry), 0, want.entry.size) for want in batch)
             try:
                 parts = await self._lenders[who].parts(self._line, asked)
@@ -180,31 +179,17 @@ def _pieces(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
             yield start, min(PARTS_BYTES_MAX, offset + length - start)
 
 
-def _fitting(wants: Sequence[Want]) -> list[Want]:
-    """As many as one answer can hold, and at least one."""
-    batch: list[Want] = []
-    size = names = 0
-    for want in wants:
-        size += want.entry.size
-        names += len(want.entry.path)
-        if batch and (size > PARTS_BYTES_MAX or names > REQUEST_BYTES or len(batch) >= PARTS_MAX):
-            break
-        batch.append(want)
-    return batch
-
-
-def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
-    names = size = 0
-    for entry in entries:
+def _batches(entries: Sequence[Entry], bytes_max: int, count_max: int) -> Iterator[Sequence[Entry]]:
+    """As many as one request can name and one answer can hold, and at least one."""
+    start = names = size = 0
+    for at, entry in enumerate(entries):
         names += len(entry.path)
         size += entry.size
-        if batch and (names > REQUEST_BYTES or size > LOOKED_AT_BYTES or len(batch) >= HAS_MAX):
-            yield batch
-            batch, names, size = [], len(entry.path), entry.size
-        batch.append(entry)
-    if batch:
-        yield batch
+        if at > start and (names > REQUEST_BYTES or size > bytes_max or at - start >= count_max):
+            yield entries[start:at]
+            start, names, size = at, len(entry.path), entry.size
+    if start < len(entries):
+        yield entries[start:]
 
 
 def _gone(entry: Entry, failures: Mapping[NodeName, str]) -> UnavailableError:

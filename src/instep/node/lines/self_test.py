@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from instep.api.verifying import AnswerDocument, TestDocument
 from instep.fleet.golden.golden import named
@@ -14,60 +13,39 @@ from instep.fleet.hooks.hooks import run_hook as run_one
 from instep.fleet.hooks.spec import HookCall
 from instep.model.ids import FilesetName, HeadRef
 from instep.net.messages.messages import TestAnswer, TestRow
-from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.golden_answers import Golden, Recording, Slot
 from instep.node.lines.hook_calls import spec_of
 
 REASON_MAX = 2_000
 
 
-class Tested(Protocol):
-    """A line's service, written or followed here."""
-
-    @property
-    def fileset(self) -> FilesetSettings: ...
-
-    @property
-    def live(self) -> HeadRef | None: ...
-
-    @property
-    def golden(self) -> Golden: ...
-
-
-async def try_node(service: Tested) -> tuple[TestRow, ...]:
+async def try_node(golden: Golden, live: HeadRef | None) -> tuple[TestRow, ...]:
     """Every probe hook, and every golden request at this node's own application. An answer is compared with the one
     recorded when the live generation went live, or before it was put back."""
-    fileset, live = service.fileset, service.live
-    rows = []
+    fileset, rows = golden.fileset, []
     for number, hook in enumerate(fileset.hooks.probe, 1):
         told = {"INSTEP_PATH": str(fileset.path)}
         call = HookCall("probe", FilesetName(fileset.name), live, live, extra=told)
         outcome = await run_one(spec_of(hook), call)
         name = "probe" if len(fileset.hooks.probe) == 1 else f"probe {number}"
         rows.append(TestRow(name, "probe", outcome.reason[:REASON_MAX]))
-    golden = service.golden
     before = golden.recording(Slot.LIVE, live) or golden.recording(Slot.BEFORE, live)
-    return (*rows, *await _asked(service, golden.specs, before, "golden"))
+    return (*rows, *await _asked(golden, golden.specs, before, "golden"))
 
 
-async def try_balancer(service: Tested) -> tuple[TestRow, ...]:
+async def try_balancer(golden: Golden) -> tuple[TestRow, ...]:
     """Every golden request at the address that users call, compared with the answers there after the last rollout."""
-    golden = service.golden
-    return await _asked(service, golden.balancer_specs, golden.last(Slot.BALANCER), "balancer")
+    return await _asked(golden, golden.balancer_specs, golden.last(Slot.BALANCER), "balancer")
 
 
 async def _asked(
-    service: Tested,
-    specs: Sequence[GoldenSpec],
-    before: Recording | None,
-    kind: str,
+    golden: Golden, specs: Sequence[GoldenSpec], before: Recording | None, kind: str
 ) -> tuple[TestRow, ...]:
     # Here nothing is about to change: an answer that was declared different before must stay as it is now.
     settled = [replace(spec, is_change_expected=False) for spec in specs]
-    verdicts = await service.golden.verdicts(settled, before, retries=service.fileset.golden.retries)
+    verdicts = await golden.verdicts(settled, before, retries=golden.fileset.golden.retries)
     asked = {
-        one.name: repr((one.method, one.path, one.body, one.ignore))
-        for one in service.fileset.golden.requests
+        one.name: repr((one.method, one.path, one.body, one.ignore)) for one in golden.fileset.golden.requests
     }
     return tuple(_row(one, kind, asked[one.spec.name]) for one in verdicts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from msgspec.structs import asdict, replace
 from instep.api import looking as api
 from instep.api.parts import FullGenerationDocument, generation
 from instep.core.publish.vocabulary import PublishFacts
-from instep.errors import ConfigError
+from instep.errors import ConfigError, UsageError
 from instep.model.definition import Definition
 from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
@@ -150,11 +151,8 @@ def offline_status(directory: Path) -> api.StatusDocument:
         return api.StatusDocument(None, "stopped", bad, (), next=steps)
     filesets: tuple[api.FilesetStatusDocument, ...] = ()
     if (node.state / "node.db").exists():
-        store = SqliteStore(node.state / "node.db")
-        try:
+        with closing(SqliteStore(node.state / "node.db")) as store:
             filesets = tuple(_offline_fileset(store, fileset) for fileset in settings.filesets.values())
-        finally:
-            store.close()
     current = api.ConfigDocument("current", problems=())
     return api.StatusDocument(settings.name, "stopped", current, filesets, next=steps)
 
@@ -170,14 +168,7 @@ def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetS
     record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
     partners = [
         partner_document(
-            store,
-            name,
-            report,
-            head,
-            is_connected=False,
-            since_ms=report.at_ms,
-            poll_ms=0,
-            now_ms=report.at_ms,
+            store, name, report, head, is_connected=False, since_ms=0, poll_ms=0, now_ms=report.at_ms
         )
         for name, report in sorted(reports_of(store, line).items())
         if fileset.is_written_here
@@ -191,11 +182,8 @@ def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetS
 def offline_log(directory: Path, fileset: str | None) -> api.LogDocument:
     """The generations that the store knows; where contents are is only known to a running daemon."""
     chosen = pick_fileset(load(directory), fileset)
-    store = SqliteStore(NodeDirectory(directory).database)
-    try:
+    with closing(SqliteStore(NodeDirectory(directory).database)) as store:
         rows = [log_row(signed, ()) for signed in store.generations(chosen.line, 1000)]
-    finally:
-        store.close()
     return api.LogDocument(chosen.name, tuple(rows))
 
 
@@ -212,13 +200,11 @@ def log_row(
 
 def pick_fileset(settings: Settings, name: str | None) -> FilesetSettings:
     """The named fileset, or the only one; ``UsageError`` with the names otherwise."""
-    from instep.errors import UsageError
-
     filesets = settings.filesets
     if name is not None:
-        for known, fileset in filesets.items():
-            if known == name:
-                return fileset
+        found = next((fileset for known, fileset in filesets.items() if known == name), None)
+        if found is not None:
+            return found
         raise UsageError(
             f"there is no fileset {name} here",
             hint="instep fileset list" if filesets else "instep fileset add NAME PATH",

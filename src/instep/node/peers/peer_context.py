@@ -20,7 +20,7 @@ from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
-from instep.node.trees.keeping.page_membership import PageMembership
+from instep.node.trees.keeping.page_walk import PageMembership
 
 HEARD_AHEAD_MAX = 64
 Dial = Callable[[NodeName, str], PeerCalls]

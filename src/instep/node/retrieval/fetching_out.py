@@ -73,16 +73,18 @@ class FetchingOut:
 
     async def _bring(self, change: Change, entry: Entry, into: Into) -> None:
         failed = [f"{who}: {reason}" for who, reason in sorted(self._left_out.items())]
-        for who in self.partners.who_has(entry):
-            reason = await self._tried(self._from_partner(who, entry, into), who, entry, into)
+        partners = self.partners.who_has(entry)
+        for who in (*partners, *self.senders):
+            asking = (
+                self._from_partner(who, entry, into)
+                if who in partners
+                else self._from_sender(who, change, entry, into)
+            )
+            reason = await self._tried(asking, who, entry, into)
             if reason is None:
                 return
-            self.partners.leave_out(who, reason)
-            failed.append(f"{who}: {reason}")
-        for who in tuple(self.senders):
-            reason = await self._tried(self._from_sender(who, change, entry, into), who, entry, into)
-            if reason is None:
-                return
+            if who in partners:
+                self.partners.leave_out(who, reason)
             failed.append(f"{who}: {reason}")
         why = "; ".join(failed) or "no partner can be asked"
         raise UnavailableError(

@@ -70,7 +70,7 @@ class RestoringOut:
         """``UnavailableError`` ``contents_missing`` where no node has a content. Whether a follower's senders have
         it shows only once they are asked."""
         entries = [c.new for c in changes if c.new is not None and c.new.kind is not Kind.DIR]
-        lost = await asyncio.to_thread(lambda: self._service.lending.made().missing_of(entries))
+        lost = await asyncio.to_thread(lambda: self._service.tree.contents().missing_of(entries))
         if not lost:
             return
         partners = self._fetching.partners
@@ -84,7 +84,7 @@ class RestoringOut:
         await asyncio.to_thread(self._write, changes, to)
 
     def _write(self, changes: Sequence[Change], to: bytes) -> None:
-        contents = self._service.lending.made()
+        contents = self._service.tree.contents()
         entries = [change.new for change in changes if change.new is not None]
         contents.expect(entries)
         with open_outlet(to) as outlet:

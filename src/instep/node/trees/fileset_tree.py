@@ -3,10 +3,8 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from instep.api.looking import ChangeDocument
 from instep.core.vocabulary import Trouble
@@ -17,13 +15,12 @@ from instep.model.manifest.check import missing
 from instep.model.manifest.entry import Entry
 from instep.model.statrow import StatRow
 from instep.node.config.filesets import FilesetSettings
-from instep.node.facts.mounts import require_mount
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.drift_look import CostWatch, DriftFound, drift_in, readable
 from instep.node.trees.keeping.chunk_lists import recut
+from instep.node.trees.keeping.own_history import contents_in
 from instep.node.trees.keeping.page_walk import must_have
-from instep.node.trees.keeping.shared_history import SharedHistory, contents_in
 from instep.node.trees.placing import Taken, find_root
 from instep.node.trees.scanning.stat_rows import LiveRows
 from instep.node.trees.scanning.touched_paths import TouchedPaths
@@ -31,6 +28,7 @@ from instep.node.trees.scanning.watching import TreeWatch
 from instep.node.trees.tree_comparison import Numbers, TreeComparison, changes_of
 from instep.store.port import NodeStore
 from instep.tree.archive.contents import Contents
+from instep.tree.archive.history import History
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.place import Place
@@ -61,7 +59,7 @@ class FilesetTree:
         """Paths that the watch reported and that no look took in: what is unpublished, or may be drift."""
         self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
-        self._history: SharedHistory | None = None
+        self._history: History | None = None
         self._definitions: dict[Digest, Definition] = {}
 
     @property
@@ -79,33 +77,25 @@ class FilesetTree:
     # The root -------------------------------------------------------------------------------------------------
 
     def taken(self) -> Taken:
-        """The root with its marker, looked at again each time; raises when it is not ours or not there (P10).
-        A tree that is only observed has no marker."""
-        fileset = self.fileset
-        if fileset.observe:
-            require_mount(fileset.name, Path(os.path.realpath(fileset.path)), fileset.expect_mount)
-            return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
-        runtime = self.runtime
-        taken = find_root(
-            runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
-        )
-        if fileset.is_written_here and (self._history is None or self._history.place != taken.place):
-            self._history = SharedHistory(taken.place)
+        """The root with its marker, looked at again each time; raises when it is not ours or not there (P10)."""
+        taken = find_root(self.runtime, self.fileset)
+        if self.fileset.is_written_here and (self._history is None or self._history.place != taken.place):
+            self._history = History(taken.place)
         return taken
 
     def place(self) -> Place:
         return self.taken().place
 
     @property
-    def history(self) -> SharedHistory:
+    def history(self) -> History:
         """The contents of older generations that a writer keeps."""
         if self._history is None:
             self.taken()
         assert self._history is not None, "a tree that is followed has no history of its own"
         return self._history
 
-    def contents(self) -> tuple[Contents, Path]:
-        """Every content of the fileset on this node, and the archive that it was indexed from."""
+    def contents(self) -> Contents:
+        """Every content of the fileset on this node, for one job of the caller's own."""
         return contents_in(self.place(), self.stat_rows, self._history)
 
     def get_page(self, digest: Digest) -> bytes:

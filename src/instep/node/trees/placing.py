@@ -16,8 +16,9 @@ import msgspec
 
 from instep.errors import InstepError, RefusedError
 from instep.model.ids import FilesetName, NodeName
-from instep.node.config.settings import Settings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.mounts import require_mount
+from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 from instep.tree.root.marker import Marker, check_marker, create_marker, read_marker, remove_marker
 from instep.tree.root.place import Place, check_overlap, prepare_place, resolve_place
@@ -35,48 +36,41 @@ def _key(fileset: FilesetName) -> str:
     return f"marker/{fileset}"
 
 
-def _resolve(
-    settings: Settings, fileset: FilesetName, path: Path, stage: Path | None, node_dir: Path
-) -> Place:
-    others = [other.path for name, other in settings.filesets.items() if name != fileset]
+def _others(runtime: Runtime, fileset: FilesetName) -> list[Path]:
+    """The roots of the other filesets, which a root must not overlap."""
+    return [other.path for name, other in runtime.settings.filesets.items() if name != fileset]
+
+
+def _resolve(runtime: Runtime, fileset: FilesetName, path: Path, stage: Path | None = None) -> Place:
     chosen = "auto" if stage is None else str(stage)
-    return resolve_place(path, fileset, chosen, others=others, node_dir=node_dir)
+    return resolve_place(
+        path, fileset, chosen, others=_others(runtime, fileset), node_dir=runtime.directory.path
+    )
 
 
-def take_root(
-    store: NodeStore,
-    settings: Settings,
-    fileset: FilesetName,
-    path: Path,
-    node_dir: Path,
-    *,
-    stage: Path | None = None,
-    make: bool = False,
-) -> Taken:
+def take_root(runtime: Runtime, fileset: FilesetName, path: Path, *, make: bool = False) -> None:
     """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
     path that is missing. Refusals as ``resolve_place`` and ``create_marker``."""
     if make:
-        check_new_root(settings, fileset, path, node_dir)
+        check_new_root(runtime, fileset, path)
         if not path.exists():
             os.mkdir(path, 0o755)
-    place = _resolve(settings, fileset, path, stage, node_dir)
+    place, node = _resolve(runtime, fileset, path), runtime.name
     prepare_place(place)
     require_writable_folder(place.control)
     marker = read_marker(path)
     if marker is None:
-        marker = create_marker(path, fileset, settings.name)
+        marker = create_marker(path, fileset, node)
     else:
-        check_marker(path, fileset, settings.name)
-    store.put(_key(fileset), msgspec.json.encode(marker))
-    return Taken(place, marker)
+        check_marker(path, fileset, node)
+    runtime.store.put(_key(fileset), msgspec.json.encode(marker))
 
 
-def check_new_root(settings: Settings, fileset: FilesetName, path: Path, node_dir: Path) -> None:
+def check_new_root(runtime: Runtime, fileset: FilesetName, path: Path) -> None:
     """Whether ``path`` may become the root of ``fileset`` here; nothing is made. Refusals as ``take_root``."""
-    others = [other.path for name, other in settings.filesets.items() if name != fileset]
-    check_overlap(path, others, node_dir)
+    check_overlap(path, _others(runtime, fileset), runtime.directory.path)
     if path.exists():
-        resolve_place(path, fileset, others=others, node_dir=node_dir)
+        _resolve(runtime, fileset, path)
     elif not path.parent.is_dir():
         raise RefusedError(
             f"neither {path} nor its parent {path.parent} exists",
@@ -86,20 +80,19 @@ def check_new_root(settings: Settings, fileset: FilesetName, path: Path, node_di
         )
 
 
-def find_root(
-    store: NodeStore, settings: Settings, fileset: FilesetName, path: Path, node_dir: Path, stage: Path | None
-) -> Taken:
-    """The root as it was taken. ``RefusedError`` ``mount_missing``, ``root_missing``, ``marker_missing``,
-    ``marker_foreign``."""
-    known_settings = settings.filesets.get(fileset)
-    if known_settings is not None and known_settings.expect_mount is not None:
-        require_mount(fileset, Path(os.path.realpath(path)), known_settings.expect_mount)
-    place = _resolve(settings, fileset, path, stage, node_dir)
-    known = store.get(_key(fileset))
+def find_root(runtime: Runtime, fileset: FilesetSettings) -> Taken:
+    """The root as it was taken; a tree that is only observed has no marker. ``RefusedError`` ``mount_missing``,
+    ``root_missing``, ``marker_missing``, ``marker_foreign``."""
+    name, path, store = fileset.name, fileset.path, runtime.store
+    require_mount(name, Path(os.path.realpath(path)), fileset.expect_mount)
+    if fileset.observe:
+        return Taken(Place(path, path / ".instep", name), None)
+    place = _resolve(runtime, name, path, fileset.stage)
+    known = store.get(_key(name))
     random = msgspec.json.decode(known, type=Marker).random if known is not None else None
-    marker = check_marker(path, fileset, settings.name, random)
+    marker = check_marker(path, name, runtime.name, random)
     if known is None:
-        store.put(_key(fileset), msgspec.json.encode(marker))
+        store.put(_key(name), msgspec.json.encode(marker))
     prepare_place(place)
     return Taken(place, marker)
 

@@ -21,8 +21,8 @@ from instep.model.manifest.entry import Entry
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.node import Node
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.upkeep.mending import Mending
+from instep.tree.archive.history import History
 from instep.tree.root.control_folder import open_folder
 from instep.tree.stage.stage import Want
 
@@ -148,7 +148,7 @@ class HistoryFromPartners:
 class _Shelf:
     """A history as the place where fetched contents are laid: each is verified before it counts."""
 
-    def __init__(self, history: SharedHistory) -> None:
+    def __init__(self, history: History) -> None:
         self.history = history
         self.laid = 0
 

@@ -22,7 +22,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.following.lingering import end_due
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
-from instep.node.trees.keeping.history_roster import HistoryRoster
+from instep.node.trees.keeping.own_history import HistoryRoster
 from instep.node.trees.keeping.page_walk import new_pages
 from instep.node.upkeep.history_from_partners import HistoryFromPartners
 from instep.node.upkeep.mending import Mending
@@ -196,7 +196,7 @@ class Housekeeping:
 
 
 def _damage_of(service: LineService) -> int:
-    return len(service.tree.history.damage())
+    return len(service.tree.history.damage_now())
 
 
 def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> None:

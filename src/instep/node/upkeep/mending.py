@@ -21,10 +21,10 @@ from instep.model.manifest.pages import decode_leaf, level_of
 from instep.model.paths import shown
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
-from instep.node.trees.keeping.history_roster import HistoryRoster, Removed
+from instep.node.trees.keeping.own_history import HistoryRoster, Removed, history_keeps
 from instep.node.trees.keeping.page_walk import new_pages
-from instep.node.trees.keeping.shared_history import SharedHistory, history_keeps
 from instep.tree.archive.contents import Contents
+from instep.tree.archive.history import History
 from instep.tree.archive.index import damaged_batches, mend_index
 from instep.tree.journal.plan import object_key
 from instep.tree.root.control_folder import opened
@@ -148,10 +148,8 @@ class Mending:
 
     # the history
 
-    def _mend_history(
-        self, service: LineService, history: SharedHistory, place: Place, mended: Mended
-    ) -> bool:
-        damage = history.damage()
+    def _mend_history(self, service: LineService, history: History, place: Place, mended: Mended) -> bool:
+        damage = history.damage_now()
         for each in damage:
             file = str(place.history / each.file)
             what = "is torn" if each.is_tail else "was changed by the disk"
@@ -190,7 +188,7 @@ class Mending:
             self._name(service, mended, "history_damaged", str(place.history / name), text)
 
     def _put_back(
-        self, service: LineService, history: SharedHistory, mended: Mended, removed: Removed | None
+        self, service: LineService, history: History, mended: Mended, removed: Removed | None
     ) -> int:
         """Put what the history has not from elsewhere on this node; how many. The rest is ``mended.lost``. Where files
         were ``removed`` and nothing else happened, only what they may have held."""
@@ -202,7 +200,7 @@ class Mending:
             and not history.has(entry.digest)
             and history_keeps(service.fileset, entry.size)
         }
-        contents = service.lending.made()
+        contents = service.tree.contents()
         contents.expect(needed.values())
         put = 0
         for entry in needed.values():
@@ -226,7 +224,7 @@ def _lost(mended: Mended) -> str:
     return f"{counted(many, 'content')} of older generations {which(many, 'is', 'are')} lost here"
 
 
-def _put(history: SharedHistory, entry: Entry, contents: Contents) -> bool:
+def _put(history: History, entry: Entry, contents: Contents) -> bool:
     """Whether the content is on this node; one that changes under the copy is not taken."""
     if entry.kind is Kind.SYMLINK:
         target = contents.target(entry)

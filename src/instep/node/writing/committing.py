@@ -4,7 +4,6 @@ partners have of its past."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -30,30 +29,17 @@ FIRST_EPOCH = 1
 COMMIT_AFTER = register("publish.commit.after")
 
 
-class OwnLine(Protocol):
-    """A line that is written here."""
-
-    facts: v.PublishFacts
-    last_commit: LastCommit
-
-    @property
-    def runtime(self) -> Runtime: ...
-
-    @property
-    def line(self) -> LineId: ...
-
-    @property
-    def definition(self) -> Definition: ...
-
-
-def commit(service: OwnLine, effect: v.Commit) -> HeadRef:
-    """Sign and store; on the event loop, so that it stays in order with every ``Save`` of the line."""
-    runtime, store, line, definition = (
-        service.runtime,
-        service.runtime.store,
-        service.line,
-        service.definition,
-    )
+def commit(
+    line: LineId,
+    runtime: Runtime,
+    facts: v.PublishFacts,
+    last: LastCommit,
+    definition: Definition,
+    effect: v.Commit,
+) -> tuple[HeadRef, v.PublishFacts]:
+    """Sign and store, and return the facts that are durable now; on the event loop, so that it stays in order with
+    every ``Save`` of the line."""
+    store = runtime.store
     body = GenerationBody(
         version=1,
         fileset=line.fileset,
@@ -72,9 +58,8 @@ def commit(service: OwnLine, effect: v.Commit) -> HeadRef:
     raw = body.encoded()
     signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
     head = signed.ref()
-    epoch = _missing_epoch(service, effect.epoch)
-    is_newest = service.facts.head == effect.parent
-    facts = service.facts
+    epoch = _missing_epoch(runtime, line, effect.epoch)
+    is_newest = facts.head == effect.parent
     if is_newest:  # else a newer head of ours was adopted meanwhile: the machine drops this generation
         facts = committed(facts, head)
     with store.transaction():
@@ -87,10 +72,9 @@ def commit(service: OwnLine, effect: v.Commit) -> HeadRef:
             store.set_head(line, head)
             store.set_live(line, head)
     if is_newest:
-        service.last_commit.is_durable(effect.parent, head)
-    service.facts = facts
+        last.is_durable(effect.parent, head)
     failpoint(COMMIT_AFTER)
-    return head
+    return head, facts
 
 
 def bundle_of(pages: Sequence[bytes] | None, contents: Mapping[Digest, bytes]) -> Bundle | None:
@@ -101,8 +85,7 @@ def bundle_of(pages: Sequence[bytes] | None, contents: Mapping[Digest, bytes]) -
     return Bundle(tuple(pages), tuple(contents.items())) if size <= BUNDLE_BYTES_MAX else None
 
 
-def _missing_epoch(service: OwnLine, number: int) -> SignedEpoch | None:
-    runtime, line = service.runtime, service.line
+def _missing_epoch(runtime: Runtime, line: LineId, number: int) -> SignedEpoch | None:
     if any(known.body().epoch == number for known in runtime.store.epochs(line)):
         return None
     if number != FIRST_EPOCH:

@@ -28,7 +28,7 @@ from instep.node.lines.line_net import LineNet
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.keeping.shared_history import keep_laid
+from instep.node.trees.keeping.own_history import keep_laid
 from instep.node.trees.scanning.scan_tally import PATHS_KEPT_MAX, PageKeeper
 from instep.node.trees.scanning.stat_rows import record_rows
 from instep.node.trees.scanning.writer_scan import losses_of
@@ -97,14 +97,12 @@ class Restoring:
         plan = await tree.worker.run(self._planned, effect, goal)
         try:
             await tree.worker.run(self._refuse_stuck, effect, goal)
+            if not plan.tree.is_nothing:
+                await tree.worker.run(self._require_room, goal)
         except ResourceError as error:
             return s.RestorePlanned(effect.req, msgspec.structs.replace(plan, missing=trouble_of(error)))
         if plan.tree.is_nothing:
             return s.RestorePlanned(effect.req, plan)
-        try:
-            await tree.worker.run(self._require_room, goal)
-        except ResourceError as error:
-            return s.RestorePlanned(effect.req, msgspec.structs.replace(plan, missing=trouble_of(error)))
         lost = await tree.worker.run(self._missing_here, goal.needed)
         partners = await self._located(lost, effect.source)
         unfound = [entry for entry in lost if not partners.who_has(entry)]
@@ -329,7 +327,6 @@ class Restoring:
         return s.TreeRecovered(req)
 
     def _recover_now(self) -> None:
-        """Finish or undo a switch that was interrupted, before the tree is scanned. Can be repeated."""
         tree, own = self._tree, self._own
         place = tree.place()
         journal = Journal.load(place)

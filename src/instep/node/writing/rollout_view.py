@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from msgspec import UNSET, UnsetType
@@ -80,11 +81,8 @@ def rollouts_document(
 def offline_rollouts(directory: Path, fileset: str | None) -> RolloutsDocument:
     """The same from the last state, with the daemon down."""
     chosen = pick_fileset(load(directory), fileset)
-    store = SqliteStore(NodeDirectory(directory).database)
-    try:
+    with closing(SqliteStore(NodeDirectory(directory).database)) as store:
         return rollouts_document(store, chosen.line, saved_rollout(store, chosen.line), None)
-    finally:
-        store.close()
 
 
 def failure_document(facts: RolloutFacts) -> FailureDocument | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 from msgspec.structs import replace
@@ -51,7 +52,6 @@ from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.keeping.lending import Lending
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.scanning.held_view import explained, held_of_line, standing_steps
 from instep.node.trees.scanning.writer_scan import WriterScanned
@@ -63,6 +63,7 @@ from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
 from instep.node.writing.rollout_view import status_document, why_never
 from instep.node.writing.writer_tree import WriterTree
+from instep.tree.archive.history import History
 from instep.tree.root.failpoints import failpoint, register
 
 RESCAN_MS = 600_000
@@ -95,7 +96,7 @@ class WriterService(LineService):
         self.facts = publish_facts(runtime.store, self.line)
         self.standing = first_writer_standing(self.line, self.facts)
         self.tree.live = self.facts.head
-        self.last_commit = LastCommit()
+        self._last_commit = LastCommit()
         self.machine = PublishMachine(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[s.WriterEvent, s.WriterEffect] = Driver(
             f"publish {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
@@ -108,7 +109,6 @@ class WriterService(LineService):
     # Life ---------------------------------------------------------------------------------------------------
 
     def config(self) -> v.PublishConfig:
-        """The settings that the machine needs."""
         fileset, settings = self.fileset, self.runtime.settings
         deletions = fileset.max_deletions
         return v.PublishConfig(
@@ -170,33 +170,27 @@ class WriterService(LineService):
     async def _perform(self, effect: s.WriterEffect) -> None:  # noqa: C901 - one case an effect
         match effect:
             case v.SavePublish(saved):
-                facts = self.last_commit.saved(saved)
+                facts = self._last_commit.saved(saved)
                 self._save_facts(facts, facts.head, is_live_new=facts.head is not None)
                 failpoint(HEAD_SAVED)
-            case v.Scan():
-                self.driver.spawn(self._scan(effect), lambda e: v.ScanFailed(effect.req, trouble_of(e)))
-            case v.Commit():
+            case v.Scan(req=req):
+                self._spawn(self._scan(effect), partial(v.ScanFailed, req))
+            case v.Commit(req=req):
                 self.facts = effect.facts
-                self.driver.spawn(self._commit(effect), lambda e: v.CommitFailed(effect.req, trouble_of(e)))
-            case s.PlanRestore():
-                self.driver.spawn(self._plan(effect), lambda e: s.PlanFailed(effect.req, trouble_of(e)))
-            case s.Restore():
-                self.driver.spawn(
-                    self.restoring.restore(effect), lambda e: s.RestoreFailed(effect.req, trouble_of(e))
-                )
-            case s.Recover():
+                self._spawn(self._commit(effect), partial(v.CommitFailed, req))
+            case s.PlanRestore(req=req):
+                self._spawn(self._plan(effect), partial(s.PlanFailed, req))
+            case s.Restore(req=req):
+                self._spawn(self.restoring.restore(effect), partial(s.RestoreFailed, req))
+            case s.Recover(req=req):
                 failed = self.restoring.failed_recovery
-                self.driver.spawn(
-                    self.restoring.recover(effect.req), lambda e: s.RecoverFailed(effect.req, failed(e))
-                )
-            case RunHook():
-                self.driver.spawn(
-                    self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e))
-                )
+                self.driver.spawn(self.restoring.recover(req), lambda e: s.RecoverFailed(req, failed(e)))
+            case RunHook(req=req):
+                self._spawn(self._hook(effect), partial(HookEnded, req, effect.kind))
             case v.AskPartners(req):
-                self.driver.spawn(self._ask_partners(req), lambda _: v.PartnersAnswered(req, ()))
-            case v.FetchPages():
-                self.driver.spawn(self._fetch(effect), lambda e: v.FetchFailed(effect.req, trouble_of(e)))
+                self._spawn(self._ask_partners(req), lambda _: v.PartnersAnswered(req, ()))
+            case v.FetchPages(req=req):
+                self._spawn(self._fetch(effect), partial(v.FetchFailed, req))
             case v.Announce(head):
                 await self._announce(head)
             case v.GiveAnswer(request, outcome):
@@ -209,6 +203,11 @@ class WriterService(LineService):
                 pass  # nothing the writer starts can be stopped half way; late answers are dropped by number
             case _:
                 assert_never(effect)
+
+    def _spawn(
+        self, work: Coroutine[Any, Any, s.WriterEvent], failed: Callable[[Trouble], s.WriterEvent]
+    ) -> None:
+        self.driver.spawn(work, lambda error: failed(trouble_of(error)))
 
     def _steps(self, told: f.FollowReport | v.PublishReport) -> tuple[str, ...]:
         if told.code != PATHS_HELD:
@@ -236,7 +235,7 @@ class WriterService(LineService):
         return self.machine.facts.held, self.machine.facts.reported
 
     @property
-    def history(self) -> SharedHistory:
+    def history(self) -> History:
         return self.tree.history
 
     def known_definition(self) -> Definition:
@@ -368,7 +367,9 @@ class WriterService(LineService):
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         await self.worker.run(self.own.sync_history)
-        head = commit(self, effect)
+        head, self.facts = commit(
+            self.line, self.runtime, self.facts, self._last_commit, self.definition, effect
+        )
         self.own.hot.committed()
         pending = self._pending
         if pending is not None:

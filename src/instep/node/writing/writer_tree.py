@@ -19,7 +19,7 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.trees.drift_look import CostWatch
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.hot_copies import HotCopies
-from instep.node.trees.keeping.shared_history import history_keeps
+from instep.node.trees.keeping.own_history import history_keeps
 from instep.node.trees.scanning.writer_scan import WriterScan, WriterScanned
 from instep.node.trees.served_tree import ServedTree
 from instep.node.trees.switch_outcome import refuse_open_journal
@@ -89,7 +89,7 @@ class WriterTree:
         if is_full or base is None:
             watch = CostWatch()
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
-            surveyed = replace(surveyed, summary=msgspec.structs.replace(surveyed.summary, cost=watch.cost()))
+            summary = msgspec.structs.replace(surveyed.summary, cost=watch.cost())
         else:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
             parents |= {p.path.rpartition(b"/")[0] for p in effect.again} - {b""}
@@ -97,13 +97,11 @@ class WriterTree:
             surveyed = survey.some(
                 store, base, trees, alone, wall_ms(), effect.again, reads_open=effect.reads_open
             )
-        surveyed = replace(surveyed, summary=msgspec.structs.replace(surveyed.summary, copied=self.hot.made))
+            summary = surveyed.summary
         self._keep_suspects(surveyed.damaged)
-        if self._definition_changed(effect.base):
-            surveyed = replace(
-                surveyed, summary=msgspec.structs.replace(surveyed.summary, definition_changed=True)
-            )
-        return surveyed
+        is_changed = self._definition_changed(effect.base)
+        summary = msgspec.structs.replace(summary, copied=self.hot.made, definition_changed=is_changed)
+        return replace(surveyed, summary=summary)
 
     def _settling(self, effect: v.Scan) -> Settling:
         fileset, watch, history = self._tree.fileset, self._tree.watch, self._tree.history

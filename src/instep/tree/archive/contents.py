@@ -45,7 +45,7 @@ class Contents:
     Also a ``Source`` for ``Stage``."""
 
     def __init__(self, place: Place, history: HasContents | None, rows: Rows) -> None:
-        self._place = place
+        self.place = place
         self._history = history
         self._rows = rows
         self._archive: ArchiveSource | None = None
@@ -148,14 +148,14 @@ class Contents:
             return None  # the disk changed it: another copy is as good
 
     def _of_tree(self, path: bytes, size: int) -> int | None:
-        with Tolerated(*_ABSENT), Root(self._place.root) as root:
+        with Tolerated(*_ABSENT), Root(self.place.root) as root:
             found = root.stat(path)
             if stat.S_ISREG(found.st_mode) and found.st_size == size:
                 return root.open(path, READ)
         return None
 
     def _targets(self, entry: Entry) -> Iterator[bytes]:
-        with Tolerated(*_ABSENT), Root(self._place.root) as root:
+        with Tolerated(*_ABSENT), Root(self.place.root) as root:
             yield root.readlink(entry.path)
         if self._history is not None:
             fd = self._of_history(entry.digest)
@@ -166,7 +166,7 @@ class Contents:
 
     def _archived(self) -> ArchiveSource:
         if self._archive is None:
-            archive = Archive(self._place)
+            archive = Archive(self.place)
             self._archive = archive.source(newest=ALL)
         return self._archive
 

@@ -2,21 +2,28 @@
 
 Small contents are packed, because 20,000 files of 4 KiB cost an inode each otherwise; larger ones are files of
 their own, by reflink where the file system can. Nothing counts before ``sync``: the caller names a content in a
-generation only afterwards. Everything read is hashed again. Not for two threads at once.
+generation only afterwards. Everything read is hashed again. Several threads may ask: the tree's
+worker writes, requests of peers read, one at a time.
 
 The disk may change synced bytes. A bad record costs its own content and no other; ``damage`` names it. A content
 that turns out to be other bytes is forgotten, so that it can be put anew, and its file is kept under another name.
+
+Longer than 400 lines: packs, large files and the index of both change together, under one lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
+from typing import Concatenate, ParamSpec, TypeVar
 
 from instep.model.ids import Digest
+from instep.model.manifest.entry import Entry, Kind
 from instep.tree.archive.history_pack import (
     PACK_NAME,
     PACKED_MAX,
@@ -66,10 +73,27 @@ PACK_MAX = 64 << 20
 _HELD_MAX = 1 << 20
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _alone(method: Callable[Concatenate[History, P], R]) -> Callable[Concatenate[History, P], R]:
+    """One call at a time, whichever thread it comes from."""
+
+    @functools.wraps(method)
+    def locked(self: History, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
 class History:
     """The store below ``control/history``; its index of packed contents is read from the packs at the start."""
 
     def __init__(self, place: Place) -> None:
+        self.place = place
+        self.lock = threading.RLock()
         self._fd = open_folder(place, b"history")
         self._path = b"/proc/self/fd/%d" % self._fd
         self._index: dict[Digest, int] = {}
@@ -132,12 +156,14 @@ class History:
 
     # --- writing -----------------------------------------------------------------------------------------------
 
+    @_alone
     def has(self, digest: Digest) -> bool:
         """Whether it was put, be it synced or not."""
         if digest in self._index or self._relative(digest) + b".new" in self._unsynced:
             return True
         return os.path.lexists(self._path + b"/" + self._relative(digest))
 
+    @_alone
     def put(self, digest: Digest, data: bytes, *, is_hashed: bool = False) -> None:
         """Keep ``data``; ``DamagedError`` ``content_mismatch`` when it is not what ``digest`` names. ``is_hashed``:
         the caller took the digest of these very bytes a moment ago."""
@@ -167,6 +193,7 @@ class History:
             self._flush()
         failpoint(_PUT)
 
+    @_alone
     def put_file(self, digest: Digest, fd: int, size_bytes: int | None = None) -> None:
         """Keep the first ``size_bytes`` (all) of an open file, by reflink where possible, hashed on this side of
         the copy."""
@@ -202,6 +229,7 @@ class History:
             os.close(fd)
         self._unsynced[new] = None
 
+    @_alone
     def sync(self) -> None:
         """Make all that was put durable."""
         failpoint(_SYNCING)
@@ -244,6 +272,7 @@ class History:
 
     # --- reading -----------------------------------------------------------------------------------------------
 
+    @_alone
     def get(self, digest: Digest) -> bytes | None:
         """The content, hashed again, or None, also when the disk changed it: then it is forgotten, and ``damage``
         names it."""
@@ -265,6 +294,7 @@ class History:
     def _file_bytes(self, digest: Digest) -> bytes | None:
         return None if (fd := self._open_file(digest)) is None else read_and_close(fd)
 
+    @_alone
     def forget_rotten(self, digest: Digest) -> None:
         """The content turned out to be other bytes: it is not here any more, and can be put anew."""
         number = self._index.pop(digest, None)
@@ -281,6 +311,7 @@ class History:
         os.unlink(name, dir_fd=self._fd)
         self.damage.append(HistoryDamage(os.fsdecode(aside), 0, size))
 
+    @_alone
     def open(self, digest: Digest) -> int | None:
         """A descriptor, owned by the caller, of the content, or None. The reader hashes what it reads."""
         if digest not in self._index:
@@ -293,6 +324,10 @@ class History:
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
+    def __call__(self, entry: Entry) -> int | None:
+        """As a source of contents for a stage."""
+        return self.open(entry.digest) if entry.kind is Kind.FILE else None
+
     def _open_file(self, digest: Digest) -> int | None:
         return open_large(self._relative(digest), self._fd)
 
@@ -300,10 +335,17 @@ class History:
         text = digest.hex().encode()
         return text[:2] + b"/" + text
 
+    @_alone
     def files(self) -> frozenset[bytes]:
         """The names of all packs and of all large contents that are synced."""
         packs = (pack_name(number) for number in self._numbers())
         return frozenset((*packs, *(name for _, name in large_files(self._directories(), self._path))))
+
+    @_alone
+    def damage_now(self) -> list[HistoryDamage]:
+        """The damage by the disk, or by a program that removed files, that is not mended yet."""
+        self.look_at_packs()
+        return list(self.damage)
 
     def look_at_packs(self) -> None:
         """A pack that was removed by name is damage: it can still be read here, and is gone with this process."""
@@ -322,10 +364,12 @@ class History:
 
     # --- collecting ----------------------------------------------------------------------------------------------
 
+    @_alone
     def drop(self, digest: Digest, keeps: Callable[[int], bool]) -> None:
         """Remove one large content, unless ``keeps`` wants its size kept. Packed ones go with their generations."""
         drop_file(self._relative(digest), self._fd, self._unsynced, keeps)
 
+    @_alone
     def collect(self, is_live: Callable[[Digest], bool]) -> int:
         """Remove contents that no kept generation names; the bytes that were freed. A pack is rewritten when less
         than half of it lives."""
@@ -379,6 +423,7 @@ class History:
             del self._index[digest]
         return max(0, size - max(0, self._end - before))
 
+    @_alone
     def kept_aside(self) -> list[str]:
         """Files that were damaged or torn, kept for a look."""
         return sorted(name for name in os.listdir(self._fd) if ".damaged-" in name or ".torn-" in name)
@@ -386,6 +431,7 @@ class History:
     def _is_damaged(self, number: int) -> bool:
         return any(each.file == pack_name(number).decode() and not each.is_tail for each in self.damage)
 
+    @_alone
     def close(self) -> None:
         """Close; contents that were not synced may be lost."""
         for fd in self._packs.values():

@@ -14,8 +14,8 @@ import msgspec
 
 from instep.errors import ResourceError
 from instep.model.ids import Digest, FilesetName
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
+from instep.tree.archive.history import History
 
 KEPT = 3
 FREE_MIN_SHARE = 0.05
@@ -41,7 +41,7 @@ class HotCopies:
         """The files that were copied since ``begin``."""
         return tuple(self._now)
 
-    def begin(self, history: SharedHistory) -> None:
+    def begin(self, history: History) -> None:
         """A scan begins. Commits since the last one make older copies needless: they go now."""
         self._now.clear()
         if not self._committed:
@@ -52,7 +52,7 @@ class HotCopies:
             log.warning("an old copy of a hot file stays until the next tidying: %s", error)
         self._committed.clear()
 
-    def copy(self, history: SharedHistory, path: bytes, digest: Digest, fd: int) -> None:
+    def copy(self, history: History, path: bytes, digest: Digest, fd: int) -> None:
         """Keep what ``fd`` holds. Errors: ``ResourceError`` ``no_room_for_copy``; ``DamagedError``
         ``content_mismatch`` when the file moved on."""
         size = os.fstat(fd).st_size
@@ -70,7 +70,7 @@ class HotCopies:
         self._committed.update(self._uncommitted)
         self._uncommitted.clear()
 
-    def _let_go(self, history: SharedHistory) -> None:
+    def _let_go(self, history: History) -> None:
         raw = self._store.get(self._key)
         kept = _decoder.decode(raw) if raw is not None else {}
         for path, digest in self._committed.items():
@@ -82,7 +82,7 @@ class HotCopies:
         self._store.put(self._key, msgspec.msgpack.encode(kept))
 
 
-def _require_room(history: SharedHistory, size: int) -> None:
+def _require_room(history: History, size: int) -> None:
     """Room that a reflink would not need is required all the same: the kernel does not say before."""
     disk = os.statvfs(history.place.control)
     free = disk.f_bavail * disk.f_frsize

@@ -11,7 +11,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
@@ -31,15 +30,11 @@ def entry_wanted(want: m.Wanted) -> Entry:
 class Lending:
     """One fileset's contents on this node, kept open between the requests of one restore."""
 
-    def __init__(self, make: Callable[[], tuple[Contents, Path]]) -> None:
+    def __init__(self, make: Callable[[], Contents]) -> None:
         self._make = make
         self._lock = threading.Lock()
         self._contents: Contents | None = None
         self._stamp = 0
-
-    def made(self) -> Contents:
-        """The contents as they are now, for one job of the caller's own."""
-        return self._make()[0]
 
     async def held(self, wants: tuple[m.Wanted, ...]) -> tuple[bool, ...]:
         return await asyncio.to_thread(self._held, wants)
@@ -70,28 +65,20 @@ class Lending:
 
     def _opened(self, *, is_new: bool) -> Contents:
         """The contents as they are indexed; indexed anew for a new question, and when a batch came or went."""
-        made, archive = self._make() if self._contents is None or is_new else (None, None)
-        if made is not None and archive is not None:
-            if self._contents is not None:
-                self._contents.close()
-            self._contents, self._archive = made, archive
-            self._stamp = _stamp(archive)
-        assert self._contents is not None
-        if _stamp(self._archive) != self._stamp:
-            self._contents.close()
-            self._contents = None
-            return self._opened(is_new=True)
+        if self._contents is None or is_new or _stamp(self._contents) != self._stamp:
+            self._close()
+            self._contents = self._make()
+            self._stamp = _stamp(self._contents)
         return self._contents
 
-    def close(self) -> None:
-        with self._lock:
-            if self._contents is not None:
-                self._contents.close()
-                self._contents = None
+    def _close(self) -> None:
+        if self._contents is not None:
+            self._contents.close()
+            self._contents = None
 
 
-def _stamp(archive: Path) -> int:
+def _stamp(contents: Contents) -> int:
     try:
-        return os.stat(archive).st_mtime_ns
+        return os.stat(contents.place.archive).st_mtime_ns
     except OSError:
         return 0

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from blake3 import blake3
 
-from instep.errors import DamagedError, PeerError, UnavailableError
+from instep.errors import DamagedError, PeerError
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Kind
@@ -27,10 +27,10 @@ from instep.net.messages.messages import (
     PagesRequest,
 )
 from instep.net.transfer import PIECE_BYTES, AnswerStatus, TransferAnswer, pieces_of_file
-from instep.node.trees.keeping.page_membership import PageMembership
+from instep.node.trees.keeping.page_walk import PageMembership, page_gone
 from instep.node.trees.keeping.serving_checks import ServingChecks, Where
-from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
+from instep.tree.archive.history import History
 from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.archive.source import ArchiveSource
 from instep.tree.root.beneath import Root
@@ -51,12 +51,7 @@ def pages_reply(
         if raw is None:
             if pages:
                 break
-            raise UnavailableError(
-                f"page {digest.hex()[:16]} is not kept here any more",
-                hint="take the newer head",
-                code="superseded",
-                page=digest.hex(),
-            )
+            raise page_gone(digest)
         size += len(raw)
         if pages and size > limit_bytes:
             break
@@ -81,12 +76,7 @@ def entry_asked(store: NodeStore, page: Digest, position: int) -> Entry:
 def _leaf(store: NodeStore, digest: Digest) -> Sequence[Entry]:
     raw = store.get_page(digest)
     if raw is None:
-        raise UnavailableError(
-            f"page {digest.hex()[:16]} is not kept here any more",
-            hint="take the newer head",
-            code="superseded",
-            page=digest.hex(),
-        )
+        raise page_gone(digest)
     if level_of(raw) != 0:
         raise PeerError("contents were asked for by an inner page", code="bad_want", page=digest.hex())
     return decode_leaf(raw, trusted=True)
@@ -109,7 +99,7 @@ class Shelf:
     def __init__(
         self,
         place: Place,
-        history: SharedHistory | None,
+        history: History | None,
         archive: ArchiveLookup,
         checks: ServingChecks,
         missed: Callable[[Entry], None] | None = None,
@@ -257,7 +247,8 @@ class Shelf:
         """A history's content is forgotten, so that it is named, and mended from elsewhere. An archived file may be
         another version of the same path: nothing is said of it."""
         if where is Where.HISTORY and self._history is not None:
-            self._history.forget_rotten(entry.digest)
+            with suppress(FileNotFoundError):  # it was collected meanwhile
+                self._history.forget_rotten(entry.digest)
         elif where is Where.TREE and is_unchanged(fd, entry):
             self._checks.rotten(entry)
 
@@ -277,10 +268,8 @@ def _until_short(index: int, fd: int, offset: int, length: int) -> Iterator[Tran
     """The pieces of one range; *superseded* where the file ends early, or the disk cannot read it."""
     try:
         yield from pieces_of_file(index, fd, offset, length)
-    except DamagedError:
-        yield TransferAnswer(index, AnswerStatus.SUPERSEDED, 0, b"")
-    except OSError as error:
-        if error.errno != errno.EIO:
+    except (DamagedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EIO:
             raise
         yield TransferAnswer(index, AnswerStatus.SUPERSEDED, 0, b"")
 

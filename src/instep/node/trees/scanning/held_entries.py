@@ -1,15 +1,20 @@
-"""The paths of one scan that cannot be carried, and the old entries that they keep in the next manifest."""
+"""The paths of one scan that cannot be carried, and the old entries that they keep in the next manifest, whose
+hard-link groups have to hold all the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from instep.core.guards.held import DAMAGED, HELD_LISTED_MAX, OPEN, HeldPaths, ScanProblem, is_held
 from instep.model.definition import Definition
 from instep.model.ids import Digest
-from instep.model.manifest.entry import Entry, Kind
-from instep.model.manifest.manifest import iterate
+from instep.model.manifest.entry import Entry, Extra, Kind
+from instep.model.manifest.manifest import edit, iterate
+from instep.model.manifest.pages import GetPage, PutPage
+from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below
 from instep.tree.objects.fidelity import Local
 from instep.tree.root.place import Place
@@ -155,3 +160,30 @@ def opened_among(problems: Sequence[ScanProblem]) -> Iterator[bytes]:
 
 def _no_row(_: bytes) -> None:
     return None
+
+
+_NOTHING = Extra()
+
+
+def with_whole_groups(root: Digest, get: GetPage, put: PutPage) -> Digest:
+    """The manifest without the links that no longer hold: a held path keeps the entry of a file that was linked with
+    others, and these have changed since. Every receiver refuses a group whose paths are not the same."""
+    reader = Reader(get)
+    loose = [entry for entry in iterate(root, get) if not _is_whole(entry, root, reader)]
+    return edit(root, [(entry.path, _alone(entry)) for entry in loose], get, put)
+
+
+def _is_whole(entry: Entry, root: Digest, reader: Reader) -> bool:
+    group = entry.extra.link_group if entry.extra is not None else None
+    if group is None or group == entry.path:
+        return True
+    leader = reader.lookup(root, group)
+    return leader is not None and (
+        msgspec.structs.replace(leader, path=entry.path, born_ms=entry.born_ms) == entry
+    )
+
+
+def _alone(entry: Entry) -> Entry:
+    assert entry.extra is not None
+    rest = msgspec.structs.replace(entry.extra, link_group=None)
+    return msgspec.structs.replace(entry, extra=None if rest == _NOTHING else rest)

@@ -21,8 +21,7 @@ from instep.model.manifest.manifest import build, edit, iterate, totals
 from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, sort_key
-from instep.node.trees.scanning.held_entries import Holding, opened_among, probed
-from instep.node.trees.scanning.link_groups import with_whole_groups
+from instep.node.trees.scanning.held_entries import Holding, opened_among, probed, with_whole_groups
 from instep.node.trees.scanning.scan_tally import UNSETTLED_MAX, PageKeeper, ScanTally, paired, path_of
 from instep.node.trees.scanning.stat_rows import Moved, RowBatch, covered_rows
 from instep.store.port import NodeStore
@@ -49,8 +48,6 @@ class WriterScanned:
 
 
 class WriterScan:
-    """One writer's tree."""
-
     def __init__(
         self,
         place: Place,
