@@ -130,23 +130,21 @@ class PeerServer:
 
     def drop(self, name: NodeName) -> int:
         """Cut the open connections of a node; how many."""
-        return self._cut(lambda identity: identity.name == name)
+        return self._cut(lambda each: each.identity is not None and each.identity.name == name)
 
     def drop_untrusted(self) -> int:
         """Cut the connections whose certificate was revoked, has expired or is no longer known."""
         now = dt.datetime.now(dt.UTC)
-        return self._cut(lambda identity: not self._tls.trust.is_good(identity, now))
+        is_good = self._tls.trust.is_good
+        return self._cut(lambda each: each.identity is not None and not is_good(each.identity, now))
 
     def drop_disallowed(self) -> int:
         """Cut the connections from addresses that the allow list does not name any more."""
         allowed = self._allow()
-        found = [c for c in self._connections.values() if not allowed.lets(c.address)]
-        for connection in found:
-            connection.transport.abort()
-        return len(found)
+        return self._cut(lambda each: not allowed.lets(each.address))
 
-    def _cut(self, rule: Callable[[PeerIdentity], bool]) -> int:
-        found = [c for c in self._connections.values() if c.identity is not None and rule(c.identity)]
+    def _cut(self, rule: Callable[[_Connection], bool]) -> int:
+        found = [each for each in self._connections.values() if rule(each)]
         for connection in found:
             connection.transport.abort()
         return len(found)

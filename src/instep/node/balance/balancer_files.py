@@ -78,7 +78,7 @@ class Balancers:
                 except TimeoutError:
                     continue
         finally:
-            self.watch.close()
+            await self.watch.close()
 
     async def _look(self) -> bool:
         """Bring everything to where it should be; whether nothing is left to retry."""
@@ -115,7 +115,7 @@ class Balancers:
             return True
         if is_nginx and not self.watch.is_settled(file.path):
             return False  # which nodes are drained is not known yet
-        if not self._is_due(file):
+        if not self._look_at(file):
             return True
         last = self._updated.get(file.path)
         between = URGENT_BETWEEN_S if is_nginx else BETWEEN_S
@@ -191,7 +191,8 @@ class Balancers:
 
     # Files ------------------------------------------------------------------------------------------------------
 
-    def _is_due(self, file: FileOf) -> bool:
+    def _look_at(self, file: FileOf) -> bool:
+        """Whether the file has to be put in place or read anew; trouble in it is shown, or gone."""
         try:
             wanted = self.rendered(file).text
             if self._refused.get(file.path) == wanted:

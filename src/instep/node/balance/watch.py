@@ -44,6 +44,7 @@ class Watch:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._tasks: dict[_Asked, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._out: set[_Asked] = set()
         self._heard: set[_Asked] = set()
         self._applied: dict[Path, frozenset[tuple[str, str]]] = {}
@@ -62,7 +63,10 @@ class Watch:
             if server.health is not None
         }
         for asked in [asked for asked in self._tasks if asked not in wanted]:
-            self._tasks.pop(asked).cancel()
+            task = self._tasks.pop(asked)
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
             self._out.discard(asked)
             self._heard.discard(asked)
         for asked in sorted(wanted - set(self._tasks), key=repr):
@@ -82,10 +86,9 @@ class Watch:
             (plan.name, server.node) for plan in plans for server in plan.servers if server.is_out
         )
 
-    def close(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()
+    async def close(self) -> None:
+        self.follow(())
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _ask(self, asked: _Asked) -> None:
         failures = 0
