@@ -15,13 +15,13 @@ from pathlib import Path
 
 from instep.errors import RefusedError, ResourceError, UnavailableError
 from instep.fleet.balancers.plan import MARK
+from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, output_of
 
 CHECK_S = 30.0
 OUTPUT_KEPT = 8 << 10
 FILE_BYTES_MAX = 16 << 20
 PREVIOUS = ".previous"
 """Added to the name of the file that was there before."""
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Program(Enum):
@@ -95,7 +95,11 @@ def _arguments(
 
 
 async def _run(program: Program, arguments: list[str]) -> str:
-    found = arguments[0] if arguments[0].startswith("/") else shutil.which(arguments[0], path=_PATH)
+    found = (
+        arguments[0]
+        if arguments[0].startswith("/")
+        else shutil.which(arguments[0], path=MINIMAL_ENVIRONMENT["PATH"])
+    )
     if found is None or not os.access(found, os.X_OK):
         raise UnavailableError(
             f"{arguments[0]} is not on this machine, so nothing can read the file for {program.value}",
@@ -103,30 +107,21 @@ async def _run(program: Program, arguments: list[str]) -> str:
             code="no_parser",
             program=arguments[0],
         )
-    started = await asyncio.create_subprocess_exec(
-        found, *arguments[1:], stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT, env={"PATH": _PATH, "LANG": "C.UTF-8"}, start_new_session=True,
-    )  # fmt: skip
+    command = (found, *arguments[1:])
     try:
-        async with asyncio.timeout(CHECK_S):
-            raw, _ = await started.communicate()
+        status, raw = await output_of(command, b"", CHECK_S, errors=asyncio.subprocess.STDOUT)
     except TimeoutError as error:
         raise UnavailableError(
             f"{arguments[0]} did not end within {CHECK_S:g} s", code="timeout", program=arguments[0]
         ) from error
-    finally:
-        if started.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, 9)
-            await started.wait()
     output = raw[-OUTPUT_KEPT:].decode("utf-8", "replace").strip()
-    if started.returncode != 0:
+    if status != 0:
         raise RefusedError(
-            f"{arguments[0]} refuses the rendered file (exit code {started.returncode})",
+            f"{arguments[0]} refuses the rendered file (exit code {status})",
             hint="nothing was changed; look at its output",
             code="balancer_refused",
             program=arguments[0],
-            exit=started.returncode,
+            exit=status,
             last_lines=output.splitlines()[-20:],
         )
     return output

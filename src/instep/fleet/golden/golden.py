@@ -21,7 +21,7 @@ from instep.fleet.golden import answer_worker
 from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.aside import Hangs
 from instep.fleet.hooks.http import SECRETS, CannotAsk, answer_to, credentials_for, shown_url, why_not_asked
-from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
+from instep.fleet.hooks.run import output_of
 
 ANSWER_BYTES_MAX = 64 << 20
 """Bytes of an answer of which only the digest is taken."""
@@ -167,32 +167,17 @@ def _value(answer: GoldenAnswer) -> str:
 async def _worker(order: Mapping[str, object], *bodies: bytes) -> dict[str, Any]:
     """What ``answer_worker`` says; ``_Unusable`` when it refuses, dies or takes too long."""
     line = json.dumps({**order, "sizes": [len(body) for body in bodies]}).encode() + b"\n"
+    program = (sys.executable, "-I", str(Path(answer_worker.__file__)))
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            str(Path(answer_worker.__file__)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=dict(MINIMAL_ENVIRONMENT),
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise _Unusable(f"could not be looked at: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(WORKER_S):
-            told, _ = await process.communicate(line + b"".join(bodies))
+        given = line + b"".join(bodies)
+        status, told = await output_of(program, given, WORKER_S, errors=asyncio.subprocess.DEVNULL)
     except TimeoutError:
         raise _Unusable(f"could not be looked at within {WORKER_S:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await asyncio.shield(process.wait())
-    if process.returncode != 0:
+    except OSError as error:
+        raise _Unusable(f"could not be looked at: {error.strerror}") from error
+    if status != 0:
         raise _Unusable(
-            f"could not be looked at: the program that does ended with {process.returncode}, as it does at its "
+            f"could not be looked at: the program that does ended with {status}, as it does at its "
             f"limits of {answer_worker.MEMORY_MAX >> 20} MiB and {answer_worker.CPU_SECONDS_MAX} s"
         )
     found: dict[str, Any] = json.loads(told)

@@ -10,7 +10,7 @@ import pwd
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
@@ -157,6 +157,30 @@ async def run_program(
             raise
         await output.drain(DRAIN_S)
         return Attempt(_reason(status), output.tail())
+
+
+async def output_of(
+    arguments: Sequence[str], given: bytes, within_s: float, *, errors: int
+) -> tuple[int, bytes]:
+    """Exit status and output of a program that reads ``given``; ``errors`` is where its error output goes.
+    ``TimeoutError`` after ``within_s``: its whole group is ended then."""
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=errors,
+        env=dict(MINIMAL_ENVIRONMENT),
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(within_s):
+            told, _ = await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            _signal_group(process, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+    return process.returncode or 0, told
 
 
 def _reason(status: int) -> str:
