@@ -11,19 +11,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from instep.core import vocabulary as w
 from instep.core.backoff import Backoff, Chance
 from instep.core.contract import PhaseRow
 from instep.core.lines.accept import AcceptedEpoch, Refused, judge_epoch, word_of
-from instep.core.vocabulary import (
-    EpochSeen,
-    KeepEpoch,
-    LineEffect,
-    Note,
-    Paused,
-    Refuse,
-    SetTimer,
-    Trouble,
-)
 from instep.model.ids import HeadRef, LineId, NodeName
 
 FactsT = TypeVar("FactsT", bound=Any)
@@ -51,6 +42,10 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
     """Effects that carry a number and begin no phase."""
     early: ClassVar[tuple[type, ...]]
     """Effects that name nothing which is not durable: they need not wait for the ``Save`` of their step."""
+    save: ClassVar[type[Any]]
+    """The effect that saves facts alone."""
+    acts_and_saves: ClassVar[type]
+    """The effect that saves facts with what it does."""
 
     def __init__(self, line: LineId, config: ConfigT, rng: Chance, facts: FactsT) -> None:
         self.line = line
@@ -59,12 +54,12 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
         self._facts = facts
         self._saved: FactsT | None = facts
         self._now = 0
-        self._out: list[EffectT | LineEffect] = []
+        self._out: list[EffectT | w.LineEffect] = []
         self._last_req = 0
         self._is_started = False
         self._job: LineJob[PhaseT] | None = None
         self._backoff = Backoff(rng)
-        self._blind: Trouble | None = None
+        self._blind: w.Trouble | None = None
         """Why the watch cannot see all paths."""
         self._reported: ReportT | None = None
 
@@ -104,18 +99,18 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
         return job
 
     def _note(self, what: str, text: str, **facts: object) -> None:
-        self._out.append(Note(what, text, tuple(facts.items())))
+        self._out.append(w.Note(what, text, tuple(facts.items())))
 
     def _hold_back(self, key: str, least_ms: int, most_ms: int) -> None:
         """Retry after a back-off."""
-        self._out.append(SetTimer(f"retry-{key}", self._backoff.fail(key, self._now, least_ms, most_ms)))
+        self._out.append(w.SetTimer(f"retry-{key}", self._backoff.fail(key, self._now, least_ms, most_ms)))
 
-    def _pause(self, event: Paused | None) -> None:
+    def _pause(self, event: w.Paused | None) -> None:
         """None ends the pause."""
-        is_paused, event = event is not None, event or Paused()
+        is_paused, event = event is not None, event or w.Paused()
         self._set(is_paused=is_paused, paused_reason=event.reason, paused_until_wall_ms=event.until_wall_ms)
 
-    def _watch_changed(self, trouble: Trouble | None) -> None:
+    def _watch_changed(self, trouble: w.Trouble | None) -> None:
         if trouble == self._blind:
             return
         self._blind = trouble
@@ -130,24 +125,33 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
     def _arm_full_look(self) -> None:
         """Set the timer of the next look at the whole tree."""
 
-    def _judge_epoch(self, event: EpochSeen, configured: NodeName) -> AcceptedEpoch | None:
+    def _judge_epoch(self, event: w.EpochSeen, configured: NodeName) -> AcceptedEpoch | None:
         """Keep the record when it is a new one and valid. ``configured`` is the writer that this node's file names."""
         epochs = self._facts.epochs
         word = word_of(configured, epochs, overrules=self._config.overrules)
         judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
         if isinstance(judged, Refused):
-            self._out.append(Refuse(event.source, judged.trouble))
+            self._out.append(w.Refuse(event.source, judged.trouble))
         if not isinstance(judged, AcceptedEpoch):
             return None
-        self._out.append(KeepEpoch(event.signed))
+        self._out.append(w.KeepEpoch(event.signed))
         self._set(epochs=judged.book)
         return judged
 
-    def _after(self, save: EffectT) -> tuple[EffectT | LineEffect, ...]:
-        """The effects of the step in order: those that depend on the facts come after ``save``."""
+    def _ordered(self) -> tuple[EffectT | w.LineEffect, ...]:
+        """The effects with at most one ``Save``, before everything that depends on it."""
+        saves: Any = next((e for e in self._out if isinstance(e, self.acts_and_saves)), None)
+        if saves is not None:
+            self._saved = saves.facts
+        if saves is not None or self._is_saved():
+            return tuple(self._out)
+        self._saved = self._facts
         early = [e for e in self._out if isinstance(e, self.early)]
         late = [e for e in self._out if not isinstance(e, self.early)]
-        return (*early, save, *late)
+        return (*early, type(self).save(self._facts), *late)
+
+    def _is_saved(self) -> bool:
+        return self._saved == self._facts
 
 
 def begins_one_job(machine: LineMachine[Any, Any, Any, Any, Any], effects: tuple[Any, ...]) -> bool:

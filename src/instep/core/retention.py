@@ -45,7 +45,6 @@ class PrunePlan:
     holds beyond the share."""
 
     names: tuple[str, ...]
-    freed_bytes: int
     over_share_bytes: int
 
 
@@ -88,14 +87,9 @@ def plan_prune(
     if from_newest and newest_first and policy.keep_within_ms:
         now_ms = min(now_ms, newest_first[0].at_ms)
     may_go = [b for b in newest_first[max(0, policy.keep_last) :] if now_ms - b.at_ms > policy.keep_within_ms]
-    total = sum(b.size_bytes for b in batches)
-    names: list[str] = []
-    freed = 0
-    for batch in reversed(may_go):
-        names.append(batch.name)
-        freed += batch.size_bytes
-    over = 0 if policy.max_bytes is None else max(0, total - freed - policy.max_bytes)
-    return PrunePlan(tuple(names), freed, over)
+    kept_bytes = sum(b.size_bytes for b in batches) - sum(b.size_bytes for b in may_go)
+    over = 0 if policy.max_bytes is None else max(0, kept_bytes - policy.max_bytes)
+    return PrunePlan(tuple(b.name for b in reversed(may_go)), over)
 
 
 def kept_generations(

@@ -293,6 +293,12 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "publishes_what_it_finds": _PublishesWhatItFinds,
     "hot_files_starve": _HotFilesStarveTheRest,
 }
+
+
+def _no(*faults: str) -> dict[str, Any]:
+    return dict.fromkeys((f"{fault}_every_ms" for fault in faults), 0)
+
+
 NEEDED: dict[str, dict[str, Any]] = {
     "unverified": {"corrupt": 0.3},
     "hot_files_starve": {"hot_every_ms": 25, "delay_ms": 50, "has_rollouts": False, "bound_ms": 120_000},
@@ -301,7 +307,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         "restore_every_ms": 6_000,
         "edit_every_ms": 600,
         "cut_every_ms": 2_000,
-        "snapshot_every_ms": 0,
+        **_no("snapshot"),
     },
     "goes_past_its_head": {
         "snapshot_every_ms": 8_000,
@@ -313,15 +319,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "scans_unfinished": {"rollback_every_ms": 4_000, "step_fails": 0.2},
     "publishes_what_it_finds": {"rollback_every_ms": 4_000, "edit_every_ms": 300},
     "never_undone": {
-        "old_state_every_ms": 0,
+        **_no("old_state", "reconfigure", "rollback", "snapshot", "crash"),
         "stick_every_ms": 500,
         "step_fails": 0.0,
         "read_error": 0.0,
-        "reconfigure_every_ms": 0,
-        "rollback_every_ms": 0,
-        "snapshot_every_ms": 0,
         "edit_every_ms": 1_000,
-        "crash_every_ms": 0,
     },
     "revert_half_done": {"drift_every_ms": 1_000, "step_fails": 0.2, "reconfigure_every_ms": 0},
     "journal_believed": {"crash_every_ms": 3_000, "copied": 0.5, "step_ms": 100, "reconfigure_every_ms": 0},

@@ -5,12 +5,11 @@ from __future__ import annotations
 from instep.core.follow import vocabulary as f
 from instep.core.follow.drift import FollowDrift
 from instep.core.follow.floor import STATE_OLDER, is_above
-from instep.core.follow.state import INTERRUPTIBLE, NAMED_MAX, FollowJob, FollowPhase, Progress, named
+from instep.core.follow.state import INTERRUPTIBLE, FollowJob, FollowPhase, Progress, named, named_paths
 from instep.core.follow.vocabulary import Due
 from instep.core.vocabulary import Cancel, HookKind, RunHook, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef
-from instep.model.paths import shown
 
 SUPERSEDES_MAX = 8
 """So often in a row a newer head interrupts the fetching or staging of an older one; then that one is finished first.
@@ -131,11 +130,8 @@ class FollowApply(FollowDrift):
             self._drift.start_clean()
         self._arrived(job.head)
         if drifted:
-            paths = [shown(p) for p in drifted[:NAMED_MAX]]
-            more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
-            self._note(
-                "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
-            )
+            said, paths = named_paths(drifted)
+            self._note("drift_archived", f"local changes went to the archive: {said}", paths=paths)
 
     def _recovered(self, event: f.RecoveryEnded) -> None:
         self._is_recovered = True
@@ -179,15 +175,9 @@ class FollowApply(FollowDrift):
         if holds == facts.floor or not is_above(holds, facts.tree):
             return
         self._set(
-            floor=holds,
-            tree=None,
-            live=None,
-            due=Due.NOTHING,
-            refused=None,
-            refused_code="",
-            refused_reason="",
+            floor=holds, tree=None, live=None, due=Due.NOTHING, replaced=None, begun=None, unconfirmed=None
         )
-        self._set(replaced=None, begun=None, unconfirmed=None)
+        self._forget_refusal()
         saved = named(facts.tree)
         self._note(
             STATE_OLDER,

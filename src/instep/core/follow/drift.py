@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.due import FollowDue
-from instep.core.follow.state import NAMED_MAX, FollowJob, FollowPhase, Progress
+from instep.core.follow.state import FollowJob, FollowPhase, Progress, named_paths
 from instep.core.follow.vocabulary import DriftPolicy, Due
 from instep.core.rescan import rescan_after_ms
 from instep.core.vocabulary import SetTimer, Trouble
-from instep.model.paths import shown
 
 TOUCH_SETTLE_MS = 200
 _UNAVAILABLE_EXIT = 7
@@ -96,9 +95,8 @@ class FollowDrift(FollowDue):
         self._succeed("revert")
         self._unstage()
         self._drift.reverted(paths, self._now)
-        named = [shown(p) for p in paths[:NAMED_MAX]]
-        more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
-        self._note("drift_reverted", f"archived and restored: {', '.join(named)}{more}", paths=named)
+        said, named = named_paths(paths)
+        self._note("drift_reverted", f"archived and restored: {said}", paths=named)
         if self._config.has_reload:
             self._set(due=Due.RELOAD)
 

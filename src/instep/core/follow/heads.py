@@ -8,7 +8,6 @@ from typing import assert_never
 from instep.core.follow import vocabulary as f
 from instep.core.follow.sources import SourceState
 from instep.core.follow.state import FollowJob, FollowPhase, FollowState, named
-from instep.core.follow.vocabulary import FollowSourceEvent
 from instep.core.lines.accept import (
     AcceptedHead,
     KnownRecord,
@@ -28,25 +27,16 @@ class FollowHeads(FollowState):
     """Takes heads and epoch records from sources, refuses those that are not the line's, and chooses the source to
     fetch from."""
 
-    def _take_from_source(self, event: FollowSourceEvent) -> None:
-        match event:
-            case f.SourceUp():
-                self._sources.up(event.source, event.is_writer, event.has)
-                self._lost_at_ms = None
-                self._out.append(SetTimer("contact", None))
-            case f.SourceDown():
-                self._sources.down(event.source)
-                if not self._sources.is_any_up and self._lost_at_ms is None:
-                    self._lost_at_ms = self._now
-                    self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
-            case f.HeadSeen():
-                self._head_seen(event)
-            case f.EpochSeen():
-                self._epoch_seen(event)
-            case f.HeadsAnswered() | f.AskFailed():
-                pass
-            case _:
-                assert_never(event)
+    def _source_up(self, event: f.SourceUp) -> None:
+        self._sources.up(event.source, event.is_writer, event.has)
+        self._lost_at_ms = None
+        self._out.append(SetTimer("contact", None))
+
+    def _source_down(self, event: f.SourceDown) -> None:
+        self._sources.down(event.source)
+        if not self._sources.is_any_up and self._lost_at_ms is None:
+            self._lost_at_ms = self._now
+            self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         source = self._sources.get(event.source)
@@ -107,7 +97,7 @@ class FollowHeads(FollowState):
         job = self._job
         switching_to = job.head if job is not None and job.phase is FollowPhase.SWITCH else None
         if facts.refused is not None and facts.refused not in (facts.tree, switching_to):
-            self._set(refused=None, refused_code="", refused_reason="")
+            self._forget_refusal()
         self._offer_trouble = None
         self._compared = None
         if self._stuck is not None:

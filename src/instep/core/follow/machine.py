@@ -13,6 +13,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from instep.core import vocabulary as w
 from instep.core.contract import check_all
 from instep.core.follow import contract
 from instep.core.follow import vocabulary as f
@@ -21,23 +22,16 @@ from instep.core.follow.permits import serial_told, spent_told
 from instep.core.follow.standing import Seen, Stand, stand_of
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
-from instep.core.vocabulary import (
-    Cancel,
-    HookEnded,
-    KeepEpoch,
-    KeepGeneration,
-    SetTimer,
-    TimerFired,
-    WatchChanged,
-)
 
 
 class FollowMachine(FollowApply):
     """One line at a partner."""
 
     phases = contract.PHASES
-    numbered = (Cancel, f.AskHeads)
-    early = (KeepGeneration, KeepEpoch, Cancel, f.FetchPages)
+    numbered = (w.Cancel, f.AskHeads)
+    early = (w.KeepGeneration, w.KeepEpoch, w.Cancel, f.FetchPages)
+    save = f.SaveFollow
+    acts_and_saves = f.RecordLive
 
     def step(self, event: FollowEvent, now_ms: int) -> tuple[FollowEffect, ...]:
         """The only door: take in one event, begin what is missing, return the effects in order."""
@@ -53,21 +47,22 @@ class FollowMachine(FollowApply):
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def _take(self, event: FollowEvent) -> None:
+    def _take(self, event: FollowEvent) -> None:  # noqa: C901  one line a kind
         match event:
             case f.Started():
                 self._start()
             case f.FollowConfigChanged():
                 self._configure(event.config)
-            case (
-                f.SourceUp()
-                | f.SourceDown()
-                | f.HeadSeen()
-                | f.EpochSeen()
-                | f.HeadsAnswered()
-                | f.AskFailed()
-            ):
-                self._take_from_source(event)
+            case f.SourceUp():
+                self._source_up(event)
+            case f.SourceDown():
+                self._source_down(event)
+            case f.HeadSeen():
+                self._head_seen(event)
+            case f.EpochSeen():
+                self._epoch_seen(event)
+            case f.HeadsAnswered() | f.AskFailed():
+                pass
             case f.Paused():
                 self._pause(event)
             case f.Resumed():
@@ -78,13 +73,13 @@ class FollowMachine(FollowApply):
                 self._ask_all()
             case f.TreeTouched():
                 self._touched(event)
-            case WatchChanged():
+            case w.WatchChanged():
                 self._watch_changed(event.trouble)
             case f.OrderGiven():
                 self._take_order(event)
             case f.HookOwed():
                 self._owed = event.trouble
-            case TimerFired():
+            case w.TimerFired():
                 self._timer(event.name)
             case _:
                 job = self._end_job(event)
@@ -116,7 +111,7 @@ class FollowMachine(FollowApply):
                 else:
                     self._sticky = None
                     self._fail("apply", event.refusal, least_ms=self._config.poll_ms // 2)
-            case HookEnded():
+            case w.HookEnded():
                 self._hook_ended(job, event.trouble)
             case f.TreeSwitched():
                 self._switched(job, event.drifted)
@@ -165,7 +160,7 @@ class FollowMachine(FollowApply):
         self._is_started = True
         if not self._sources.is_any_up:  # a source may be up before the start
             self._lost_at_ms = self._now
-            self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
+            self._out.append(w.SetTimer("contact", self._now + self._config.poll_ms))
         self._arm_poll()
         self._arm_full_look()
         if self._facts.begun is not None:
@@ -187,7 +182,7 @@ class FollowMachine(FollowApply):
         self._drift.touch((), everything=True)
         self._compared = None
         if self._job is not None and self._job.phase in (*INTERRUPTIBLE, FollowPhase.COMPARE):
-            self._out.append(Cancel(self._job.req))
+            self._out.append(w.Cancel(self._job.req))
             self._job = None
         self._progress, self._sticky = None, None
         if self._is_started:
@@ -303,15 +298,7 @@ class FollowMachine(FollowApply):
             self._reported = report
             self._out.append(report)
 
-    def _ordered(self) -> tuple[FollowEffect, ...]:
-        """The effects with at most one ``Save``, before everything that depends on it. ``RecordLive`` saves
-        too."""
-        record = next((e for e in self._out if isinstance(e, f.RecordLive)), None)
-        if record is not None:
-            self._saved = record.facts
-            return tuple(self._out)
+    def _is_saved(self) -> bool:
+        """While live is being recorded, its effect has saved more than these facts say."""
         is_recording = self._job is not None and self._job.phase is FollowPhase.RECORD
-        if self._saved == self._facts or (is_recording and self._saved == self._recorded_facts()):
-            return tuple(self._out)
-        self._saved = self._facts
-        return self._after(f.SaveFollow(self._facts))
+        return super()._is_saved() or (is_recording and self._saved == self._recorded_facts())

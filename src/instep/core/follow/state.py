@@ -20,6 +20,7 @@ from instep.core.lines.accept import is_left_behind
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import Trouble
 from instep.model.ids import Digest, HeadRef, LineId
+from instep.model.paths import shown
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy
 
 NAMED_MAX = 20
@@ -126,8 +127,11 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
             if self._is_recovered and self._job is None:
                 self._progress = None
                 self._out.append(f.DropStage())
-        due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
-        self._set(refused=None, refused_code="", refused_reason="", due=due)
+        self._forget_refusal()
+        self._set(due=Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due)
+
+    def _forget_refusal(self) -> None:
+        self._set(refused=None, refused_code="", refused_reason="")
 
     def _may_be_put_back(self) -> bool:
         """Whether the tree may fall by a put-back: one runs, or the recovery has not said yet what became
@@ -196,6 +200,13 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
             self._troubles["apply"] = failed[1]
         else:
             self._succeed("apply")
+
+
+def named_paths(paths: tuple[bytes, ...]) -> tuple[str, list[str]]:
+    """Paths in words, and the first of them as a note carries them."""
+    first = [shown(path) for path in paths[:NAMED_MAX]]
+    more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
+    return ", ".join(first) + more, first
 
 
 def named(head: HeadRef | None) -> str:

@@ -295,8 +295,6 @@ class PollAsked(MachineWord):
     """A caller waits: ask the sources for heads now."""
 
 
-FollowSourceEvent = SourceUp | SourceDown | HeadSeen | EpochSeen | HeadsAnswered | AskFailed
-
 FollowAnswer = (
     RecoveryEnded
     | RecoverFailed
@@ -333,7 +331,11 @@ class HookOwed(MachineWord):
 FollowEvent = (
     LineEvent
     | FollowConfigChanged
-    | FollowSourceEvent
+    | SourceUp
+    | SourceDown
+    | HeadSeen
+    | HeadsAnswered
+    | AskFailed
     | FollowAnswer
     | TreeTouched
     | PollAsked

@@ -7,13 +7,12 @@ cannot be carried is held at its last entry and stops nothing, unless the filese
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from instep.core.guards.held import DAMAGED, ScanProblem, is_held, words_of
 from instep.core.vocabulary import Trouble
-from instep.errors import ConfigError, Retry
+from instep.errors import Retry
 from instep.model.counts import counted, which
 from instep.model.paths import shown
 
@@ -38,21 +37,6 @@ class DeletionPolicy:
 
 
 DEFAULT_DELETIONS = DeletionPolicy()
-
-
-_PERCENT = re.compile(r"([0-9]{1,3})%")
-
-
-def parse_deletions(text: str | int) -> DeletionPolicy:
-    """``"50%"`` or a number of paths."""
-    if isinstance(text, int):
-        if text >= 0:
-            return DeletionPolicy(count=text)
-    elif (found := _PERCENT.fullmatch(text)) and int(found[1]) <= 100:
-        return DeletionPolicy(share_percent=int(found[1]))
-    elif text.isdecimal() and text.isascii():
-        return DeletionPolicy(count=int(text))
-    raise ConfigError(f"max_deletions = {text!r} is neither a share such as '50%' nor a number of paths")
 
 
 def judge_problems(problems: Sequence[ScanProblem]) -> Trouble | None:

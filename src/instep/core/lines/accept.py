@@ -122,22 +122,20 @@ def judge_head(
         return OldRecord(ref.position)
     if entitled is not None:
         return entitled
-    if head is not None and ref.position == head.position:
-        return _refused(
-            "reused_number",
-            f"generation {body.number} of epoch {body.epoch} exists twice: {head.id.hex()[:16]} here, "
-            f"{ref.id.hex()[:16]} offered",
-            here=head.id.hex(),
-            offered=ref.id.hex(),
-        )
-    if head is not None and beside is not None and _is_past(head, beside, ref):
-        return _refused(
-            "reused_number",
-            _said_past(head, beside, ref, verdict.signer),
-            here=head.id.hex(),
-            offered=ref.id.hex(),
-        )
+    twice = None if head is None else _twice(head, beside, ref, verdict.signer)
+    if head is not None and twice is not None:
+        return _refused("reused_number", twice, here=head.id.hex(), offered=ref.id.hex())
     return AcceptedHead(ref, body)
+
+
+def _twice(head: HeadRef, beside: HeadRef | None, ref: HeadRef, signer: str) -> str | None:
+    """Why ``ref`` is on another branch than ``head``, in words."""
+    if ref.position == head.position:
+        there = f"{head.id.hex()[:16]} here, {ref.id.hex()[:16]} offered"
+        return f"generation {ref.number} of epoch {ref.epoch} exists twice: {there}"
+    if beside is not None and _is_past(head, beside, ref):
+        return _said_past(head, beside, ref, signer)
+    return None
 
 
 def _is_past(head: HeadRef, beside: HeadRef, ref: HeadRef) -> bool:

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from instep.core import vocabulary as w
 from instep.core.contract import check_all
 from instep.core.guards.held import not_held
 from instep.core.publish import contract
@@ -25,18 +26,6 @@ from instep.core.publish.standing import PublishSeen, publish_stand_of
 from instep.core.publish.state import PublishJob, PublishPhase, Request, Run
 from instep.core.publish.unpublished import YOUNG_MS
 from instep.core.publish.vocabulary import PublishConfig, PublishMode, ScanSummary
-from instep.core.vocabulary import (
-    Cancel,
-    HookEnded,
-    HookKind,
-    KeepEpoch,
-    KeepGeneration,
-    RunHook,
-    SetTimer,
-    TimerFired,
-    Trouble,
-    WatchChanged,
-)
 from instep.errors import Retry
 from instep.model.ids import HeadRef
 
@@ -50,8 +39,10 @@ class PublishMachine(PublishRestore):
     """One own line."""
 
     phases = contract.PHASES
-    numbered = (Cancel, p.AskPartners)
-    early = (KeepGeneration, KeepEpoch, Cancel)
+    numbered = (w.Cancel, p.AskPartners)
+    early = (w.KeepGeneration, w.KeepEpoch, w.Cancel)
+    save = p.SavePublish
+    acts_and_saves = p.Commit
 
     def step(self, event: WriterEvent, now_ms: int) -> tuple[WriterEffect, ...]:
         """The only door: take in one event, begin what is missing, return the effects in order."""
@@ -83,7 +74,7 @@ class PublishMachine(PublishRestore):
                 self._look_anew()
             case p.ContentMissed():
                 self._content_missed(event.path)
-            case WatchChanged():
+            case w.WatchChanged():
                 self._watch_changed(event.trouble)
             case p.PublishAsked() | s.RestoreAsked():
                 self._asked(event)
@@ -104,7 +95,7 @@ class PublishMachine(PublishRestore):
             case p.RetryAsked():
                 self._backoff.clear_all()
                 self._unpublished.touch((), self._now, everything=True)
-            case TimerFired():
+            case w.TimerFired():
                 self._timer(event.name)
             case _:
                 job = self._end_job(event)
@@ -122,7 +113,7 @@ class PublishMachine(PublishRestore):
             case p.CommitFailed():
                 self._saved = None
                 self._fail_run(event.trouble)
-            case HookEnded():
+            case w.HookEnded():
                 self._hook_ended(job, event)
             case p.Committed():
                 self._committed(event.head)
@@ -186,12 +177,12 @@ class PublishMachine(PublishRestore):
             if self._is_first_held and not (isinstance(event, p.PublishAsked) and event.is_flush):
                 self._set(was_confirmed=True)
 
-    def _refusal(self) -> Trouble | None:
+    def _refusal(self) -> w.Trouble | None:
         if len(self._requests) >= REQUESTS_MAX:
-            return Trouble("busy", "too many publish requests wait already", Retry.LATER, 6)
+            return w.Trouble("busy", "too many publish requests wait already", Retry.LATER, 6)
         if self._facts.is_paused:
             resume = f"instep resume {self.line.fileset}"
-            return Trouble(
+            return w.Trouble(
                 "paused", self._facts.paused_reason or "publishing is paused here", Retry.NEVER, 4, resume
             )
         return self._not_the_writer()
@@ -233,7 +224,7 @@ class PublishMachine(PublishRestore):
             self._arm_full_look()
         if summary.unsettled:
             self._unpublished.remember(summary.unsettled)
-            self._out.append(SetTimer("young", self._now + YOUNG_MS))
+            self._out.append(w.SetTimer("young", self._now + YOUNG_MS))
         self._must_look = self._is_different = False
         restored = self._held_as_restored(run, summary)
         refusal = restored or self._judged(run, summary)
@@ -277,7 +268,7 @@ class PublishMachine(PublishRestore):
             return summary.entries == 0 and not any(not r.is_flush for r in run.requests)
         return not (summary.added or summary.changed or summary.removed or summary.definition_changed)
 
-    def _hook_ended(self, job: PublishJob, event: HookEnded) -> None:
+    def _hook_ended(self, job: PublishJob, event: w.HookEnded) -> None:
         run = self._run
         assert run is not None
         if event.trouble is not None:
@@ -319,13 +310,13 @@ class PublishMachine(PublishRestore):
             )
         )
 
-    def _hold_run(self, trouble: Trouble) -> None:
+    def _hold_run(self, trouble: w.Trouble) -> None:
         """The operator has to decide: nothing is retried by itself, but the tree is looked at when it changes."""
         self._trouble = None
         self._unpublished.give_back()
         self._end_run(p.NotPublished(trouble))
 
-    def _fail_run(self, trouble: Trouble) -> None:
+    def _fail_run(self, trouble: w.Trouble) -> None:
         self._trouble = trouble
         self._unpublished.give_back()
         self._retry_later("publish")
@@ -452,9 +443,11 @@ class PublishMachine(PublishRestore):
             self._begin_scan(run)
             return
         if config.has_validate and not run.is_validated:
-            self._out.append(RunHook(self._begin(PublishPhase.VALIDATE), HookKind.VALIDATE, None, run.base))
+            self._out.append(
+                w.RunHook(self._begin(PublishPhase.VALIDATE), w.HookKind.VALIDATE, None, run.base)
+            )
         elif config.has_reload and not run.is_reloaded:
-            self._out.append(RunHook(self._begin(PublishPhase.RELOAD), HookKind.RELOAD, None, run.base))
+            self._out.append(w.RunHook(self._begin(PublishPhase.RELOAD), w.HookKind.RELOAD, None, run.base))
         else:
             self._commit(run, summary)
 
@@ -494,7 +487,7 @@ class PublishMachine(PublishRestore):
             due = None
         if due != self._due_shown:
             self._due_shown = due
-            self._out.append(SetTimer("settle", due))
+            self._out.append(w.SetTimer("settle", due))
 
     def _announce(self) -> None:
         head = self._facts.head
@@ -520,19 +513,7 @@ class PublishMachine(PublishRestore):
             self._reported = report
             self._out.append(report)
 
-    def _ordered(self) -> tuple[WriterEffect, ...]:
-        """The effects with at most one ``Save``, before everything that depends on it. ``Commit`` saves
-        too."""
-        commit = next((e for e in self._out if isinstance(e, p.Commit)), None)
-        if commit is not None:
-            self._saved = commit.facts
-            return tuple(self._out)
-        if self._saved == self._facts:
-            return tuple(self._out)
-        self._saved = self._facts
-        return self._after(p.SavePublish(self._facts))
 
-
-def _hook_trouble(kind: HookKind, trouble: Trouble) -> Trouble:
+def _hook_trouble(kind: w.HookKind, trouble: w.Trouble) -> w.Trouble:
     reason = f"the {kind.value} hook failed: {trouble.reason}"
     return replace(trouble, code=f"{kind.value}_failed", reason=reason, retry=Retry.LATER)

@@ -29,6 +29,25 @@ class RecordedStep:
     effects: tuple[object, ...] | None = None
 
 
+class RecordHead(msgspec.Struct, frozen=True):
+    """The first line of a record."""
+
+    format: str
+    name: str
+    version: str
+    events: int
+    broken: str | None
+
+
+class StepLine(msgspec.Struct, frozen=True):
+    """A step as a line of a record."""
+
+    at_ms: int
+    wall_ms: int
+    event: dict[str, Any]
+    effects: list[dict[str, Any]] | None
+
+
 @dataclass(slots=True)
 class _Stretch:
     machine: bytes
@@ -76,10 +95,7 @@ class FlightRecorder:
     def text(self, version: str) -> bytes:
         """The record as a file. ``version`` is that of this program."""
         first = self._before or self._now
-        head = {
-            "format": FORMAT, "name": self.name, "version": version, "events": len(self.last),
-            "broken": self.broken,
-        }  # fmt: skip
+        head = RecordHead(FORMAT, self.name, version, len(self.last), self.broken)
         lines = [msgspec.json.encode(head), first.machine, *(_line_of(step) for step in self.last)]
         return b"\n".join(lines) + b"\n"
 
@@ -89,11 +105,5 @@ def _copy_of(machine: object) -> bytes:
 
 
 def _line_of(step: RecordedStep) -> bytes:
-    return msgspec.json.encode(
-        {
-            "at_ms": step.at_ms,
-            "wall_ms": step.wall_ms,
-            "event": to_plain(step.event),
-            "effects": None if step.effects is None else [to_plain(effect) for effect in step.effects],
-        }
-    )
+    effects = None if step.effects is None else [to_plain(effect) for effect in step.effects]
+    return msgspec.json.encode(StepLine(step.at_ms, step.wall_ms, to_plain(step.event), effects))

@@ -10,29 +10,14 @@ import msgspec
 
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish.machine import PublishMachine
-from instep.core.record.recorder import FORMAT, step_of
+from instep.core.record.recorder import FORMAT, RecordHead, StepLine, step_of
 from instep.core.record.values import from_plain, to_plain
 from instep.core.rollout.machine import RolloutMachine
 from instep.errors import DamagedError
 
 
-class _Head(msgspec.Struct, frozen=True):
-    format: str
-    name: str
-    version: str
-    events: int
-    broken: str | None = None
-
-
 class _Machine(msgspec.Struct, frozen=True):
     machine: dict[str, Any]
-
-
-class _Step(msgspec.Struct, frozen=True):
-    at_ms: int
-    wall_ms: int
-    event: dict[str, Any]
-    effects: list[dict[str, Any]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +28,7 @@ class FlightRecord:
     version: str
     broken: str | None
     machine: Any
-    steps: tuple[_Step, ...]
+    steps: tuple[StepLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +50,11 @@ def load(text: bytes) -> FlightRecord:
     try:
         if len(lines) < 2:
             raise ValueError(f"{len(lines)} lines, and a record has at least 2")
-        head = msgspec.json.decode(lines[0], type=_Head)
+        head = msgspec.json.decode(lines[0], type=RecordHead)
         if head.format != FORMAT:
             raise ValueError(f"its format is {head.format!r}, and this version reads {FORMAT!r}")
         plain = msgspec.json.decode(lines[1], type=_Machine).machine
-        steps = tuple(msgspec.json.decode(line, type=_Step) for line in lines[2:])
+        steps = tuple(msgspec.json.decode(line, type=StepLine) for line in lines[2:])
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedError(
             f"this is no record of a machine: {error}",

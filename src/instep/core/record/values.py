@@ -35,15 +35,7 @@ def from_plain(plain: Any) -> Any:
     """The value again. ``DamagedError`` for what ``to_plain`` of this version does not write."""
     try:
         return _Reader().value(plain)
-    except (
-        AttributeError,
-        ImportError,
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-        RecursionError,
-    ) as error:
+    except (AttributeError, ImportError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError(
             f"the record holds a value that this version does not know: {type(error).__name__}: {error}",
             hint="replay it with the version of instep that the record names",

@@ -134,16 +134,7 @@ class RolloutMachine(RolloutShow):
         finishing = tuple(dict.fromkeys((*facts.finishing, *self._busy())))
         if not v.ended(facts.state):
             self._end(RolloutState.SUPERSEDED)
-        self._facts = RolloutFacts(
-            target=head,
-            replaced=replaced,
-            policy=self._policy,
-            state=RolloutState.BARRIER,
-            serial=facts.serial + 1,
-            author=author,
-            started_wall_ms=self._wall_ms,
-            finishing=finishing,
-        )
+        self._begin_facts(head, replaced, author, finishing)
         self._orders.clear()
         self._since_ms.clear()
         for name in ("watch", "confirm"):
@@ -210,12 +201,19 @@ class RolloutMachine(RolloutShow):
         facts = self._facts
         if not v.ended(facts.state):
             self._end(RolloutState.SUPERSEDED)  # Some may still be on their way back.
-        self._facts = RolloutFacts(
-            target=facts.target, replaced=facts.replaced, policy=self._policy, state=RolloutState.BARRIER,
-            serial=facts.serial + 1, author=facts.author, started_wall_ms=self._wall_ms,
-            retry_serial=facts.serial + 1, attempt=facts.attempt + 1, finishing=facts.finishing,
-        )  # fmt: skip
+        self._begin_facts(facts.target, facts.replaced, facts.author, facts.finishing)
+        self._set(retry_serial=facts.serial + 1, attempt=facts.attempt + 1)
         self._since_ms.clear()
+
+    def _begin_facts(
+        self, target: HeadRef | None, replaced: HeadRef | None, author: str, finishing: tuple[NodeName, ...]
+    ) -> None:
+        """A rollout at the barrier, by the present policy."""
+        serial = self._facts.serial + 1
+        self._facts = RolloutFacts(
+            target=target, replaced=replaced, policy=self._policy, state=RolloutState.BARRIER, serial=serial,
+            author=author, started_wall_ms=self._wall_ms, finishing=finishing,
+        )  # fmt: skip
 
     def _is_repaired(self) -> bool:
         """Whether the node that failed was made to retry. One that was only too slow for a rollout that was stopped

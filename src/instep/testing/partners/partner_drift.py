@@ -6,7 +6,7 @@ from instep.core.follow import vocabulary as f
 from instep.model.ids import Digest, HeadRef
 from instep.testing.partners.tree_jobs import TreeJobs
 from instep.testing.world.disk import Plan, content_digest
-from instep.testing.world.node import SimNode, trouble
+from instep.testing.world.node import trouble
 
 
 class PartnerDrift(TreeJobs):
@@ -61,11 +61,7 @@ class PartnerDrift(TreeJobs):
     def _content(self, digest: Digest, source: str | None) -> bytes | None:
         """From here, else from ``source``."""
         found = self.place.content_of(digest)
-        if found is None and source is not None and self.net.is_open(self.name, source):
-            server = self.net.peers[source]
-            assert isinstance(server, SimNode)
-            found = server.store.history.get(digest) or server.place.content_of(digest)
-        return found
+        return self.content_of_others(digest, (source,)) if found is None and source is not None else found
 
     def _compare(self, effect: f.CompareTree) -> None:
         wanted, there = self.store.entries(effect.head.root), self.place.digests()

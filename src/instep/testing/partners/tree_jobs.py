@@ -73,14 +73,6 @@ class TreeJobs(SimNode):
             ]
         return self.place.plan_to(self.store.entries(target.root))
 
-    def fault(self, path: bytes) -> None:
-        """Before each step: a stuck path fails every time, any other now and then."""
-        lasting = self.place.stuck.get(path)
-        if lasting is not None:
-            raise StepFailed(lasting, path)
-        if self.fails(self.world.options.step_fails):
-            raise StepFailed(self.rng.choice(ERRNOS), path)
-
     def breaks(self) -> str | None:
         """The errno that staging, sealing or recording meets now, in the middle of its work."""
         share = self.world.options.work_fails
@@ -109,38 +101,28 @@ class TreeJobs(SimNode):
             self.place.journal = journal
         self.is_switching = True
         steps = self.place.steps(journal, self.fault)
-        drifted: list[bytes] = []
 
-        def ended() -> None:
+        def ended(drifted: tuple[bytes, ...]) -> None:
             self.switching = None
             self.place.holds = head
-            self._answer(done(tuple(drifted)))
+            self._answer(done(drifted))
 
         def broke(error: StepFailed) -> None:
             self._take_back(journal, error, failed)
 
-        self.later(0.3, lambda: self._walk(steps, drifted, ended, broke))
+        self.later(0.3, lambda: self._walk(steps, ended, broke))
 
     def _walk(
         self,
         steps: Iterator[bytes | None],
-        drifted: list[bytes],
-        ended: Callable[[], None],
+        done: Callable[[tuple[bytes, ...]], None],
         broke: Callable[[StepFailed], None],
     ) -> None:
-        try:
-            path = next(steps)
-        except StopIteration:
-            ended()
-            return
-        except StepFailed as error:
+        def failed(error: StepFailed) -> None:
             self.world.record(self.name, "!", f"a step fails: {error.args[0]} at {error.args[1]!r}")
             broke(error)
-            return
-        if path is not None:
-            drifted.append(path)
-        delay = self.rng.uniform(0, 2) * self.world.options.step_ms
-        self.later(delay, lambda: self._walk(steps, drifted, ended, broke))
+
+        self.walk(steps, lambda: self.rng.uniform(0, 2) * self.world.options.step_ms, done, failed)
 
     # --- back -----------------------------------------------------------------------------------------------
 
@@ -150,12 +132,12 @@ class TreeJobs(SimNode):
             self._answer(failed(_failed(cause)))
             return
 
-        def undone() -> None:
+        def undone(_: object) -> None:
             self._undone(journal)
             self._check_whole()
             self._answer(failed(_failed(cause)))
 
-        self._walk(self.place.undo(journal, self.fault), [], undone, lambda e: self._answer(failed(_half(e))))
+        self._walk(self.place.undo(journal, self.fault), undone, lambda e: self._answer(failed(_half(e))))
 
     def _undone(self, journal: SimJournal) -> None:
         if journal.target != self.machine.facts.tree:  # else it was a revert
@@ -188,7 +170,7 @@ class TreeJobs(SimNode):
             self.is_switching = True
             steps = place.steps(journal, self.fault)
             self._walk(
-                steps, [], lambda: self._finished(req, journal), lambda e: self._unfinished(req, journal, e)
+                steps, lambda _: self._finished(req, journal), lambda e: self._unfinished(req, journal, e)
             )
 
     def _said_finished(self, req: int, target: HeadRef, *, is_doubtful: bool) -> f.RecoveryEnded:
@@ -215,7 +197,7 @@ class TreeJobs(SimNode):
         self.is_switching = True
         self.place.is_copied = False
 
-        def undone() -> None:
+        def undone(_: object) -> None:
             self._undone(journal)
             self._check_whole()
             self._answer(f.RecoveryEnded(req, f.RecoveryKind.UNDONE, journal.target, holds=self.place.holds))
@@ -223,7 +205,7 @@ class TreeJobs(SimNode):
         def stuck(error: StepFailed) -> None:
             self._answer(f.RecoverFailed(req, _half(error)))
 
-        self._walk(self.place.undo(journal, self.fault), [], undone, stuck)
+        self._walk(self.place.undo(journal, self.fault), undone, stuck)
 
     # --- what must hold -------------------------------------------------------------------------------------
 

@@ -6,25 +6,13 @@ The driver is as boring as the real one: take an event, step the machine, perfor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Any, TypeVar
 
 import msgspec
 
-from instep.core.vocabulary import (
-    Cancel,
-    EpochSeen,
-    KeepEpoch,
-    KeepGeneration,
-    Note,
-    Refuse,
-    SetTimer,
-    SignerVerdict,
-    Started,
-    TimerFired,
-    Trouble,
-)
+from instep.core import vocabulary as w
 from instep.errors import PeerError, Retry
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
@@ -32,7 +20,7 @@ from instep.model.manifest.check import check_tree, missing
 from instep.model.manifest.pages import digest_of
 from instep.model.manifest.walk import iterate
 from instep.net.messages import messages as m
-from instep.testing.world.disk import SMALL, SimPlace, SimStore, content_digest
+from instep.testing.world.disk import ERRNOS, SMALL, SimPlace, SimStore, StepFailed, content_digest
 from instep.testing.world.network import Network
 from instep.testing.world.world import World
 
@@ -54,16 +42,16 @@ def signed_by(signer: str, kind: type[RecordT], body: EpochBody | GenerationBody
     return kind(unsigned.raw, sign(signer, unsigned.id))
 
 
-def verdict_of(record: SignedEpoch | SignedGeneration) -> SignerVerdict:
+def verdict_of(record: SignedEpoch | SignedGeneration) -> w.SignerVerdict:
     signature = record.signature
     is_valid = signature == sign(signature.signer, record.id)
-    return SignerVerdict(
+    return w.SignerVerdict(
         is_valid, signature.signer, signature.signer == "ca", "" if is_valid else "bad_signature"
     )
 
 
-def trouble(code: str, exit_code: int = 7, retry: Retry = Retry.LATER) -> Trouble:
-    return Trouble(code, f"{code} (simulated)", retry, exit_code)
+def trouble(code: str, exit_code: int = 7, retry: Retry = Retry.LATER) -> w.Trouble:
+    return w.Trouble(code, f"{code} (simulated)", retry, exit_code)
 
 
 class SimNode(ABC):
@@ -105,7 +93,7 @@ class SimNode(ABC):
         self._cancelled.clear()
         self.world.record(self.name, "!", "starts")
         self.machine = self.make_machine()
-        self.take(Started())
+        self.take(w.Started())
 
     def crash(self, why: str) -> None:
         if not self.is_alive:
@@ -170,20 +158,20 @@ class SimNode(ABC):
     def perform(self, effect: Any) -> None:
         """Carry out one effect of the node's first machine."""
         match effect:
-            case KeepGeneration():
+            case w.KeepGeneration():
                 self.store.put(self.store.generations, effect.signed.id, effect.signed)
-            case KeepEpoch():
+            case w.KeepEpoch():
                 self.store.put(self.store.epochs, effect.signed.id, effect.signed)
-            case Cancel():
+            case w.Cancel():
                 self.cancel(effect.req)
-            case SetTimer():
+            case w.SetTimer():
                 self.set_timer(effect)
-            case Refuse() | Note():
+            case w.Refuse() | w.Note():
                 pass
             case _:
                 self.act(effect)
 
-    def set_timer(self, effect: SetTimer, take: Callable[[Any], None] | None = None) -> None:
+    def set_timer(self, effect: w.SetTimer, take: Callable[[Any], None] | None = None) -> None:
         """``take`` gets the event when it is not this node's first machine that set the timer."""
         name = effect.name if take is None else f"{effect.name} of another machine"
         number = self._timers.get(name, 0) + 1
@@ -194,7 +182,7 @@ class SimNode(ABC):
 
         def fire() -> None:
             if self._timers.get(name) == number:
-                (take or self.take)(TimerFired(effect.name))
+                (take or self.take)(w.TimerFired(effect.name))
 
         self.later(delay, fire)
 
@@ -208,6 +196,41 @@ class SimNode(ABC):
 
     def fails(self, share: float) -> bool:
         return self.world.is_faulty and self.rng.random() < share
+
+    def fault(self, path: bytes) -> None:
+        """Before each step of a tree job: a stuck path fails every time, any other now and then."""
+        lasting = self.place.stuck.get(path)
+        if lasting is None and self.fails(self.world.options.step_fails):
+            lasting = self.rng.choice(ERRNOS)
+        if lasting is not None:
+            raise StepFailed(lasting, path)
+
+    def walk(
+        self,
+        steps: Iterator[bytes | None],
+        delay_ms: Callable[[], float],
+        done: Callable[[tuple[bytes, ...]], None],
+        broke: Callable[[StepFailed], None],
+        drifted: tuple[bytes, ...] = (),
+    ) -> None:
+        """One step a moment, so that a crash, an edit or any error can fall between two."""
+        try:
+            path = next(steps)
+        except StopIteration:
+            done(drifted)
+            return
+        except StepFailed as error:
+            broke(error)
+            return
+        found = drifted if path is None else (*drifted, path)
+        self.later(delay_ms(), lambda: self.walk(steps, delay_ms, done, broke, found))
+
+    def content_of_others(self, digest: Digest, names: Iterable[str]) -> bytes | None:
+        """From history, tree or archive of the first of these nodes in reach that has it."""
+        peers = (self.net.peers.get(name) for name in names if self.net.is_open(self.name, name))
+        others = (peer for peer in peers if isinstance(peer, SimNode))
+        found = (each.store.history.get(digest) or each.place.content_of(digest) for each in others)
+        return next((data for data in found if data is not None), None)
 
     def hook_ms(self, least_ms: float) -> float:
         """How long a hook runs: in some seeds so long that much happens meanwhile."""
@@ -225,7 +248,7 @@ class SimNode(ABC):
         return guarded
 
     def fetch_pages(
-        self, req: int, source: str, head: HeadRef, done: Callable[[Trouble | None], None]
+        self, req: int, source: str, head: HeadRef, done: Callable[[w.Trouble | None], None]
     ) -> None:
         """Level by level, verified, then the whole manifest is checked; ``done`` gets what went wrong."""
         if self.is_cancelled(req):
@@ -252,7 +275,7 @@ class SimNode(ABC):
         request = m.PagesRequest(self.line, head.id, wanted)
         self.net.call(self.name, source, m.encode(request), self.in_this_life(arrived))
 
-    def _take_pages(self, raw: bytes | None, wanted: tuple[Digest, ...]) -> Trouble | None:
+    def _take_pages(self, raw: bytes | None, wanted: tuple[Digest, ...]) -> w.Trouble | None:
         if raw is None:
             return trouble("unavailable")
         try:
@@ -271,7 +294,7 @@ class SimNode(ABC):
             self.store.put_page(digest, page)
         return None
 
-    def _wrong_manifest(self, head: HeadRef) -> Trouble | None:
+    def _wrong_manifest(self, head: HeadRef) -> w.Trouble | None:
         try:
             check_tree(head.root, self.store.get_page, SMALL)
         except PeerError as error:
@@ -314,7 +337,7 @@ class SimNode(ABC):
 
     def post_epochs(self, sender: str, records: Iterable[SignedEpoch]) -> None:
         for record in records:
-            self.post(EpochSeen(NodeName(sender), record, verdict_of(record)))
+            self.post(w.EpochSeen(NodeName(sender), record, verdict_of(record)))
 
     def epoch_records(self) -> tuple[SignedEpoch, ...]:
         return tuple(sorted(self.store.epochs.values(), key=lambda e: (e.body().epoch, e.raw)))

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
 from instep.core.guards.losses import lost_between
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.model.ids import Digest, HeadRef
-from instep.model.manifest.diff import diff
 from instep.model.manifest.pages import PageMissing
-from instep.model.manifest.walk import iterate
-from instep.testing.world.disk import ERRNOS, SimJournal, StepFailed
-from instep.testing.world.node import SimNode, trouble
+from instep.testing.world.disk import SimJournal, StepFailed
+from instep.testing.world.node import trouble
 from instep.testing.world.world import BrokenPromise
 from instep.testing.writers.writer_base import WriterBase
+from instep.testing.writers.writer_scan import compared
 
 MESSAGE = "back to "
 
@@ -81,20 +82,9 @@ class SimRestores:
     def _planned(self, effect: s.PlanRestore) -> s.RestorePlan:
         writer, get = self._writer, self._writer.store.get_page
         base = effect.head.root if effect.head is not None else None
-        found = list(diff(base, effect.target.root, get))
         wanted, there = writer.store.entries(effect.target.root), writer.place.digests()
-        summary = p.ScanSummary(
-            root=effect.target.root,
-            entries=len(wanted),
-            size_bytes=0,
-            entries_before=0 if base is None else sum(1 for _ in iterate(base, get)),
-            added=sum(1 for c in found if c.old is None),
-            changed=sum(1 for c in found if c.old is not None and c.new is not None),
-            removed=sum(1 for c in found if c.new is None),
-            changed_bytes=0,
-            losses=() if base is None else (lost_between(base, effect.target.root, get),),
-            at_ms=writer.world.now,
-        )
+        losses = () if base is None else (lost_between(base, effect.target.root, get),)
+        summary = replace(compared(writer, base, effect.target.root), losses=losses)
         tree = s.TreeCounts(
             sum(1 for path in wanted if path not in there),
             sum(1 for path, digest in wanted.items() if there.get(path, digest) != digest),
@@ -105,16 +95,9 @@ class SimRestores:
         return s.RestorePlan(summary, tree, missing)
 
     def _content(self, digest: Digest) -> bytes | None:
-        """From history, tree or archive, else from a partner that can be reached: its tree, history or archive."""
         writer = self._writer
         found = writer.store.history.get(digest) or writer.place.content_of(digest)
-        for name in () if found is not None else sorted(writer.sessions):
-            peer = writer.net.peers.get(name)
-            if isinstance(peer, SimNode) and peer.is_alive and writer.net.is_open(writer.name, name):
-                found = peer.store.history.get(digest) or peer.place.content_of(digest)
-                if found is not None:
-                    return found
-        return found
+        return writer.content_of_others(digest, sorted(writer.sessions)) if found is None else found
 
     def restore(self, effect: s.Restore) -> None:
         """Everything laid first; then the journal, then step by step."""
@@ -132,7 +115,7 @@ class SimRestores:
         place.sealed_for = effect.target.id
         place.journal = SimJournal(effect.target, place.plan_to(wanted))
         self._steps(
-            place.steps(place.journal, self._fault),
+            place.steps(place.journal, writer.fault),
             lambda: writer.post(s.Restored(effect.req)),
             lambda why: writer.post(s.RestoreFailed(effect.req, why, is_open=True)),
         )
@@ -149,35 +132,25 @@ class SimRestores:
             is_undone = place.journal.is_undoing or writer.rng.random() < 0.5
             way = place.undo if is_undone else place.steps
             self._steps(
-                way(place.journal, self._fault),
+                way(place.journal, writer.fault),
                 lambda: writer.post(s.TreeRecovered(req)),
                 lambda why: writer.post(s.RecoverFailed(req, why)),
             )
 
     def _steps(
-        self, steps: Iterator[object], done: Callable[[], None], failed: Callable[[Trouble], None]
+        self, steps: Iterator[bytes | None], done: Callable[[], None], failed: Callable[[Trouble], None]
     ) -> None:
-        """One step a moment, so that a crash, an edit or any error can fall between two."""
         writer = self._writer
+        step_ms = writer.world.options.step_ms
 
-        def step() -> None:
-            try:
-                next(steps)
-            except StopIteration:
-                writer.place.close()
-                done()
-            except StepFailed as error:
-                failed(trouble(str(error.args[0]), 8))
-            else:
-                writer.later(writer.world.options.step_ms, step)
+        def ended(_: object) -> None:
+            writer.place.close()
+            done()
 
-        writer.later(writer.world.options.step_ms, step)
+        def broke(error: StepFailed) -> None:
+            failed(trouble(str(error.args[0]), 8))
 
-    def _fault(self, path: bytes) -> None:
-        """Any step may meet any error."""
-        writer = self._writer
-        if writer.fails(writer.world.options.step_fails):
-            raise StepFailed(writer.rng.choice(ERRNOS), path)
+        writer.later(step_ms, lambda: writer.walk(steps, lambda: step_ms, ended, broke))
 
     # --- what must hold -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from instep.core.rollout import vocabulary as v
 from instep.core.vocabulary import HookEnded, RunHook, SignerVerdict, Trouble
 from instep.errors import PeerError
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
+from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
 from instep.model.manifest.walk import iterate
 from instep.model.rollout import RolloutPolicy
 from instep.net.messages import messages as m
@@ -40,19 +40,11 @@ class SimWriter(WriterBase):
     def __init__(
         self, world: World, net: Network, name: str, line: LineId, partners: tuple[str, ...], ledger: Ledger
     ) -> None:
-        super().__init__(world, net, name, line)
-        self.partners = partners
-        self.ledger = ledger
-        self.unreadable: dict[bytes, None] = {}
-        self.hot_at_ms = 0
+        super().__init__(world, net, name, line, partners, ledger)
         self.missed = self.content_missed
-        self.hot_copies: dict[Digest, bytes] = {}
-        """The copies of the hot file that scans made, by digest."""
-        self.accepting: dict[int, None] = {}
         self.restores = SimRestores(self)
         self.announced: HeadRef | None = None
         self.guard = OutsideGuard(self, self.unreadable, lambda: self.is_accepting)
-        self.asked_here = {}
         self._told_heads: dict[str, HeadRef | None] = {}
         self.rollouts: SimRollouts | None = None
         self.definition = world.options.policy.encoded()

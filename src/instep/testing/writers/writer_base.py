@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from instep.core.publish.machine import PublishMachine
-from instep.model.ids import Digest
+from instep.model.ids import Digest, LineId
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.outside_guard import OutsideGuard
+from instep.testing.world.network import Network
 from instep.testing.world.node import SimNode
+from instep.testing.world.world import World
 
 
 class WriterBase(SimNode):
-    """Attributes of ``SimWriter``, which sets all of them."""
+    """The state of ``SimWriter`` that its parts share."""
 
     machine: PublishMachine
-    partners: tuple[str, ...]
-    ledger: Ledger
     guard: OutsideGuard
-    config: Any
-    unreadable: dict[bytes, None]
-    """Paths that a scan cannot read at the moment."""
-    hot_at_ms: float
-    hot_copies: dict[Digest, bytes]
-    """The copies of the hot file that scans made, by digest."""
-    accepting: dict[int, None]
-    """Requests that accept what they remove."""
-    asked_here: dict[int, None]
-    """Requests of operators that this process has not answered."""
+
+    def __init__(
+        self, world: World, net: Network, name: str, line: LineId, partners: tuple[str, ...], ledger: Ledger
+    ) -> None:
+        super().__init__(world, net, name, line)
+        self.partners = partners
+        self.ledger = ledger
+        self.unreadable: dict[bytes, None] = {}
+        """Paths that a scan cannot read at the moment."""
+        self.hot_at_ms = 0
+        self.hot_copies: dict[Digest, bytes] = {}
+        """The copies of the hot file that scans made, by digest."""
+        self.accepting: dict[int, None] = {}
+        """Requests that accept what they remove."""
+        self.asked_here: dict[int, None] = {}
+        """Requests of operators that this process has not answered."""
 
     def new_request(self) -> int:
         """The number of one more request of an operator."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from instep.core.guards.held import HeldPaths, ScanProblem, is_held
 from instep.core.guards.losses import Lost, is_within, lost_between
 from instep.core.publish import vocabulary as p
@@ -51,22 +53,30 @@ def scanned(writer: WriterBase, effect: p.Scan, *, definition_changed: bool) -> 
     copied = HOT in effect.hot and looked and HOT not in skipped and HOT in writer.place.tree
     if copied:
         writer.hot_copies[content_digest(writer.place.tree[HOT])] = writer.place.tree[HOT]
-    found = list(diff(None if base is None else base.root, root, get))
-    return p.ScanSummary(
-        root=root,
-        entries=sum(1 for _ in iterate(root, get)),
-        size_bytes=0,
-        entries_before=0 if base is None else sum(1 for _ in iterate(base.root, get)),
-        added=sum(1 for c in found if c.old is None),
-        changed=sum(1 for c in found if c.old is not None and c.new is not None),
-        removed=sum(1 for c in found if c.new is None),
-        changed_bytes=0,
+    return replace(
+        compared(writer, None if base is None else base.root, root),
         definition_changed=definition_changed,
         held=HeldPaths(tuple(held), len(held), len(held), 0),
         is_full=not effect.paths or base is None,
         losses=_losses(writer, effect, root),
-        at_ms=writer.world.now,
         copied=(HOT,) if copied else (),
+    )
+
+
+def compared(writer: WriterBase, base: Digest | None, root: Digest) -> p.ScanSummary:
+    """A manifest against its base, in numbers of paths."""
+    get = writer.store.get_page
+    found = list(diff(base, root, get))
+    return p.ScanSummary(
+        root=root,
+        entries=len(writer.store.entries(root)),
+        size_bytes=0,
+        entries_before=0 if base is None else len(writer.store.entries(base)),
+        added=sum(1 for c in found if c.old is None),
+        changed=sum(1 for c in found if c.old is not None and c.new is not None),
+        removed=sum(1 for c in found if c.new is None),
+        changed_bytes=0,
+        at_ms=writer.world.now,
     )
 
 
