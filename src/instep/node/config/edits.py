@@ -125,7 +125,10 @@ def set_fileset(node: NodeDirectory, name: str, assignments: Mapping[str, str]) 
     """``KEY=VALUE`` as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
 
     def change(document: Document) -> None:
-        table = _existing(document, "filesets", name, f"instep fileset add {name} PATH")
+        table = document.get("filesets", {}).get(name)
+        if table is None:
+            hint = f"instep fileset add {name} PATH"
+            raise UsageError(f"there is no fileset {name} here", hint=hint, code="no_fileset", name=name)
         for key, text in assignments.items():
             _assign(table, key, text)
 
@@ -294,15 +297,6 @@ def _section(document: Document, name: str) -> Any:
     if name not in document:
         document.add(name, tomlkit.table(is_super_table=True))
     return document[name]
-
-
-def _existing(document: Document, section: str, name: str, hint: str) -> Table:
-    table = document.get(section, {}).get(name)
-    if table is None:
-        kind = section.removesuffix("s")
-        raise UsageError(f"there is no {kind} {name} here", hint=hint, code=f"no_{kind}", name=name)
-    found: Table = table
-    return found
 
 
 def _drop(document: Document, section: str, name: str) -> None:
