@@ -1,4 +1,4 @@
-"""What a daemon shows of its machines to a person who looks for a fault."""
+"""Records of a daemon's machines, for a person who looks for a fault."""
 
 from __future__ import annotations
 

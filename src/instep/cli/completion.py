@@ -38,7 +38,7 @@ def complete_setting(_context: click.Context, _parameter: click.Parameter, incom
 
 
 def _names(table: type, before: str = "") -> Iterator[str]:
-    """Every key of a table and of those below it, but for tables that an operator names."""
+    """Every key of a table and of the tables below it, but for tables that an operator names."""
     from instep.node.config.keys import keys_of, sections_of
 
     for key in keys_of(table):

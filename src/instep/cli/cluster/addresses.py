@@ -1,4 +1,4 @@
-"""Which name and addresses a new node gets when they were not all given: docs/decisions/loopback-first.md."""
+"""The name and addresses of a new node where not all of them were given: docs/decisions/loopback-first.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PORTS_TRIED = 50
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What ``instep.toml`` will say at its top."""
+    """The first keys of ``instep.toml``."""
 
     name: NodeName
     listen: Address
@@ -40,7 +40,7 @@ class Chosen:
         return {**top, "allow": list(self.allow)}
 
     def next_steps(self, node: NodeDirectory) -> list[str]:
-        """What to type for a cluster of several machines."""
+        """The commands for a cluster of several machines."""
         steps = [f"instep --dir {node.path} fileset add NAME PATH"]
         if self.advertise.is_loopback:
             outward = Address(default_route_address() or "ADDRESS", self.listen.port)

@@ -1,4 +1,4 @@
-"""Which partners get what from this node, and from which addresses: ``partner`` and ``allow``."""
+"""The partners of this node with their rights, and the addresses that may connect: ``partner`` and ``allow``."""
 
 from __future__ import annotations
 

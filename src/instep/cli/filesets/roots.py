@@ -1,4 +1,4 @@
-"""What ``fileset add`` and its kin look at and make in the root of a new fileset."""
+"""The root of a new fileset: checked and marked for ``fileset add`` and its kin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The context of the handlers of commands: the node, and those services above it that commands look at."""
+"""The context of the handlers of commands: the node, and the services above it that commands look at."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Speaker:
 
 Handler = Callable[[Any, Speaker], Awaitable[Document]]
 Commands = Mapping[type[Command[Any]], Handler]
-"""Which handler carries out which command."""
+"""The handler of each command."""
 
 
 class ControlServer:

@@ -77,7 +77,7 @@ class Lines(CommandHandlers):
             await change_within(changed, deadline - now())
 
     async def _show(self, service: LineService, waiting: Sequence[WaitingDocument], speaker: Speaker) -> None:
-        """How far those are that are waited for: the slowest of them, by bytes."""
+        """Report the progress of the nodes that are waited for: the slowest one, by bytes."""
         names = ", ".join(each.node for each in waiting[:5])
         told = service.progress_of({NodeName(each.node) for each in waiting})
         moving = [(done, total) for done, total in told if total]

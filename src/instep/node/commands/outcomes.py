@@ -52,7 +52,7 @@ def author() -> str:
 
 
 def outcome_document(service: WriterService, outcome: p.Outcome) -> OutcomeDocument:
-    """What ``publish`` and ``rollback`` answer with; an error where nothing was published."""
+    """The answer of ``publish`` and ``rollback``; an error where nothing was published."""
     head = service.head if isinstance(outcome, p.WouldPublish) else None
     added = changed = removed = changed_bytes = 0
     match outcome:

@@ -42,12 +42,8 @@ class MemberCommands(CommandHandlers):
     async def partner_list(self, asked: api.PartnerListCommand, speaker: Speaker) -> api.PartnersDocument:
         rows: list[api.PartnerRowDocument] = []
         for name, partner in sorted(self._node.runtime.settings.partners.items()):
-            uplink, is_up, link = (
-                self._node.peers.uplinks.get(name),
-                is_connected(self._node, name),
-                partner.link,
-            )
-            reason = None
+            uplink, link = self._node.peers.uplinks.get(name), partner.link
+            is_up, reason = is_connected(self._node, name), None
             if not is_up:
                 error = uplink.error if uplink is not None else None
                 reason = error.reason if error is not None else f"{name} has not connected"
