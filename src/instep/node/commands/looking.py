@@ -164,7 +164,7 @@ class Looking(CommandHandlers):
         refs = [signed.ref() for signed in known]
         reports = service.reports()
         lives = {name: report.live for name, report in reports.items() if report.live is not None}
-        found = await service.worker.run(service.root_now)
+        found = await service.root_now()
 
         def get(digest: Digest) -> bytes:  # by whichever thread asks
             return must_have(runtime.store.get_page)(digest)

@@ -1,4 +1,8 @@
-"""The partner's side of one line: performs the effects of its ``FollowMachine``."""
+"""The partner's side of one line: performs the effects of its ``FollowMachine``.
+
+Longer than 400 lines: each effect is one short method over the same tree, links and hooks. Functions that need none
+of them lie beside it (``applying``, ``page_fetch``, ``rollout_part``).
+"""
 
 from __future__ import annotations
 

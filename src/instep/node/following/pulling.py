@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 class Puller:
     """Lays everything that one stage wants. ``contents`` came with the head, ``link_of`` finds archived targets of
     symlinks. ``clients`` are the sources, the one that the machine chose first: one that fails, sends other bytes or
-    hangs is left out from then on, and the next is asked for what is still missing. When none is left, the error of
+    hangs is left out from then on, and the next is asked for the rest. When none is left, the error of
     the first is raised: ``UnavailableError`` ``superseded`` when it no longer has the contents; ``no_source`` when
     there never was one."""
 

@@ -177,8 +177,8 @@ class LineService(ABC):
             raise UnavailableError(f"{name} is not connected", code="not_connected", node=name)
         return link
 
-    def root_now(self) -> Digest | None:
-        """The root of the tree as it is here. In the worker thread."""
+    async def root_now(self) -> Digest | None:
+        """The root of the tree as it is here."""
         return self.live.root if self.live is not None else None
 
     def reports(self) -> dict[NodeName, m.Report]:
@@ -265,7 +265,7 @@ class LineService(ABC):
 
     @abstractmethod
     async def _verified(self, live: HeadRef, is_deep: bool) -> Numbers:
-        """Look at the whole tree; what is found is handed to the machine as well."""
+        """Look at the whole tree; differences are handed to the machine as well."""
 
     # Questions and messages of connections ----------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Peers(PeerContext):
         self.sessions: dict[NodeName, AcceptedLink] = {}
         self.uplinks: dict[NodeName, DialledLink] = {}
         self._leaving: list[DialledLink] = []
-        """Links that were told to end."""
+        """Links that are ending."""
         self._verifying: set[NodeName] = set()
 
     # LineNet: the port of the lines ---------------------------------------------------------------------------

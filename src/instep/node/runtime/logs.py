@@ -22,7 +22,7 @@ class _JsonLines(logging.Formatter):
 
 
 def set_up_logs() -> None:
-    """Everything of ours but what is for debugging; of the libraries only warnings."""
+    """All of our lines except those for debugging; of the libraries only warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     root = logging.getLogger()

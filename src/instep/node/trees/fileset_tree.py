@@ -56,7 +56,7 @@ class FilesetTree:
         """The generation that this tree stands for: the last that a writer announced, or that a follower saved as
         live. An observed tree stands for none."""
         self.touched = TouchedPaths()
-        """Paths that the watch reported and that no look took in: what is unpublished, or may be drift."""
+        """Paths that the watch reported and that no look took in: unpublished paths, or possible drift."""
         self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
         self._history: History | None = None

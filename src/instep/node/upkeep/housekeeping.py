@@ -176,7 +176,7 @@ class Housekeeping:
             return None
         ticket = self._node.runtime.store.begin_sweep()
         for service in self._node.services.values():
-            if await service.worker.run(service.keeps_stage):
+            if not service.is_written_here and await service.worker.run(service.keeps_stage):
                 return None
         return await asyncio.to_thread(self._sweep, ticket)
 

@@ -20,7 +20,7 @@ _VERSION = re.compile(r"^__version__ = \"([^\"]+)\"", re.MULTILINE)
 
 
 class InstalledFiles:
-    """The files of the program as they were when the daemon began, compared with what is there now."""
+    """The files of the program as they were when the daemon began, compared with the present ones."""
 
     def __init__(
         self, package: Path = Path(instep.__file__).parent, version: str = instep.__version__
@@ -29,7 +29,7 @@ class InstalledFiles:
         self._begin = _fingerprint(package)
 
     def trouble(self) -> str | None:
-        """What is newer, in words; None while nothing is. Looks at some hundred files, a millisecond or two."""
+        """The newer files, in words; None while there are none. Looks at some hundred files, a millisecond or two."""
         if _fingerprint(self._package) == self._begin:
             return None
         try:

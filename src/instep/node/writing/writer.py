@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
 
@@ -70,14 +69,6 @@ RESCAN_MS = 600_000
 HEAD_SAVED = register("publish.head_saved")
 
 
-@dataclass(slots=True)
-class _Pending:
-    """The last survey, until its root is committed or replaced."""
-
-    surveyed: WriterScanned
-    contents: dict[Digest, bytes]
-
-
 class WriterService(LineService):
     """One per fileset that is written here."""
 
@@ -89,7 +80,8 @@ class WriterService(LineService):
         assert fileset.definition is not None
         super().__init__(runtime, fileset, net)
         self.definition = fileset.definition
-        self._pending: _Pending | None = None
+        self._pending: tuple[WriterScanned, dict[Digest, bytes]] | None = None
+        """The last survey with the small contents that it read, until its root is committed or replaced."""
         self.own = WriterTree(self.tree, lambda event: self.driver.post(event))
         self.restoring = Restoring(self.tree, self.own, net)
         self.lending = Lending(self.tree.contents)
@@ -245,13 +237,13 @@ class WriterService(LineService):
         since = [checkpoint.head for checkpoint in self.facts.checkpoints]
         return (*since, *(head for head in (self.head, self.facts.head) if head is not None))
 
-    def root_now(self) -> Digest | None:
+    async def root_now(self) -> Digest | None:
         """The root of the tree: the head's where the last look says so, else as a look by stat finds it."""
         head, report = self.head, self.machine.report
         if head is None:
             return None
         is_head = report is not None and report.standing is Standing.IN_STEP and report.code is None
-        return head.root if is_head else self.own.found_root(head)
+        return head.root if is_head else await self.worker.run(self.own.found_root, head)
 
     def lenders(self) -> tuple[Lender, ...]:
         return self._net.lenders(self.line)
@@ -351,7 +343,7 @@ class WriterService(LineService):
     def reported(self, report: Report) -> None:
         self.rollout.reported(report)
 
-    # Scan ---------------------------------------------------------------------------------------------------
+    # Scan and commit ----------------------------------------------------------------------------------------
 
     async def _scan(self, effect: v.Scan) -> v.PublishEvent:
         waiting = self.tree.touched
@@ -360,10 +352,8 @@ class WriterService(LineService):
         touched = [*effect.paths, *waiting.entries]
         surveyed = await self.worker.run(self.own.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)
-        self._pending = _Pending(surveyed, dict(self.own.contents))
+        self._pending = surveyed, dict(self.own.contents)
         return v.TreeScanned(effect.req, surveyed.summary)
-
-    # Commit -------------------------------------------------------------------------------------------------
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         await self.worker.run(self.own.sync_history)
@@ -371,11 +361,10 @@ class WriterService(LineService):
             self.line, self.runtime, self.facts, self._last_commit, self.definition, effect
         )
         self.own.hot.committed()
-        pending = self._pending
-        if pending is not None:
+        if self._pending is not None:
+            surveyed, contents = self._pending
             self.tree.touched.clear()
-        if pending is not None and pending.surveyed.summary.root == head.root:
-            bundle = bundle_of(pending.surveyed.pages, pending.contents)
+            bundle = bundle_of(surveyed.pages, contents) if surveyed.summary.root == head.root else None
             self.bundle = (head, bundle) if bundle is not None else self.bundle
         return v.Committed(effect.req, head)
 
@@ -395,7 +384,7 @@ class WriterService(LineService):
         self.rollout.published(head, before, message.generation.body().author, self._policy())
 
     async def _hook(self, effect: RunHook) -> v.PublishEvent:
-        paths = self._pending.surveyed.paths if self._pending is not None else self.restoring.paths
+        paths = self._pending[0].paths if self._pending is not None else self.restoring.paths
         trouble = await run_hook(self.runtime, self.fileset, effect, paths)
         return HookEnded(effect.req, effect.kind, trouble)
 
