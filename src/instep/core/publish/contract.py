@@ -1,7 +1,7 @@
-"""The contract of the ``PublishMachine`` as data: its phases, and what holds after every step, in production too.
+"""The contract of the ``PublishMachine`` as data: its phases, and the invariants of every step, in production too.
 
-A row says which effect begins a phase, which events end it, and what may follow. An invariant is cheap; a broken one
-stops the line."""
+A row names the effect that begins a phase, the events that end it, and the phases that may follow. An invariant is
+cheap; a broken one stops the line."""
 
 from __future__ import annotations
 

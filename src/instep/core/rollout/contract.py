@@ -1,4 +1,4 @@
-"""The contract of the ``RolloutMachine`` as data: its states, and what holds after every step, in production too.
+"""The contract of the ``RolloutMachine`` as data: its states, and the invariants of every step, in production too.
 
 A row says which events can end a state, and which may follow: events of reports and timers move a rollout, and a new
 head begins the next one at the barrier, whatever the state is. An invariant is cheap; a broken one stops the line."""

@@ -16,7 +16,8 @@ from instep.testing.checkers.ledger import Ledger
 from instep.testing.partners.partner_settings import SimPartnerSettings
 from instep.testing.world.disk import content_digest
 from instep.testing.world.network import Network
-from instep.testing.world.node import sign, trouble, verdict_of
+from instep.testing.world.node import trouble
+from instep.testing.world.signatures import sign, verdict_of
 from instep.testing.world.world import BrokenPromise, World
 
 BAD = b"bad"
@@ -173,7 +174,7 @@ class SimPartner(SimPartnerSettings):
         if not place.has_marker:
             self.post(f.StageFailed(req, trouble("marker_missing", 4)))
             return
-        if self.fails(self.world.options.disk_full) or self.is_disk_full:
+        if self.fails(self.world.options.disk_full):
             self.post(f.StageFailed(req, trouble("disk_full", 8)))
             return
         place.sealed_for = None

@@ -8,46 +8,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from instep.core import vocabulary as w
 from instep.errors import PeerError, Retry
-from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
+from instep.model.generation import SignedEpoch
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.check import check_tree, missing
 from instep.model.manifest.pages import digest_of
 from instep.model.manifest.walk import iterate
 from instep.net.messages import messages as m
 from instep.testing.world.disk import ERRNOS, SMALL, SimPlace, SimStore, StepFailed, content_digest
 from instep.testing.world.network import Network
+from instep.testing.world.signatures import verdict_of
 from instep.testing.world.world import World
-
-RecordT = TypeVar("RecordT", SignedEpoch, SignedGeneration)
 
 
 class Crashed(Exception):
     """The process died while it performed an effect."""
-
-
-def sign(signer: str, record_id: Digest) -> Signature:
-    """A toy signature: only the named signer makes it, in this world."""
-    return Signature(NodeName(signer), signer.encode(), content_digest(signer.encode() + record_id))
-
-
-def signed_by(signer: str, kind: type[RecordT], body: EpochBody | GenerationBody) -> RecordT:
-    """The record of this body."""
-    unsigned = kind(body.encoded(), sign("", EMPTY_DIGEST))
-    return kind(unsigned.raw, sign(signer, unsigned.id))
-
-
-def verdict_of(record: SignedEpoch | SignedGeneration) -> w.SignerVerdict:
-    signature = record.signature
-    is_valid = signature == sign(signature.signer, record.id)
-    return w.SignerVerdict(
-        is_valid, signature.signer, signature.signer == "ca", "" if is_valid else "bad_signature"
-    )
 
 
 def trouble(code: str, exit_code: int = 7, retry: Retry = Retry.LATER) -> w.Trouble:
@@ -73,7 +53,6 @@ class SimNode(ABC):
         """Whether the writer lists it; the writer itself always is one."""
         self.incarnation = 0
         self.rng = world.stream(f"node {name}")
-        self.is_disk_full = False
         self.missed: Callable[[bytes], None] | None = None
         """Called with the path of contents that a peer asked for and that have gone."""
         self.sessions: dict[str, None] = {}

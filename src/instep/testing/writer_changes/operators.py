@@ -13,7 +13,7 @@ from instep.model.generation import EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
-from instep.testing.world.node import signed_by, verdict_of
+from instep.testing.world.signatures import signed_by, verdict_of
 from instep.testing.writer_changes.checks import Given, LineChecks
 from instep.testing.writer_changes.member import SimMember
 

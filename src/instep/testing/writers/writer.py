@@ -25,8 +25,9 @@ from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.outside_guard import DELETIONS, OutsideGuard
 from instep.testing.world.disk import content_digest
 from instep.testing.world.network import Network
-from instep.testing.world.node import SimNode, signed_by, trouble, verdict_of
+from instep.testing.world.node import SimNode, trouble
 from instep.testing.world.options import policy_words
+from instep.testing.world.signatures import signed_by, verdict_of
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.restores import SimRestores
 from instep.testing.writers.rollouts import SimRollouts
