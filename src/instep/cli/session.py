@@ -109,7 +109,7 @@ class Session:
         self.show(document, done if changed else f"{name}: nothing to change")
 
     def gave_json(self, document: Mapping[str, Any] | Document) -> bool:
-        """Print the result as JSON where ``--json`` asks for it; false where a person reads, who gets text instead."""
+        """Print the result as JSON where ``--json`` asks for it; false where a person reads and gets text instead."""
         if self.is_json:
             write_json(as_json(document) if isinstance(document, Document) else document)
         return self.is_json
