@@ -109,7 +109,7 @@ async def _run(program: Program, arguments: list[str]) -> str:
         )
     command = (found, *arguments[1:])
     try:
-        status, raw = await output_of(command, b"", CHECK_S, errors=asyncio.subprocess.STDOUT)
+        status, raw = await output_of(command, None, CHECK_S, errors=asyncio.subprocess.STDOUT)
     except TimeoutError as error:
         raise UnavailableError(
             f"{arguments[0]} did not end within {CHECK_S:g} s", code="timeout", program=arguments[0]

@@ -160,13 +160,14 @@ async def run_program(
 
 
 async def output_of(
-    arguments: Sequence[str], given: bytes, within_s: float, *, errors: int
+    arguments: Sequence[str], given: bytes | None, within_s: float, *, errors: int
 ) -> tuple[int, bytes]:
-    """Exit status and output of a program that reads ``given``; ``errors`` is where its error output goes.
+    """Exit status and output of a program that reads ``given``; ``errors`` is where its error output goes. None for
+    a program that reads nothing: writing to one that has ended already is an error of the event loop.
     ``TimeoutError`` after ``within_s``: its whole group is ended then."""
     process = await asyncio.create_subprocess_exec(
         *arguments,
-        stdin=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=errors,
         env=dict(MINIMAL_ENVIRONMENT),
