@@ -63,7 +63,7 @@ def test_every_number_that_a_peer_sends_has_bounds(kind: type[msgspec.Struct]) -
 def test_a_size_that_no_file_has_is_refused(size: int) -> None:
     raw = pages.encode_page(0, [Entry(b"f", Kind.FILE, 0o644, size, 1, b"d" * 32, 1)])  # type: ignore[arg-type]
     with pytest.raises(PeerError):
-        pages.decode_page(raw)
+        pages.decode_leaf(raw)
 
 
 def test_no_name_is_looked_up_to_decide_who_may_come_in() -> None:

@@ -26,7 +26,6 @@ from instep.model.manifest.pages import (
     Child,
     decode_inner,
     decode_leaf,
-    decode_page,
     digest_of,
     encode_page,
     verify_page,
@@ -141,7 +140,7 @@ PAGES = [
 @example(b"\x92\x20" + b"\x91" * 100_000)
 @settings(max_examples=400)
 def test_pages(raw: bytes) -> None:
-    for decode in (decode_leaf, decode_inner, decode_page, decode_chunks, digest_of):
+    for decode in (decode_leaf, decode_inner, decode_chunks, digest_of):
         survives(decode, raw, PeerError)
     survives(lambda each: decode_runs(each, 1), raw, PeerError)
     survives(lambda each: verify_page(DIGEST, each), raw, PeerError)

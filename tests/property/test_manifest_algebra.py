@@ -10,7 +10,7 @@ from instep.model.ids import Digest
 from instep.model.manifest import manifest
 from instep.model.manifest.cutter import Shape
 from instep.model.manifest.entry import Entry
-from instep.model.manifest.pages import decode_leaf, decode_page, verify_page
+from instep.model.manifest.pages import decode_leaf, level_of, verify_page
 from instep.model.paths import sort_key
 from tests.support import reference
 from tests.support.trees import SHAPES, Tree, in_order, loose_entries, loose_trees, paths, trees
@@ -112,7 +112,7 @@ def test_fetching_level_by_level_brings_exactly_what_is_missing(
             here[digest] = there[digest]
         fetched += absent
     assert sorted(fetched) == sorted(needed)
-    assert rounds <= 1 + decode_page(there[after_root]).level
+    assert rounds <= 1 + level_of(there[after_root])
 
 
 @given(trees, SHAPES)

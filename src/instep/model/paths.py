@@ -6,23 +6,19 @@ Implements the section "Paths" of ``docs/spec/manifest.md``.
 from __future__ import annotations
 
 import base64
-from typing import NewType
 
 from instep.errors import PeerError
 from instep.model.limits import COMPONENT_MAX, PATH_MAX
 
-RelPath = NewType("RelPath", bytes)
-"""A validated relative path; components separated by ``/``, no leading or trailing slash."""
-
 _RESERVED = b".instep"
 
 
-def validated(raw: bytes) -> RelPath:
+def validated(raw: bytes) -> bytes:
     """``raw`` when it is a path that a manifest may carry, else ``PeerError`` with code ``bad_path``."""
     why = _why_not(raw)
     if why is not None:
         raise PeerError(f"path {shown(raw)} {why}", code="bad_path", path=shown(raw), why=why)
-    return RelPath(raw)
+    return raw
 
 
 def _why_not(raw: bytes) -> str | None:

@@ -7,6 +7,7 @@ skip them, at whatever level they stand.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,17 +36,14 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     index: int
 
 
-class _Node:
+class _Node(NamedTuple):
     """A page that was not entered yet: its keys lie above ``lower`` and, unless ``last`` is nothing
     (the root), at most at ``last``."""
 
-    __slots__ = ("digest", "last", "level", "lower")
-
-    def __init__(self, digest: Digest, level: int, lower: bytes, last: bytes | None) -> None:
-        self.digest = digest
-        self.level = level
-        self.lower = lower
-        self.last = last
+    digest: Digest
+    level: int
+    lower: bytes
+    last: bytes | None
 
 
 class _Side:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from instep.model.ids import Digest
 from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry, Kind
-from instep.model.manifest.manifest import GetPage, iterate
+from instep.model.manifest.manifest import GetPage
 from instep.model.manifest.pages import PutPage
-from instep.model.manifest.walk import Reader
+from instep.model.manifest.walk import Reader, entries_below
 from instep.model.paths import is_below, parent_of, sort_key
 
 
@@ -33,14 +33,6 @@ def graft(base: Digest, other: Digest, paths: Sequence[bytes], get: GetPage, put
     return edit(base, ordered, get, put)
 
 
-def paths_in(root: Digest, paths: Sequence[bytes], get: GetPage) -> list[Entry]:
-    """The entries at and below ``paths``; at all of them, when there is none."""
-    if not paths:
-        return list(iterate(root, get))
-    reader = Reader(get)
-    return [entry for path in _topmost(paths) for entry in _at_and_below(root, path, get, reader)]
-
-
 def _topmost(paths: Sequence[bytes]) -> list[bytes]:
     """The paths in order, less paths that lie below another one."""
     tops: list[bytes] = []
@@ -52,10 +44,6 @@ def _topmost(paths: Sequence[bytes]) -> list[bytes]:
 
 def _at_and_below(root: Digest, path: bytes, get: GetPage, reader: Reader) -> Iterator[Entry]:
     entry = reader.lookup(root, path)
-    if entry is None:
-        return
-    yield entry
-    for below in iterate(root, get, path):
-        if not is_below(below.path, path):
-            return
-        yield below
+    if entry is not None:
+        yield entry
+        yield from entries_below(root, path, get)

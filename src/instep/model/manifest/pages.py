@@ -10,7 +10,7 @@ when they came and need only their digest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -56,14 +56,6 @@ class Child(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: _Digest32
     entries: _Total
     size_bytes: Annotated[int, Meta(ge=0, le=TOTAL_MAX)]
-
-
-class Page(NamedTuple):
-    """A decoded page of a manifest: exactly one of the two lists is filled (an empty leaf has neither)."""
-
-    level: int
-    entries: list[Entry]
-    children: list[Child]
 
 
 _DOMAINS = (
@@ -173,14 +165,6 @@ def decode_inner(raw: bytes, *, trusted: bool = False) -> list[Child]:
     if not rising_keys([sort_key(child.last) for child in children]):
         raise PeerError("children are not in order", code="bad_order", path=shown(children[0].last))
     return children
-
-
-def decode_page(raw: bytes, *, trusted: bool = False) -> Page:
-    """A page of a manifest of either kind."""
-    level = level_of(raw)
-    if level:
-        return Page(level, [], decode_inner(raw, trusted=trusted))
-    return Page(0, decode_leaf(raw, trusted=trusted), [])
 
 
 def decode_items(

@@ -15,7 +15,7 @@ from instep.model.ids import Digest
 from instep.model.manifest.cutter import describe
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.pages import Child, GetPage, decode_inner, decode_leaf, level_of, load
-from instep.model.paths import sort_key
+from instep.model.paths import is_below, sort_key
 
 _CACHED_INNER = 256
 _CACHED_LEAVES = 8
@@ -54,28 +54,26 @@ class Reader:
     def __init__(self, get: GetPage, *, trusted: bool = True) -> None:
         self._get = get
         self._trusted = trusted
-        self._inner: OrderedDict[Digest, Inner] = OrderedDict()
-        self._leaves: OrderedDict[Digest, Leaf] = OrderedDict()
+        self._inner: OrderedDict[Digest, Inner | Leaf] = OrderedDict()
+        self._leaves: OrderedDict[Digest, Inner | Leaf] = OrderedDict()
 
     def page(self, digest: Digest) -> Inner | Leaf:
-        found: Inner | Leaf | None = self._inner.get(digest) or self._leaves.get(digest)
-        if found is not None:
-            return found
+        page = self._inner.get(digest) or self._leaves.get(digest)
+        if page is not None:
+            return page
         raw = load(digest, self._get)
         level = level_of(raw)
         if level:
             children = decode_inner(raw, trusted=self._trusted)
-            inner = Inner(digest, level, children, [sort_key(child.last) for child in children])
-            self._inner[digest] = inner
-            if len(self._inner) > _CACHED_INNER:
-                self._inner.popitem(last=False)
-            return inner
-        entries = decode_leaf(raw, trusted=self._trusted)
-        leaf = Leaf(digest, entries, [sort_key(entry.path) for entry in entries])
-        self._leaves[digest] = leaf
-        if len(self._leaves) > _CACHED_LEAVES:
-            self._leaves.popitem(last=False)
-        return leaf
+            page = Inner(digest, level, children, [sort_key(child.last) for child in children])
+        else:
+            entries = decode_leaf(raw, trusted=self._trusted)
+            page = Leaf(digest, entries, [sort_key(entry.path) for entry in entries])
+        kept, most = (self._inner, _CACHED_INNER) if level else (self._leaves, _CACHED_LEAVES)
+        kept[digest] = page
+        if len(kept) > most:
+            kept.popitem(last=False)
+        return page
 
     def lookup(self, root: Digest, path: bytes) -> Entry | None:
         """The entry of ``path``; loads one page a level."""
@@ -113,6 +111,14 @@ def iterate(root: Digest, get: GetPage, after: bytes = b"") -> Iterator[Entry]:
         yield from iterate(child.digest, get, after)
     for child in children[start + 1 :]:
         yield from iterate(child.digest, get)
+
+
+def entries_below(root: Digest, directory: bytes, get: GetPage) -> Iterator[Entry]:
+    """The entries below ``directory``, in order."""
+    for entry in iterate(root, get, after=directory):
+        if not is_below(entry.path, directory):
+            return
+        yield entry
 
 
 def lookup(root: Digest, path: bytes, get: GetPage) -> Entry | None:
