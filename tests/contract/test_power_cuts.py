@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.tree.root.beneath import has_openat2
+from instep.tree.root.beneath import HAS_OPENAT2
 from tests.support.power.cuts import without_syncs
 from tests.support.power.disk import Sync
 from tests.support.power.explore import RUNS, first_failure, recorded
@@ -28,7 +28,7 @@ IN_FULL = {"apply", "addition", "exchange", *SHELF_RUNS} - {"withdrawn exchange"
 WHOLE = 24
 """Of the other runs, which share most of their code, so many are drawn of those, too."""
 
-pytestmark = pytest.mark.skipif(not has_openat2(), reason="the recorder knows kernels that have openat2")
+pytestmark = pytest.mark.skipif(not HAS_OPENAT2, reason="the recorder knows kernels that have openat2")
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,8 @@ from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.paths import parent_of, sort_key
 from instep.tree.journal.plan import find_moves, plan
 from instep.tree.root.beneath import Root
-from instep.tree.scan.listing import Child, Lister, Problem
+from instep.tree.scan.listing import Child, Lister, Problem, unfit
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.unfit import unfit
 
 DIGEST = Digest(b"d" * 32)
 NAMES = st.sampled_from(

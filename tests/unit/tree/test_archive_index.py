@@ -88,9 +88,9 @@ def test_marks_of_a_journal_survive_a_bad_one(world: World) -> None:
     again = Journal.load(world.place)
     assert again is not None
     assert again.is_switched, "the later mark implies it"
-    assert not again.is_reload_due
+    assert again.has(Phase.RELOADED)
     again.mark(Phase.PROBED, 3)
     last = Journal.load(world.place)
     assert last is not None
-    assert not last.is_probe_due
-    assert not last.is_reload_due
+    assert last.has(Phase.PROBED)
+    assert last.has(Phase.RELOADED)

@@ -18,8 +18,8 @@ from instep.model.manifest.entry_rules import check_entry
 from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
 from instep.tree.objects.fidelity import Allow, Local, Owners, apply_metadata, expected_local
 from instep.tree.root.place import Place
+from instep.tree.scan.listing import unfit
 from instep.tree.scan.scan import Scanned, scan
-from instep.tree.scan.unfit import unfit
 
 EVERYTHING = Definition(preserve=tuple(Preserve))
 OWN = Local(preserve=frozenset(Preserve), is_own=True)

@@ -12,9 +12,9 @@ from blake3 import blake3
 
 from instep.errors import RefusedError, ResourceError, UsageError
 from instep.model.ids import FilesetName, NodeName
-from instep.tree.objects.digest import SMALL_MAX, digest_fd, read_stable
+from instep.tree.objects.digest import SMALL_MAX, digest_fd, read_once
 from instep.tree.root import failpoints
-from instep.tree.root.beneath import Root, has_openat2, rename_exchange, rename_noreplace, syncfs
+from instep.tree.root.beneath import HAS_OPENAT2, Root, rename_exchange, rename_noreplace, syncfs
 from instep.tree.root.marker import check_marker, create_marker, read_marker, remove_marker
 from instep.tree.root.place import prepare_place, resolve_place
 
@@ -25,7 +25,7 @@ S1 = NodeName("s1")
 @pytest.fixture(params=["openat2", "walk"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Root]:
     """A root with ``a/b/file``, opened in both ways."""
-    if request.param == "openat2" and not has_openat2():
+    if request.param == "openat2" and not HAS_OPENAT2:
         pytest.skip("this kernel has no openat2")
     (tmp_path / "root/a/b").mkdir(parents=True)
     (tmp_path / "root/a/b/file").write_bytes(b"inside")
@@ -186,9 +186,7 @@ def test_digest_of_a_large_file(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(data)
     fd = os.open(tmp_path / "large", os.O_RDONLY)
     assert digest_fd(fd) == (blake3(data).digest(), len(data))
-    read = read_stable(fd)
-    assert read is not None
-    assert (read.digest, read.data) == (blake3(data).digest(), None)
+    assert read_once(fd, len(data)) == (blake3(data).digest(), len(data), None)
     os.close(fd)
 
 

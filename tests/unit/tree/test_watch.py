@@ -17,7 +17,7 @@ import pytest
 from instep.errors import RefusedError, ResourceError
 from instep.model.definition import Definition
 from instep.tree.root.beneath import rename_exchange
-from instep.tree.root.file_systems import remote_kind
+from instep.tree.root.kernel import remote_kind
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent
 from instep.tree.watch.inotify import InotifyWatcher

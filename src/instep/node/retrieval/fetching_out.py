@@ -20,8 +20,7 @@ from instep.net.messages import messages as m
 from instep.net.transfer import AnswerStatus
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
-from instep.tree.objects.large import digest_of_fd
-from instep.tree.objects.laying import mismatch
+from instep.tree.objects.large import digest_of_fd, mismatch
 
 FETCH_S = 600.0
 """So long one node may take for one content, and a second more for each ``SLOW_BYTES`` of it."""

@@ -20,8 +20,7 @@ from instep.node.trees.keeping.page_walk import must_have
 from instep.node.writing.restore_plan import nowhere
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.outlet import finish_directory, open_outlet, put_out
-from instep.tree.objects.large import copy_whole
-from instep.tree.objects.laying import mismatch
+from instep.tree.objects.large import copy_whole, mismatch
 from instep.tree.root.beneath import Root
 
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

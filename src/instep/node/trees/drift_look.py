@@ -16,7 +16,7 @@ from instep.core.rescan import ScanCost
 from instep.model.manifest.entry import Entry, Kind
 from instep.tree.objects.fidelity import Local
 from instep.tree.root.beneath import Root
-from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.kernel import ignores_modes
 from instep.tree.root.place import Place
 from instep.tree.scan.compare import Difference
 from instep.tree.scan.subtree import is_like

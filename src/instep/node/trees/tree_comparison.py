@@ -25,8 +25,8 @@ from instep.store.port import NodeStore
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.objects.rows import RowsInOrder
 from instep.tree.root.beneath import Root
+from instep.tree.root.kernel import mounts_in
 from instep.tree.root.marker import Marker
-from instep.tree.root.mounts import mounts_in
 from instep.tree.root.place import Place
 from instep.tree.scan.compare import Difference, compare, entries_of
 from instep.tree.scan.cover import Cover, cover

@@ -19,8 +19,8 @@ from instep.node.lines.partner_contents import PartnerContents
 from instep.node.trees.scanning.scan_tally import ScanTally
 from instep.tree.journal.journal import Op, Step
 from instep.tree.root.beneath import Root
+from instep.tree.root.kernel import mounts_in
 from instep.tree.root.marker import open_marked
-from instep.tree.root.mounts import mounts_in
 from instep.tree.root.place import Place
 from instep.tree.stage.probes import goes_on, mount_in_the_way, refuse_stuck_changes
 from instep.tree.stage.shortage import resource_error

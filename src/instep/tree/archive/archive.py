@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -19,6 +19,7 @@ from instep.errors import UsageError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import GetPage, PageMissing
+from instep.model.manifest.walk import entries_below
 from instep.model.paths import is_below, shown
 from instep.tree.archive.index import object_slots, read_index, stream_index, summed_up, write_index
 from instep.tree.archive.lookup import ArchiveLookup, batch_names
@@ -36,7 +37,7 @@ from instep.tree.root.descriptors import LIST, READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import named_damage
-from instep.tree.scan.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
+from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.next_tree import NEXT
 
 _INDEXED = register("archive.indexed")
@@ -44,6 +45,7 @@ _RENAMED = register("archive.renamed")
 _PRUNING = register("archive.pruning")
 
 DRIFT_NAMED_MAX = 1000
+SOURCE_BATCHES = 3
 _HIDDEN = b".pruned-"
 
 
@@ -256,12 +258,9 @@ class Archive:
             path=shown(path),
         )
 
-    def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
-        """A source of contents for ``Stage``: by path and by digest, from these batches or the newest."""
-        names = (
-            [name.encode() for name in batches] if batches is not None else batch_names(self.place)[-newest:]
-        )
-        return ArchiveLookup(self.place).source(names)
+    def source(self) -> ArchiveSource:
+        """A source of contents for ``Stage``: by path and by digest, from the newest batches."""
+        return ArchiveLookup(self.place).source(batch_names(self.place)[-SOURCE_BATCHES:])
 
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
         """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.

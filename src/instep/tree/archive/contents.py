@@ -7,6 +7,7 @@ of the archive in which the same path has an older version costs a read, never a
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from instep.errors import InstepError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.statrow import StatRow
-from instep.tree.archive.archive import Archive
+from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.archive.source import ArchiveSource
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import digest_of_fd
@@ -48,7 +49,6 @@ class Contents:
         self.place = place
         self._history = history
         self._rows = rows
-        self._archive: ArchiveSource | None = None
         self._in_tree: dict[Digest, bytes] = {}
         self._looked_for: set[Digest] = set()
         self._last: tuple[Digest, int] | None = None
@@ -123,8 +123,6 @@ class Contents:
             if digest in wanted and digest not in self._in_tree:
                 self._in_tree[digest] = row.path
 
-    # --- candidates -------------------------------------------------------------------------------------------
-
     def _candidates(self, entry: Entry) -> Iterator[tuple[int, bool]]:
         """Descriptors, and whether each comes from the history."""
         if entry.size == 0:
@@ -138,7 +136,7 @@ class Contents:
             fd = self._of_tree(path, entry.size)
             if fd is not None:
                 yield fd, False
-        yield from ((fd, False) for fd in self._archived().candidates(entry))
+        yield from ((fd, False) for fd in self._archive.candidates(entry))
 
     def _of_history(self, digest: Digest) -> int | None:
         assert self._history is not None
@@ -162,13 +160,11 @@ class Contents:
             if fd is not None:
                 with closing_fd(fd):
                     yield os.pread(fd, entry.size + 1, 0)
-        yield from self._archived().targets(entry)
+        yield from self._archive.targets(entry)
 
-    def _archived(self) -> ArchiveSource:
-        if self._archive is None:
-            archive = Archive(self.place)
-            self._archive = archive.source(newest=ALL)
-        return self._archive
+    @functools.cached_property
+    def _archive(self) -> ArchiveSource:
+        return ArchiveLookup(self.place).source()
 
 
 def readable_digest(fd: int) -> Digest | None:
@@ -176,7 +172,3 @@ def readable_digest(fd: int) -> Digest | None:
     with Tolerated(errno.EIO):
         return digest_of_fd(fd)
     return None
-
-
-ALL = 1 << 30
-"""Every batch that the archive has."""

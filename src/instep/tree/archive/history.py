@@ -50,9 +50,9 @@ from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import (
+    HEAD_BYTES,
     MAGIC,
     Damage,
-    append_head,
     cut_tail,
     file_beside,
     framed,
@@ -136,7 +136,7 @@ class History:
                 note(Damage(offset, len(payload), False))
             else:
                 self._index[Digest(packed.digest)] = At(number, offset, len(payload)).number()
-            self._end = offset + len(payload) + append_head()
+            self._end = offset + len(payload) + HEAD_BYTES
         self.damage += [HistoryDamage(pack_name(number).decode(), *damage) for damage in found]
 
     def _numbers(self) -> list[int]:
@@ -277,7 +277,10 @@ class History:
         """The content, hashed again, or None, also when the disk changed it: then it is forgotten, and ``damage``
         names it."""
         number = self._index.get(digest)
-        data = self._packed(At.of(number)) if number is not None else self._file_bytes(digest)
+        if number is not None:
+            data: bytes | None = self._packed(At.of(number))
+        else:
+            data = None if (fd := self._open_file(digest)) is None else read_and_close(fd)
         if data is None or digest_bytes(data) == digest:
             return data
         self.forget_rotten(digest)
@@ -288,11 +291,8 @@ class History:
         self._flush()
         packed = None
         with Tolerated(errno.EIO):
-            packed = decoded(os.pread(self._pack(at.pack), at.length, at.offset + append_head()))
+            packed = decoded(os.pread(self._pack(at.pack), at.length, at.offset + HEAD_BYTES))
         return packed.data if packed is not None else b""
-
-    def _file_bytes(self, digest: Digest) -> bytes | None:
-        return None if (fd := self._open_file(digest)) is None else read_and_close(fd)
 
     @_alone
     def forget_rotten(self, digest: Digest) -> None:

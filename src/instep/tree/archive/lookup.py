@@ -7,10 +7,11 @@ lookup may serve several threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
 from instep.errors import DamagedError
@@ -23,7 +24,7 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
 from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.place import Place
-from instep.tree.root.records import Damage, append_head, named_damage, scan_records
+from instep.tree.root.records import HEAD_BYTES, Damage, named_damage, scan_records
 
 _LENGTH_BITS = 25
 """A record has at most 16 MiB."""
@@ -35,14 +36,10 @@ def batch_names(place: Place) -> list[bytes]:
     """All batches of the archive, oldest first."""
     try:
         with opened(place) as there, os.scandir(os.fsencode(there.archive)) as found:
-            names = [
-                each.name
-                for each in found
-                if not each.name.startswith(b".") and each.is_dir(follow_symlinks=False)
-            ]
+            names = [each.name for each in found if each.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    return sorted(names)
+    return sorted(name for name in names if not name.startswith(b"."))
 
 
 class ArchiveLookup:
@@ -87,15 +84,13 @@ class ArchiveLookup:
         table = self._tables.get(name)
         if table is not None and not table.may_have(asked):
             return []
-        try:
-            with batches.opened(name) as batch:
-                if table is None:
-                    table = _Table(batch.fd, name)
-                    with self._lock:
-                        self._tables[name] = table
-                return _slots_in(batch, asked, table.at_of(asked), is_damaged=table.is_damaged)
-        except FileNotFoundError:
-            return []  # pruned meanwhile, or without an index
+        with contextlib.suppress(FileNotFoundError), batches.opened(name) as batch:
+            if table is None:
+                table = _Table(batch.fd, name)
+                with self._lock:
+                    self._tables[name] = table
+            return _slots_in(batch, asked, table.at_of(asked), is_damaged=table.is_damaged)
+        return []  # pruned meanwhile, or without an index
 
 
 class _Asked:
@@ -162,12 +157,7 @@ class _Rows:
         self.values = array("Q", [row[1] for row in rows])
 
     def of(self, key: int) -> list[int]:
-        index = bisect_left(self.keys, key)
-        found: list[int] = []
-        while index < len(self.keys) and self.keys[index] == key:
-            found.append(self.values[index])
-            index += 1
-        return found
+        return list(self.values[bisect_left(self.keys, key) : bisect_right(self.keys, key)])
 
 
 class _Merged:
@@ -197,11 +187,9 @@ class _Merged:
         return {self._order[number] for key in keys for number in self._rows.of(key)}
 
     def slots(self, name: bytes, asked: _Asked, batches: KeptBatch) -> list[bytes]:
-        try:
-            with batches.opened(name) as batch:
-                return _slots_in(batch, asked, self.names[name].at_of(asked))
-        except FileNotFoundError:
-            return []
+        with contextlib.suppress(FileNotFoundError), batches.opened(name) as batch:
+            return _slots_in(batch, asked, self.names[name].at_of(asked))
+        return []
 
 
 def _slots_in(batch: Root, asked: _Asked, ats: Sequence[int], *, is_damaged: bool = False) -> list[bytes]:
@@ -222,7 +210,7 @@ def _records(batch: Root, ats: Sequence[int]) -> Iterator[ItemRecord]:
         return
     with closing_fd(os.open(INDEX, READ, dir_fd=batch.fd)) as fd:
         for at in ats:
-            payload = os.pread(fd, at & (1 << _LENGTH_BITS) - 1, (at >> _LENGTH_BITS) + append_head())
+            payload = os.pread(fd, at & (1 << _LENGTH_BITS) - 1, (at >> _LENGTH_BITS) + HEAD_BYTES)
             record = _item(payload)
             if record is not None:
                 yield record

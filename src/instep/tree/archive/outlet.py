@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from instep.errors import RefusedError, ResourceError
 from instep.model.paths import shown
+from instep.tree.journal.renames import inode_at
 from instep.tree.objects.inode import SETID, Inode
 from instep.tree.objects.large import copy_whole
 from instep.tree.objects.private_directory import private_directory
@@ -118,7 +119,7 @@ def put_out(outlet: Root, path: bytes, make: MakeObject, *, shown_as: bytes = b"
     target = shown_as + b"/" + path
     parent, name = _open_parents(outlet, path, target)
     with closing_fd(parent):
-        if _is_there(parent, name):
+        if inode_at(parent, name) is not None:
             raise _exists(target)
         # Made where no other user may enter, so that nothing is swapped while it is being made.
         with private_directory(parent, b".instep-restore-") as private:
@@ -206,14 +207,6 @@ def _move_otherwise(fd: int, name: bytes, parent: int, target: bytes, *, is_dire
         raise _exists(target) from error
 
 
-def _is_there(parent: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _exists(target: bytes) -> RefusedError:
     return RefusedError(
         f"{shown(target)} exists already",
@@ -221,9 +214,6 @@ def _exists(target: bytes) -> RefusedError:
         code="exists",
         path=shown(target),
     )
-
-
-# --- copying ---------------------------------------------------------------------------------------------------
 
 
 def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:

@@ -10,6 +10,7 @@ import enum
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -18,10 +19,10 @@ from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
 from instep.tree.root.control_folder import open_control
-from instep.tree.root.descriptors import closing_fd
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
-from instep.tree.root.records import Damage, append_record, read_records
+from instep.tree.root.records import Damage, OnDamage, append_records, read_records
 
 _MARKING = register("journal.marking")
 _MARKED = register("journal.marked")
@@ -158,6 +159,17 @@ def decode_record(payload: bytes) -> Record:
         raise DamagedError(f"a journal record cannot be read: {error}", code="journal_damaged") from error
 
 
+_Kind = TypeVar("_Kind", Step, RowRecord, ItemRecord, LinkedRecord)
+
+
+def records_of(kind: type[_Kind], fd: int, on_damage: OnDamage | None = None) -> Iterator[_Kind]:
+    """The records of this kind in an open file; errors as ``read_records`` and ``decode_record``."""
+    for payload in read_records(fd, on_damage):
+        record = decode_record(payload)
+        if isinstance(record, kind):
+            yield record
+
+
 @dataclass(frozen=True, slots=True)
 class Journal:
     """A sealed journal at ``name`` below the control folder; steps are streamed from the file."""
@@ -171,7 +183,7 @@ class Journal:
     def load(cls, place: Place, name: bytes = b"journal") -> Journal | None:
         """The journal, None when there is none; ``DamagedError`` ``journal_damaged`` when it is not whole."""
         try:
-            fd = _open(place, name, os.O_RDONLY)
+            fd = _open(place, name)
         except FileNotFoundError:
             return None
         with closing_fd(fd):
@@ -235,17 +247,9 @@ class Journal:
         """Whether it was begun to take the steps back: then it is not tried to go forward any more."""
         return not self.is_switched and bool(self.marks)
 
-    @property
-    def is_reload_due(self) -> bool:
-        return self.is_switched and not self.has(Phase.RELOADED)
-
-    @property
-    def is_probe_due(self) -> bool:
-        return self.is_switched and not self.has(Phase.PROBED)
-
     def steps(self) -> Iterator[Step]:
         """All steps in path order, in constant memory."""
-        with closing_fd(_open(self.place, self.name, os.O_RDONLY)) as fd:
+        with closing_fd(_open(self.place, self.name)) as fd:
             for payload in read_records(fd):  # strict: loading it found the steps whole
                 record = decode_record(payload)
                 if isinstance(record, Step):
@@ -258,7 +262,7 @@ class Journal:
         record = MarkRecord(phase, at_ms)
         failpoint(_MARKING)
         with closing_fd(open_control(self.place)) as control:
-            append_record(self.name, control, encode_record(record))
+            append_records(self.name, control, (encode_record(record),))
         failpoint(_MARKED)
         return Journal(self.place, self.name, self.header, (*self.marks, record))
 
@@ -285,6 +289,6 @@ def stage_name(target: HeadRef) -> bytes:
     return target.id.hex()[:16].encode()
 
 
-def _open(place: Place, name: bytes, flags: int) -> int:
+def _open(place: Place, name: bytes) -> int:
     with closing_fd(open_control(place)) as control:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
+        return os.open(name, READ, dir_fd=control)

@@ -274,14 +274,10 @@ class _Plan:
             raise PeerError(
                 f"{shown(path)} lies too deep", code="too_deep", path=shown(path), limit=DEPTH_MAX
             )
-        if new is None or change.old is not None:
-            raise PeerError(
-                f"{shown(path)} lies below a path that is no directory", code="bad_tree", path=shown(path)
-            )
         parent = parent_of(path)
         while self.unit_dirs and self.unit_dirs[-1] != parent:
             self.unit_dirs.pop()
-        if not self.unit_dirs:
+        if new is None or change.old is not None or not self.unit_dirs:
             raise PeerError(
                 f"{shown(path)} lies below a path that is no directory", code="bad_tree", path=shown(path)
             )

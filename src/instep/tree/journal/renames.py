@@ -82,11 +82,6 @@ def take_away(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> Non
         _look_and_rename(from_fd, from_name, to_fd, to_name)
 
 
-def exchange(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
-    """Swap two names in one step; ``RenameUnsupportedError`` where that cannot be asked for."""
-    beneath.rename_exchange(from_fd, from_name, to_fd, to_name)
-
-
 def displaced_names(key: bytes) -> tuple[bytes, ...]:
     """The slots of objects that were displaced without an exchange, first one first."""
     return (key + b".old", *(key + b".old%d" % number for number in range(1, DISPLACED_MAX)))

@@ -7,9 +7,7 @@ truncates kills the process with SIGBUS.
 
 from __future__ import annotations
 
-import mmap
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from itertools import chain, islice
@@ -22,13 +20,12 @@ from instep.errors import ResourceError
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.manifest.chunklist import ChunkParams, build_chunks, chunk_params
 from instep.model.manifest.pages import PutPage
+from instep.tree.objects.digest import window as thread_window
 
 _WINDOW = 8 << 20
 """At least four times the largest chunk, so that moving the tail of a window costs little."""
 _SPLIT_OVER = 2 << 20
 """Less is cut sooner than another thread has begun."""
-
-_local = threading.local()
 
 
 class CutChunk(NamedTuple):
@@ -67,7 +64,7 @@ class Chunker:
         return Digest(self._whole.digest())
 
     def __iter__(self) -> Iterator[CutChunk]:
-        with memoryview(_window()) as window, ThreadPoolExecutor(2, "chunks") as beside:
+        with memoryview(thread_window(_WINDOW)) as window, ThreadPoolExecutor(2, "chunks") as beside:
             start = rest = 0
             filled, is_end = self._fill(window, 0)
             while filled:
@@ -149,11 +146,3 @@ def require_compiled() -> None:
             hint="install a pyfastcdc wheel for this Python and machine",
             code="no_compiled_chunker",
         )
-
-
-def _window() -> mmap.mmap:
-    """This thread's buffer; a thread cuts one file at a time."""
-    buffer: mmap.mmap | None = getattr(_local, "window", None)
-    if buffer is None:
-        buffer = _local.window = mmap.mmap(-1, _WINDOW)
-    return buffer

@@ -8,8 +8,6 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from blake3 import blake3
 
@@ -23,29 +21,17 @@ _WINDOW = 1 << 20
 
 _local = threading.local()
 
-Sink = Callable[[Digest, bytes], None]
-"""Receives the bytes of each small file that was read, with their digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRead:
-    """One stable read: ``stat`` was the same before and after; ``data`` only for small files."""
-
-    digest: Digest
-    stat: os.stat_result
-    data: bytes | None
-
 
 def digest_bytes(data: bytes | memoryview) -> Digest:
     return Digest(blake3(data).digest())
 
 
-def window() -> mmap.mmap:
-    """This thread's page-aligned buffer of 1 MiB."""
-    buffer: mmap.mmap | None = getattr(_local, "window", None)
-    if buffer is None:
-        buffer = _local.window = mmap.mmap(-1, _WINDOW)
-    return buffer
+def window(size_bytes: int = _WINDOW) -> mmap.mmap:
+    """This thread's page-aligned buffer of this size."""
+    buffers: dict[int, mmap.mmap] = _local.__dict__.setdefault("windows", {})
+    if size_bytes not in buffers:
+        buffers[size_bytes] = mmap.mmap(-1, size_bytes)
+    return buffers[size_bytes]
 
 
 def digest_fd(fd: int) -> tuple[Digest, int]:
@@ -77,15 +63,3 @@ def read_once(fd: int, size: int) -> tuple[Digest, int, bytes | None]:
         return *digest_fd(fd), None
     data = os.pread(fd, size + 1, 0)
     return Digest(blake3(data).digest()), len(data), data
-
-
-def read_stable(fd: int, *, tries: int = READ_TRIES) -> FileRead | None:
-    """Digest an open file; None when it changed under each of ``tries`` reads."""
-    before = os.fstat(fd)
-    for _ in range(tries):
-        digest, length, data = read_once(fd, before.st_size)
-        after = os.fstat(fd)
-        if length == before.st_size and same_stat(before, after):
-            return FileRead(digest, after, data)
-        before = after
-    return None

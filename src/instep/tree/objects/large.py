@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from blake3 import blake3
 
@@ -37,6 +38,12 @@ _SMALL = 1 << 20
 _BLOCK = 4096
 _ZEROS = bytes(_BLOCK)
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+
+
+def mismatch(entry: Entry) -> DamagedError:
+    """The error when the bytes that arrived for ``entry`` do not match its digest (P1)."""
+    path = shown(entry.path)
+    return DamagedError(f"the bytes of {path} do not match its digest", code="content_mismatch", path=path)
 
 
 def digest_of_fd(fd: int) -> Digest:
@@ -214,13 +221,8 @@ class LargeFile:
 
     def missing(self, limit: int = 1 << 20) -> list[tuple[int, int]]:
         """``(offset, length)`` of the ranges that must come from outside, in order, at most ``limit`` of them."""
-        found: list[tuple[int, int]] = []
-        for start, end in zip(self._starts, self._ends, strict=True):
-            if start < end:
-                found.append((start, end - start))
-                if len(found) >= limit:
-                    break
-        return found
+        ranges = zip(self._starts, self._ends, strict=True)
+        return list(islice(((start, end - start) for start, end in ranges if start < end), limit))
 
     @property
     def wants_chunks(self) -> bool:
@@ -281,10 +283,7 @@ class LargeFile:
             self._may_skip_zeros = False
             wrong = list(self._wrong_chunks())
             self._set_missing(wrong or [(0, self.entry.size)])
-            path = shown(self.entry.path)
-            raise DamagedError(
-                f"the bytes of {path} do not match its digest", code="content_mismatch", path=path
-            )
+            raise mismatch(self.entry)
         self._done(self._fd)
         self.close()
 

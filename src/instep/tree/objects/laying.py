@@ -11,16 +11,15 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 
-from instep.errors import DamagedError, InstepError
+from instep.errors import InstepError
 from instep.model.definition import Preserve
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
-from instep.model.paths import shown
 from instep.tree.journal.journal import RowRecord
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.fidelity import Allow, Local, apply_metadata
 from instep.tree.objects.inode import SETID, let_owner
-from instep.tree.objects.large import digest_of_fd, write_around_holes
+from instep.tree.objects.large import digest_of_fd, mismatch, write_around_holes
 from instep.tree.objects.rows import row_of_stat
 from instep.tree.root.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.root.descriptors import CREATE, READ, Tolerated, closing_fd
@@ -28,12 +27,6 @@ from instep.tree.root.records import write_all
 
 SYNC_SINGLY_MAX = 64
 """Up to so many objects are synced one by one; more by one ``syncfs``, which also flushes what is not ours."""
-
-
-def mismatch(entry: Entry) -> DamagedError:
-    """The error when the bytes that arrived for ``entry`` do not match its digest (P1)."""
-    path = shown(entry.path)
-    return DamagedError(f"the bytes of {path} do not match its digest", code="content_mismatch", path=path)
 
 
 class Layer:

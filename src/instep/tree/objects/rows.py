@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
 
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
@@ -32,16 +33,24 @@ def row_of_stat(path: bytes, found: os.stat_result, digest: bytes, chunks: bytes
     return StatRow(path, found.st_ino, found.st_dev, *times, found.st_size, digest, chunks, read_at_ns)
 
 
-class RowsInOrder:
-    """Answers by path from rows that come in path order, for paths asked in that order: one merge."""
+class _HasPath(Protocol):
+    @property
+    def path(self) -> bytes: ...
 
-    def __init__(self, rows: Iterable[StatRow]) -> None:
+
+_Row = TypeVar("_Row", bound=_HasPath)
+
+
+class RowsInOrder(Generic[_Row]):
+    """Answers by path from rows that come in path order, for paths asked in that order, each once: one merge."""
+
+    def __init__(self, rows: Iterable[_Row]) -> None:
         self._rows = iter(rows)
         self._row = next(self._rows, None)
         self.has_any = self._row is not None
         """False: this tree has no rows."""
 
-    def __call__(self, path: bytes) -> StatRow | None:
+    def __call__(self, path: bytes) -> _Row | None:
         row = self._row
         if row is None:
             return None

@@ -69,14 +69,8 @@ def _probe_openat2() -> bool:
     return True
 
 
-_HAS_OPENAT2 = _probe_openat2()
-
-
-def has_openat2() -> bool:
-    """Whether this kernel (and its seccomp filter) has ``openat2(2)``."""
-    return _HAS_OPENAT2
-
-
+HAS_OPENAT2 = _probe_openat2()
+"""Whether this kernel (and its seccomp filter) has ``openat2(2)``."""
 NOT_BENEATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 """The errors of opening a path when a directory on the way is missing, or is none of the root's own."""
 
@@ -93,7 +87,7 @@ class Root:
         self.path = os.fsencode(path)
         self.fd = os.open(path, _DIRECTORY)
         self.device = os.fstat(self.fd).st_dev
-        self.walk = walk or not _HAS_OPENAT2
+        self.walk = walk or not HAS_OPENAT2
         self._parents: OrderedDict[bytes, int] = OrderedDict()
 
     def __enter__(self) -> Self:

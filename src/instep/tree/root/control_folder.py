@@ -27,8 +27,8 @@ def open_control(place: Place) -> int:
 
     ``RefusedError`` ``control_replaced`` when it is not ours; ``FileNotFoundError`` when there is none.
     """
-    if place.folder is not None and place.folder.is_open:
-        return os.dup(place.folder.fd)
+    if place.opened is not None:
+        return os.dup(place.opened.fd)
     try:
         fd = os.open(place.control, LIST)
     except NotADirectoryError as error:  # a symlink, too: nothing is followed
@@ -44,11 +44,9 @@ def open_control(place: Place) -> int:
 def open_folder(place: Place, name: bytes) -> int:
     """A descriptor of the folder ``name`` in the control folder, made durably where it is missing; the caller's."""
     with closing_fd(open_control(place)) as control:
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=control)
             os.fsync(control)
-        except FileExistsError:
-            pass
         return os.open(name, LIST, dir_fd=control)
 
 
@@ -56,7 +54,7 @@ def open_folder(place: Place, name: bytes) -> int:
 def opened(place: Place) -> Iterator[Place]:
     """``place`` with its control folder verified and kept open: ``stage``, ``archive`` and their like lead through the
     descriptor. Harmless again on a place that is opened already. Errors as ``open_control``."""
-    if place.folder is not None and place.folder.is_open:
+    if place.opened is not None:
         yield place
         return
     folder = ControlFolder(open_control(place))

@@ -65,9 +65,13 @@ class Place:
     fileset: FilesetName
     folder: ControlFolder | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def opened(self) -> ControlFolder | None:
+        """The control folder while it is open."""
+        return self.folder if self.folder is not None and self.folder.is_open else None
+
     def _below(self, name: str) -> Path:
-        is_open = self.folder is not None and self.folder.is_open
-        return (self.folder.path if is_open and self.folder is not None else self.control) / name
+        return (self.control if self.opened is None else self.opened.path) / name
 
     @property
     def stage(self) -> Path:
@@ -91,9 +95,9 @@ class Place:
 
     def by_name(self, path: bytes) -> bytes:
         """A path below the open folder as people know it."""
-        if self.folder is None or not self.folder.is_open:
+        if self.opened is None:
             return path
-        prefix = os.fsencode(self.folder.path)
+        prefix = os.fsencode(self.opened.path)
         is_below = path == prefix or path.startswith(prefix + b"/")
         return os.fsencode(self.control) + path[len(prefix) :] if is_below else path
 
@@ -266,15 +270,10 @@ def _stage_unusable(path: Path, why: str) -> ResourceError:
 
 def _same_mount(a: Path, b: Path) -> bool:
     """Whether a rename between two directories can work: same device and same mount."""
-    try:
-        return _mount_at(a) == _mount_at(b)
-    except OSError:
-        return False
-
-
-def _mount_at(path: Path) -> tuple[int, str]:
-    with closing_fd(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-        return _mount_of(fd)
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    with contextlib.suppress(OSError), closing_fd(os.open(a, flags)) as x, closing_fd(os.open(b, flags)) as y:
+        return _mount_of(x) == _mount_of(y)
+    return False
 
 
 def _mount_of(fd: int) -> tuple[int, str]:

@@ -16,7 +16,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 from instep.errors import DamagedError, ResourceError
 from instep.tree.root.descriptors import CREATE, REPLACE, Tolerated, closing_fd
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAGIC: Final = b"instep journal 1"
 _HEAD = struct.Struct("<II")
+HEAD_BYTES: Final = _HEAD.size
+"""They stand before each payload."""
 _BUFFER = 1 << 18
 RECORD_MAX = 16 << 20
 """No writer of ours comes near; a longer length is a damaged one."""
@@ -44,17 +46,13 @@ class Damage(NamedTuple):
     is_tail: bool
 
 
+_Made = TypeVar("_Made")
 OnDamage = Callable[[Damage], None]
 
 
 def framed(payload: bytes) -> bytes:
     """``payload`` with its length and checksum before it."""
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def append_head() -> int:
-    """Bytes that stand before each payload."""
-    return _HEAD.size
 
 
 class RecordWriter:
@@ -111,11 +109,6 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
             written += os.write(fd, view[written:])
 
 
-def append_record(name: bytes, dir_fd: int, payload: bytes) -> None:
-    """``append_records`` of one."""
-    append_records(name, dir_fd, (payload,))
-
-
 def append_records(name: bytes, dir_fd: int, payloads: Iterable[bytes]) -> None:
     """Append behind the last whole record of the file ``name``, and sync. A torn tail is kept aside and cut."""
     with closing_fd(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)) as fd:
@@ -142,7 +135,7 @@ def cut_tail(fd: int, end: int, name: bytes, dir_fd: int) -> bytes | None:
     size = os.fstat(fd).st_size
     if size <= end:
         return None
-    aside, to = _new_file_beside(name + b".torn", dir_fd)
+    aside, to = _beside(name + b".torn", lambda free: os.open(free, CREATE, 0o600, dir_fd=dir_fd))
     with closing_fd(to):
         at = end
         while at < size:
@@ -163,29 +156,23 @@ def sync_dir(dir_fd: int) -> None:
         os.fsync(directory)
 
 
-def _new_file_beside(name: bytes, dir_fd: int) -> tuple[bytes, int]:
-    for aside in _names_beside(name):
-        with contextlib.suppress(FileExistsError):
-            return aside, os.open(aside, CREATE, 0o600, dir_fd=dir_fd)
-    raise _too_many_beside(name)
-
-
 def file_beside(name: bytes, suffix: bytes, dir_fd: int) -> bytes:
     """Give the file ``name`` a second name ``<name><suffix>-<n>``, under which it stays when ``name`` is replaced."""
-    for aside in _names_beside(name + suffix):
+
+    def link(aside: bytes) -> None:
+        os.link(name, aside, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    return _beside(name + suffix, link)[0]
+
+
+def _beside(name: bytes, make: Callable[[bytes], _Made]) -> tuple[bytes, _Made]:
+    """The first free name ``<name>-<n>``, and what ``make`` made under it."""
+    for number in range(1, ASIDE_MAX):
         with contextlib.suppress(FileExistsError):
-            os.link(name, aside, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-            return aside
-    raise _too_many_beside(name + suffix)
-
-
-def _names_beside(name: bytes) -> Iterator[bytes]:
-    return (name + b"-%d" % number for number in range(1, ASIDE_MAX))
-
-
-def _too_many_beside(name: bytes) -> ResourceError:
+            aside = name + b"-%d" % number
+            return aside, make(aside)
     text = os.fsdecode(name)
-    return ResourceError(
+    raise ResourceError(
         f"{ASIDE_MAX - 1} files {text}-<n> are kept already",
         hint="look at them, then move them away: each is the rest of a file that a crash or the disk damaged",
         code="kept_aside_full",

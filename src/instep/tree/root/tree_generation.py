@@ -7,6 +7,7 @@ moment. Implements section 8 of ``docs/spec/journal.md``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from shlex import quote
 
@@ -41,8 +42,11 @@ def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_sync
     """Write down what the tree holds. Without ``is_synced`` the caller syncs the control folder."""
     holds = _Holds(line.fileset, line.origin, marker, tree)
     with closing_fd(open_control(place)) as control:
-        if _is_written(control, place, holds):
-            return
+        with contextlib.suppress(
+            DamagedError
+        ):  # a damaged one is written anew by a node that knows what its tree holds
+            if _read(control, place) == holds:
+                return
         new = _NAME + b".new"
         with RecordWriter(new, control) as writer:
             writer.add(_encode(holds))
@@ -62,14 +66,6 @@ def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
     if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
         return None
     return found.tree
-
-
-def _is_written(control: int, place: Place, holds: _Holds) -> bool:
-    """A damaged record is written anew by a node that knows what its tree holds."""
-    try:
-        return _read(control, place) == holds
-    except DamagedError:
-        return False
 
 
 def _read(control: int, place: Place) -> _Holds | None:

@@ -42,6 +42,14 @@ def compare(
     expected_items = iter(manifest)
     expected = next(expected_items, None)
     hidden_below: bytes | None = None
+
+    def missing(before: bytes | None) -> Iterator[Difference]:
+        nonlocal expected
+        while expected is not None and (before is None or sort_key(expected.path) < before):
+            if hidden_below is None or not is_below(expected.path, hidden_below):
+                yield Difference(expected.path, expected, None)
+            expected = next(expected_items, None)
+
     for item in scanned:
         if isinstance(item, Scanned):
             path, found, problem = item.entry.path, item.entry, None
@@ -50,11 +58,7 @@ def compare(
         else:
             path, found, problem = item.path, None, item
         if expected is None or expected.path != path:
-            key = sort_key(path)
-            while expected is not None and sort_key(expected.path) < key:
-                if hidden_below is None or not is_below(expected.path, hidden_below):
-                    yield Difference(expected.path, expected, None)
-                expected = next(expected_items, None)
+            yield from missing(sort_key(path))
         if expected is not None and expected.path == path:
             if found is None or not same_but_for_times_of_directories(expected, found):
                 yield Difference(path, expected, found, problem)
@@ -63,10 +67,7 @@ def compare(
             yield Difference(path, None, found, problem)
         if problem is not None and problem.what in _HIDES_WHAT_IS_BELOW:
             hidden_below = path
-    while expected is not None:
-        if hidden_below is None or not is_below(expected.path, hidden_below):
-            yield Difference(expected.path, expected, None)
-        expected = next(expected_items, None)
+    yield from missing(None)
 
 
 def entries_of(

@@ -1,4 +1,4 @@
-"""List directories in path order for the scan; ignored paths and our own are left out."""
+"""List directories in path order for the scan, less ignored paths and our own; the problems of paths and entries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from operator import itemgetter
 
 import msgspec
 
-from instep.model.limits import COMPONENT_MAX, DEPTH_MAX, PATH_MAX, broken_by_path
+from instep.model.limits import (
+    COMPONENT_MAX,
+    DEPTH_MAX,
+    INLINE_XATTR_MAX,
+    PATH_MAX,
+    broken_by_path,
+    broken_by_stat,
+)
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry_rules import why_unfit
+from instep.model.paths import shown
 from instep.tree.root.beneath import Root
 from instep.tree.root.descriptors import closing_fd
 from instep.tree.scan.rules import Rules
@@ -48,28 +58,14 @@ class Lister:
     def children(self, directory: bytes) -> Iterable[Child]:
         """The paths in a directory with their stats, sorted; ignored and vanishing ones are left out."""
         with closing_fd(self._root.open_dir(directory)) as fd:
-            with os.scandir(fd) as listing:
-                found = list(listing)
-            if len(found) > _MANY:
-                names = sorted(each.name.encode(_FS_ENCODING, "surrogateescape") for each in found)
-                return self._in_slices(directory, names)
-            prefix = directory + b"/" if directory else b""
-            children: list[Child] = []
-            for each in found:
-                path = prefix + each.name.encode(_FS_ENCODING, "surrogateescape")
-                try:
-                    children.append((path, each.stat(follow_symlinks=False)))
-                except OSError as error:
-                    if error.errno not in GONE:
-                        children.append((path, unreadable(path, error)))
-        children.sort(key=itemgetter(0))
-        return self._admitted(directory, children)
+            names = sorted([name.encode(_FS_ENCODING, "surrogateescape") for name in os.listdir(fd)])
+            if len(names) <= _MANY:
+                return self._admitted(directory, _looked_at(fd, directory, names))
+        return self._in_slices(directory, names)
 
     def _in_slices(self, directory: bytes, names: list[bytes]) -> Iterator[Child]:
         """A directory with very many entries: only names are held for all, stats for some at a time."""
-        prefix = directory + b"/" if directory else b""
         for start in range(0, len(names), _MANY):
-            children: list[Child] = []
             try:
                 fd = self._root.open_dir(directory)
             except OSError as error:
@@ -77,13 +73,7 @@ class Lister:
                     yield directory, unreadable(directory, error)
                 return
             with closing_fd(fd):
-                for name in names[start : start + _MANY]:
-                    path = prefix + name
-                    try:
-                        children.append((path, os.stat(name, dir_fd=fd, follow_symlinks=False)))
-                    except OSError as error:
-                        if error.errno not in GONE:
-                            children.append((path, unreadable(path, error)))
+                children = _looked_at(fd, directory, names[start : start + _MANY])
             yield from self._admitted(directory, children)
 
     def _admitted(self, directory: bytes, children: list[Child]) -> list[Child]:
@@ -111,6 +101,19 @@ class Lister:
         return self._rules.ignored(path, not isinstance(found, Problem) and stat.S_ISDIR(found.st_mode))
 
 
+def _looked_at(fd: int, directory: bytes, names: list[bytes]) -> list[Child]:
+    prefix = directory + b"/" if directory else b""
+    children: list[Child] = []
+    for name in names:
+        path = prefix + name
+        try:
+            children.append((path, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+        except OSError as error:
+            if error.errno not in GONE:
+                children.append((path, unreadable(path, error)))
+    return children
+
+
 NOT_KEPT = {
     errno.ENOSPC: "no space is left to keep its contents in the history",
     errno.EDQUOT: "the quota leaves no space to keep its contents in the history",
@@ -128,3 +131,22 @@ def unreadable(path: bytes, error: OSError) -> Problem:
 def _within_limits(child: Child) -> Child:
     broken = broken_by_path(child[0])
     return child if broken is None else (child[0], Problem(child[0], *broken))
+
+
+def unfit(entry: Entry, *, is_own: bool = False) -> Problem | None:
+    """An entry that no receiver would take: its time breaks a limit, or its other metadata breaks a rule. ``is_own``:
+    it is about to be published, so that its partners must be able to fetch all of it."""
+    broken = broken_by_stat(entry.size, entry.mtime_ns)
+    if broken is not None:
+        return Problem(entry.path, *broken)
+    if entry.extra is None and entry.kind is not Kind.SYMLINK:
+        return None
+    why = why_unfit(entry)
+    if why is not None:
+        return Problem(entry.path, "unfit", f"it {why}")
+    if not is_own or entry.extra is None or not entry.extra.large_xattrs:
+        return None
+    # No history keeps the value and no partner fetches it, so it is refused before it is signed.
+    name, _, size = entry.extra.large_xattrs[0]
+    reason = f"its attribute {shown(name)} has {size} bytes; at most {INLINE_XATTR_MAX} are carried"
+    return Problem(entry.path, "unfit", reason)

@@ -19,7 +19,7 @@ import errno
 import fcntl
 import signal
 
-from instep.tree.root.file_systems import remote_kind
+from instep.tree.root.kernel import remote_kind
 
 _F_SETSIG = 10
 _F_SETLEASE = 1024

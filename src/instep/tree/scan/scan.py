@@ -32,7 +32,7 @@ from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.marker import Marker, check_marker, open_root
 from instep.tree.root.place import Place
 from instep.tree.scan.cover import EVERYTHING, Cover
-from instep.tree.scan.listing import GONE, Child, Lister, Problem, unreadable
+from instep.tree.scan.listing import GONE, Child, Lister, Problem, unfit, unreadable
 from instep.tree.scan.openness import Openness, OpennessProbe
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.settling import (
@@ -45,7 +45,6 @@ from instep.tree.scan.settling import (
     written,
 )
 from instep.tree.scan.touched import is_reserved
-from instep.tree.scan.unfit import unfit
 
 _SPECIAL = {
     stat.S_IFSOCK: ("socket", "sockets are not carried"),

@@ -13,10 +13,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
-from instep.model.manifest.manifest import GetPage, iterate
-from instep.model.paths import is_below, sort_key
+from instep.model.paths import sort_key
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.root.beneath import Root
 from instep.tree.root.descriptors import closing_fd
@@ -107,14 +105,6 @@ def _names(root: Root, directory: bytes, *, is_top: bool) -> list[tuple[bytes, b
             return None
         with os.scandir(fd) as listing:
             return [(os.fsencode(each.name), each.is_dir(follow_symlinks=False)) for each in listing]
-
-
-def entries_below(manifest: Digest, directory: bytes, get_page: GetPage) -> Iterator[Entry]:
-    """The manifest's entries below ``directory``, in order."""
-    for entry in iterate(manifest, get_page, after=directory):
-        if not is_below(entry.path, directory):
-            return
-        yield entry
 
 
 def subtree_differences(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from instep.model.paths import is_below, shown
 from instep.tree.objects.abilities import Ability
 from instep.tree.root.beneath import Root
-from instep.tree.root.mounts import mounts_below
+from instep.tree.root.kernel import mounts_below
 from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import walk_below

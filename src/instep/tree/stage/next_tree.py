@@ -209,8 +209,7 @@ class _Builder:
             self._dress(path)
         else:
             os.close(os.open(name, CREATE, 0o600, dir_fd=to_fd))
-        to_fd, name = self.tree.open_parent(path)
-        ino = os.stat(name, dir_fd=to_fd, follow_symlinks=False).st_ino
+        ino = self.tree.stat(path).st_ino
         self.writer.add(encode_record(LinkedRecord(path, ino, True)))
         self.carried.append(Step(Op.CARRY, path, ino=ino))
 
@@ -268,6 +267,11 @@ def sync_tree(tree: Root) -> None:
             syncfs(fd)
             return
         os.fsync(fd)
+
+
+def holding_next(folder: bytes, names: Sequence[bytes]) -> list[bytes]:
+    """The stages or batches of these names in which a next tree lies."""
+    return [name for name in names if os.path.lexists(folder + b"/" + name + b"/" + NEXT)]
 
 
 @on_opened

@@ -17,8 +17,7 @@ from instep.model.paths import is_below, parent_of, shown
 from instep.tree.journal.journal import Journal, Op, Step
 from instep.tree.root.beneath import NOT_BENEATH, Root
 from instep.tree.root.descriptors import Tolerated, closing_fd
-from instep.tree.root.mounts import mounts_in
-from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.kernel import ignores_modes, mounts_in
 from instep.tree.root.place import Place
 
 _statx = getattr(ctypes.CDLL(None), "statx", None)
@@ -29,7 +28,6 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _STATX_TYPE = 1
 _IMMUTABLE = 0x10
 _APPEND = 0x20
-_MOUNT_ROOT = 0x2000
 _BUFFER_WORDS = 32
 _ATTRIBUTES = 1
 _ATTRIBUTES_MASK = 7

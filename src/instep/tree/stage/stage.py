@@ -2,6 +2,9 @@
 
 Implements sections 1, 3 and 4 of ``docs/spec/journal.md``. All calls are synchronous and come from one thread at
 a time. Memory does not grow with the trees: the plan is streamed and its leftovers lie in files of the stage.
+
+It is one long file, for the class is one state: planner, answers and seal read the same open root, stage and leftovers,
+and a part of its own would only be handed all of them.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ import msgspec
 from instep.errors import ContentionError
 from instep.model.definition import Definition, Preserve
 from instep.model.ids import Digest, HeadRef
-from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind
+from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind, same_but_for_times_of_directories
 from instep.model.manifest.manifest import Change, GetPage, diff
-from instep.model.manifest.walk import Reader
+from instep.model.manifest.walk import Reader, entries_below
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
 from instep.tree.journal.journal import (
@@ -38,11 +41,10 @@ from instep.tree.journal.plan import Moves, PlannedSteps, find_moves, plan
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.objects.inode import SETID
-from instep.tree.objects.large import LargeFile, Recut, copy_whole, digest_of_fd
+from instep.tree.objects.large import LargeFile, Recut, copy_whole, digest_of_fd, mismatch
 from instep.tree.objects.laying import (
     Layer,
     attribute_slot,
-    mismatch,
     remove_object,
     row_of,
     staged_attribute,
@@ -53,16 +55,16 @@ from instep.tree.root.beneath import NOT_BENEATH, Root
 from instep.tree.root.control_folder import opened as opened_place
 from instep.tree.root.descriptors import READ, Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.kernel import ignores_modes
 from instep.tree.root.marker import open_marked
-from instep.tree.root.own_rights import ignores_modes
 from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_whole
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
+from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.exchange_check import refuse_obstacles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
 from instep.tree.stage.shortage import shortage_named
-from instep.tree.stage.stages import close_others, open_stage, staged_slot
+from instep.tree.stage.stages import clear_stages, open_stage, staged_slot
 
 _LAID = register("stage.laid")
 _LARGE_LAID = register("stage.large_laid")
@@ -155,12 +157,11 @@ class Stage:
         self.local = local or Local(frozenset(definition.preserve))
         self._get_page = get_page
         self._targets = Reader(get_page)
-        self._definition = definition
-        self._previous = previous
+        root, encoded = live_root or Digest(b""), definition.encoded()
+        self._header = Header(1, place.fileset, target, previous, root, encoded, "", 0, why)
         self._live_row = live_row
         self._sources = sources
         self._recut = recut
-        self._why = why
         self._exchange = exchange
         self._rules = Rules(definition)
         self._unanswered: dict[bytes, Want] = {}
@@ -173,9 +174,7 @@ class Stage:
     def _open(self, opened: contextlib.ExitStack, place: Place) -> None:
         self.place = place = opened.enter_context(opened_place(place))
         self._root = self._steps_on = opened.enter_context(open_marked(place.root, place.fileset))
-        root, encoded = self.live_root or Digest(b""), self._definition.encoded()
-        base = Header(1, place.fileset, self.target, self._previous, root, encoded, "", 0, self._why)
-        at, self.is_resumed = open_stage(place, base, self._get_page)
+        at, self.is_resumed = open_stage(place, self._header, self._get_page)
         self.path = place.by_name(at)
         self._layer = Layer(at, self.local, self._attribute)
         opened.callback(self._layer.close)
@@ -201,14 +200,8 @@ class Stage:
         return self._rules.ignored(path, is_dir)
 
     def is_same(self, old: Entry, new: Entry) -> bool:
-        a, b = expected_local(old, self.local), expected_local(new, self.local)
-        return (a.kind, a.mode, a.size, a.digest, a.extra) == (
-            b.kind,
-            b.mode,
-            b.size,
-            b.digest,
-            b.extra,
-        ) and (a.kind is Kind.DIR or a.mtime_ns == b.mtime_ns)
+        here = expected_local(old, self.local), expected_local(new, self.local)
+        return same_but_for_times_of_directories(*here)
 
     def target_directory(self, path: bytes) -> Entry | None:
         entry = self._targets.lookup(self.target.root, path)
@@ -523,11 +516,9 @@ class Stage:
 
     def _seal_links(self) -> None:
         self._links.close()
-        if not self._has_links:
-            return
-        for payload in self._read(b"links"):
-            slot, entry = msgspec.msgpack.decode(payload, type=tuple[bytes, Entry])
-            self._link(slot, entry)
+        if self._has_links:
+            for slot, entry in self._kept(b"links"):
+                self._link(slot, entry)
 
     def _link(self, slot: bytes, entry: Entry) -> None:
         assert entry.extra is not None
@@ -550,8 +541,7 @@ class Stage:
                 )
             from_fd, from_name = self._root.open_parent(path)
         os.link(from_name, name, src_dir_fd=from_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-        dir_fd, name = self._tree.open_parent(slot)
-        self._keep_row(slot, entry, os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
+        self._keep_row(slot, entry, self._tree.stat(slot))
         self._layer.unsynced(slot)
 
     def _seal_directories(self) -> list[Step]:
@@ -560,8 +550,7 @@ class Stage:
         closing: list[Step] = []
         closed: list[tuple[bytes, Entry]] = []
         is_free = ignores_modes()
-        for payload in self._read(b"dirs"):
-            slot, entry = msgspec.msgpack.decode(payload, type=tuple[bytes, Entry])
+        for slot, entry in self._kept(b"dirs"):
             if is_free or entry.mode & 0o300 == 0o300:
                 self._layer.metadata(slot, entry, None)
             elif slot.count(b"/") == 1:
@@ -579,17 +568,9 @@ class Stage:
         self._steps.close()
         self._rows.close()
         batch = f"{now_ns // 1_000_000:014d}-{self.target.number}-{self.target.id.hex()[:8]}"
-        header = Header(
-            1,
-            self.place.fileset,
-            self.target,
-            self._previous,
-            self.live_root or Digest(b""),
-            self._definition.encoded(),
-            batch,
-            now_ns,
-            self._why,
-            *self._exchanged(),
+        next_ino, root_ino = self._exchanged()
+        header = msgspec.structs.replace(
+            self._header, batch=batch, sealed_at_ns=now_ns, next_ino=next_ino, root_ino=root_ino
         )
         with RecordWriter(b"journal", self._tree.fd) as writer:
             writer.add(encode_record(header))
@@ -616,18 +597,15 @@ class Stage:
             step = decode_record(payload)
             assert isinstance(step, Step)
             yield self._with_inodes(step)
-        for step in closing:
-            yield step
+        yield from closing
 
     def _with_inodes(self, step: Step) -> Step:
         if step.op in (Op.TIME, Op.CARRY):
             return step
         if step.op in (Op.NEW, Op.CHANGE):
-            dir_fd, name = self._tree.open_parent(b"o/" + step.key)
-            ino = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
-            return msgspec.structs.replace(
-                step, ino=ino, old_ino=0 if step.op is Op.NEW else self._live_ino(step.path)
-            )
+            ino = self._tree.stat(b"o/" + step.key).st_ino
+            old_ino = 0 if step.op is Op.NEW else self._live_ino(step.path)
+            return msgspec.structs.replace(step, ino=ino, old_ino=old_ino)
         if step.op is Op.REMOVE:
             return msgspec.structs.replace(step, old_ino=self._live_ino(step.path))
         return msgspec.structs.replace(step, ino=self._live_ino(step.source or step.path))
@@ -643,6 +621,9 @@ class Stage:
                 if name not in keys:
                     remove_object(dir_fd, name)
 
+    def _kept(self, name: bytes) -> Iterator[tuple[bytes, Entry]]:
+        return (msgspec.msgpack.decode(each, type=tuple[bytes, Entry]) for each in self._read(name))
+
     def _read(self, name: bytes) -> Iterator[bytes]:
         with closing_fd(self._tree.open(name, os.O_RDONLY)) as fd:
             yield from read_whole(fd)
@@ -654,7 +635,7 @@ class Stage:
     def discard(self) -> None:
         """Close, and remove the staged objects."""
         self.close()
-        close_others(self.place, b"")
+        clear_stages(self.place)
 
 
 def _without_large(entry: Entry) -> Entry:

@@ -15,10 +15,10 @@ from instep.tree.objects.laying import remove_object
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import on_opened, opened
 from instep.tree.root.descriptors import READ, closing_fd
-from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.kernel import ignores_modes
 from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_records
-from instep.tree.stage.next_tree import NEXT, take_apart
+from instep.tree.stage.next_tree import NEXT, holding_next, take_apart
 
 
 @on_opened
@@ -33,14 +33,10 @@ def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bo
     os.makedirs(stages, 0o700, exist_ok=True)
     for other in prepared_stages(place):
         take_apart(place, other)
-    is_resumed = False
-    for other in list_stages(place):
-        found = _base_of(stages + b"/" + other)
-        if other == name and found is not None and _same_base(found, base) and found.target == base.target:
-            is_resumed = True
-    if not is_resumed:
-        is_resumed = _adopt(place, base, name, get_page)
-    close_others(place, name if is_resumed else b"")
+    found = _base_of(stages + b"/" + name)
+    is_own = found is not None and _same_base(found, base) and found.target == base.target
+    is_resumed = is_own or _adopt(place, base, name, get_page)
+    clear_stages(place, name if is_resumed else b"")
     path = stages + b"/" + name
     if is_resumed:
         _open_directories(path)
@@ -72,8 +68,7 @@ def prepared_stages(place: Place) -> list[bytes]:
     if not names:
         return []
     with opened(place) as there:
-        stages = os.fsencode(there.stage)
-        return [name for name in names if os.path.lexists(stages + b"/" + name + b"/" + NEXT)]
+        return holding_next(os.fsencode(there.stage), names)
 
 
 def _idle_stages(place: Place) -> list[bytes]:
@@ -108,12 +103,9 @@ def _adopt(place: Place, base: Header, name: bytes, get_page: GetPage) -> bool:
     for other in list_stages(place):
         path = stages + b"/" + other
         found = _base_of(path)
-        if (
-            other == name
-            or found is None
-            or not _same_base(found, base)
-            or found.definition != base.definition
-        ):
+        if other == name or found is None or not _same_base(found, base):
+            continue
+        if found.definition != base.definition:
             continue
         _open_directories(path)
         try:
@@ -122,7 +114,7 @@ def _adopt(place: Place, base: Header, name: bytes, get_page: GetPage) -> bool:
             continue
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + b"/journal")
-        close_others(place, other)
+        clear_stages(place, other)
         # The base goes last: until it names the new target, this is the old target's stage, with holes.
         _write_base(path, base)
         os.rename(path, stages + b"/" + name)
@@ -181,7 +173,7 @@ def _write_base(path: bytes, base: Header) -> None:
         os.rename(b"base.new", b"base", src_dir_fd=fd, dst_dir_fd=fd)
 
 
-def close_others(place: Place, keep: bytes) -> None:
+def clear_stages(place: Place, keep: bytes = b"") -> None:
     """Remove every stage but ``keep``, and never the one of a switch that runs."""
     names = [name for name in _idle_stages(place) if name != keep]
     if not names:
@@ -191,8 +183,3 @@ def close_others(place: Place, keep: bytes) -> None:
     with closing_fd(fd):
         for name in names:
             remove_object(fd, name)
-
-
-def clear_stages(place: Place) -> None:
-    """Remove all that is staged: nothing is being applied, and nothing will be."""
-    close_others(place, b"")

@@ -18,8 +18,8 @@ from instep.tree.root.beneath import NOT_BENEATH, Root, rename_exchange
 from instep.tree.root.control_folder import open_control
 from instep.tree.root.descriptors import LIST, Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.kernel import mounts_below
 from instep.tree.root.marker import open_marked
-from instep.tree.root.mounts import mounts_below
 from instep.tree.root.place import Place
 from instep.tree.stage.next_tree import NEXT, refused
 
@@ -86,7 +86,10 @@ def swap(place: Place, journal: Journal, stage: bytes) -> None:
             code="root_replaced",
             found_inode=here,
         )
-    _sync(place, journal, stage)
+    # The stage is synced as it becomes the archive's.
+    sync_directory(place.root.parent)
+    with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as old:
+        _sync_carried(journal, live, old)
     failpoint(_SYNCED)
 
 
@@ -155,21 +158,10 @@ def _exchange(live: Root, tree: Root, path: bytes) -> None:
     tree.forget(path)
 
 
-def _sync(place: Place, journal: Journal, stage: bytes) -> None:
-    """Sync the folder that names the root, and the folders that gave or got carried paths; the stage is synced as it
-    becomes the archive's."""
-    sync_directory(place.root.parent)
-    with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as old:
-        _sync_carried(journal, live, old)
-
-
 def _sync_carried(journal: Journal, *trees: Root) -> None:
+    """Sync the folders that gave or got carried paths."""
     parents = {parent_of(step.path) for step in _carried(journal)}
     for tree in trees:
         for parent in sorted(parents):
-            _sync_beneath(tree, parent)
-
-
-def _sync_beneath(tree: Root, directory: bytes) -> None:
-    with Tolerated(*NOT_BENEATH), closing_fd(tree.open_dir(directory)) as fd:  # it may be gone meanwhile
-        os.fsync(fd)
+            with Tolerated(*NOT_BENEATH), closing_fd(tree.open_dir(parent)) as fd:  # it may be gone meanwhile
+                os.fsync(fd)

@@ -13,21 +13,29 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from instep.model.paths import sort_key
 from instep.tree.archive.index import INDEX, stream_index, summary_of
-from instep.tree.journal.journal import ItemRecord, Journal, LinkedRecord, Why, decode_record, encode_record
+from instep.tree.archive.lookup import batch_names
+from instep.tree.journal.journal import (
+    ItemRecord,
+    Journal,
+    LinkedRecord,
+    Why,
+    encode_record,
+    records_of,
+)
 from instep.tree.journal.plan import object_key
 from instep.tree.objects.inode import let_owner
 from instep.tree.objects.laying import sync_directory
+from instep.tree.objects.rows import RowsInOrder
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import on_opened, opened
-from instep.tree.root.descriptors import closing_fd
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
-from instep.tree.root.records import append_records, named_damage, read_records
+from instep.tree.root.records import append_records, named_damage
 from instep.tree.scan.subtree import kind_of
-from instep.tree.stage.next_tree import LINKED, NEXT, KeepRows, LiveRow, Relinked
+from instep.tree.stage.next_tree import LINKED, NEXT, KeepRows, LiveRow, Relinked, holding_next
 from instep.tree.switch.switch import strip_batch
 
 _ENDING = register("exchange.ending")
@@ -55,13 +63,11 @@ class Ended:
 
 def lingering(place: Place) -> list[bytes]:
     """Batches whose old tree is still there, oldest first."""
-    try:
-        with opened(place) as there:
-            archive = os.fsencode(there.archive)
-            names = [name for name in sorted(os.listdir(archive)) if not name.startswith(b".")]
-            return [name for name in names if os.path.lexists(archive + b"/" + name + b"/" + NEXT)]
-    except FileNotFoundError:
+    names = batch_names(place)
+    if not names:
         return []
+    with opened(place) as there:
+        return holding_next(os.fsencode(there.archive), names)
 
 
 @on_opened
@@ -99,7 +105,7 @@ class _Ending:
         self.live = live
         self.now_ms = now_ms
         self.relinked = relinked
-        self.links = _Links(batch)
+        self.links = RowsInOrder(_links(batch))
         self.pending: list[tuple[bytes, bytes, os.stat_result]] = []
         self.late = 0
         self.named: list[bytes] = []
@@ -194,30 +200,10 @@ class _Ending:
         self.batch.forget(slot)
 
 
-class _Links:
-    """The recorded links, asked in path order."""
-
-    def __init__(self, batch: Root) -> None:
-        self._records = _read(batch, LINKED)
-        self._next = next(self._records, None)
-
-    def __call__(self, path: bytes) -> LinkedRecord | None:
-        key = sort_key(path)
-        while self._next is not None and sort_key(self._next.path) < key:
-            self._next = next(self._records, None)
-        return self._next if self._next is not None and self._next.path == path else None
-
-
-def _read(batch: Root, name: bytes) -> Iterator[LinkedRecord]:
-    try:
-        fd = batch.open(name, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    with closing_fd(fd):
-        for payload in read_records(fd, named_damage(name)):  # an object without its record is kept as drift
-            record = decode_record(payload)
-            if isinstance(record, LinkedRecord):
-                yield record
+def _links(batch: Root) -> Iterator[LinkedRecord]:
+    """Of the next tree, in path order; an object that lost its record is kept as drift."""
+    with contextlib.suppress(FileNotFoundError), closing_fd(batch.open(LINKED, READ)) as fd:
+        yield from records_of(LinkedRecord, fd, named_damage(LINKED))
 
 
 def _summary(batch: Root) -> ItemRecord:

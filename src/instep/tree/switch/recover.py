@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from instep.errors import ContentionError, InstepError, UnavailableError
+from instep.errors import ContentionError, InstepError, ResourceError, UnavailableError
 from instep.model.definition import Definition
 from instep.model.ids import HeadRef
 from instep.model.manifest.manifest import GetPage
@@ -20,18 +20,20 @@ from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Op
 from instep.tree.objects.fidelity import Local
 from instep.tree.root.beneath import Root
-from instep.tree.root.control_folder import opened
+from instep.tree.root.control_folder import on_opened, opened
 from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
 from instep.tree.stage.shortage import resource_error
 from instep.tree.stage.stage import LiveRow, Source, Stage
 from instep.tree.stage.stages import list_stages
-from instep.tree.switch.half_switched import half_switched
-from instep.tree.switch.step_work import REPORTED_MAX, Switched
+from instep.tree.switch.step_work import REPORTED_MAX, Paths, Switched
 from instep.tree.switch.switch import switch
 from instep.tree.switch.undo import undo
 
 _RECOVERING = register("recover.recovering")
+_NAMED_MAX = 20
+_SAID_MAX = 3
 
 
 class RecoveredKind(enum.Enum):
@@ -82,7 +84,7 @@ def recover(place: Place, *, local: Local, get_page: GetPage | None, now_ms: int
 def _finished(place: Place, switched: Switched) -> Recovered:
     journal = switched.journal
     others = list(islice(other_inodes(place, journal), REPORTED_MAX))
-    switched.missed = list(dict.fromkeys((*switched.missed, *others)))
+    switched.missed = Paths(dict.fromkeys((*switched.missed, *others)))
     return Recovered(RecoveredKind.FINISHED, journal.header.target, journal, switched, bool(others))
 
 
@@ -102,7 +104,55 @@ def _take_back(
         undo(place, journal, local=local, get_page=get_page, now_ms=now_ms)
     except (OSError, InstepError) as error:
         stuck = error if isinstance(error, InstepError) else resource_error(error, place)
-        raise half_switched(place, journal, cause, stuck) from error
+        raise _half_switched(place, journal, cause, stuck) from error
+
+
+@on_opened
+def _half_switched(place: Place, journal: Journal, cause: InstepError, stuck: InstepError) -> ResourceError:
+    """Neither finished (``cause``) nor undone (``stuck``)."""
+    new, old = _sides(place, journal)
+    target, previous = f"generation {journal.header.target.number}", journal.header.previous
+    before = f"generation {previous.number}" if previous is not None else "the files from before"
+    why = cause.reason if cause.reason == stuck.reason else f"{cause.reason}; and to undo it: {stuck.reason}"
+    return ResourceError(
+        f"the switch to {target} could be neither finished nor undone: {why}. {_said(new)} of {target}, "
+        f"{_said(old)} of {before}",
+        hint=stuck.hint or cause.hint,
+        code="half_switched",
+        new=new[:_NAMED_MAX],
+        new_count=len(new),
+        old=old[:_NAMED_MAX],
+        old_count=len(old),
+        cause=cause.error_code,
+        path=stuck.facts.get("path") or cause.facts.get("path"),
+    )
+
+
+def _said(paths: list[str]) -> str:
+    more = ", ..." if len(paths) > _SAID_MAX else ""
+    named = f" ({', '.join(paths[:_SAID_MAX])}{more})" if paths else ""
+    return f"{len(paths)} {'path is' if len(paths) == 1 else 'paths are'}{named}"
+
+
+def _sides(place: Place, journal: Journal) -> tuple[list[str], list[str]]:
+    """Paths whose step is done, and those whose step is not."""
+    new: list[str] = []
+    old: list[str] = []
+    stage = os.fsencode(place.stage) + b"/" + journal.stage_name
+    with open_marked(place.root, place.fileset) as root, Root(stage) as staged:
+        for step in journal.steps():
+            if step.op in (Op.NEW, Op.CHANGE):
+                found = staged.stat_or_none(b"o/" + step.key)
+                is_done = found is None or found.st_ino != step.ino
+            elif step.op is Op.MOVE:
+                there = root.stat_or_none(step.path)
+                is_done = there is not None and there.st_ino == step.ino
+            elif step.op is Op.REMOVE:
+                is_done = staged.stat_or_none(b"o/" + step.key) is not None
+            else:
+                continue
+            (new if is_done else old).append(shown(step.path))
+    return new, old
 
 
 def other_inodes(place: Place, journal: Journal) -> Iterator[bytes]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import stat
 
 from instep.model.paths import parent_of
 from instep.tree.journal.journal import Step
-from instep.tree.journal.renames import put_new, take_away
+from instep.tree.journal.renames import take_away
 from instep.tree.root.beneath import Root
-from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.scan.subtree import Found, walk_below
 from instep.tree.switch.step_work import StepWork, make_like
@@ -30,11 +28,11 @@ class Removals(StepWork):
         found = self.root.stat_or_none(step.path)
         if found is None:
             if there is None and step.old_ino:
-                self.drifted(step.path)
+                self.outcome.drifted.note(step.path)
             return
         if stat.S_ISDIR(found.st_mode):
             if self.is_mount(step.path, found):
-                self.kept(step.path)
+                self.outcome.kept.note(step.path)
                 return
             if there is not None or self.holds_ignored(self.root, step.path, step.path):
                 self._remove_singly(step)
@@ -67,17 +65,13 @@ class Removals(StepWork):
         if self.live_ino(step.path) is None:
             make_like(self.root, step.path, self.staged, slot)
         self.return_ignored(self.staged, slot, step.path)
-        self.kept(step.path)
+        self.outcome.kept.note(step.path)
 
     def _remove_singly(self, step: Step) -> None:
         """Take all that may go from a directory, into a copy of its shape."""
         make_like(self.staged, b"o/" + step.key, self.root, step.path)
         if self.take_below(step.path, self.staged, b"o/" + step.key):
-            self.kept(step.path)
-
-    def make_live(self, path: bytes, like: bytes) -> None:
-        """A live directory ``path`` like the live one at ``like``."""
-        make_like(self.root, path, self.root, like)
+            self.outcome.kept.note(step.path)
 
     def return_ignored(self, tree: Root, at: bytes, path: bytes) -> None:
         """Ignored paths in a directory that went along to ``at`` of ``tree`` go back to the live ``path``."""
@@ -98,9 +92,6 @@ class Removals(StepWork):
             parent = parent_of(parent)
         for directory in reversed(missing):
             make_like(self.root, directory, tree, at + directory[len(path) :])
-        from_fd, from_name = tree.open_parent(found.path)
-        with closing_fd(os.dup(from_fd)) as from_fd:
-            to_fd, to_name = self.root.open_parent(there)
-            with contextlib.suppress(FileExistsError):  # made anew meanwhile: the older one is in the archive
-                put_new(from_fd, from_name, to_fd, to_name)
+        with contextlib.suppress(FileExistsError):  # made anew meanwhile: the older one is in the archive
+            self.put_between(tree, found.path, self.root, there)
         self.touch(there)

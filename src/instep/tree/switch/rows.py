@@ -11,14 +11,14 @@ import msgspec
 from instep.errors import InstepError
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.statrow import StatRow
-from instep.tree.journal.journal import Journal, Op, RowRecord, decode_record
+from instep.tree.journal.journal import Journal, Op, RowRecord, records_of
 from instep.tree.objects.laying import row_of
 from instep.tree.objects.rows import RACY_NS
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
 from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.place import Place
-from instep.tree.root.records import named_damage, read_records
+from instep.tree.root.records import named_damage
 
 _SETTLED_NS = 20_000_000
 """Clocks of file systems tick every 4 to 10 ms: a later write has another ctime."""
@@ -76,10 +76,7 @@ def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
         return
     with closing_fd(fd):
         # A file that lost its row is read again by the next scan.
-        for payload in read_records(fd, named_damage(path)):
-            row = decode_record(payload)
-            if not isinstance(row, RowRecord):
-                continue
+        for row in records_of(RowRecord, fd, named_damage(path)):
             known = _stat_row(row)
             # Only this process could write a staged file, and it moved long after its last change: the clock of the
             # file system has ticked, so any later write shows, and the file need not be read again for its age.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from instep.model.definition import decode_definition
@@ -14,14 +16,13 @@ from instep.model.paths import is_below, parent_of
 from instep.tree.journal.journal import Journal, Op, Step
 from instep.tree.journal.renames import inode_at, put_new
 from instep.tree.objects.fidelity import Local, apply_metadata
-from instep.tree.objects.inode import NOT_THERE, Inode, let_owner
+from instep.tree.objects.inode import NOT_THERE, Inode, hold_directory, let_owner
 from instep.tree.objects.laying import SYNC_SINGLY_MAX, staged_attribute, sync_each
 from instep.tree.objects.projects import give_project
 from instep.tree.root.beneath import Root, syncfs
-from instep.tree.root.descriptors import Tolerated
+from instep.tree.root.descriptors import Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
-from instep.tree.root.mounts import mounts_in
-from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.kernel import ignores_modes, mounts_in
 from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import holds_ignored
@@ -32,6 +33,14 @@ REPORTED_MAX = 1000
 """So many drifted and kept paths are named; more are counted only by the archive's index."""
 
 
+class Paths(list[bytes]):
+    """Paths of a report, each once, and a bounded number of them."""
+
+    def note(self, path: bytes) -> None:
+        if len(self) < REPORTED_MAX and path not in self:
+            self.append(path)
+
+
 @dataclass(slots=True)
 class Switched:
     """The findings of a switch. ``drifted``: paths at which something else was than the base said, all archived (or
@@ -40,10 +49,10 @@ class Switched:
     their target entries, because ignored paths lie in them."""
 
     journal: Journal
-    drifted: list[bytes] = field(default_factory=list)
-    kept: list[bytes] = field(default_factory=list)
-    missed: list[bytes] = field(default_factory=list)
-    held: list[bytes] = field(default_factory=list)
+    drifted: Paths = field(default_factory=Paths)
+    kept: Paths = field(default_factory=Paths)
+    missed: Paths = field(default_factory=Paths)
+    held: Paths = field(default_factory=Paths)
 
 
 class StepWork:
@@ -70,8 +79,6 @@ class StepWork:
     def close(self) -> None:
         os.close(self.objects_fd)
 
-    # --- looking --------------------------------------------------------------------------------------------
-
     def object_ino(self, key: bytes) -> int | None:
         return inode_at(self.objects_fd, key)
 
@@ -96,8 +103,6 @@ class StepWork:
         if any(is_below(mount, path) for mount in self.mounts):
             return True
         return holds_ignored(tree, self.rules, at, path)
-
-    # --- moving ---------------------------------------------------------------------------------------------
 
     def let_move(self, dir_fd: int, name: bytes) -> None:
         """Moving a directory elsewhere writes its ``..``, which takes its write bit where the daemon is not root. A
@@ -158,6 +163,12 @@ class StepWork:
                 raise
             put_new(from_fd, from_name, to_fd, to_name)
 
+    def put_between(self, from_tree: Root, at: bytes, to_tree: Root, path: bytes) -> None:
+        """``put_new`` from a tree to another; the second parent may push the first out of the cache."""
+        from_fd, from_name = from_tree.open_parent(at)
+        with closing_fd(os.dup(from_fd)) as held:
+            put_new(held, from_name, *to_tree.open_parent(path))
+
     def _removed(self, directory: bytes) -> bool:
         """Remove an emptied directory; whether it stays, because something came meanwhile."""
         self.root.forget(directory)
@@ -168,20 +179,29 @@ class StepWork:
             return False
         return True
 
-    # --- metadata -------------------------------------------------------------------------------------------
-
     def apply(self, step: Step, entry: Entry) -> None:
         """To the very object that was looked at when the journal was sealed, if it is there still."""
         with Tolerated(*NOT_THERE):
             dir_fd, name = self.root.open_parent(step.path)
             apply_metadata(dir_fd, name, entry, self.local, ino=step.ino, large_value=self.attribute)
             return
-        self.missed(step.path)
+        self.outcome.missed.note(step.path)
+
+    def set_mode(self, path: bytes, mode: int, ino: int = 0) -> None:
+        """Of the live directory ``path``, if it is one still."""
+        held = hold_directory(self.root, path, ino)
+        if held is not None:
+            with held:
+                held.set_mode(mode)
+
+    def set_time(self, path: bytes, mtime_ns: int) -> None:
+        held = hold_directory(self.root, path)
+        if held is not None:
+            with held:
+                held.set_time(mtime_ns)
 
     def attribute(self, digest: Digest) -> bytes:
         return staged_attribute(self.staged, digest)
-
-    # --- durable --------------------------------------------------------------------------------------------
 
     def touch(self, path: bytes) -> None:
         if len(self.touched) <= SYNC_SINGLY_MAX:
@@ -207,24 +227,15 @@ class StepWork:
                 pass  # a mode that we may not open, without being root: the whole file system is synced instead
         syncfs(self.objects_fd)
 
-    # --- reported -------------------------------------------------------------------------------------------
 
-    def drifted(self, path: bytes) -> None:
-        _add(self.outcome.drifted, path)
-
-    def kept(self, path: bytes) -> None:
-        _add(self.outcome.kept, path)
-
-    def missed(self, path: bytes) -> None:
-        _add(self.outcome.missed, path)
-
-    def held(self, path: bytes) -> None:
-        _add(self.outcome.held, path)
-
-
-def name_path(error: OSError, step: Step) -> None:
+@contextlib.contextmanager
+def path_named(step: Step) -> Iterator[None]:
     """Let the error of a step name the path that people know, not the slot in the stage."""
-    error.filename, error.filename2 = step.path, None
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = step.path, None
+        raise
 
 
 def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:
@@ -240,8 +251,3 @@ def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:
         if (held.stat.st_uid, held.stat.st_gid) != (found.st_uid, found.st_gid) and os.geteuid() == 0:
             held.set_owner(found.st_uid, found.st_gid)
         held.set_mode(stat.S_IMODE(found.st_mode) & 0o1777 | 0o700)
-
-
-def _add(paths: list[bytes], path: bytes) -> None:
-    if len(paths) < REPORTED_MAX and path not in paths:
-        paths.append(path)

@@ -12,13 +12,14 @@ import stat
 
 from instep.model.paths import parent_of
 from instep.tree.journal.journal import Op, Step
-from instep.tree.journal.renames import displaced_names, exchange, place_over, put_new, take_away
+from instep.tree.journal.renames import displaced_names, place_over, put_new, take_away
 from instep.tree.objects.fidelity import expected_local
-from instep.tree.objects.inode import hold_directory, let_owner
+from instep.tree.objects.inode import let_owner
+from instep.tree.root import beneath
 from instep.tree.root.beneath import NOT_BENEATH, RenameUnsupportedError
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.switch.removals import Removals
-from instep.tree.switch.step_work import name_path
+from instep.tree.switch.step_work import make_like, path_named
 
 _STEP_BEFORE = register("switch.step.before")
 _EXCHANGED = register("switch.exchanged")
@@ -46,7 +47,7 @@ class Steps(Removals):
         """All steps but removals; whether there are some."""
         removals = self.is_closing = False
         for step in self.journal.steps():
-            try:
+            with path_named(step):
                 match step.op:
                     case Op.REMOVE:
                         removals = True
@@ -62,22 +63,16 @@ class Steps(Removals):
                         failpoint(_STEP_BEFORE)
                         self._forward(step)
                         failpoint(_STEP_AFTER)
-            except OSError as error:
-                name_path(error, step)
-                raise
         return removals
 
     def _all_removals(self) -> None:
         for step in self.journal.steps():
             if step.op is not Op.REMOVE:
                 continue
-            try:
+            with path_named(step):
                 failpoint(_STEP_BEFORE)
                 self.remove(step)
                 failpoint(_STEP_AFTER)
-            except OSError as error:
-                name_path(error, step)
-                raise
 
     def _forward(self, step: Step) -> None:
         if step.op is Op.MOVE:
@@ -86,8 +81,6 @@ class Steps(Removals):
             self._meta_of_file(step)
         else:
             self._place(step)
-
-    # --- new and change -------------------------------------------------------------------------------------
 
     def _place(self, step: Step) -> None:
         """New and change: ``o/key`` goes to its path; the object there comes to ``o/key``."""
@@ -106,7 +99,7 @@ class Steps(Removals):
             except FileExistsError:
                 pass
             if self.journal.header.base_root:
-                self.drifted(step.path)
+                self.outcome.drifted.note(step.path)
         self._exchange(step)
 
     def _has_parent(self, path: bytes) -> bool:
@@ -120,7 +113,7 @@ class Steps(Removals):
             missed = parent_of(path)
             while (above := parent_of(missed)) and self.root.stat_or_none(missed) is None:
                 missed = above
-            self.missed(missed)
+            self.outcome.missed.note(missed)
             return False
         return True
 
@@ -129,22 +122,22 @@ class Steps(Removals):
         stays, and the path is held."""
         live = self.live_directory(step.path)
         if live is not None and self.holds_ignored(self.root, step.path, step.path):
-            self.held(step.path)
+            self.outcome.held.note(step.path)
             return
         live_fd, name = self.root.open_parent(step.path)
         self.let_move(live_fd, name)
         self.root.forget(step.path)
         try:
-            exchange(self.objects_fd, step.key, live_fd, name)
+            beneath.rename_exchange(self.objects_fd, step.key, live_fd, name)
         except FileNotFoundError:
             put_new(self.objects_fd, step.key, live_fd, name)
-            self.drifted(step.path)
+            self.outcome.drifted.note(step.path)
         except RenameUnsupportedError:
             if not place_over(self.objects_fd, step.key, live_fd, name):
-                self.drifted(step.path)
+                self.outcome.drifted.note(step.path)
         except OSError as error:
             if self.settled(self.staged, b"o/" + step.key, live_fd, error):
-                exchange(self.objects_fd, step.key, live_fd, name)
+                beneath.rename_exchange(self.objects_fd, step.key, live_fd, name)
             elif error.errno == errno.EXDEV and live is not None:
                 self._exchange_singly(step)
             else:
@@ -153,8 +146,8 @@ class Steps(Removals):
             failpoint(_EXCHANGED)
             if live is not None and self.holds_ignored(self.staged, b"o/" + step.key, step.path):
                 # It was made between the look and the exchange: back it goes.
-                exchange(self.objects_fd, step.key, live_fd, name)
-                self.held(step.path)
+                beneath.rename_exchange(self.objects_fd, step.key, live_fd, name)
+                self.outcome.held.note(step.path)
                 return
         self.touch(step.path)
 
@@ -168,9 +161,9 @@ class Steps(Removals):
             return
         if self.holds_ignored(self.staged, slot, step.path):
             live_fd, name = self.root.open_parent(step.path)
-            exchange(self.objects_fd, step.key, live_fd, name)
+            beneath.rename_exchange(self.objects_fd, step.key, live_fd, name)
             self.root.forget(step.path)
-            self.held(step.path)
+            self.outcome.held.note(step.path)
 
     def _exchange_singly(self, step: Step) -> None:
         """A directory that the file system cannot rename as one gives way entry by entry."""
@@ -178,22 +171,20 @@ class Steps(Removals):
         with contextlib.suppress(FileExistsError):
             os.mkdir(slot, 0o700, dir_fd=self.objects_fd)
         if self.take_below(step.path, self.staged, b"o/" + slot):
-            self.held(step.path)
+            self.outcome.held.note(step.path)
             return
         live_fd, name = self.root.open_parent(step.path)
         put_new(self.objects_fd, step.key, live_fd, name)
-
-    # --- moves ----------------------------------------------------------------------------------------------
 
     def _move(self, step: Step) -> None:
         if self.live_ino(step.source) != step.ino:
             if self.live_ino(step.path) == step.ino:
                 self._see_that_ignored_stays(step)
             elif not self._is_moved_singly(step):
-                self.missed(step.path)
+                self.outcome.missed.note(step.path)
             return
         if not self._has_parent(step.path):
-            self.missed(step.source)
+            self.outcome.missed.note(step.source)
             return
         if self._is_moved_singly(step) or self.holds_ignored(self.root, step.source, step.source):
             self._move_singly(step)
@@ -208,7 +199,7 @@ class Steps(Removals):
             except FileExistsError:
                 self.let_move(to_fd, to_name)
                 take_away(to_fd, to_name, self.objects_fd, step.key)
-                self.drifted(step.path)
+                self.outcome.drifted.note(step.path)
                 put_new(from_fd, from_name, to_fd, to_name)
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -234,10 +225,10 @@ class Steps(Removals):
             if self.live_ino(step.path) is not None:
                 to_fd, to_name = self.root.open_parent(step.path)
                 take_away(to_fd, to_name, self.objects_fd, step.key)
-                self.drifted(step.path)
-            self.make_live(step.path, step.source)
+                self.outcome.drifted.note(step.path)
+            make_like(self.root, step.path, self.root, step.source)
         if self.take_below(step.source, self.root, step.path):
-            self.kept(step.source)
+            self.outcome.kept.note(step.source)
         self.touch(step.source)
         self.touch(step.path + b"/.")
         self.touch(step.path)
@@ -246,11 +237,9 @@ class Steps(Removals):
         """Ignored paths that were made between the look and the move go back to where they were."""
         if not self.holds_ignored(self.root, step.path, step.source):
             return
-        self.make_live(step.source, step.path)
+        make_like(self.root, step.source, self.root, step.path)
         self.return_ignored(self.root, step.path, step.source)
-        self.kept(step.source)
-
-    # --- metadata -------------------------------------------------------------------------------------------
+        self.outcome.kept.note(step.source)
 
     def _meta_of_file(self, step: Step) -> None:
         new = step.new
@@ -262,10 +251,10 @@ class Steps(Removals):
             or found.st_size != new.size
             or not stat.S_ISREG(found.st_mode)
         ):
-            self.missed(step.path)
+            self.outcome.missed.note(step.path)
             return
         if step.old is not None and found.st_mtime_ns not in (step.old.mtime_ns, new.mtime_ns):
-            self.missed(step.path)
+            self.outcome.missed.note(step.path)
             return
         self.apply(step, new)
 
@@ -283,18 +272,16 @@ class Steps(Removals):
             if step.op is Op.META and self.is_directory(step):
                 assert step.new is not None
                 if self.live_directory(step.path) is None:
-                    self.missed(step.path)
+                    self.outcome.missed.note(step.path)
                     continue
                 self.apply(step, step.new)
                 self.touch(step.path + b"/.")
-            elif step.op is Op.MODE and (held := hold_directory(self.root, step.path, step.ino)) is not None:
+            elif step.op is Op.MODE:
                 assert step.new is not None
-                with held:
-                    held.set_mode(expected_local(step.new, self.local).mode)
+                self.set_mode(step.path, expected_local(step.new, self.local).mode, step.ino)
         for step in self.journal.steps():
-            if step.op is Op.TIME and (held := hold_directory(self.root, step.path)) is not None:
-                with held:
-                    held.set_time(step.mtime_ns)
+            if step.op is Op.TIME:
+                self.set_time(step.path, step.mtime_ns)
 
 
 SINGLY = b".singly"

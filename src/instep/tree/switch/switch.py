@@ -72,7 +72,8 @@ def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     failpoint(_PREPARING)
     with shortage_named(place):
         with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
-            _run_steps(Steps(place, journal, tree, staged, local, Switched(journal)))
+            with contextlib.closing(Steps(place, journal, tree, staged, local, Switched(journal))) as steps:
+                steps.run()
             sync_tree(staged)  # displaced objects, too: their links are all that the archive has
             os.close(staged.open(PREPARED, os.O_WRONLY | os.O_CREAT, 0o600))
         sync_directory(stage)
@@ -102,8 +103,12 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
         if journal.is_exchange:
             _swap(place, journal, stage)
         else:
-            with open_marked(place.root, place.fileset) as root, Root(stage) as staged:
-                _run_steps(Steps(place, journal, root, staged, local, outcome))
+            with (
+                open_marked(place.root, place.fileset) as root,
+                Root(stage) as staged,
+                contextlib.closing(Steps(place, journal, root, staged, local, outcome)) as steps,
+            ):
+                steps.run()
         close_batch(
             place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted
         )
@@ -118,13 +123,6 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
     outcome.journal = journal.mark(Phase.SWITCHED, now_ms)
     failpoint(_SWITCHED)
     return outcome
-
-
-def _run_steps(steps: Steps) -> None:
-    try:
-        steps.run()
-    finally:
-        steps.close()
 
 
 def _swap(place: Place, journal: Journal, stage: bytes) -> None:

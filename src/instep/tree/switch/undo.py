@@ -14,21 +14,22 @@ import stat
 from instep.errors import InstepError
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import GetPage, PageMissing
-from instep.model.manifest.walk import Reader
+from instep.model.manifest.walk import Reader, entries_below
 from instep.tree.journal.journal import Journal, Op, Phase, Step
-from instep.tree.journal.renames import displaced_names, exchange, inode_at, place_over, put_new, take_away
+from instep.tree.journal.renames import displaced_names, inode_at, place_over, put_new, take_away
 from instep.tree.objects.fidelity import Local, apply_metadata, expected_local
 from instep.tree.objects.inode import NOT_THERE, hold_directory
 from instep.tree.objects.laying import remove_object
+from instep.tree.root import beneath
 from instep.tree.root.beneath import RenameUnsupportedError, Root
 from instep.tree.root.control_folder import on_opened
-from instep.tree.root.descriptors import Tolerated, closing_fd
+from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
-from instep.tree.scan.subtree import entries_below, is_like, subtree_differences, walk_below
+from instep.tree.scan.subtree import is_like, subtree_differences, walk_below
 from instep.tree.switch.left_objects import LEFT, archive_left
-from instep.tree.switch.step_work import StepWork, Switched, make_like, name_path
+from instep.tree.switch.step_work import StepWork, Switched, make_like, path_named
 from instep.tree.switch.steps import SINGLY
 
 _UNDOING = register("undo.undoing")
@@ -53,12 +54,12 @@ def undo(place: Place, journal: Journal, *, local: Local, get_page: GetPage | No
             journal = journal.mark(Phase.SWITCHING, now_ms)
     failpoint(_UNDOING)
     stage = os.fsencode(place.stage) + b"/" + journal.stage_name
-    with open_marked(place.root, place.fileset) as root, Root(stage) as staged:
-        work = _Undo(place, journal, root, staged, local, Switched(journal))
-        try:
-            left = work.run(get_page)
-        finally:
-            work.close()
+    with (
+        open_marked(place.root, place.fileset) as root,
+        Root(stage) as staged,
+        contextlib.closing(_Undo(place, journal, root, staged, local, Switched(journal))) as work,
+    ):
+        left = work.run(get_page)
     failpoint(_SYNCED)
     archive_left(place, journal, stage, left, at_ms=now_ms)
     failpoint(_ARCHIVED)
@@ -86,10 +87,9 @@ class _Undo(StepWork):
                     continue
                 failpoint(_STEP_BEFORE)
                 try:
-                    self._open(step) if is_opening else self._back(step)
+                    with path_named(step):
+                        self._open(step) if is_opening else self._back(step)
                 except (OSError, InstepError) as error:
-                    if isinstance(error, OSError):
-                        name_path(error, step)
                     failed = failed or error
                 failpoint(_STEP_AFTER)
         self.sync()
@@ -144,14 +144,8 @@ class _Undo(StepWork):
             self.left.append(slot)
             return
         if step.old is not None and step.old.kind is Kind.DIR and not self.ignores_modes:
-            self._set_mode(step.path, expected_local(step.old, self.local).mode)
+            self.set_mode(step.path, expected_local(step.old, self.local).mode)
         self.touch(step.path)
-
-    def _set_mode(self, path: bytes, mode: int) -> None:
-        held = hold_directory(self.root, path)
-        if held is not None:
-            with held:
-                held.set_mode(mode)
 
     def _give_below(self, step: Step, slot: bytes, path: bytes) -> None:
         """Entries that were taken one by one go back to the live directory, which is made where it is missing."""
@@ -163,11 +157,11 @@ class _Undo(StepWork):
                 if self.live_ino(there) is None:
                     make_like(self.root, there, self.staged, found.path)
                 continue
-            from_fd, from_name = self.staged.open_parent(found.path)
-            with closing_fd(os.dup(from_fd)) as from_fd:
-                to_fd, to_name = self.root.open_parent(there)
-                with contextlib.suppress(FileExistsError, NotADirectoryError):
-                    put_new(from_fd, from_name, to_fd, to_name)
+            self.root.open_parent(
+                there
+            )  # an error here is raised: only an object at the path itself may be in the way
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
+                self.put_between(self.staged, found.path, self.root, there)
             self.touch(there)
         self._dress_below(path)
         if any(not stat.S_ISDIR(f.stat.st_mode) for f in walk_below(self.staged, slot)):
@@ -196,9 +190,8 @@ class _Undo(StepWork):
         olds = [slot for slot in displaced_names(key) if inode_at(self.objects_fd, slot) is not None]
         there = self.object_ino(key)
         if live_ino == step.ino and there == step.ino and not self.is_directory(step):
-            os.unlink(
-                self.root.open_parent(step.path)[1], dir_fd=self.root.open_parent(step.path)[0]
-            )  # linked only
+            live_fd, name = self.root.open_parent(step.path)
+            os.unlink(name, dir_fd=live_fd)  # linked only
             live_ino = None
         if there == step.ino:
             self._return_olds(step, olds, live_ino)
@@ -220,7 +213,7 @@ class _Undo(StepWork):
     def _swap(self, step: Step, live_fd: int, name: bytes) -> None:
         key = step.key
         try:
-            exchange(self.objects_fd, key, live_fd, name)
+            beneath.rename_exchange(self.objects_fd, key, live_fd, name)
         except RenameUnsupportedError:
             os.rename(key, key + b".was", src_dir_fd=self.objects_fd, dst_dir_fd=self.objects_fd)
             place_over(self.objects_fd, key + b".was", live_fd, name)
@@ -313,11 +306,8 @@ class _Undo(StepWork):
         if self.live_ino(step.source) is not None:  # ignored paths stayed there
             self.take_below(step.path, self.root, step.source)
             return
-        from_fd, from_name = self.root.open_parent(step.path)
-        self.let_move(from_fd, from_name)
-        with closing_fd(os.dup(from_fd)) as from_fd:
-            to_fd, to_name = self.root.open_parent(step.source)
-            put_new(from_fd, from_name, to_fd, to_name)
+        self.let_move(*self.root.open_parent(step.path))
+        self.put_between(self.root, step.path, self.root, step.source)
         self.root.forget(step.path)
 
     # --- metadata -------------------------------------------------------------------------------------------
@@ -325,7 +315,7 @@ class _Undo(StepWork):
     def _dress_back(self, step: Step) -> None:
         if step.op is Op.MODE:
             assert step.new is not None
-            self._set_mode(step.path, expected_local(step.new, self.local).mode)
+            self.set_mode(step.path, expected_local(step.new, self.local).mode)
             return
         new, old = step.new, step.old
         if old is None or new is None:
@@ -350,7 +340,5 @@ class _Undo(StepWork):
             return
         with contextlib.suppress(KeyError, PageMissing):
             entry = Reader(self.get_page).lookup(self.journal.header.base_root, step.path)
-            held = hold_directory(self.root, step.path) if entry is not None else None
-            if entry is not None and held is not None:
-                with held:
-                    held.set_time(entry.mtime_ns)
+            if entry is not None:
+                self.set_time(step.path, entry.mtime_ns)

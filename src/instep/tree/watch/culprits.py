@@ -7,7 +7,6 @@ file that is renamed over the old one. That needs root; without it no program is
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -88,10 +87,8 @@ class Culprits:
         while self._fd >= 0:
             try:
                 data = os.read(self._fd, _BUFFER)
-            except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    return
-                raise
+            except BlockingIOError:
+                return
             at = 0
             while at < len(data):
                 length, _, _, _, _, fd, pid = _METADATA.unpack_from(data, at)

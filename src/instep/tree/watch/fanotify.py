@@ -53,7 +53,7 @@ class FanotifyWatcher:
     def __init__(self, root: Path, rules: Rules) -> None:
         self._path = root
         self._rules = rules
-        self._fd = -1
+        self.fd = -1
         self._identity: tuple[int, int] | None = None
         self._is_gone = False
         self._known: dict[bytes, bytes | None] = {}
@@ -61,19 +61,15 @@ class FanotifyWatcher:
         self.written = Written()
         self.problem: ResourceError | None = None
 
-    @property
-    def fd(self) -> int:
-        return self._fd
-
     def start(self) -> Self:
         """``RefusedError`` ``root_missing``; ``ResourceError`` ``no_fanotify`` where kernel or rights lack."""
         with open_root(self._path) as root:
             self._identity = identity_of(root)
-            self._fd = _libc.fanotify_init(_INIT_FLAGS, os.O_RDONLY | os.O_CLOEXEC)
-            if self._fd < 0:
+            self.fd = _libc.fanotify_init(_INIT_FLAGS, os.O_RDONLY | os.O_CLOEXEC)
+            if self.fd < 0:
                 raise _no_fanotify(self._path, ctypes.get_errno())
             marked = _libc.fanotify_mark(
-                self._fd,
+                self.fd,
                 ctypes.c_uint(_MARK_ADD_FILESYSTEM),
                 ctypes.c_uint64(_MASK),
                 _AT_FDCWD,
@@ -91,20 +87,17 @@ class FanotifyWatcher:
         mount = ctypes.c_int()
         if _libc.name_to_handle_at(root.fd, b"", buffer, ctypes.byref(mount), 0x1000) < 0:  # AT_EMPTY_PATH
             return ctypes.get_errno()
-        top = root.open_dir(b"")
         try:
-            found = _open_by_handle(top, buffer.raw)
-            os.close(found)
+            with closing_fd(root.open_dir(b"")) as top:
+                os.close(_open_by_handle(top, buffer.raw))
         except OSError as error:
             return error.errno or errno.EIO
-        finally:
-            os.close(top)
         return 0
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def read(self) -> list[WatchEvent]:
         told: dict[WatchEvent, None] = {}
@@ -113,7 +106,7 @@ class FanotifyWatcher:
         events: list[tuple[int, bytes, bytes]] = []
         for _ in range(_READS_MAX):
             try:
-                data = os.read(self._fd, _BUFFER)
+                data = os.read(self.fd, _BUFFER)
             except BlockingIOError:
                 break
             events += _parse(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -108,7 +109,8 @@ class InotifyWatcher:
 
     def read(self) -> list[WatchEvent]:
         """The events since the last call, each once; empty when nothing was touched."""
-        self._drain_wake()
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
         told: dict[WatchEvent, None] = {}
         if self._is_gone:
             return []
@@ -118,12 +120,6 @@ class InotifyWatcher:
         if self._walks:
             os.eventfd_write(self._wake_fd, 1)
         return list(told)
-
-    def _drain_wake(self) -> None:
-        try:
-            os.eventfd_read(self._wake_fd)
-        except BlockingIOError:
-            return
 
     def _take(self, watch: int, mask: int, name: bytes, told: dict[WatchEvent, None]) -> None:
         if mask & _OVERFLOW:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Container
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from instep.errors import ResourceError
-from instep.tree.root.file_systems import remote_kind
+from instep.tree.root.kernel import remote_kind
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import WatchEvent
 from instep.tree.watch.fanotify import FanotifyWatcher
 from instep.tree.watch.inotify import InotifyWatcher
 from instep.tree.watch.limits import not_reported
+
+_W = TypeVar("_W", InotifyWatcher, FanotifyWatcher)
 
 
 class Watcher:
@@ -41,39 +43,20 @@ class Watcher:
         ``too_few_descriptors`` or ``no_fanotify``. The limit of inotify is named where fanotify cannot watch either."""
         assert self._watcher is None, "a watcher starts once"
         if self._how == "fanotify":
-            self._watcher = self._by_fanotify()
+            self._watcher = _started(FanotifyWatcher(self._root, self._rules))
         else:
             try:
-                self._watcher = self._by_inotify()
+                self._watcher = _started(InotifyWatcher(self._root, self._rules))
             except (ResourceError, OSError) as lacks:
                 if self._how == "inotify":
                     raise
                 try:
-                    self._watcher = self._by_fanotify()
+                    self._watcher = _started(FanotifyWatcher(self._root, self._rules))
                 except (ResourceError, OSError):
                     raise lacks from None
-        self._remote = self._remote_kind()
-        return self
-
-    def _by_inotify(self) -> InotifyWatcher:
-        watcher = InotifyWatcher(self._root, self._rules)
-        try:
-            return watcher.start()
-        except BaseException:
-            watcher.close()
-            raise
-
-    def _by_fanotify(self) -> FanotifyWatcher:
-        watcher = FanotifyWatcher(self._root, self._rules)
-        try:
-            return watcher.start()
-        except BaseException:
-            watcher.close()
-            raise
-
-    def _remote_kind(self) -> str | None:
         with open_root(self._root) as root:
-            return remote_kind(root.fd)
+            self._remote = remote_kind(root.fd)
+        return self
 
     @property
     def fd(self) -> int:
@@ -114,3 +97,11 @@ class Watcher:
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
+
+
+def _started(watcher: _W) -> _W:
+    try:
+        return watcher.start()
+    except BaseException:
+        watcher.close()
+        raise

@@ -1,0 +1,74 @@
+"""The kernel's answers about a tree and this process: kinds of file systems, mounts, and rights.
+
+The number of the user does not show the rights: a container or a unit file may have taken the capability from root, and
+may have given it to another user.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import struct
+
+from instep.tree.root.beneath import Root
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_STATFS_BYTES = 256
+_REMOTE = {
+    0x6969: "nfs",
+    0x517B: "smb",
+    0xFE534D42: "smb",
+    0xFF534D42: "cifs",
+    0x01021997: "9p",
+    0x00C36400: "ceph",
+    0x65735546: "fuse",
+    0x5346414F: "afs",
+    0x6B414653: "afs",
+    0x73757245: "coda",
+    0x0BD00BD0: "lustre",
+    0x7461636F: "ocfs2",
+    0x01161970: "gfs2",
+    0x47504653: "gpfs",
+}
+"""Magic numbers of ``statfs(2)``: other machines, or a program, change what lies there behind this kernel's back."""
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_CAP_DAC_OVERRIDE = 1
+
+
+def remote_kind(fd: int) -> str | None:
+    """The kind, where changes can come from elsewhere: the kernel then reports neither all changes nor all
+    writers. None for a file system that only this kernel writes to."""
+    answer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.fstatfs(ctypes.c_int(fd), answer) < 0:
+        return None
+    magic: int = struct.unpack_from("l", answer.raw)[0]
+    return _REMOTE.get(magic & 0xFFFF_FFFF)
+
+
+def mounts_below(root: bytes) -> list[bytes]:
+    """Where something is mounted at or below ``root``, bind mounts too, as this process sees it."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            point = line.split(b" ", 5)[4]
+            if b"\\" in point:
+                point = _ESCAPE.sub(lambda m: bytes((int(m[1], 8),)), point)
+            if point.startswith(root) and (point == root or point.startswith(root + b"/")):
+                found.append(point)
+    return found
+
+
+def mounts_in(root: Root) -> frozenset[bytes]:
+    """Where something is mounted below ``root``, as paths relative to it; bind mounts of the same device too."""
+    top = os.readlink(b"/proc/self/fd/%d" % root.fd)
+    return frozenset(point[len(top) + 1 :] for point in mounts_below(top) if point != top)
+
+
+def ignores_modes() -> bool:
+    """Whether permission bits do not stop this thread: it has ``CAP_DAC_OVERRIDE``."""
+    with open("/proc/thread-self/status", "rb") as lines:
+        for line in lines:
+            if line.startswith(b"CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_DAC_OVERRIDE & 1)
+    return False
