@@ -148,7 +148,6 @@ LOOKED_AT: dict[str, str] = {
                 "root/place.py:_mount_of:open",
                 "objects/private_directory.py:private_directory:os.readlink",
                 "watch/limits.py:_read:.read_text",
-                "root/kernel.py:ignores_modes:open",
                 "root/kernel.py:mounts_in:os.readlink",
             ),
         ),

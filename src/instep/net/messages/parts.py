@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -31,26 +32,38 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:
-            check(getattr(self, field))
+            value = getattr(self, field)
+            if (check := _CHECKS.get(type(value))) is not None:
+                check(value)
 
 
 class StreamMessage(Message, frozen=True, array_like=True, gc=False):
     """A message that may stand on the stream."""
 
 
-def check(value: object) -> None:
-    if isinstance(value, LineId):
-        _named(fileset_name, value.fileset)
-        _named(node_name, value.origin)
-    elif isinstance(value, HeadRef):
-        if len(value.id) != DIGEST_BYTES or len(value.root) != DIGEST_BYTES:
-            raise ValueError("a head's id and root are 32 bytes")
-        if not (0 <= value.epoch <= INT_MAX and 0 <= value.number <= INT_MAX):
-            raise ValueError("a head's position is out of range")
-    elif isinstance(value, RolloutOrder):
-        check(value.head)
-        if (why := why_not_order(value)) is not None:
-            raise ValueError(f"order: {why}")
+def _check_line(value: LineId) -> None:
+    _named(fileset_name, value.fileset)
+    _named(node_name, value.origin)
+
+
+def _check_head(value: HeadRef) -> None:
+    if len(value.id) != DIGEST_BYTES or len(value.root) != DIGEST_BYTES:
+        raise ValueError("a head's id and root are 32 bytes")
+    if not (0 <= value.epoch <= INT_MAX and 0 <= value.number <= INT_MAX):
+        raise ValueError("a head's position is out of range")
+
+
+def _check_order(value: RolloutOrder) -> None:
+    _check_head(value.head)
+    if (why := why_not_order(value)) is not None:
+        raise ValueError(f"order: {why}")
+
+
+_CHECKS: dict[type, Callable[[Any], None]] = {
+    LineId: _check_line,
+    HeadRef: _check_head,
+    RolloutOrder: _check_order,
+}
 
 
 def _named(rule: Any, text: str) -> None:
