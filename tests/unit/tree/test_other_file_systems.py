@@ -14,6 +14,7 @@ import pytest
 
 from instep.errors import InstepError, ResourceError
 from instep.tree.root.place import prepare_place
+from instep.tree.stage.ignored import refuse_ignored_in_the_way
 from instep.tree.switch.recover import RecoveredKind, recover
 from instep.tree.switch.switch import switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World
@@ -89,6 +90,21 @@ def test_a_mount_below_the_root_is_named_before_the_first_step(tmp_path: Path) -
         # A newer generation that leaves it alone goes past it.
         apply(world, {**BASE, b"a/x": b"new"})
     assert (world.root / "a" / "x").read_bytes() == b"new"
+
+
+def test_a_mount_in_a_directory_that_a_link_replaces_is_named_as_a_mount(tmp_path: Path) -> None:
+    world = World.make(tmp_path)
+    world.apply(BASE)
+    (world.root / "dir" / "own").mkdir()
+    journal = world.stage(
+        world.generation({b"dir": Link(b"/srv"), **{p: BASE[p] for p in BASE if not p.startswith(b"dir/")}})
+    )
+    with mounted("tmpfs", world.root / "dir" / "own"):
+        with pytest.raises(ResourceError) as caught:
+            refuse_ignored_in_the_way(world.place, journal)
+        assert caught.value.error_code == "mount_in_the_way"
+        assert f"umount {world.root}/dir/own" in str(caught.value.hint)
+    refuse_ignored_in_the_way(world.place, journal)
 
 
 CLOSED: Tree = {

@@ -34,6 +34,7 @@ from instep.tree.root.control_folder import opened
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
+from instep.tree.stage.ignored import refuse_ignored_in_the_way
 from instep.tree.stage.stage import Stage
 from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import Recovered
@@ -142,6 +143,7 @@ class Applying:
         self._sealed = None
         with opened(self._tree.place()) as place:
             self._finish_journal(place)
+            refuse_ignored_in_the_way(place, journal)
             return self._tree.switch(place, journal)
 
     def record_now(self) -> None:

@@ -13,12 +13,13 @@ from instep.core.guards.held import (
     HeldPaths,
     ScanProblem,
 )
-from instep.errors import ContentionError, InstepError, RefusedError
+from instep.errors import ContentionError, InstepError
 from instep.model.ids import LineId
 from instep.model.paths import shown
 from instep.node.runtime.runtime import Runtime
 from instep.tree.journal.journal import Journal
 from instep.tree.root.place import Place
+from instep.tree.stage.ignored import ignored_in_the_way
 from instep.tree.switch.step_work import Switched
 
 NAMED_MAX = 20
@@ -60,18 +61,8 @@ def left_by(switched: Switched | None) -> HeldPaths:
 def refuse_held(place: Place, switched: Switched) -> None:
     """``RefusedError`` ``ignored_in_the_way`` when a switch left a directory as it was because of ignored paths in
     it."""
-    if not switched.held:
-        return
-    path = shown(switched.held[0])
-    more = f" and {len(switched.held) - 1} more" if len(switched.held) > 1 else ""
-    raise RefusedError(
-        f"{path}{more} cannot become what generation {switched.journal.header.target.number} says: "
-        "ignored paths lie in it, which stay",
-        hint=f"move the ignored paths out of {place.root}/{path}, then: instep retry {place.fileset}",
-        code="ignored_in_the_way",
-        path=path,
-        paths=[shown(each) for each in switched.held[:NAMED_MAX]],
-    )
+    if switched.held:
+        raise ignored_in_the_way(place, switched.journal.header.target, switched.held)
 
 
 def refuse_open_journal(journal: Journal | None, name: str) -> None:
