@@ -75,7 +75,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    session = Session()
+    session = Session(arguments=tuple(arguments))
     is_json = "--json" in arguments
     try:
         code: Any = cli.main(list(arguments), prog_name="instep", standalone_mode=False, obj=session)

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -19,7 +20,7 @@ import msgspec
 from instep.api.command import Command, Document, Result, as_json
 from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
-from instep.errors import RefusedError, UnavailableError
+from instep.errors import RefusedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from instep.api.filesets import ReloadConfigDocument
@@ -36,6 +37,8 @@ class Session:
 
     directory_option: str | None = None
     is_json: bool = False
+    arguments: tuple[str, ...] = ()
+    """The command line as it was typed."""
 
     @property
     def node(self) -> NodeDirectory:
@@ -192,10 +195,27 @@ class InstepCommand(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            if error.error_code == "which_fileset":
+                typed = ctx.ensure_object(Session).arguments
+                error.hint = "; or: ".join(_named(ctx, typed, name) for name in error.facts["known"])  # type: ignore[attr-defined]
+            raise
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.example:
             with formatter.section("Example"):
                 formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+
+
+def _named(ctx: click.Context, typed: Sequence[str], fileset: str) -> str:
+    """The command line with the fileset in its place, behind the words of the command."""
+    at = 0
+    for word in ctx.command_path.split()[1:]:
+        at = typed.index(word, at) + 1
+    return shlex.join(("instep", *typed[:at], fileset, *typed[at:]))
 
 
 class InstepGroup(click.Group):

@@ -301,3 +301,24 @@ def test_show_names_the_fileset_that_was_typed(instep: Run, daemon: FakeDaemon) 
     daemon.answer("fileset_show", fileset)
     assert instep("fileset", "show", "two")[0] == 0
     assert daemon.params("fileset_show") == {"fileset": "two"}
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("wait", "--timeout", "5s"), "wait a --timeout 5s"),
+        (("archive", "prune", "--dry-run"), "archive prune a --dry-run"),
+        (("diff", "41", "42"), "diff a 41 42"),
+    ],
+)
+def test_where_a_fileset_must_be_named_the_hint_is_the_command_with_each_name(
+    instep: Run, daemon: FakeDaemon, node: NodeDirectory, words: tuple[str, ...], hint: str
+) -> None:
+    error = {
+        "code": "which_fileset", "exit_code": 2, "reason": "there are several filesets; name one",
+        "facts": {"known": ["a", "b"]}, "hint": "a, b",
+    }  # fmt: skip
+    daemon.lines("_".join(words[: 2 if words[0] == "archive" else 1]), {"error": error})
+    code, _, err = instep(*words)
+    typed = f"instep --dir {node.path} {hint}"
+    assert (code, err.splitlines()[-1]) == (2, f"  next: {typed}; or: {typed.replace(' a ', ' b ')}")

@@ -142,7 +142,8 @@ def _check_recipe(recipe_name: str | None, wanted: list[tuple[str, str]]) -> Non
 def _token(token: str | None, token_file: Path | None) -> str:
     if (token is None) == (token_file is None):
         raise UsageError(
-            "join needs TOKEN, `-` for stdin, or --token-file", hint="instep invite NAME makes one"
+            "join needs TOKEN, `-` for stdin, or --token-file",
+            hint="make one on a member: instep invite NAME",
         )
     if token_file is not None:
         return token_file.read_text()
@@ -260,7 +261,7 @@ def _accept_cold(
         if not observe and not is_empty:
             raise RefusedError(
                 f"{root} is not empty, and without the daemon it cannot be compared",
-                hint=f"instep start; then: instep fileset accept {name} {root} --seed",
+                hint=f"instep start; then: instep fileset accept {name} {quote(str(root))} --seed",
                 code="not_empty",
                 path=str(root),
             )

@@ -126,7 +126,7 @@ def partner_resend(session: Session, name: str) -> None:
 @click.argument("name")
 @click.argument("address")
 @click.option(
-    "--pin", required=True, metavar="FINGERPRINT", help="SHA-256 of its public key: instep node list there."
+    "--pin", required=True, metavar="FINGERPRINT", help="SHA-256 of its public key; there: instep node list."
 )
 @link_options(True)
 @timeout_option("30s")

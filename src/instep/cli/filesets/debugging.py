@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -27,7 +28,7 @@ def record(session: Session, fileset: str | None) -> None:
             print(f"{one.machine}: {counted(one.events, 'event')} in {one.file}")
             if one.broken is not None:
                 print(f"  it broke: {printable(one.broken)}")
-            print(f"  next: instep debug replay {one.file}")
+            print(f"  next: instep debug replay {quote(one.file)}")
 
 
 @command(
@@ -86,7 +87,7 @@ def _read(file: Path) -> bytes:
     if len(text) > RECORD_BYTES_MAX:
         raise DamagedError(
             f"{file} has more than {RECORD_BYTES_MAX} bytes, the most that a record has",
-            hint="give a file that instep debug record wrote",
+            hint="give a file from records/ in the node directory, or make one: instep debug record FILESET",
             code="bad_record",
         )
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -193,7 +194,9 @@ def fileset_accept(
         settings={} if dry_run else {key: value for key, value in ready.items() if not typed.get(key)},
     )  # fmt: skip
     if home is not None and home == settings.name:
-        raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
+        raise UsageError(
+            f"{home} is this node", hint=f"instep fileset add {name} {quote(path)}", code="own_name"
+        )
     told = session.call(asked, timeout_ms / 1000)
     if not session.gave_json({**as_json(told), **recipe_fields(recipe_name, ready)}):
         if told.only_here is not UNSET:
@@ -288,6 +291,6 @@ def fileset_show(session: Session, name: str) -> None:
     document = session.call_or(offline, api.FilesetShowCommand(name))
     if not session.gave_json(document):
         for key, value in as_json(document).items():
-            if value not in (None, [], {}):
-                told = ", ".join(map(str, value)) if isinstance(value, list) else value
+            if value not in (None, (), [], {}):
+                told = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
                 print(f"{key.replace('_', ' ')}: {printable(told)}")

@@ -79,7 +79,7 @@ def publish(
 ) -> None:
     """Make the tree as it is now a new generation; without a change nothing happens."""
     if held and not accept_held:
-        hint = f"instep publish {fileset} --accept-held PATH lets go of the last entries of a held path"
+        hint = f"to let go of the last entries of a held path: instep publish {fileset} --accept-held PATH"
         raise UsageError("publish takes paths with --accept-held only", hint=hint, code="paths_without_held")
     limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
     document = session.call(

@@ -136,9 +136,9 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
             for p in found.parameters
         ]
         table(rows)
-        for role, verb in ((WRITTEN, "add"), (FOLLOWED, "accept")):
+        for role, act in ((WRITTEN, "add"), (FOLLOWED, "accept")):
             needed = "".join(f" --param {p.name}={given[p.name]}" for p in found.required(role))
-            print(f"\n# instep fileset {verb} NAME PATH --recipe {name}{needed}")
+            print(f"\n# instep fileset {act} NAME PATH --recipe {name}{needed}")
             for line in settings_lines(settings[role]):
                 print(printable(line))
 

@@ -18,7 +18,7 @@ from instep.errors import UsageError
 def _number(raw: str) -> int:
     if not raw.isdecimal():
         raise UsageError(
-            f"{raw!r} is not a generation number", hint="instep log shows them", code="bad_generation"
+            f"{raw!r} is not a generation number", hint="instep log FILESET", code="bad_generation"
         )
     return int(raw)
 

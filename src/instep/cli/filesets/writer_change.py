@@ -77,7 +77,7 @@ def promote(
     if plan.changed and not plan.has_ca_key and pki_backup is None:
         raise RefusedError(
             "the cluster's CA key is not on this node, and only it can make another node the writer",
-            hint=f"instep promote {fileset} --home-is-dead --pki-backup FILE (made by: instep pki backup)",
+            hint=f"instep promote {fileset} --home-is-dead --pki-backup FILE (made by: instep pki backup --to FILE)",
             code="no_ca_key",
         )
     if plan.changed and not session.is_json and not yes and sys.stdin.isatty():

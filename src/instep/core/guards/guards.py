@@ -83,6 +83,6 @@ def judge_deletions(
         "allowed without being asked",
         Retry.NEVER,
         4,
-        "when that is meant: instep publish --accept-deletions",
+        "when that is meant: instep publish FILESET --accept-deletions",
         (("allowed", allowed), ("entries", entries_before), ("removed", removed)),
     )

@@ -92,7 +92,7 @@ def not_held(fileset: str, paths: Sequence[bytes], held: HeldPaths) -> Trouble |
         reason = f"{shown(path)} {why}"
         if above is not None:
             reason += f"; {shown(above.path)} above it is"
-        hint = f"instep status {fileset} names what is held"
+        hint = f"see what is held: instep status {fileset}"
         return Trouble("not_held", reason, Retry.NEVER, 4, hint, (("path", shown(path)),))
     return None
 

@@ -163,7 +163,7 @@ def _judge(lost: Lost, policy: DeletionPolicy) -> Trouble | None:
 
 
 def _refusal(why: str, facts: tuple[tuple[str, object], ...]) -> Trouble:
-    hint = "when that is meant: instep publish --accept-deletions"
+    hint = "when that is meant: instep publish FILESET --accept-deletions"
     return Trouble("max_deletions", why, Retry.NEVER, 4, hint, facts)
 
 
@@ -218,7 +218,7 @@ def judge_held_mass(
         "without being asked",
         Retry.LATER,
         4,
-        "put them right; when that is meant: instep publish --accept-deletions (they keep their last entries)",
+        "put them right; when that is meant: instep publish FILESET --accept-deletions (they keep their last entries)",
         (("allowed", allowed), ("entries", entries_before), ("held", held), ("path", shown(first.path))),
     )
 

@@ -60,9 +60,7 @@ class PublishGuards(PublishState):
         """With the fileset in the command, so that it can be typed as it is where a node has several."""
         if refusal is None:
             return None
-        name = self.line.fileset
-        hint = (refusal.hint or "").replace("instep publish", f"instep publish {name}")
-        return replace(refusal, hint=hint)
+        return replace(refusal, hint=(refusal.hint or "").replace("FILESET", self.line.fileset))
 
     def _held_after(self, summary: ScanSummary) -> HeldPaths:
         return merge_held(self._facts.held, summary.held, is_full=summary.is_full)

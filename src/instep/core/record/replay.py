@@ -58,14 +58,14 @@ def load(text: bytes) -> FlightRecord:
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedError(
             f"this is no record of a machine: {error}",
-            hint="give a file that instep debug record wrote, or one from records/ in the node directory",
+            hint="give a file from records/ in the node directory, or make one: instep debug record FILESET",
             code="bad_record",
         ) from error
     machine = from_plain(plain)
     if not isinstance(machine, FollowMachine | PublishMachine | RolloutMachine):
         raise DamagedError(
             f"the record holds a {type(machine).__name__} where a machine belongs",
-            hint="give a file that instep debug record wrote",
+            hint="give a file from records/ in the node directory, or make one: instep debug record FILESET",
             code="bad_record",
         )
     return FlightRecord(head.name, head.version, head.broken, machine, steps)

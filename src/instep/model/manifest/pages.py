@@ -119,7 +119,7 @@ def load(digest: Digest, get: GetPage) -> bytes:
     if found != digest:
         raise DamagedError(
             f"stored page {digest.hex()} is damaged",
-            hint="instep fetches damaged pages again; run 'instep check' if this repeats",
+            hint="instep fetches damaged pages again; if this repeats: instep check",
             code="page_damaged",
             page=digest.hex(),
         )

@@ -66,7 +66,7 @@ class Trust:
         if der is None:
             raise NotAllowedError(
                 "no client certificate was presented",
-                hint="join the cluster first: instep invite NAME on a member, then instep join TOKEN here",
+                hint="join the cluster first: on a member: instep invite NAME; here: instep join TOKEN",
                 code="no_certificate",
             )
         certificate = certificate_of_der(der)
@@ -164,7 +164,7 @@ class TlsContexts:
         if (pinned is None) == (identity.serial == -1) or pinned not in (None, identity.name):
             raise NotAllowedError(
                 f"{identity.name} answered with a key that is not pinned for it here",
-                hint="instep pki trust fetch shows the key that it presents",
+                hint="see the key that it presents: instep pki trust fetch HOST:PORT",
                 code="unknown_certificate",
                 name=identity.name,
                 pin=identity.pin,

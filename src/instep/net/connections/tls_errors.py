@@ -21,12 +21,12 @@ _ALERTS = {
     "ACCESS_DENIED": (
         "refused_by_peer_allow",
         "the other side refused this address (its allow list)",
-        "on that node: instep allow add CIDR, or instep invite --from ADDRESS",
+        "on that node: instep allow add CIDR, or: instep invite NAME --from ADDRESS",
     ),
     "CERTIFICATE_REVOKED": (
         "refused_by_peer_revoked",
         "the other side refused this node's certificate: revoked",
-        "ask for a new token: instep invite NAME, then instep join TOKEN",
+        "on the node that holds the CA key: instep invite NAME; here: instep join TOKEN",
     ),
     "CERTIFICATE_EXPIRED": (
         "refused_by_peer_expired",
@@ -36,7 +36,7 @@ _ALERTS = {
     "UNKNOWN_CA": (
         "refused_by_peer_unknown",
         "the other side refused this node's certificate: it does not know the CA",
-        "are both nodes of one cluster? else: instep partner add NAME ADDRESS --pin FINGERPRINT on both",
+        "are both nodes of one cluster? else, on both: instep partner add NAME ADDRESS --pin FINGERPRINT",
     ),
     "BAD_CERTIFICATE": (
         "refused_by_peer_certificate",
@@ -62,7 +62,7 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
             f"this node refused the certificate of {address}: {error.verify_message}",
             hint="compare the clocks of both nodes"
             if is_early
-            else "instep pki trust fetch shows the key that it presents",
+            else f"see the key that it presents: instep pki trust fetch {address}",
             code="certificate_refused_here",
             **at,
         )

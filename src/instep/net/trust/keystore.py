@@ -57,7 +57,7 @@ def backup(pki: Pki, to: Path, passphrase: bytes, now_ms: int) -> None:
     if not pki.is_ca:
         raise NotAllowedError(
             "this node does not hold the cluster's CA",
-            hint="run it on the node where instep init ran",
+            hint="run it on the node that holds the CA key",
             code="no_ca_key",
         )
     if len(passphrase) < _PASSPHRASE_MIN:
@@ -101,7 +101,7 @@ def adopt_ca(file: Path, pki: Pki, passphrase: bytes) -> bool:
     if pin_of(theirs) not in {pin_of(one) for one in pki.authorities()}:
         raise RefusedError(
             f"{file} is the backup of another cluster's CA ({theirs.subject.rfc4514_string()})",
-            hint="name the backup of this cluster: instep pki list shows its CA",
+            hint="name the backup of this cluster; see its CA: instep pki list",
             code="other_cluster",
             path=str(file),
             ours=pin_of(pki.ca()),

@@ -501,7 +501,7 @@ class Pki:
         if not self.is_ca:
             raise NotAllowedError(
                 "this node does not hold the cluster's CA key",
-                hint="run this on the node where instep init ran, or restore its pki backup here",
+                hint="run this where the CA key is, or restore its backup here: instep pki restore --from FILE",
                 code="no_ca_key",
             )
         key = self._load_key("ca.key")

@@ -75,7 +75,7 @@ def _checksum(body: bytes) -> bytes:
 def _malformed(why: str) -> UsageError:
     return UsageError(
         f"this is not a whole token: {why}",
-        hint="copy the whole line that instep invite printed, or make a new one: instep invite NAME",
+        hint="copy the whole line that the inviting node printed, or make a new one there: instep invite NAME",
         code="token_malformed",
         why=why,
     )

@@ -43,7 +43,9 @@ class Archives(CommandHandlers):
         service = service_of(self._node, asked.fileset)
         path = path_of(asked.path, asked.path_b64)
         if not path:
-            raise UsageError("archive restore needs a PATH", hint="instep archive list")
+            raise UsageError(
+                "archive restore needs a PATH", hint=f"instep archive list {service.fileset.name}"
+            )
         to = Path(asked.to)
         if not to.is_absolute():
             raise UsageError(f"{to} is not an absolute path", code="no_directory")

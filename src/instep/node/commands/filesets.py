@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from msgspec.structs import replace
 
@@ -220,7 +221,7 @@ class Filesets(CommandHandlers):
                 f"{path} is not empty and differs from {name} generation {head.number if head else 0}: "
                 f"{numbers.extra} only here, {numbers.missing} only there, {numbers.changed} different",
                 hint=f"--seed uses equal files and archives the rest, --replace archives what is there, --observe "
-                f"only compares: instep fileset accept {name} {path} --seed",
+                f"only compares: instep fileset accept {name} {quote(asked.path)} --seed",
                 code="not_empty",
                 only_here=numbers.extra,
                 only_there=numbers.missing,
@@ -232,7 +233,7 @@ class Filesets(CommandHandlers):
         if not is_empty and head is None and mode is None and not _is_ours(path, name, runtime.name):
             raise RefusedError(
                 f"{path} is not empty, and {offer.writer} has published nothing of {name} yet to compare it with",
-                hint=f"publish on {offer.writer} first; or: instep fileset accept {name} {path} --replace",
+                hint=f"publish on {offer.writer} first; or: instep fileset accept {name} {quote(asked.path)} --replace",
                 code="not_empty",
                 path=str(path),
             )
@@ -383,7 +384,7 @@ def _check_fidelity(
     if lost:
         raise RefusedError(
             f"the file system of {there} cannot keep {', '.join(lost)}, which {name} preserves",
-            hint=f"instep fileset accept {name} {path} --without {','.join(lost)} (status repeats it)",
+            hint=f"instep fileset accept {name} {quote(str(path))} --without {','.join(lost)} (status repeats it)",
             code="cannot_keep",
             lost=lost,
             path=str(path),

@@ -126,7 +126,9 @@ class Lines(CommandHandlers):
     async def _retry_on(self, node: NodeName, fileset: str | None) -> api.RetryDocument:
         """Ask a partner to retry, and begin its rollout anew where that failed."""
         service = running_service_of(self._node, fileset)
-        session_of(self._node, node, f"on {node}: instep retry").tell(m.Nudge(service.line, "retry"))
+        session_of(self._node, node, f"on {node}: instep retry {service.fileset.name}").tell(
+            m.Nudge(service.line, "retry")
+        )
         await service.begin_rollout_anew()
         return api.RetryDocument(fileset=service.fileset.name, node=node, changed=True)
 

@@ -113,7 +113,7 @@ class Restores(CommandHandlers):
         if name not in self._node.peers.sessions and name not in self._node.peers.uplinks:
             raise UnavailableError(
                 f"{name} is not connected",
-                hint="instep partner list shows the connected ones; without --from every connected partner is asked",
+                hint="see which are connected: instep partner list; without --from every connected partner is asked",
                 code="not_connected",
                 node=name,
             )

@@ -110,7 +110,7 @@ class PartnerContents:
     def _first(self, wants: Sequence[Want]) -> NodeName:
         who = self.who_has(wants[0].entry)
         if not who:
-            raise _gone(wants[0].entry, self.failures)
+            raise _gone(self._line.fileset, wants[0].entry, self.failures)
         return who[0]
 
     async def _small(self, who: NodeName, wants: Sequence[Want], stage: Target, worker: Worker) -> list[Want]:
@@ -148,7 +148,7 @@ class PartnerContents:
                 self.leave_out(who, error.reason)
             finally:
                 await asyncio.shield(worker.run(large.close))
-        raise _gone(want.entry, self.failures)
+        raise _gone(self._line.fileset, want.entry, self.failures)
 
     async def read(
         self,
@@ -192,11 +192,11 @@ def _batches(entries: Sequence[Entry], bytes_max: int, count_max: int) -> Iterat
         yield entries[start:]
 
 
-def _gone(entry: Entry, failures: Mapping[NodeName, str]) -> UnavailableError:
+def _gone(fileset: str, entry: Entry, failures: Mapping[NodeName, str]) -> UnavailableError:
     why = "".join(f"; {who}: {reason}" for who, reason in sorted(failures.items()))
     return UnavailableError(
         f"the contents of {shown(entry.path)} could not be fetched from any partner{why}",
-        hint="repeat the command when a partner that has them is connected: instep log says which has them",
+        hint=f"repeat the command when a partner that has them is connected; see which: instep log {fileset}",
         code="contents_missing",
         paths=[shown(entry.path)],
     )

@@ -75,7 +75,7 @@ class Membership:
         if not runtime.pki.is_ca:
             raise RefusedError(
                 f"{runtime.name} does not hold the cluster's CA key and cannot make certificates",
-                hint="run instep invite on the node where instep init ran",
+                hint=f"on the node that holds the CA key: instep invite {name}",
                 code="no_ca",
             )
         if name == runtime.name:

@@ -16,7 +16,7 @@ def drain_for_partner(runtime: Runtime, who: NodeName, request: m.DrainRequest) 
     if who not in runtime.settings.allow_drain:
         error = NotAllowedError(
             f"{runtime.name} does not let {who} drain it",
-            hint=f'on {runtime.name}: allow_drain = ["{who}"] in instep.toml, or instep node drain there',
+            hint=f'on {runtime.name}: allow_drain = ["{who}"] in instep.toml; or there: instep node drain',
             code="drain_not_allowed",
             node=runtime.name,
         )

@@ -313,7 +313,7 @@ class Peers(PeerContext):
         if other is not None and other.hello.session != hello.session and await other.is_alive():
             raise NotAllowedError(
                 f"{who} is connected already from another process: two nodes use one identity",
-                hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                hint=f"stop the copy; a new server gets its own keys, on {self.runtime.name}: instep invite NAME",
                 code="identity_in_use",
                 node=who,
             )

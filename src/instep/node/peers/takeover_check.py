@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from shlex import quote
 
 from instep.errors import ConfigError
 from instep.model.definition import FilesetClass
@@ -21,7 +22,11 @@ def obstacles(peers: PeerContext, service: LineService, partners: Sequence[NodeN
     found: list[Obstacle] = []
     if service.fileset.observe:
         found.append(
-            _here(peers, "only observes it", f"instep fileset accept {service.fileset.name} PATH --seed")
+            _here(
+                peers,
+                "only observes it",
+                f"instep fileset accept {service.fileset.name} {quote(str(service.fileset.path))} --seed",
+            )
         )
     definition = service.known_definition()
     if definition is None:

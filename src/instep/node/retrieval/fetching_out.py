@@ -88,7 +88,7 @@ class FetchingOut:
         why = "; ".join(failed) or "no partner can be asked"
         raise UnavailableError(
             f"the contents of {shown(entry.path)} cannot be had: {why}",
-            hint=f"instep log {self.service.fileset.name} on the node that writes it says which nodes have them",
+            hint=f"see which nodes have them, on the node that writes it: instep log {self.service.fileset.name}",
             code="contents_missing",
             paths=[shown(entry.path)],
         )

@@ -59,7 +59,7 @@ class RestoringOut:
             if path not in there:
                 raise UsageError(
                     f"generation {self._target.number} has no {shown(path)}",
-                    hint=f"instep log {self._service.fileset.name} shows the generations",
+                    hint=f"see the generations: instep log {self._service.fileset.name}",
                     code="no_such_path",
                     path=shown(path),
                 )

@@ -60,7 +60,7 @@ class Worker:
 
 def _ended() -> UnavailableError:
     return UnavailableError(
-        "the service of this tree has ended", code="line_stopped", hint="instep status says why"
+        "the service of this tree has ended", code="line_stopped", hint="see why: instep status"
     )
 
 

@@ -49,7 +49,7 @@ def require_room(place: Place, base: Digest | None, target: Digest, get: GetPage
     if not room.is_enough:
         raise ResourceError(
             f"needs {room.need_bytes} bytes, free are {room.free_bytes} on the file system of {place.control}",
-            hint="free space there: instep archive prune --dry-run; it goes on by itself",
+            hint=f"free space there: instep archive prune {place.fileset} --dry-run; it goes on by itself",
             code="no_space",
             need_bytes=room.need_bytes,
             free_bytes=room.free_bytes,

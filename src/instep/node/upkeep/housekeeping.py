@@ -46,6 +46,8 @@ class Housekeeping:
         self._from_partners = HistoryFromPartners(node, self.mending)
         self._damage: dict[FilesetName, int] = {}
         """How much damage of a writer's history was known when it was mended last."""
+        self.over_share: dict[FilesetName, str] = {}
+        """The archives that took more than ``max_share`` when they were tidied last, in words with what helps."""
 
     async def look(self) -> None:
         """Mend rotten contents soon after a reader of a history finds them, not with the next tidying. Its own task."""
@@ -115,12 +117,15 @@ class Housekeeping:
             older = f"{counted(many, 'batch', 'batches')} of the archive {which(many, 'is', 'are')} older"
             text = f"{older} than its retention and {which(many, 'was', 'were')} removed"
             self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
+        name, share = service.fileset.name, service.fileset.archive.max_share_percent
+        self.over_share.pop(name, None)
         if plan.over_share_bytes:
-            log.warning(
-                "the archive of %s holds %d MiB more than its share of the disk, within its retention",
-                service.fileset.name,
-                plan.over_share_bytes >> 20,
+            more = f"{plan.over_share_bytes / (1 << 20):.1f} MiB more than max_share, {share:g}% of its disk"
+            self.over_share[name] = words = (
+                f"the archive of {name} holds {more}, within its retention; see what would go: "
+                f"instep archive prune {name} --keep-last 1 --keep-within 1d --dry-run"
             )
+            log.warning("%s", words)
 
     def _now_ms(self, service: LineService, batches: Sequence[Batch]) -> int:
         """By the clock of the retention."""

@@ -88,7 +88,7 @@ class Mending:
             shown_paths = ", ".join(shown(entry.path) for entry in mended.lost[:3])
             text = f"{_lost(mended)}: {shown_paths}"
             hint = (
-                f"instep log {fileset} shows which generations can be restored, and from where; partners that are "
+                f"see which generations can be restored, and from where: instep log {fileset}; partners that are "
                 "connected are asked for them again and again"
             )
             yield RecordsRow(name, False, text, "all contents of the generations that are kept", hint)

@@ -47,7 +47,7 @@ def nowhere(
     return UnavailableError(
         f"the contents of {paths[0]}{more} are neither in the tree, the history nor the archive of this node; asked: "
         f"{asked}{left_out}",
-        hint=f"instep log {fileset} shows which generations can be restored, and from where",
+        hint=f"see which generations can be restored, and from where: instep log {fileset}",
         code="contents_missing",
         generation=target.number,
         total=len(entries),
@@ -79,7 +79,7 @@ def refuse_unknown_paths(
         if all(reader.lookup(root, path) is None for root in roots):
             raise UsageError(
                 f"neither generation {number} nor the tree has {shown(path)}; paths are relative to the root",
-                hint=f"instep diff {fileset} shows what the tree lacks, instep log {fileset} the generations",
+                hint=f"see what the tree lacks: instep diff {fileset}; and the generations: instep log {fileset}",
                 code="no_such_path",
                 path=shown(path),
             )

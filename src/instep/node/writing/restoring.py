@@ -134,7 +134,7 @@ class Restoring:
                 failed = error
         raise UnavailableError(
             f"the manifest of generation {target.number} is not here, and no connected partner has it",
-            hint=f"instep log {tree.name} shows which generations can be restored",
+            hint=f"see which generations can be restored: instep log {tree.name}",
             code="contents_missing",
             generation=target.number,
         ) from failed

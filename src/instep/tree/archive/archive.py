@@ -253,7 +253,7 @@ class Archive:
                         return _copy_out(batch, slot, path, to_dir)
         raise UsageError(
             f"{shown(path)} is not in the archive",
-            hint="instep archive list shows its contents",
+            hint=f"see its contents: instep archive list {self.place.fileset}",
             code="not_archived",
             path=shown(path),
         )

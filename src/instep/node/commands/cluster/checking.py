@@ -167,6 +167,9 @@ class Preflight:
 
     async def _fileset(self, service: LineService) -> None:
         fileset, name = service.fileset, service.fileset.name
+        if fileset.observe:
+            await self._observed(service)
+            return
         try:
             place = await service.worker.run(service.tree.place)
             await service.worker.run(require_writable_folder, place.control)
@@ -200,7 +203,7 @@ class Preflight:
             share >= FREE_MIN_SHARE,
             f"{usage.free >> 20} MiB free ({share:.0%})",
             f"at least {FREE_MIN_SHARE:.0%}",
-            "free space, or shorten the archive: instep archive prune --dry-run",
+            f"free space, or shorten the archive: instep archive prune {name} --dry-run",
         )
         for partner, session in sorted(self._node.peers.sessions.items()):
             if path := session.accepted.get(service.line):
@@ -210,13 +213,32 @@ class Preflight:
                 await self._row(
                     f"path of {name} on {partner}", ok, str(fileset.path), path, hint, node=partner
                 )
-        mount = mount_at(place.root)
-        await self._row(f"mount of {name}", True, str(mount), why_shared(mount) or str(place.root))
+        over = self._context.housekeeping.over_share.get(name)
+        await self._row(f"archive of {name}", over is None, over or "within max_share")
+        await self._mount(service)
         await self._watch(service)
         if service.is_written_here:
             await self._partner_gates(service)
         else:
             await self._followed(service, place)
+
+    async def _observed(self, service: LineService) -> None:
+        """A tree that is only observed: nothing of ours is in it, and nothing is written."""
+        fileset, root = service.fileset, service.fileset.path
+        can_read = await asyncio.to_thread(os.access, root, os.R_OK | os.X_OK)
+        user, hint = f"user {os.geteuid()}", f"let the user that runs instep read {root}"
+        said = f"{root}, only observed" if root.is_dir() else f"{root} is not there"
+        await self._row(f"root of {fileset.name}", can_read, user, said, hint)
+        if can_read:
+            await self._mount(service)
+            await self._watch(service)
+        await self._gates(service)
+        await self._source(service)
+
+    async def _mount(self, service: LineService) -> None:
+        root = service.fileset.path
+        mount = mount_at(root)
+        await self._row(f"mount of {service.fileset.name}", True, str(mount), why_shared(mount) or str(root))
 
     async def _watch(self, service: LineService) -> None:
         """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be
@@ -239,7 +261,9 @@ class Preflight:
         runtime, name = self._node.runtime, service.fileset.name
         gates, unknown = known_gates(service.known_definition())
         for text in unknown:
-            await self._row(f"gates of {name}", False, text, None, f"instep fileset set {name} gates=...")
+            await self._row(
+                f"gates of {name}", False, text, None, f"instep fileset set {name} gates=FACT,..."
+            )
         sessions = accepted_by(self._node, service)
         if not gates or not sessions:
             return
@@ -265,7 +289,7 @@ class Preflight:
 
     async def _followed(self, service: LineService, place: Place) -> None:
         """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
-        fileset, writer = service.fileset, service.writer
+        fileset = service.fileset
         if fileset.switch == "exchange":
             name = f"exchange of {fileset.name}"
             found = await service.worker.run(obstacles, place, service.known_definition(), fileset.carry)
@@ -275,6 +299,10 @@ class Preflight:
                 await self._row(name, True, "nothing stands against it")
         await self._gates(service)
         await self._room(service)
+        await self._source(service)
+
+    async def _source(self, service: LineService) -> None:
+        fileset, writer = service.fileset, service.writer
         sources = ", ".join(service.sources) or "no node that sends it is connected"
         hint = f"on {writer}: instep partner list; instep fileset list"
         name = f"source of {fileset.name}"
@@ -306,7 +334,7 @@ class Preflight:
             room.is_enough,
             f"{room.free_bytes} bytes free",
             f"needs {room.need_bytes} bytes",
-            "free space: instep archive prune --dry-run; it goes on by itself",
+            f"free space: instep archive prune {service.fileset.name} --dry-run; it goes on by itself",
         )
 
 

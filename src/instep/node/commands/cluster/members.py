@@ -85,7 +85,7 @@ class MemberCommands(CommandHandlers):
         if chain.pin != pin:
             raise NotAllowedError(
                 f"{address} shows the fingerprint {chain.pin}, not {pin}",
-                hint=f"compare with: instep node list, on {name}",
+                hint=f"compare; on {name}: instep node list",
                 code="wrong_pin",
                 shown=chain.pin,
                 typed=pin,
@@ -216,7 +216,7 @@ class MemberCommands(CommandHandlers):
         if not node.pki.is_ca:
             raise RefusedError(
                 f"{node.runtime.name} does not hold the cluster's CA key",
-                hint="run this on the node where instep init ran",
+                hint="run this on the node that holds the CA key",
                 code="no_ca",
             )
         changed = node.pki.revoke(name, wall_ms())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from instep.api.filesets import AcceptedDocument
 from instep.api.parts import FullGenerationDocument
@@ -42,7 +43,7 @@ def step_back(
         raise RefusedError(
             f"{writer} writes epoch {book.current.epoch} of {name}, which does not hold the generations published here "
             f"since: {numbers or 'changes'}",
-            hint=f"instep fileset accept {name} {service.fileset.path} --from {writer} --replace "
+            hint=f"instep fileset accept {name} {quote(str(service.fileset.path))} --from {writer} --replace "
             "(the contents go to the archive)",
             code="left_behind",
             writer=writer,

@@ -78,8 +78,8 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
     if problem.what in _WRITTEN:
         return [*found, *_ignoring(fileset, problem.path)]
     if is_held(problem) and problem.entries:
-        path = _typed(problem.path.decode("utf-8", "surrogateescape"))
-        found.append(f"instep publish {fileset.name} --accept-held{' ' + path if path else ''}")
+        typed = _typed(problem.path.decode("utf-8", "surrogateescape"))
+        found.append(f"instep publish {fileset.name} --accept-held {typed}".rstrip())
     return found
 
 

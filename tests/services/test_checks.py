@@ -1,0 +1,54 @@
+"""``check``, and the warnings of ``status``: every node can be looked at, whatever it does with its filesets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.services import services
+from tests.support.virtual_time import in_virtual_time, reached
+
+
+@in_virtual_time
+async def test_a_node_that_only_observes_is_checked(tmp_path: Path) -> None:
+    """Goal: a tree in which nothing of ours is passes its checks, and one that is not there fails one of them."""
+    async with services(tmp_path) as cluster:
+        cluster.make(0)
+        main, s1 = cluster["main"], cluster.add("s1")
+        cluster.link("main", "s1")
+        await main.reload()
+        s1.fileset = f'[filesets.data]\npath = "{s1.tree}"\nwriter = "main"\nobserve = true'
+        s1.start()
+        main.write({"file": "1"})
+        await main.publish()
+        await s1.stands("observing")
+
+        async def rows() -> dict[str, bool]:
+            found = (await s1.call("check"))["checks"]
+            return {row["name"]: row["ok"] for row in found if row["name"].endswith("of data")}
+
+        assert await rows() == dict.fromkeys(
+            ("root of data", "mount of data", "watch of data", "source of data"), True
+        )
+        s1.tree.rmdir()
+        assert (await rows())["root of data"] is False
+
+
+@in_virtual_time
+async def test_an_archive_beyond_its_share_is_named(tmp_path: Path) -> None:
+    """Goal: what exceeds ``max_share`` within its retention is named by ``status`` and ``check``, with what to type."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1, partner=('archive = { max_share = "0%" }',))
+        main, s1 = cluster["main"], cluster["s1"]
+        for text in ("1", "2"):
+            main.write({"file": text})
+            await cluster.followed("s1")
+            await cluster.in_step("s1")
+
+        async def is_named() -> bool:
+            return any("max_share" in each for each in (await s1.status())["warnings"])
+
+        await reached(is_named, lambda: "the warning")
+        (warning,) = [each for each in (await s1.status())["warnings"] if "max_share" in each]
+        assert "instep archive prune data --keep-last 1" in warning
+        rows = {row["name"]: row["ok"] for row in (await s1.call("check"))["checks"]}
+        assert rows["archive of data"] is False
