@@ -10,6 +10,7 @@ from instep.model.manifest.entry import Entry
 from instep.model.statrow import StatRow
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.history import History
+from instep.tree.archive.lookup import ArchiveLookup
 from tests.support.apply_world import Link, Tree, World, digest, entries
 
 
@@ -49,6 +50,21 @@ def test_every_batch_is_looked_into_and_an_older_version_hides_nothing(tmp_path:
     assert contents.has(link)
     assert not contents.has(next(e for e in entries({b"link": Link(b"to 9")})))
     assert [e.path for e in contents.missing_of([entry(b"a", b"3"), entry(b"a", b"x"), link])] == [b"a"]
+
+
+def test_a_content_is_looked_for_where_its_digest_is_named_not_in_each_version_of_its_path(
+    tmp_path: Path,
+) -> None:
+    """Goal: ``log`` costs each content of each generation one read. It cost one for each archived version of its path."""
+    world = World.make(tmp_path)
+    for number in range(7):
+        world.apply({b"a": b"%d" % number})
+    source = ArchiveLookup(world.place).source()
+    for data, copies in ((b"0", 1), (b"5", 1), (b"x", 0)):
+        found = list(source.candidates(entry(b"a", data)))
+        for fd in found:
+            os.close(fd)
+        assert len(found) == copies
 
 
 def test_a_file_that_lies_elsewhere_in_the_tree_is_found_and_one_that_was_changed_is_not(

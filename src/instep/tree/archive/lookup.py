@@ -18,7 +18,7 @@ from instep.errors import DamagedError
 from instep.model.manifest.entry import Entry
 from instep.tree.archive.index import INDEX, object_slots
 from instep.tree.archive.source import ArchiveSource, KeptBatch
-from instep.tree.journal.journal import ItemRecord, decode_record
+from instep.tree.journal.journal import ItemRecord, Why, decode_record
 from instep.tree.journal.plan import object_key
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
@@ -127,9 +127,10 @@ class _Table:
                     has_summary = True
                 elif b"/" not in record.object:
                     at = offset << _LENGTH_BITS | len(payload)
-                    yield _key(record.path), at
                     if record.digest and record.kind == 0:
                         yield _begin(record.digest), at
+                    if not _is_known_file(record):
+                        yield _key(record.path), at
         self.is_damaged = self.is_damaged or not has_summary
 
     def _note(self, damage: Damage) -> None:
@@ -198,6 +199,8 @@ def _slots_in(batch: Root, asked: _Asked, ats: Sequence[int], *, is_damaged: boo
     for record in _records(batch, ats):
         if record.digest == entry.digest and record.kind == 0:
             slots.append(b"o/" + record.object)
+        elif _is_known_file(record):
+            continue
         elif entry.path == record.path or entry.path.startswith(record.path + b"/"):
             slots.append(b"o/" + record.object + entry.path[len(record.path) :])
     if is_damaged:
@@ -222,6 +225,12 @@ def _item(payload: bytes) -> ItemRecord | None:
     except DamagedError:
         return None
     return record if isinstance(record, ItemRecord) else None
+
+
+def _is_known_file(record: ItemRecord) -> bool:
+    """Whether the record's digest says which contents the object has. It is then found by digest alone: a path that
+    changes with every generation would else be read once for each of them."""
+    return record.kind == 0 and bool(record.digest) and record.why in (Why.REPLACED, Why.REMOVED)
 
 
 def _begin(name: bytes) -> int:
