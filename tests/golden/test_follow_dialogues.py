@@ -5,6 +5,7 @@ from __future__ import annotations
 from instep.core.follow import vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, SetTimer, TimerFired, Trouble
 from instep.errors import Retry
+from instep.model.standing import Standing
 from tests.golden.dialogue import HUB, MAIN, OK, Dialogue, epoch, follower, generation
 
 NO = Trouble("probe_failed", "GetCapabilities answered 500", Retry.LATER, 1)
@@ -122,6 +123,19 @@ def test_drift_is_reverted_three_times_and_then_named() -> None:
             talk.say(f.Reverted(talk.asked(f.Revert), (b"global.xml",)))
             talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
     talk.check("drift_fight")
+
+
+def test_a_path_that_drifted_is_not_in_step_after_a_switch_before_it_was_looked_at() -> None:
+    """Seen on a busy machine: a generation that changed another path was switched to, and for a moment the node said
+    IN STEP beside an edit that it knew."""
+    talk = live(begun(follower(drift=f.DriftPolicy.KEEP)), 1)
+    talk.at(10_000).say(f.TreeTouched((b"global.xml",)))
+    talk.at(10_200).say(TimerFired("drift-settle"))
+    talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (b"global.xml",), 1))
+    live(talk, 2)
+    assert talk.machine._stand().standing is Standing.DRIFTED
+    talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
+    assert talk.machine._stand().standing is Standing.IN_STEP
 
 
 def test_a_timer_that_fires_a_moment_early_is_not_the_last_word_on_what_was_touched() -> None:

@@ -128,6 +128,5 @@ class DriftView:
         self.drifted, self.total = left, len(left)
 
     def switched(self) -> None:
-        """The tree holds another generation: drifted paths must be looked at anew."""
+        """The tree holds another generation: drifted paths must be looked at anew, and count as drifted until then."""
         self.touch(self.drifted, everything=self.total > len(self.drifted))
-        self.drifted, self.total = (), 0
