@@ -130,3 +130,13 @@ class FilesetCheckCommand(Comparing, frozen=True):
 @command("fileset_accept", Role.ADMIN, ConfigError, RefusedError, UnavailableError, ResourceError)
 class FilesetAcceptCommand(Comparing, frozen=True):
     """Follow a fileset in a directory; one that differs is refused with the numbers unless ``mode`` says what to do."""
+
+
+@command("fileset_adopt", Role.ADMIN, RefusedError, ResourceError)
+class FilesetAdoptCommand(FilesetCommand[AcceptedDocument], frozen=True):
+    """Write the marker of a fileset again where it was lost; ``empty`` also where nothing of the fileset is left."""
+
+    name: str | None = None
+    path: str = ""
+    dry_run: bool = False
+    empty: bool = False

@@ -167,6 +167,13 @@ class Node:
             forget_golden(self.runtime.store, name)
             self.runtime.draining.end(rollout_key(name))
 
+    def begin_again(self, name: FilesetName) -> None:
+        """End a line's service and begin it anew, as at the start of the daemon."""
+        fileset = self.services[name].fileset
+        self._end(name)
+        self._begin(fileset)
+        self.runtime.tell()
+
     async def _supervise(self, service: LineService, before: asyncio.Task[None] | None) -> None:
         """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""
         if before is not None:

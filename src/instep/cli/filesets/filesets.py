@@ -244,6 +244,28 @@ def fileset_remove(session: Session, name: str) -> None:
         forget_root(found.name, found.path, session.settings().name)
 
 
+@command("adopt", parent=fileset, example="instep fileset adopt catalog /srv/catalog --dry-run")
+@click.argument("name")
+@click.argument("path")
+@click.option("--empty", is_flag=True, help="Although nothing of the fileset is left there: the disk is new.")
+@click.option("--dry-run", is_flag=True, help="Only compare, and show what stands against it.")
+def fileset_adopt(session: Session, name: str, path: str, empty: bool, dry_run: bool) -> None:
+    """Write the marker of a fileset again where it was lost, in the directory that the settings name.
+
+    A directory that holds nothing of the generation that it should hold is refused: its disk may not be mounted.
+    """
+    asked = api.FilesetAdoptCommand(name, path=absolute(path), dry_run=dry_run, empty=empty)
+    told = session.call(asked, 600.0)
+    if not session.gave_json(told):
+        print(f"  only here: {told.only_here}")
+        print(f"  only in generation {told.generation or 0}: {told.only_there}")
+        print(f"  differing: {told.differing}")
+        if told.empty:
+            print("  nothing of the fileset is there: its disk may not be mounted")
+        state = "is adopted" if told.changed else "would be adopted" if dry_run else "has its marker already"
+        print(f"{name} in {told.path} {state}")
+
+
 @command("list", parent=fileset, example="instep fileset list --json")
 def fileset_list(session: Session) -> None:
     """The filesets here and the ones that partners offer."""

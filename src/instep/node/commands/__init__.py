@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from instep.api.command import Command
+from instep.node.commands.adopting import Adopting
 from instep.node.commands.archive import Archives
 from instep.node.commands.cluster.balancers import BalancerCommands
 from instep.node.commands.cluster.mapping import Mapper
@@ -25,7 +26,7 @@ from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
-    Archives, BalancerCommands, Filesets, Handover, Lines, Looking, Mapper, MemberCommands, Promote, Restores,
+    Adopting, Archives, BalancerCommands, Filesets, Handover, Lines, Looking, Mapper, MemberCommands, Promote, Restores,
     Rollouts, Trying, Verifying, Debugging,
 )  # fmt: skip
 

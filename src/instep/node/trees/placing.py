@@ -11,6 +11,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -87,14 +88,31 @@ def find_root(runtime: Runtime, fileset: FilesetSettings) -> Taken:
     require_mount(name, Path(os.path.realpath(path)), fileset.expect_mount)
     if fileset.observe:
         return Taken(Place(path, path / ".instep", name), None)
-    place = _resolve(runtime, name, path, fileset.stage)
     known = store.get(_key(name))
     random = msgspec.json.decode(known, type=Marker).random if known is not None else None
-    marker = check_marker(path, name, runtime.name, random)
+    try:
+        place = _resolve(runtime, name, path, fileset.stage)
+        marker = check_marker(path, name, runtime.name, random)
+    except RefusedError as error:
+        error.hint = _way_back(fileset, error) or error.hint
+        raise
     if known is None:
         store.put(_key(name), msgspec.json.encode(marker))
     prepare_place(place)
     return Taken(place, marker)
+
+
+def _way_back(fileset: FilesetSettings, error: RefusedError) -> str | None:
+    """The commands that bring a lost root back; None for another refusal. A disk that is not mounted looks the same."""
+    name, at = fileset.name, quote(str(fileset.path))
+    anew = f"instep fileset accept {name} {at} --replace"
+    if fileset.is_written_here:
+        anew = f"mkdir -p {at} && instep fileset adopt {name} {at} --empty && instep restore {name}"
+    if error.error_code == "root_missing":
+        return f"mount it, it goes on by itself; or, where the disk is new: {anew}"
+    if error.error_code == "marker_missing":
+        return f"mount the disk; or, where this is the directory: instep fileset adopt {name} {at}"
+    return None
 
 
 def forget_root(fileset: FilesetName, path: Path, node: NodeName) -> None:

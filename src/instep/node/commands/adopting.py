@@ -1,0 +1,101 @@
+"""A root that lost its marker, or that is gone, is taken again: an operator's word that this is the directory."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from shlex import quote
+
+from msgspec import UNSET
+
+from instep.api import filesets as api
+from instep.errors import RefusedError
+from instep.model.ids import HeadRef
+from instep.node.commands.context import CommandHandlers
+from instep.node.commands.control import Speaker
+from instep.node.commands.targets import service_of
+from instep.node.config.filesets import FilesetSettings
+from instep.node.facts.mounts import require_mount
+from instep.node.lines.line_service import LineService
+from instep.node.node import Node
+from instep.node.runtime.driver import wall_ms
+from instep.node.trees.placing import take_root
+from instep.node.trees.tree_comparison import Numbers, TreeComparison
+from instep.tree.root.marker import read_marker
+from instep.tree.root.place import Place
+
+
+class Adopting(CommandHandlers):
+    async def adopt(self, asked: api.FilesetAdoptCommand, speaker: Speaker) -> api.AcceptedDocument:
+        """Write the marker again, unless the directory holds nothing of the generation that it should hold."""
+        service = service_of(self._node, asked.fileset or asked.name)
+        fileset = service.fileset
+        _require_own(fileset, asked.path)
+        marker = await asyncio.to_thread(read_marker, fileset.path)
+        is_lost = marker is None
+        head = service.head if service.is_written_here else service.live
+        numbers, is_of_it = Numbers(), True
+        if is_lost and head is not None:
+            numbers, is_of_it = await asyncio.to_thread(_compared, service, head)
+            if not is_of_it and not asked.empty and not asked.dry_run:
+                raise _nothing_of_it(fileset, head)
+        if is_lost and not asked.dry_run:
+            await take_again(self._node, service)
+        return api.AcceptedDocument(
+            fileset=fileset.name, path=str(fileset.path), writer=fileset.writer,
+            changed=is_lost and not asked.dry_run, empty=not is_of_it, only_here=numbers.extra,
+            only_there=numbers.missing, differing=numbers.changed,
+            generation=head.number if head is not None else UNSET,
+        )  # fmt: skip
+
+
+async def take_again(node: Node, service: LineService) -> None:
+    """Make and mark the root, and begin the line anew on it: its watch sees the directory of before."""
+    fileset = service.fileset
+    await asyncio.to_thread(require_mount, fileset.name, fileset.path, fileset.expect_mount)
+    take_root(node.runtime, fileset.name, fileset.path, make=True)
+    node.runtime.note("adopted", f"{fileset.path} is taken again as {fileset.name}", service.line)
+    node.begin_again(fileset.name)
+
+
+def _require_own(fileset: FilesetSettings, path: str) -> None:
+    name, why, hint = fileset.name, "", ""
+    if Path(path) != fileset.path:
+        why, hint = (
+            f"{name} is in {fileset.path}, not in {path}",
+            f"instep fileset adopt {name} {quote(str(fileset.path))}",
+        )
+    elif fileset.observe:
+        why = f"{name} is only observed, and such a tree has no marker"
+        hint = f"instep fileset accept {name} {quote(path)} --seed"
+    if why:
+        raise RefusedError(
+            why, hint=hint, code="not_adopted", fileset=name, ours=str(fileset.path), asked=path
+        )
+    require_mount(name, fileset.path, fileset.expect_mount)
+
+
+def _compared(service: LineService, head: HeadRef) -> tuple[Numbers, bool]:
+    """How the directory differs from the generation, by stats; and whether anything of that is there."""
+    tree, store, name = service.tree, service.runtime.store, service.fileset.name
+    definition, path = tree.definition(head), service.fileset.path
+    place, local = Place(path, path / ".instep", name), tree.local(definition)
+    comparison = TreeComparison(store, place, name, definition, local, None, keep_rows=False)
+    numbers = comparison.numbers(comparison.everything(head.root, wall_ms(), deep=False))
+    signed = store.generation(head.id)
+    entries = signed.body().entries if signed is not None else 0
+    return numbers, not entries or numbers.missing < entries
+
+
+def _nothing_of_it(fileset: FilesetSettings, head: HeadRef) -> RefusedError:
+    name, at = fileset.name, quote(str(fileset.path))
+    new = f"instep fileset accept {name} {at} --replace"
+    if fileset.is_written_here:
+        new = f"instep fileset adopt {name} {at} --empty; then: instep restore {name}"
+    return RefusedError(
+        f"{fileset.path} holds nothing of {name} generation {head.number}: its disk may not be mounted",
+        hint=f"mount the disk; or, where it is new: {new}",
+        code="nothing_of_it",
+        fileset=name,
+        generation=head.number,
+    )

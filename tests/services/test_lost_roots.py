@@ -1,0 +1,62 @@
+"""A root that is gone, or that lost its marker: the command that ``status`` names brings it back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.support.services import services
+from tests.support.virtual_time import in_virtual_time
+
+FILES = {f"d/file{number}": str(number) for number in range(30)}
+
+
+@in_virtual_time
+async def test_the_root_of_a_partner_is_lost_and_accepted_again(tmp_path: Path) -> None:
+    """Goal: with the disk of the tree gone, an accept that says nothing new is refused and not answered with success,
+    and the one that status names brings every file back, with nothing removed and no restart."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        main.write(FILES)
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        shutil.rmtree(s1.control)
+        shutil.rmtree(s1.tree)
+        line = await s1.stands("blocked", code="root_missing")
+        assert f"instep fileset accept data {s1.tree} --replace" in line["next"][0]
+        await s1.refuses("root_missing", "fileset_accept", name="data", path=str(s1.tree))
+        assert (await s1.accepts("replace"))["changed"] is True
+        await s1.holds("d/file29", "29")
+        await cluster.in_step("s1")
+
+
+@in_virtual_time
+async def test_a_lost_marker_is_written_again(tmp_path: Path) -> None:
+    """Goal: a directory without its marker is adopted by the command that status names; a dry run and a second adopt
+    change nothing, and a directory that holds nothing of the fileset is refused."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        main.write(FILES)
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        asked: dict[str, str] = {}
+        for node in (main, s1):
+            asked = {"fileset": "data", "path": str(node.tree)}
+            shutil.rmtree(node.tree / ".instep")
+            await node.call("retry", fileset="data")
+            node.write({f"d/of-{node.name}": "1"})
+            line = await node.stands("blocked", "failing", "held", code="marker_missing")
+            typed = f"instep fileset adopt data {node.tree}"
+            assert any(typed in step for step in line["next"]), line
+            found = await node.call("fileset_adopt", **asked, dry_run=True)
+            assert (found["changed"], found["only_here"], found["only_there"]) == (False, 1, 0)
+            assert (await node.call("fileset_adopt", **asked))["changed"] is True
+            assert (await node.call("fileset_adopt", **asked))["changed"] is False
+            await node.stands("in_step")
+        await cluster.in_step("s1")
+        shutil.rmtree(s1.tree / ".instep")
+        shutil.rmtree(s1.tree / "d")
+        error = await s1.refuses("nothing_of_it", "fileset_adopt", **asked)
+        assert f"instep fileset accept data {s1.tree} --replace" in str(error.hint)
