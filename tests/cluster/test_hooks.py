@@ -137,6 +137,8 @@ def test_a_burst_reloads_once_and_a_timeout_has_a_name(fleet: Fleet) -> None:
     assert "300" in line["reason"] or "0.3" in line["reason"], line
     assert (there / "file").read_text() == "5"
     _hooks(s1)
+    # As long as the writer has the failing report, wait says at once that the generation does not arrive.
+    eventually(lambda: fleet.main.line()["partners"][0]["standing"] == "in_step", 30, s1.log)
     fleet.wait()
     fleet.assert_same()
     eventually(lambda: all(is_gone(pid) for pid in pids.read_text().split()), 20, pids.read_text)
