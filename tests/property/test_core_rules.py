@@ -12,7 +12,7 @@ from instep.core.follow.fights import FIGHT_REVERTS, FIGHT_WINDOW_MS, FightDetec
 from instep.core.guards.guards import DeletionPolicy, judge_deletions
 from instep.core.lines.accept import AcceptedHead, EpochBook, EpochClaim, judge_head
 from instep.core.publish.unpublished import Unpublished
-from instep.core.retention import Batch, RetentionPolicy, plan_prune
+from instep.core.retention import Batch, RetentionPolicy, Version, plan_prune, plan_thinning
 from instep.core.vocabulary import SignerVerdict
 from instep.model.ids import HeadRef
 from tests.golden.dialogue import LINE, MAIN, digest, generation
@@ -63,6 +63,56 @@ def test_retention_is_never_undercut(
     assert gone == {b.name for b in batches} - kept
     total = sum(b.size_bytes for b in batches if b.name not in gone)
     assert plan.over_share_bytes == (0 if most is None else max(0, total - most))
+
+
+VERSIONS = st.dictionaries(st.sampled_from((b"a", b"b", b"c")), st.booleans(), max_size=3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 900), VERSIONS), min_size=1, max_size=25),
+    st.integers(0, 4),
+    st.integers(0, 25),
+)
+def test_thinning_leaves_a_version_of_each_hour_day_and_week(
+    drawn: list[tuple[int, dict[bytes, bool]]], keep_last: int, most: int
+) -> None:
+    """``drawn``: the hour at which each batch was made, and its paths: whether each was set aside."""
+    hour = 3_600_000
+    batches = [Batch(f"b{n:02}", at * hour, 1) for n, (at, _) in enumerate(drawn)]
+    versions = [
+        Version(f"b{n:02}", p, stays) for n, (_, paths) in enumerate(drawn) for p, stays in paths.items()
+    ]
+    now = max(b.at_ms for b in batches)
+    gone = plan_thinning(batches, versions, RetentionPolicy(keep_last, max_bytes=most), now + hour)
+    kept = [b for b in batches if b.name not in gone]
+    newest = sorted(batches, key=lambda b: (b.at_ms, b.name))[len(batches) - min(keep_last, len(batches)) :]
+    assert {b.name for b in newest} <= {b.name for b in kept}
+    assert len(gone) <= max(0, len(batches) - most)
+    at = {b.name: (b.at_ms, b.name) for b in batches}
+    for version in versions:
+        if version.batch in gone:
+            assert not version.stays
+            made = at[version.batch][0]
+            age = now - made
+            assert age > hour
+            within = hour if age <= 24 * hour else 24 * hour if age <= 168 * hour else 168 * hour
+            assert any(
+                v.path == version.path
+                and v.batch not in gone
+                and at[v.batch] > at[version.batch]
+                and at[v.batch][0] // within == made // within
+                for v in versions
+            )
+
+
+def test_thinning_brings_a_churned_file_within_the_share() -> None:
+    """One file, ten versions an hour for three days: what fits is kept, and the newest of each hour."""
+    minutes = 6 * 60_000
+    batches = [Batch(f"b{n:03}", n * minutes, 1) for n in range(720)]
+    versions = [Version(b.name, b"log") for b in batches]
+    gone = plan_thinning(batches, versions, RetentionPolicy(max_bytes=100), batches[-1].at_ms)
+    assert 30 < len(batches) - len(gone) <= 100
+    assert plan_thinning(batches, versions, RetentionPolicy(max_bytes=719), batches[-1].at_ms) == ("b000",)
 
 
 @given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 100), st.booleans())

@@ -1,14 +1,14 @@
 """Which archive batches may go, and which old generations a writer keeps. Pure plans.
 
 The archive is never pruned below its retention (P5): a batch goes when it is neither among the ``keep_last`` newest
-nor younger than ``keep_within``. ``max_share`` of the file system removes nothing by itself: when the batches that
-the retention holds are larger, ``over_share_bytes`` says by how much, and status shows it to the operator: only an
-operator may shorten the retention.
+nor younger than ``keep_within``. When the batches that the retention holds are larger than ``max_share`` of the file
+system, older versions of the same paths are thinned until they fit. Nothing else goes: ``over_share_bytes`` says how
+much is left over, and status shows it to the operator. Only an operator may shorten the retention further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +17,7 @@ from instep.model.ids import Digest, HeadRef
 
 RESTART_MAX_MS = 3_600_000
 """Across a restart the clock of the retention goes on by this much at most, however long the node was off."""
+HOUR_MS, DAY_MS, WEEK_MS = 3_600_000, 86_400_000, 7 * 86_400_000
 STEADY_WITHIN_MS = 300_000
 """A wall clock that is this far from the time passed since the last look was set."""
 
@@ -32,11 +33,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """``max_bytes`` is ``max_share`` of this file system, None for no bound."""
+    """``max_bytes`` is ``max_share`` of this file system, None for no bound. In a thinned archive every version of the
+    last hour stays, one an hour for ``keep_hourly`` hours, one a day for ``keep_daily`` days, then one a week."""
 
     keep_last: int = 10
     keep_within_ms: int = 30 * 86_400_000
     max_bytes: int | None = None
+    keep_hourly: int = 24
+    keep_daily: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One archived object of a batch. One that ``stays`` was set aside, or no other version can stand for it."""
+
+    batch: str
+    path: bytes
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,57 @@ def plan_prune(
     kept_bytes = sum(b.size_bytes for b in batches) - sum(b.size_bytes for b in may_go)
     over = 0 if policy.max_bytes is None else max(0, kept_bytes - policy.max_bytes)
     return PrunePlan(tuple(b.name for b in reversed(may_go)), over)
+
+
+def plan_thinning(
+    batches: Sequence[Batch], versions: Iterable[Version], policy: RetentionPolicy, now_ms: int
+) -> tuple[str, ...]:
+    """The batches to remove, oldest first, until the rest is within the share. A batch goes only when each of its
+    versions has a newer one of the same path in the same hour, day or week. The newest of these never goes, so the last
+    version of a path stays. A batch without versions stays: its index may be damaged."""
+    oldest_first = sorted(batches, key=lambda b: (b.at_ms, b.name))
+    over = 0 if policy.max_bytes is None else sum(b.size_bytes for b in batches) - policy.max_bytes
+    if over <= 0:
+        return ()
+    now_ms = min(now_ms, oldest_first[-1].at_ms)
+    order = {batch.name: number for number, batch in enumerate(oldest_first)}
+    slots = [_slot(now_ms, batch.at_ms, policy) for batch in oldest_first]
+    may_go = dict.fromkeys(range(max(0, len(oldest_first) - policy.keep_last)), False)
+    newest: dict[tuple[bytes, str, int], int] = {}
+    held: list[tuple[int, tuple[bytes, str, int]]] = []
+    staying: set[int] = set()
+    for version in versions:
+        number = order.get(version.batch)
+        if number is None:
+            continue
+        slot = slots[number]
+        if version.stays or slot is None:
+            staying.add(number)
+        if slot is not None:
+            key = (version.path, *slot)
+            newest[key] = max(newest.get(key, number), number)
+            held.append((number, key))
+            if number in may_go:
+                may_go[number] = True
+    staying |= {number for number, key in held if newest[key] == number}
+    names: list[str] = []
+    for number, is_known in may_go.items():
+        if over > 0 and is_known and number not in staying:
+            names.append(oldest_first[number].name)
+            over -= oldest_first[number].size_bytes
+    return tuple(names)
+
+
+def _slot(now_ms: int, at_ms: int, policy: RetentionPolicy) -> tuple[str, int] | None:
+    """The hour, day or week of which one version of each path stays; None within the last hour."""
+    age_ms = now_ms - at_ms
+    if age_ms <= HOUR_MS:
+        return None
+    if age_ms <= policy.keep_hourly * HOUR_MS:
+        return "hour", at_ms // HOUR_MS
+    if age_ms <= policy.keep_daily * DAY_MS:
+        return "day", at_ms // DAY_MS
+    return "week", at_ms // WEEK_MS
 
 
 def kept_generations(

@@ -107,8 +107,8 @@ class Looking(CommandHandlers):
             warnings.append(f"after a reboot {reboot.words}")
         warnings += self._context.listeners.troubles.values()
         warnings += self._context.balancers.troubles.values()
-        over = self._context.housekeeping.over_share
-        warnings += (over[name] for name in self._node.services if name in over)
+        for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
+            warnings += (said[name] for name in self._node.services if name in said)
         for drain in self._node.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""

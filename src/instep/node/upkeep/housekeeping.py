@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Sequence
 
-from instep.core.retention import Batch, RetentionPolicy, kept_generations, plan_prune
+from instep.core.retention import Batch, RetentionPolicy, kept_generations, plan_prune, plan_thinning
 from instep.errors import InstepError
 from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName, HeadRef
@@ -48,6 +48,8 @@ class Housekeeping:
         """How much damage of a writer's history was known when it was mended last."""
         self.over_share: dict[FilesetName, str] = {}
         """The archives that took more than ``max_share`` when they were tidied last, in words with what helps."""
+        self.thinned: dict[FilesetName, str] = {}
+        """The archives that were thinned when they were tidied last, in words."""
 
     async def look(self) -> None:
         """Mend rotten contents soon after a reader of a history finds them, not with the next tidying. Its own task."""
@@ -110,7 +112,8 @@ class Housekeeping:
         end_due(service.tree, place)
         archive = Archive(place)
         batches, policy = archive.batches(), retention_of(service.fileset)
-        plan = plan_prune(batches, policy, self._now_ms(service, batches))
+        now_ms = self._now_ms(service, batches)
+        plan = plan_prune(batches, policy, now_ms)
         if plan.names:
             freed = archive.prune(plan.names)
             many = len(plan.names)
@@ -119,13 +122,40 @@ class Housekeeping:
             self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
         name, share = service.fileset.name, service.fileset.archive.max_share_percent
         self.over_share.pop(name, None)
-        if plan.over_share_bytes:
-            more = f"{plan.over_share_bytes / (1 << 20):.1f} MiB more than max_share, {share:g}% of its disk"
+        self.thinned.pop(name, None)
+        over = plan.over_share_bytes
+        if over:
+            kept = [batch for batch in batches if batch.name not in plan.names]
+            over = max(0, over - self._thin(service, archive, kept, policy, now_ms))
+        if over:
+            more = f"{over / (1 << 20):.1f} MiB more than max_share, {share:g}% of its disk"
             self.over_share[name] = words = (
                 f"the archive of {name} holds {more}, within its retention; see what would go: "
                 f"instep archive prune {name} --keep-last 1 --keep-within 1d --dry-run"
             )
             log.warning("%s", words)
+
+    def _thin(
+        self,
+        service: LineService,
+        archive: Archive,
+        batches: Sequence[Batch],
+        policy: RetentionPolicy,
+        now_ms: int,
+    ) -> int:
+        """Remove older versions until the archive is within its share; the bytes that this frees."""
+        names = plan_thinning(batches, archive.versions(), policy, now_ms)
+        if not names:
+            return 0
+        freed = archive.prune(names)
+        many, name = len(names), service.fileset.name
+        text = (
+            f"the archive of {name} was thinned to keep within max_share: {counted(many, 'batch', 'batches')} "
+            f"{which(many, 'was', 'were')} removed, each with a newer version of the same files beside it"
+        )
+        self.thinned[name] = text
+        self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
+        return freed
 
     def _now_ms(self, service: LineService, batches: Sequence[Batch]) -> int:
         """By the clock of the retention."""
@@ -229,4 +259,6 @@ def retention_of(
         keep_last=keep_last if keep_last is not None else settings.keep_last,
         keep_within_ms=keep_within_ms if keep_within_ms is not None else settings.keep_within_ms,
         max_bytes=int(usage.total * settings.max_share_percent / 100),
+        keep_hourly=settings.keep_hourly,
+        keep_daily=settings.keep_daily,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.core.retention import Batch
+from instep.core.retention import Batch, Version
 from instep.errors import UsageError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
@@ -218,6 +218,16 @@ class Archive:
             for record in self._index(name):
                 if record.path:
                     yield Item.of(name.decode(), record)
+
+    def versions(self) -> Iterator[Version]:
+        """Every object, for thinning. A directory stays: another version of it may lack what is in it."""
+        for name in batch_names(self.place):
+            with contextlib.suppress(FileNotFoundError), opened_batch(self.place, name) as batch:
+                index = read_index(batch.fd)
+                for item in index.items:
+                    is_replaced = item.why in (Why.REPLACED, Why.REMOVED)
+                    stays = index.is_damaged or not is_replaced or item.kind == 1
+                    yield Version(name.decode(), item.path, stays)
 
     def total_bytes(self) -> int:
         return sum(batch.size_bytes for batch in self.batches())
