@@ -305,6 +305,35 @@ def test_certificates_of_others_are_refused_on_the_right_side(
     run(work())
 
 
+def test_an_expired_node_may_only_ask_for_new_certificates(
+    run: Callable[..., None], ca: Pki, tmp_path: Path
+) -> None:
+    old = peers.member(ca, tmp_path / "old", "old", life_s=-1)
+
+    async def work() -> None:
+        async with peers.serving(ca) as node:
+            async with peers.dialling(old, node) as client:
+                with pytest.raises(NotAllowedError) as caught:
+                    await client.call(HEADS, heads())
+                assert "main refused the certificate of old: it expired on" in caught.value.reason
+                assert "instep pki renew" in str(caught.value.hint)
+                with pytest.raises(NotAllowedError) as caught:
+                    async with client.stream(peers.hello("old")):
+                        pass
+                assert caught.value.error_code == "refused_by_peer_expired"
+                reply = await client.call(RENEW, m.RenewRequest(*old.requests(node_name("old"))))
+                old.take_renewed(Issued(reply.tls_cert, reply.sign_cert), peers.now_ms())
+            async with peers.dialling(old, node) as client:
+                await client.call(HEADS, heads())
+            ca.revoke(node_name("old"), peers.now_ms())
+            node.tls.reload()
+            async with peers.dialling(old, node) as client:
+                code = await code_of(client.call(RENEW, m.RenewRequest(b"", b"")), NotAllowedError)
+                assert code == "refused_by_peer_revoked"
+
+    run(work())
+
+
 class _Closing:
     def __init__(self, pki: Pki, node: peers.Node, name: NodeName) -> None:
         self.client = PeerClient(TlsContexts(pki), name, node.address)

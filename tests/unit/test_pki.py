@@ -15,7 +15,7 @@ from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
 from instep.net.connections.tls import Trust
 from instep.net.trust import certs, keystore
-from instep.net.trust.certs import Purpose
+from instep.net.trust.certs import NODE_LIFE_S, Purpose
 from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.revocation import Revoked
 from instep.net.trust.signing import verify_ca_signature, verify_signature
@@ -91,6 +91,12 @@ def test_keys_are_private_and_one_that_is_not_is_not_used(ca: Pki) -> None:
         ("node.crt", "expiry"),
         ("sign.crt", "expiry"),
     }
+    early = {p.path.name: p.detail for p in ca.problems(NOW - 400 * DAY) if p.what == "early"}
+    assert set(early) == {"node.crt", "sign.crt"}
+    assert (
+        "is not valid before 2030-03-17" in early["node.crt"]
+        and "the clock here shows 2029-02-10" in early["node.crt"]
+    )
     assert code_of(lambda: ca.sign(RECORD), ConfigError) == "key_mode"
 
 
@@ -130,6 +136,38 @@ def test_renewal_keeps_keys_and_pin(ca: Pki, tmp_path: Path) -> None:
     assert not s1.is_renewal_due(later)
     ca.renew_own(NOW + 300 * DAY)
     assert not ca.is_renewal_due(NOW + 300 * DAY)
+    assert ca.is_renewal_due(NOW), "made by a clock that was ahead"
+
+
+def test_a_certificate_of_a_wrong_clock_is_neither_made_nor_taken(ca: Pki, tmp_path: Path) -> None:
+    s1 = joined(ca, tmp_path / "s1", life_s=NODE_LIFE_S)
+    before, far = s1.certificate(Purpose.TLS), NOW + 400 * DAY
+    ahead = ca.issue(S1, *s1.requests(S1), far)
+    assert code_of(lambda: s1.take_renewed(ahead, NOW)) == "clocks_apart"
+    assert s1.certificate(Purpose.TLS) == before
+    s1.take_renewed(ahead, far)
+    for wrong in (NOW - DAY, NOW + 4_000 * DAY):
+        assert code_of(lambda: ca.renew_own(wrong), RefusedError) == "ca_not_current"  # noqa: B023
+
+
+def test_each_side_refuses_a_certificate_out_of_time_with_both_dates(ca: Pki, tmp_path: Path) -> None:
+    der = (
+        joined(ca, tmp_path / "s1", life_s=NODE_LIFE_S)
+        .certificate(Purpose.TLS)
+        .public_bytes(serialization.Encoding.DER)
+    )
+    for days, is_dialled, code, said in (
+        (398, False, "refused_by_peer_expired", "it expired on 2031-04-18"),
+        (398, True, "certificate_refused_here", "it expired on 2031-04-18"),
+        (-400, False, "refused_by_peer_early", "it is not valid before 2030-03-17"),
+    ):
+        now_ms = NOW + days * DAY
+        trust = Trust(ca.authorities(), ca.crl(), {}, me="main", now_ms=partial(int, now_ms))
+        with pytest.raises(NotAllowedError) as caught:
+            trust.require_current(trust.identify(der), is_dialled=is_dialled)
+        assert (caught.value.error_code, said in caught.value.reason) == (code, True), caught.value.reason
+        assert "the clock of main shows" in caught.value.reason
+        assert caught.value.hint is not None and "on s1: instep pki renew" in caught.value.hint
 
 
 def test_what_does_not_fit_is_not_installed(ca: Pki, tmp_path: Path) -> None:
@@ -182,6 +220,7 @@ def test_signatures_and_every_way_to_refuse_them(ca: Pki, tmp_path: Path) -> Non
     foreign = Pki.create(tmp_path / "o", "maps", MAIN, NOW)
     assert code_of(lambda: checked(foreign.sign(RECORD), ca), NotAllowedError) == "signer_unknown"
     assert code_of(lambda: checked(good, ca, NOW + DAY), NotAllowedError) == "signer_expired"
+    assert code_of(lambda: checked(good, ca, NOW - DAY), NotAllowedError) == "signer_early"
     ca.revoke(S1, NOW)
     assert code_of(lambda: checked(good, ca), NotAllowedError) == "signer_revoked"
     pinned = {S1: good.key}
@@ -323,10 +362,10 @@ def test_a_name_that_was_revoked_here_says_nothing_of_a_pinned_partner(ca: Pki, 
     pinned = Pki.create(tmp_path / "in" / "new" / "folders", "other", far, NOW).certificate(Purpose.TLS)
     der = pinned.public_bytes(serialization.Encoding.DER)
     for crl in (ca.crl(), None):
-        trust = Trust(ca.authorities(), crl, {far: pinned})
+        trust = Trust(ca.authorities(), crl, {far: pinned}, now_ms=lambda: NOW)
         identity = trust.identify(der)
         trust.check(identity)
-        assert trust.is_good(identity, pinned.not_valid_before_utc)
+        assert trust.is_good(identity)
     ours = ca.certificate(Purpose.TLS).public_bytes(serialization.Encoding.DER)
     without_list = Trust(ca.authorities(), None, {})
     without_list.check(without_list.identify(ours))

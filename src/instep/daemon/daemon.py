@@ -8,7 +8,6 @@ import os
 import socket
 from typing import Any
 
-from instep.errors import InstepError
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.commands import commands_of
@@ -21,7 +20,7 @@ from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 from instep.node.upkeep.writer_change import Succession
 
-RENEW_LOOK_S = 3_600.0
+RENEW_LOOK_S = 60.0
 STOP_S = 20.0
 log = logging.getLogger(__name__)
 
@@ -131,8 +130,5 @@ class Daemon:
 
     async def _keep_certificates(self) -> None:
         while True:
-            try:
-                await self.node.renew()
-            except InstepError as error:
-                log.warning("certificates could not be renewed: %s", error.reason)
+            await self.node.renew()
             await asyncio.sleep(RENEW_LOOK_S)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -134,9 +133,8 @@ class PeerServer:
 
     def drop_untrusted(self) -> int:
         """Cut the connections whose certificate was revoked, has expired or is no longer known."""
-        now = dt.datetime.now(dt.UTC)
         is_good = self._tls.trust.is_good
-        return self._cut(lambda each: each.identity is not None and not is_good(each.identity, now))
+        return self._cut(lambda each: each.identity is not None and not is_good(each.identity))
 
     def drop_disallowed(self) -> int:
         """Cut the connections from addresses that the allow list does not name any more."""
@@ -218,6 +216,10 @@ class PeerServer:
             join = messages.decode(await self._body(request, messages.JOIN_BYTES_MAX), messages.JoinRequest)
             return reply(await self._service.join(join, connection.address))
         who = self._identify(connection)
+        if (
+            what != "renew"
+        ):  # a node whose certificate has expired may ask for a new one, and for nothing else
+            self._tls.trust.require_current(who, is_dialled=False)
         if what == "stream":
             return await self._stream(request, who)
         if what in CALLS:

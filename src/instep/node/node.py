@@ -10,16 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from instep.errors import ConfigError, DamagedError, InstepError, UnavailableError
+from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
 from instep.net.client import PeerClient
 from instep.net.connections.listener import Refusal
 from instep.net.connections.tls import TlsContexts
-from instep.net.messages.messages import RenewRequest
 from instep.net.server import PeerServer
-from instep.net.service import RENEW
-from instep.net.trust.pki import Issued, Pki
+from instep.net.trust.pki import Pki
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import keys_of
 from instep.node.config.loading import load
@@ -32,6 +30,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.membership import Membership
 from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
+from instep.node.peers.renewal import Renewal
 from instep.node.runtime.background import AGAIN_S, passing_trouble
 from instep.node.runtime.config_file import ConfigFile
 from instep.node.runtime.draining import rollout_key
@@ -67,10 +66,11 @@ class Node:
         self.directory = directory
         self.pki = Pki(directory.pki)
         self.runtime = Runtime(directory, settings, self.pki, secrets.token_bytes(16), state_note, open_store)
-        self.tls = TlsContexts(self.pki)
+        self.tls = TlsContexts(self.pki, wall_ms)
         self.membership = Membership(self.runtime, self.tls, self.reload)
         self.peers = Peers(self.runtime, self.tls, self.membership, dial or partial(PeerClient, self.tls))
         self.peers.on_revoked = self.follow_trust
+        self.renewal = Renewal(self.peers)
         self.services: dict[FilesetName, LineService] = {}
         self.config_problem: ConfigError | None = None
         self.config_file = ConfigFile(directory.config)
@@ -230,31 +230,14 @@ class Node:
         self.server.drop_untrusted()
         self.peers.dial_anew(self.tls.lost_trust())
 
-    async def renew(self, *, force: bool = False) -> bool:
-        """Renew when two thirds of a certificate's life are over; whether anything was renewed."""
-        if not force and not self.pki.is_renewal_due(wall_ms()):
-            return False
-        if self.pki.is_ca:
-            self.pki.renew_own(wall_ms())
-        else:
-            await self._renew_at_ca()
-        await self.trust_changed()
-        self.runtime.note("renewed", "this node's certificates were renewed")
-        return True
-
-    async def _renew_at_ca(self) -> None:
-        trouble: InstepError = UnavailableError("no partner is dialled that could renew", code="no_ca")
-        for uplink in self.peers.uplinks.values():
-            try:
-                tls_csr, sign_csr = self.pki.requests(self.runtime.name)
-                reply = await uplink.client.call(RENEW, RenewRequest(tls_csr, sign_csr))
-            except InstepError as error:
-                trouble = error
-                continue
-            issued = Issued(reply.tls_cert, reply.sign_cert)
-            self.pki.install(self.runtime.name, self.pki.authorities_pem(), issued, self.pki.crl_pem())
+    async def renew(self, *, by_hand: bool = False) -> None:
+        """Renew this node's certificates when that is due, or because an operator asks for it."""
+        if by_hand:
+            await self.renewal.by_hand()
+        elif not await self.renewal.when_due():
             return
-        raise trouble
+        await self.trust_changed()
+        self.peers.tell_heads_again()
 
     def _refused(self, refusal: Refusal) -> None:
         """A peer was cut before it could ask anything."""

@@ -25,6 +25,7 @@ from instep.net.trust.certs import (
     certificate_of_der,
     facts_of,
     fingerprint_bytes,
+    minute_of,
     name_of,
     pem_of,
     pin_of,
@@ -32,6 +33,9 @@ from instep.net.trust.certs import (
 )
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import Revoked, issued_s
+
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``: ``Trust.require_current`` looks at the times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,14 @@ class PeerIdentity:
     name: NodeName
     serial: int
     pin: str
+    not_before: dt.datetime
     not_after: dt.datetime
     issued_s: int = 0
+
+
+def system_ms() -> int:
+    """The wall clock of this machine, in milliseconds since 1970."""
+    return int(dt.datetime.now(dt.UTC).timestamp() * 1000)
 
 
 class Trust:
@@ -54,7 +64,12 @@ class Trust:
         authorities: Sequence[x509.Certificate],
         crl: Revoked | None,
         pinned: Mapping[NodeName, x509.Certificate],
+        *,
+        me: str = "this node",
+        now_ms: Callable[[], int] = system_ms,
     ) -> None:
+        self.me = me
+        self._now_ms = now_ms
         self.authorities = tuple(authorities)
         self.crl = crl
         self.pinned = dict(pinned)
@@ -74,7 +89,9 @@ class Trust:
         if self.pinned:
             for name, pinned_pin in self._pins.items():
                 if pinned_pin == pin:  # the key is trusted: its certificate is renewed by its own cluster
-                    return PeerIdentity(name, -1, pin, certificate.not_valid_after_utc)
+                    return PeerIdentity(
+                        name, -1, pin, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+                    )
         name = name_of(certificate, Purpose.TLS)
         if name in self._pins or not was_issued_by(certificate, self.authorities):
             raise NotAllowedError(
@@ -85,7 +102,12 @@ class Trust:
                 pin=pin,
             )
         identity = PeerIdentity(
-            name, certificate.serial_number, pin, certificate.not_valid_after_utc, issued_s(certificate)
+            name,
+            certificate.serial_number,
+            pin,
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+            issued_s(certificate),
         )
         self.check(identity)
         return identity
@@ -100,9 +122,34 @@ class Trust:
                 name=identity.name,
             )
 
-    def is_good(self, identity: PeerIdentity, now: dt.datetime) -> bool:
+    def require_current(self, identity: PeerIdentity, *, is_dialled: bool) -> None:
+        """``NotAllowedError`` unless the certificate is valid now, by this node's clock. OpenSSL does not look at
+        times here: its alert says neither of the two dates, and a node with an expired certificate could not even ask
+        for a new one."""
+        now, name = self.now(), identity.name
+        if now > identity.not_after:
+            state, code = f"expired on {minute_of(identity.not_after)}", "refused_by_peer_expired"
+        elif now < identity.not_before:
+            state, code = f"is not valid before {minute_of(identity.not_before)}", "refused_by_peer_early"
+        else:
+            return
+        raise NotAllowedError(
+            f"{self.me} refused the certificate of {name}: it {state}, and the clock of {self.me} "
+            f"shows {minute_of(now)}",
+            hint=f"compare the clocks (date -u) of {self.me} and {name}; when they agree, on {name}: instep pki renew",
+            code="certificate_refused_here" if is_dialled else code,
+            name=name,
+            not_before=minute_of(identity.not_before),
+            not_after=minute_of(identity.not_after),
+            now=minute_of(now),
+        )
+
+    def now(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self._now_ms() / 1000, dt.UTC)
+
+    def is_good(self, identity: PeerIdentity) -> bool:
         """For closing connections that outlived a revocation, an expiry or a pin."""
-        if self._is_revoked(identity) or now > identity.not_after:
+        if self._is_revoked(identity) or self.now() > identity.not_after:
             return False
         return identity.serial != -1 or self._pins.get(identity.name) == identity.pin
 
@@ -115,8 +162,10 @@ class Trust:
 class TlsContexts:
     """The contexts of one node. Take ``server`` and ``client_for`` anew for each connection."""
 
-    def __init__(self, pki: Pki) -> None:
+    def __init__(self, pki: Pki, now_ms: Callable[[], int] = system_ms) -> None:
+        """``now_ms`` is the wall clock that certificates are looked at with."""
         self._pki = pki
+        self._now_ms = now_ms
         self.dialled: dict[NodeName, PeerIdentity] = {}
         """The peers that answered when this node dialled last, by name."""
         self.reload()
@@ -126,7 +175,7 @@ class TlsContexts:
         pki = self._pki
         try:
             pinned = pki.pinned()
-            trust = Trust(pki.authorities(), pki.crl(), pinned)
+            trust = Trust(pki.authorities(), pki.crl(), pinned, me=pki.name, now_ms=self._now_ms)
             server = self._context(ssl.PROTOCOL_TLS_SERVER, trust, pinned.values())
             server.verify_mode = ssl.CERT_OPTIONAL
             server.num_tickets = 0
@@ -169,6 +218,7 @@ class TlsContexts:
                 name=identity.name,
                 pin=identity.pin,
             )
+        self.trust.require_current(identity, is_dialled=True)
         assert der is not None
         if pinned is not None and certificate_of_der(der) != self.trust.pinned[pinned]:
             # Renewed by its own cluster: our listening side compares whole certificates, so it must know this one.
@@ -178,8 +228,7 @@ class TlsContexts:
 
     def lost_trust(self) -> list[NodeName]:
         """Nodes that were dialled and are not trusted any more, each once."""
-        now = dt.datetime.now(dt.UTC)
-        lost = [name for name, identity in self.dialled.items() if not self.trust.is_good(identity, now)]
+        lost = [name for name, identity in self.dialled.items() if not self.trust.is_good(identity)]
         for name in lost:
             del self.dialled[name]
         return lost
@@ -188,6 +237,7 @@ class TlsContexts:
         self, protocol: int, trust: Trust | None, exact: Sequence[x509.Certificate] | Any
     ) -> _TellingContext:
         context = _bare_context(protocol)
+        context.verify_flags |= _NO_CHECK_TIME
         context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
         exact = list(exact)
         anchors = [*(trust.authorities if trust is not None else ()), *exact]

@@ -31,7 +31,7 @@ _ALERTS = {
     "CERTIFICATE_EXPIRED": (
         "refused_by_peer_expired",
         "the other side refused this node's certificate: expired",
-        "instep pki renew",
+        "compare the clocks (date -u) of both nodes; when they agree: instep pki renew",
     ),
     "UNKNOWN_CA": (
         "refused_by_peer_unknown",
@@ -41,7 +41,7 @@ _ALERTS = {
     "BAD_CERTIFICATE": (
         "refused_by_peer_certificate",
         "the other side refused this node's certificate",
-        "instep pki list; instep check",
+        "compare the clocks (date -u) of both nodes; when they agree: instep check",
     ),
     "CERTIFICATE_REQUIRED": (
         "refused_by_peer_no_certificate",
@@ -57,12 +57,9 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
         return error.refusal
     at: dict[str, Any] = {"address": address, "what": doing}
     if isinstance(error, ssl.SSLCertVerificationError):
-        is_early = "not yet valid" in error.verify_message
         return NotAllowedError(
             f"this node refused the certificate of {address}: {error.verify_message}",
-            hint="compare the clocks of both nodes"
-            if is_early
-            else f"see the key that it presents: instep pki trust fetch {address}",
+            hint=f"see the key that it presents: instep pki trust fetch {address}",
             code="certificate_refused_here",
             **at,
         )

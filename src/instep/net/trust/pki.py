@@ -10,6 +10,7 @@ Over 400 lines: making, reading, issuing and revoking share the files and their 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from instep.net.trust import signing
 from instep.net.trust.certs import (
     CA_LIFE_S,
     NODE_LIFE_S,
+    CertificateFacts,
     PrivateKey,
     Purpose,
     certificates_of_pem,
@@ -47,6 +49,7 @@ from instep.net.trust.certs import (
     make_crl,
     make_key,
     make_request,
+    minute_of,
     name_of,
     pem_of,
     pin_of,
@@ -67,6 +70,7 @@ _RENEW_AT = 2 / 3
 
 
 _LOCK_S = 10.0
+_RENEW_HINT = "compare date -u with the partners; when the clock here is right: instep pki renew"
 _T = TypeVar("_T")
 
 
@@ -97,7 +101,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class PkiProblem:
-    """For ``check``: ``what`` is ``stray``, ``mode``, ``missing`` or ``expiry``."""
+    """For ``check``: ``what`` is ``stray``, ``mode``, ``missing``, ``expiry`` or ``early``."""
 
     path: Path
     what: str
@@ -165,6 +169,19 @@ class Pki:
             if not self._path("crl.pem").exists():
                 self._write("crl.pem", crl)
         self._keep(issued)
+
+    def take_renewed(self, issued: Issued, now_ms: int) -> None:
+        """New certificates for this node from the CA; ``PeerError`` when they are not valid by the clock here."""
+        for pem in (issued.tls, issued.sign):
+            facts = facts_of(certificates_of_pem(pem)[0])
+            if not facts.not_before_ms <= now_ms <= facts.not_after_ms:
+                raise PeerError(
+                    f"the new certificate holds from {_minute(facts.not_before_ms)} to {_minute(facts.not_after_ms)}, "
+                    f"and the clock here shows {_minute(now_ms)}",
+                    hint="set the clock that is wrong, here or on the CA's node (date -u); then: instep pki renew",
+                    code="clocks_apart",
+                )
+        self.install(self.name, self.authorities_pem(), issued, self.crl_pem())
 
     def _keep(self, issued: Issued) -> None:
         with self._locked():
@@ -285,12 +302,13 @@ class Pki:
         self._keep(self.issue(self.name, *self.requests(self.name), now_ms))
 
     def is_renewal_due(self, now_ms: int) -> bool:
-        """Whether one of this node's certificates has spent two thirds of its life."""
-        return any(now_ms >= self._renew_at_ms(purpose) for purpose in Purpose)
+        """Whether one of this node's certificates has spent two thirds of its life, or begins later than now: it was
+        made while a clock was ahead."""
+        return any(self._is_due(facts_of(self.certificate(purpose)), now_ms) for purpose in Purpose)
 
-    def _renew_at_ms(self, purpose: Purpose) -> int:
-        facts = facts_of(self.certificate(purpose))
-        return facts.not_before_ms + int((facts.not_after_ms - facts.not_before_ms) * _RENEW_AT)
+    def _is_due(self, facts: CertificateFacts, now_ms: int) -> bool:
+        life_ms = facts.not_after_ms - facts.not_before_ms
+        return not facts.not_before_ms <= now_ms < facts.not_before_ms + int(life_ms * _RENEW_AT)
 
     def revoke(self, name: NodeName, now_ms: int) -> bool:
         """Revoke all certificates of a node; whether anything changed. ``RefusedError`` ``unknown_name`` when
@@ -421,9 +439,14 @@ class Pki:
         for purpose in Purpose:
             with contextlib.suppress(ConfigError):
                 facts = facts_of(self.certificate(purpose))
-                if now_ms >= facts.not_after_ms:
-                    path = self._path("node.crt" if purpose is Purpose.TLS else "sign.crt")
-                    found.append(PkiProblem(path, "expiry", "has expired", "instep pki renew"))
+                path = self._path("node.crt" if purpose is Purpose.TLS else "sign.crt")
+                clock, hint = f"the clock here shows {_minute(now_ms)}", _RENEW_HINT
+                if now_ms > facts.not_after_ms:
+                    detail = f"expired on {_minute(facts.not_after_ms)}; {clock}"
+                    found.append(PkiProblem(path, "expiry", detail, hint))
+                elif now_ms < facts.not_before_ms:
+                    detail = f"is not valid before {_minute(facts.not_before_ms)}; {clock}"
+                    found.append(PkiProblem(path, "early", detail, hint))
         return found
 
     def _stray(self) -> Iterator[PkiProblem]:
@@ -523,6 +546,10 @@ def _is_signed(crl: x509.CertificateRevocationList, authorities: Sequence[x509.C
         except TypeError:
             continue
     return False
+
+
+def _minute(at_ms: int) -> str:
+    return minute_of(dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC))
 
 
 def _is_current(record: Record, now_ms: int) -> bool:

@@ -15,7 +15,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from instep.errors import NotAllowedError, PeerError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName
-from instep.net.trust.certs import Purpose, certificate_of_der, name_of, raw_key_of, spki_of, was_issued_by
+from instep.net.trust.certs import (
+    Purpose,
+    certificate_of_der,
+    minute_of,
+    name_of,
+    raw_key_of,
+    spki_of,
+    was_issued_by,
+)
 from instep.net.trust.revocation import Revoked
 
 _CERTIFICATES_KNOWN = 256
@@ -53,7 +61,8 @@ def verify_signature(
     """The node that made this signature. It holds when the signing certificate was issued by ``ca``, is valid
     now and not revoked, or when ``pinned`` has the signer's raw key.
 
-    ``PeerError`` ``bad_signature``; ``NotAllowedError`` ``signer_unknown``, ``signer_expired``, ``signer_revoked``.
+    ``PeerError`` ``bad_signature``; ``NotAllowedError`` ``signer_unknown``, ``signer_expired``, ``signer_early``,
+    ``signer_revoked``.
     """
     signer = signature.signer
     raw = (pinned or {}).get(signer)
@@ -98,9 +107,13 @@ def _check_certificate(
     if crl is not None and crl.covers(certificate):
         raise _refused("signer_revoked", signer, "its certificate was revoked")
     now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        until = certificate.not_valid_after_utc.isoformat()
-        raise _refused("signer_expired", signer, f"its certificate is not valid now (until {until})")
+    clock = f"the clock here shows {minute_of(now)}: compare the clocks; when they agree, on {signer}: instep pki renew"
+    if now < certificate.not_valid_before_utc:
+        since = minute_of(certificate.not_valid_before_utc)
+        raise _refused("signer_early", signer, f"its certificate is not valid before {since}, and {clock}")
+    if now > certificate.not_valid_after_utc:
+        until = minute_of(certificate.not_valid_after_utc)
+        raise _refused("signer_expired", signer, f"its certificate expired on {until}, and {clock}")
 
 
 @functools.lru_cache(_CERTIFICATES_KNOWN)

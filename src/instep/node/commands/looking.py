@@ -115,6 +115,12 @@ class Looking(CommandHandlers):
             by = "" if drain.key == OPERATOR else f", by {drain.key}"
             by_hand = by + (": instep node undrain" if is_asked(drain.key) else "")
             warnings.append(f"this node is drained since {moment(drain.since_ms)}{why}{until}{by_hand}")
+        found = pki.problems(wall_ms())
+        warnings += [
+            f"{one.path.name} {one.detail}: {one.hint}" for one in found if one.what in ("expiry", "early")
+        ]
+        if self._node.renewal.trouble is not None:
+            warnings.append(self._node.renewal.trouble)
         if pki.is_ca and pki.backed_up_at_ms() is None:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings

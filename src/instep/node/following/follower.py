@@ -63,6 +63,7 @@ from instep.node.lines.initial_standing import first_follower_standing
 from instep.node.lines.line_net import LineNet, Source
 from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import follow_facts
+from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.lines.switch_hooks import SwitchHooks
 from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
 from instep.node.runtime.one_task import OneTask
@@ -266,6 +267,7 @@ class FollowService(LineService):
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
+            keep_newer_signature(runtime, signed)
             self._offered.take(source, head)
         self.driver.post(f.HeadSeen(source, signed, verdict, head.beside))
 

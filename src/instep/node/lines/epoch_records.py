@@ -9,6 +9,7 @@ from instep.errors import PeerError
 from instep.model.generation import SignedEpoch
 from instep.model.ids import LineId, NodeName
 from instep.node.lines.saved_facts import load_facts, pending_key
+from instep.node.lines.signed_again import own_chain
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 
@@ -24,7 +25,7 @@ def records_of(runtime: Runtime, line: LineId, book: EpochBook) -> tuple[SignedE
     if current is None or current.writer != runtime.name or book.disputed is not None:
         return kept
     own = next((record for record in kept if record.id == current.id), None)
-    if own is None or (own.signature.signer == runtime.name and own.signature.chain):
+    if own is None or (own.signature.signer == runtime.name and own.signature.chain == own_chain(runtime)):
         return kept
     return (*kept, SignedEpoch(own.raw, runtime.pki.sign(own.id)))
 

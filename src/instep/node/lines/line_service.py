@@ -33,6 +33,7 @@ from instep.node.lines.golden_answers import Golden
 from instep.node.lines.line_net import Lender, LineNet, Source
 from instep.node.lines.saved_facts import LineFacts, note_change, save_facts
 from instep.node.lines.self_test import try_node
+from instep.node.lines.signed_again import signed_again
 from instep.node.lines.snapshot import reports_of
 from instep.node.lines.switch_hooks import FailureTeller
 from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
@@ -287,6 +288,8 @@ class LineService(ABC):
         signed = self.runtime.store.generation(head.id) if head is not None else None
         if head is None or signed is None:
             return None
+        if self.is_written_here:
+            signed = signed_again(self.runtime, signed)
         has_bundle = with_bundle and self.bundle is not None and self.bundle[0].id == head.id
         return m.Head(
             line=self.line,

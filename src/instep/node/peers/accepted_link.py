@@ -10,8 +10,10 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
+from instep.node.lines.signed_again import is_signed_since
 from instep.node.peers.carrying import carry
 from instep.node.peers.offering import is_other_offer, offer_of
+from instep.node.peers.peer_clock import PeerClock
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_requests import StreamRequests
 from instep.node.runtime.driver import wall_ms
@@ -41,6 +43,7 @@ class AcceptedLink(StreamRequests):
         self.known: dict[LineId, HeadRef | None] = {
             line.line: line.head for line in hello.lines if peers.service(line.line) is not None
         }
+        self.clock = PeerClock()
         self._peers = peers
         self._stream = stream
         self._heads: dict[LineId, m.Head] = {}
@@ -152,8 +155,18 @@ class AcceptedLink(StreamRequests):
     def _tell_news(self, service: LineService) -> None:
         """Send the line's head unless the partner knows it."""
         message, known = service.head_message(self.who, with_bundle=False), self.known.get(service.line)
-        if message is not None and (known is None or known.id != message.generation.id):
+        if message is not None and (
+            known is None
+            or known.id != message.generation.id
+            or is_signed_since(self._peers.runtime, message)
+        ):
             self.tell_head(message)
+
+    def tell_signed_again(self) -> None:
+        """This node has another signing certificate: the partner gets the heads that are written here under it."""
+        for service in self._peers.lines.values():
+            if service.is_written_here and self._peers.access.why_not(self.who, service) is None:
+                self._tell_news(service)
 
     def resend(self) -> int:
         """Announce every head that the partner may have again; how many."""
@@ -261,7 +274,8 @@ class AcceptedLink(StreamRequests):
             case m.HeadNotice(line, head):
                 if self._peers.service(line) is not None:
                     self.known[line] = head
-            case m.Pong(number):
+            case m.Pong(number, time_ms):
+                self.clock.told(time_ms)
                 if number == 0:
                     for service in self._peers.lines.values():
                         service.partner_told(self.who)

@@ -15,6 +15,7 @@ from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.peers.carrying import carry
 from instep.node.peers.partner_drain import drain_for_partner
+from instep.node.peers.peer_clock import PeerClock
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_replies import StreamReplies
 from instep.node.runtime.driver import from_os_error, wall_ms
@@ -43,8 +44,7 @@ class DialledLink:
         self.error: InstepError | None = None
         self.is_up = False
         self.last_heard_ms: int | None = None
-        self.skew_ms: int | None = None
-        """The sender's wall clock less ours, at the welcome."""
+        self.clock = PeerClock()
         self._peers = peers
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
@@ -142,7 +142,7 @@ class DialledLink:
         self.error = None
         self._peers.membership.pinned_key_told(self.name, welcome.sign_key)
         self.last_heard_ms = wall_ms()
-        self.skew_ms = welcome.time_ms - self.last_heard_ms
+        self.clock.told(welcome.time_ms)
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._takes = welcome.takes
         self.version = welcome.version
@@ -244,7 +244,8 @@ class DialledLink:
             case m.Ping(number):
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
-            case m.Pong(number):
+            case m.Pong(number, time_ms):
+                self.clock.told(time_ms)
                 self._heard.answer(number, message)
             case m.HeadNotice():
                 pass

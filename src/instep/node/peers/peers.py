@@ -164,6 +164,17 @@ class Peers(PeerContext):
             uplink.tell_self()
         self.tell_members()
 
+    def tell_heads_again(self) -> None:
+        """This node signs with another certificate now: send the heads of its lines under that one."""
+        for session in self.sessions.values():
+            session.tell_signed_again()
+
+    def skews_ms(self) -> dict[NodeName, int]:
+        """The wall clocks of the connected peers, less this node's, as they told them last."""
+        links = [(name, uplink.clock) for name, uplink in self.uplinks.items() if uplink.is_up]
+        links += [(name, session.clock) for name, session in self.sessions.items()]
+        return {name: skew for name, clock in links if (skew := clock.skew_ms) is not None}
+
     def tell_revocations(self) -> None:
         """Send our revocation list to every connected peer."""
         message = m.Revocations(self.runtime.pki.crl_pem())

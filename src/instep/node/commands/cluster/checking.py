@@ -158,8 +158,9 @@ class Preflight:
             return
         said = f"answers in {wall_ms() - before} ms, {counted(len(reply.heads), 'line')}"
         await self._row(what, True, self._me, said, node=name)
-        if uplink.skew_ms is not None:
-            ok, skew = abs(uplink.skew_ms) <= SKEW_MAX_MS, f"{uplink.skew_ms / 1000:+.1f} s"
+        skew_ms = uplink.clock.skew_ms
+        if skew_ms is not None:
+            ok, skew = abs(skew_ms) <= SKEW_MAX_MS, f"{skew_ms / 1000:+.1f} s"
             hint = "run an NTP client on both nodes"
             await self._row(f"clock of {name}", ok, "this node's clock", skew, hint, node=name)
 

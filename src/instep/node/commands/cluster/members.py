@@ -231,7 +231,7 @@ class MemberCommands(CommandHandlers):
         return api.RevokeDocument(name, changed)
 
     async def renew(self, asked: api.RenewCommand, speaker: Speaker) -> api.RenewDocument:
-        await self._node.renew(force=True)
+        await self._node.renew(by_hand=True)
         return api.RenewDocument(self._node.runtime.name, True)
 
     async def check(self, asked: CheckCommand, speaker: Speaker) -> CheckDocument:

@@ -1,0 +1,80 @@
+"""Certificates and clocks over years, with clocks that are moved by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instep.node.runtime.driver import shift_wall_clock, skip_time, wall_ms
+from tests.support.services import ServiceNode, Services, services
+from tests.support.virtual_time import in_virtual_time, reached
+
+DAY_S = 86_400.0
+
+
+async def _begun(cluster: Services) -> ServiceNode:
+    """``main`` holds the CA and has published once; ``s1`` is in step."""
+    cluster.make(1)
+    main = cluster["main"]
+    main.node.pki.take_ca(
+        (cluster.authority.directory / "ca.key").read_bytes(), cluster.authority.crl_pem(), {}
+    )
+    main.write({"file": "1"})
+    await cluster.followed("s1")
+    await cluster.in_step("s1")
+    return main
+
+
+async def _renewed(*nodes: ServiceNode) -> None:
+    async def is_so() -> bool:
+        return not any(node.node.pki.is_renewal_due(wall_ms()) for node in nodes)
+
+    await reached(is_so, lambda: str([node.node.renewal.trouble for node in nodes]), 300.0)
+
+
+@in_virtual_time
+async def test_a_line_that_nobody_changed_for_years_is_accepted_by_a_new_partner(tmp_path: Path) -> None:
+    """Goal: certificates are renewed in time again and again, and the writer's head is signed by the present one."""
+    async with services(tmp_path) as cluster:
+        main = await _begun(cluster)
+        for _ in range(5):
+            skip_time(
+                70 * DAY_S if main.node.pki.is_renewal_due(wall_ms() + 70 * 86_400_000) else 300 * DAY_S
+            )
+            await _renewed(main, cluster["s1"])
+        assert not main.node.pki.problems(wall_ms())
+        await main.stop()
+        cluster.add("s2").follows(main)
+        cluster.link("main", "s2")
+        main.configure()
+        main.start()
+        cluster["s2"].start()
+        await cluster["s2"].stands("in_step")
+        assert await cluster["s2"].head() == 1 == await main.head()
+
+
+@in_virtual_time
+async def test_a_clock_that_jumped_renews_nothing_and_says_the_way_out(tmp_path: Path) -> None:
+    """Goal: alone and a year ahead the writer keeps its certificates and says why; a certificate of that clock, made by
+    hand, is replaced by itself once the clock is right and a partner agrees."""
+    async with services(tmp_path) as cluster:
+        main = await _begun(cluster)
+        cluster.cut(main.name, cluster["s1"].name)
+        try:
+            shift_wall_clock(395 * 86_400_000)
+
+            async def is_said() -> bool:
+                return any("were not renewed" in one for one in (await main.status())["warnings"])
+
+            await reached(is_said, lambda: str(main.node.renewal.trouble), 300.0)
+            warnings = "\n".join((await main.status())["warnings"])
+            assert "node.crt expired on" in warnings and "instep pki renew" in warnings, warnings
+            assert main.node.pki.problems(wall_ms()), "it was renewed"
+            await main.call("renew")
+            assert not main.node.pki.problems(wall_ms())
+        finally:
+            shift_wall_clock(0)
+        assert {one.what for one in main.node.pki.problems(wall_ms())} == {"early"}
+        cluster.heal(main.name, cluster["s1"].name)
+        await _renewed(main)
+        assert not main.node.pki.problems(wall_ms())
+        await cluster["s1"].stands("in_step")
