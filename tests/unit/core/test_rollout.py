@@ -62,6 +62,16 @@ class Fleet:
         return self.machine.facts.state
 
 
+def test_the_node_with_the_oldest_live_generation_goes_first_unless_the_policy_names_one() -> None:
+    """Steady changes began each rollout with the first names, and the last partner got none of them."""
+    for order, expected in (((), "s3"), ((NodeName("s2"),), "s2")):
+        fleet = Fleet(strategy=Strategy.ROLLING, order=order)
+        oldest = HeadRef(1, 0, Digest(b"o" * 32), Digest(b"o" * 32))
+        for node, live in (("s1", OLD), ("s2", OLD), ("s3", oldest)):
+            fleet.report(node, live=live, tree=live, staged=NEW, waits_for_permit=True)
+        assert [n for n in NODES if fleet.orders[n].order.verdict is Verdict.SWITCH] == [expected]
+
+
 def test_rolling_waits_for_all_and_then_lets_one_go_at_a_time() -> None:
     fleet = Fleet(strategy=Strategy.ROLLING)
     fleet.stage("s1", "s2")

@@ -25,17 +25,21 @@ class RolloutWaves(RolloutBook):
         return len(ready) * 100 >= len(expected) * self._facts.policy.quorum_percent
 
     def _waiting(self) -> list[NodeName]:
-        """The nodes that have staged it, are reachable and have no permit, in order; a node that is drained
-        already goes first, since that takes no other node's place."""
-        granted = self._facts.granted
+        """The nodes that have staged it, are reachable and have no permit. A node that is drained already goes first,
+        since that takes no other node's place; then those that the policy names, in that order; of the others the
+        one with the oldest live generation, so that steady changes keep none of them waiting for ever."""
+        granted, named = self._facts.granted, self._facts.policy.order
         found = []
-        for name in in_order(self._facts.policy, tuple(self._partners)):
+        for place, name in enumerate(in_order(self._facts.policy, tuple(self._partners))):
             partner = self._partners[name]
             if name in granted or partner.lost_at_ms is not None or partner.report is None:
                 continue
             if partner.report.waits_for_permit and self._place(name) is NodePlace.STAGED:
-                found.append((not partner.report.is_drained, name))
-        return [name for _, name in sorted(found, key=lambda each: each[0])]
+                live = partner.report.live
+                age = live.position if live is not None and name not in named else (0, 0)
+                rank = place if name in named else len(self._partners)
+                found.append((not partner.report.is_drained, rank, age, place, name))
+        return [each[-1] for each in sorted(found)]
 
     def _busy(self) -> list[NodeName]:
         """The nodes that are drained, or may drain at any moment, for this head or the one before it."""

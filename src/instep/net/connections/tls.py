@@ -25,7 +25,6 @@ from instep.net.trust.certs import (
     certificate_of_der,
     facts_of,
     fingerprint_bytes,
-    minute_of,
     name_of,
     pem_of,
     pin_of,
@@ -33,6 +32,7 @@ from instep.net.trust.certs import (
 )
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import Revoked, issued_s
+from instep.net.trust.validity import minute_of
 
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``: ``Trust.require_current`` looks at the times."""

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from instep.errors import NotAllowedError, PeerError, RefusedError, UsageError
+from instep.errors import NotAllowedError, PeerError, UsageError
 from instep.model.ids import NodeName, node_name
+from instep.net.trust.validity import require_current_ca
 
 NODE_LIFE_S = 397 * 86_400
 CA_LIFE_S = 3_652 * 86_400
@@ -90,11 +91,6 @@ def raw_key_of(certificate: x509.Certificate) -> bytes:
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise PeerError("a signing certificate must hold an Ed25519 key", code="bad_certificate")
     return key.public_bytes_raw()
-
-
-def minute_of(at: dt.datetime) -> str:
-    """A moment in the words of errors about certificates."""
-    return at.strftime("%Y-%m-%d %H:%M UTC")
 
 
 # Reading ----------------------------------------------------------------------------------------------------
@@ -286,16 +282,7 @@ def issue(
     else:
         raise UsageError(f"{name} is an address, not a node name", code="bad_node_name", name=name)
     now = _at(now_ms)
-    if not ca.not_valid_before_utc - BACKDATE <= now < ca.not_valid_after_utc:
-        begins, ends = minute_of(ca.not_valid_before_utc), minute_of(ca.not_valid_after_utc)
-        raise RefusedError(
-            f"the cluster's CA signs from {begins} to {ends}, and the clock of its node shows {minute_of(now)}",
-            hint="set the clock of the CA's node (date -u); a CA that has ended needs a new cluster: instep init",
-            code="ca_not_current",
-            not_before=begins,
-            not_after=ends,
-            now=minute_of(now),
-        )
+    require_current_ca(ca, now)
     usages = (
         [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         if purpose is Purpose.TLS

@@ -49,7 +49,6 @@ from instep.net.trust.certs import (
     make_crl,
     make_key,
     make_request,
-    minute_of,
     name_of,
     pem_of,
     pin_of,
@@ -59,6 +58,7 @@ from instep.net.trust.certs import (
 )
 from instep.net.trust.key_files import locked, write_file
 from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
+from instep.net.trust.validity import minute_of
 
 _FILES = frozenset(
     {"ca.crt", "ca.key", "node.crt", "node.key", "sign.crt", "sign.key", "crl.pem", "state.json", ".lock"}

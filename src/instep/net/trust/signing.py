@@ -18,13 +18,13 @@ from instep.model.ids import Digest, NodeName
 from instep.net.trust.certs import (
     Purpose,
     certificate_of_der,
-    minute_of,
     name_of,
     raw_key_of,
     spki_of,
     was_issued_by,
 )
 from instep.net.trust.revocation import Revoked
+from instep.net.trust.validity import minute_of
 
 _CERTIFICATES_KNOWN = 256
 

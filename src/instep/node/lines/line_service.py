@@ -288,12 +288,10 @@ class LineService(ABC):
         signed = self.runtime.store.generation(head.id) if head is not None else None
         if head is None or signed is None:
             return None
-        if self.is_written_here:
-            signed = signed_again(self.runtime, signed)
         has_bundle = with_bundle and self.bundle is not None and self.bundle[0].id == head.id
         return m.Head(
             line=self.line,
-            generation=signed,
+            generation=signed_again(self.runtime, signed),
             epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=self.runtime.store.get_blob(signed.body().definition) or b"",
             bundle=self.bundle[1] if has_bundle and self.bundle is not None else None,
