@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from instep.errors import InstepError
+from instep.net.messages import messages as m
 from tests.support.fleet import tree_of
+from tests.support.memory_net import Calls
 from tests.support.services import Services, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -182,3 +188,130 @@ async def test_a_chain_over_a_hub(tmp_path: Path) -> None:
             return (s2.tree / "file").read_text() == "4"
 
         await reached(arrives, lambda: "the change arrives behind the hub")
+
+
+@in_virtual_time
+async def test_a_leaf_is_not_in_step_while_its_hub_holds_back(tmp_path: Path) -> None:
+    """Goal: a node behind a paused hub knows that there is more, and one behind a hub that lost the writer that it may
+    be behind; both name the hub. The writer, which lists that node too, has a row for it."""
+    async with services(tmp_path) as cluster:
+        main = cluster.add("main")
+        main.writes()
+        cluster.add("hub").follows(main)
+        cluster.add("leaf").follows(main)
+        cluster.link("main", "hub")
+        cluster.link("hub", "leaf", hub=True)
+        main.partners["leaf"] = "replicate = true\ndata = true"
+        hub, leaf = cluster["hub"], cluster["leaf"]
+        main.write({"file": "1"})
+        for node in (main, hub, leaf):
+            node.start()
+        await cluster.followed("hub", "leaf")
+        assert (await main.call("wait", fileset="data", fleet=True, timeout_s=60))["reached"]
+        await leaf.stands("in_step")
+        await hub.call("pause", fileset="data")
+        main.write({"file": "2"})
+        number = (await main.publish())["generation"]["number"]
+        line = await leaf.stands("behind", code="source_behind")
+        assert f"generation {number} " in line["reason"] and "hub" in line["next"][0], line
+        rows = {row["name"]: row["standing"] for row in (await main.line())["partners"]}
+        assert rows == {"hub": "paused", "leaf": "behind"}, rows
+        assert not (await leaf.call("wait", fileset="data", timeout_s=0.5))["reached"]
+        await hub.call("resume", fileset="data")
+        await leaf.stands("in_step")
+        cluster.cut("main", "hub")
+        line = await leaf.stands("unreachable")
+        assert "hub" in line["reason"] and "lost its own contact" in line["reason"], line
+        assert any("instep promote data --home-is-dead" in step for step in line["next"]), line
+        cluster.heal("main", "hub")
+        await leaf.stands("in_step")
+
+
+@in_virtual_time
+async def test_the_writer_names_what_hides_behind_a_connected_partner(tmp_path: Path) -> None:
+    """Goal: a partner whose ``instep.toml`` is refused, one that accepted nothing, and a second node with a partner's
+    keys are all in the writer's status."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        main.partners["s2"] = "replicate = true\ndata = true"
+        await main.reload()
+        main.write({"file": "1"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        assert (await main.line())["not_accepted"] == ["s2"]
+        right = s1.tail
+        s1.tail = "[filesets.data.hooks]\nreload = 7"
+        s1.configure()
+        await s1.refuses("bad_configuration", "reload_config")
+        await s1.refuses("no_balancer", "balancer_reload")
+
+        async def row() -> dict[str, Any]:
+            (found,) = (await main.line())["partners"]
+            return dict(found)
+
+        async def is_named() -> bool:
+            return bool((await row())["code"] == "config_refused")
+
+        await reached(is_named, lambda: "the writer names the refused file")
+        assert "on s1: instep config check" in (await row())["next"]
+        s1.tail = right
+        await s1.reload()
+
+        async def is_well() -> bool:
+            return (await row())["code"] is None
+
+        await reached(is_well, lambda: "the refused file is forgotten")
+        copy = m.Hello(versions=m.VERSIONS, name=s1.name, session=b"another process")
+        with pytest.raises(InstepError, match="two nodes use one identity"):
+            async with Calls(cluster.net, s1.name, main.name, main.address).stream(copy):
+                pass
+        assert "two nodes use the identity of s1" in str((await main.status())["warnings"])
+        events = (await main.call("events"))["events"]
+        assert any(event["what"] == "identity_in_use" for event in events)
+
+
+@in_virtual_time
+async def test_a_report_ends_with_what_it_is_about(tmp_path: Path) -> None:
+    """Goal: a partner that removed the fileset is not counted any more, directly or behind a hub; a node behind a hub
+    that is gone is named at the writer."""
+    async with services(tmp_path) as cluster:
+        main = cluster.add("main")
+        main.writes()
+        for name in ("hub", "leaf", "s1"):
+            cluster.add(name).follows(main)
+        cluster.link("main", "hub")
+        cluster.link("main", "s1")
+        cluster.link("hub", "leaf", hub=True)
+        main.write({"file": "1"})
+        for node in cluster.nodes.values():
+            node.start()
+        await cluster.followed("hub", "s1", "leaf")
+
+        async def rows() -> dict[str, str]:
+            return {row["name"]: row["standing"] for row in (await main.line())["partners"]}
+
+        async def becomes(wanted: dict[str, str]) -> None:
+            last: dict[str, str] = {}
+
+            async def is_so() -> bool:
+                last.clear()
+                last.update(await rows())
+                return last == wanted
+
+            await reached(is_so, lambda: f"{wanted}: {last}")
+
+        await becomes({"hub": "in_step", "leaf": "in_step", "s1": "in_step"})
+        await cluster["s1"].forget()
+        await becomes({"hub": "in_step", "leaf": "in_step"})
+        found = await main.call("verify", fileset="data", fleet=True)
+        assert [node["name"] for node in found["nodes"]] == ["main", "hub"], found
+        links = (await main.call("node_map"))["links"]
+        assert "s1" not in {link["to"] for link in links}, links
+        cluster.cut("hub", "leaf")
+        await becomes({"hub": "in_step", "leaf": "unreachable"})
+        cluster.heal("hub", "leaf")
+        await becomes({"hub": "in_step", "leaf": "in_step"})
+        await cluster["leaf"].forget()
+        await becomes({"hub": "in_step"})
+        assert (await main.line())["not_accepted"] == ["s1"]

@@ -102,6 +102,8 @@ class LineDocument(Document, frozen=True):
     held_total: int | UnsetType = UNSET
     reported: tuple[ReportedDocument, ...] | UnsetType = UNSET
     reported_total: int | UnsetType = UNSET
+    not_accepted: tuple[str, ...] | UnsetType = UNSET
+    """Partners that may have the line and have not accepted it."""
 
 
 class FilesetStatusDocument(Document, frozen=True):

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.counts import counted, which
@@ -97,10 +97,14 @@ class Node:
             self._check_reloadable(settings)
         except ConfigError as error:
             self.config_problem = error
+            problems: Any = error.facts.get("problems", ())
+            self.runtime.refused_config = counted(len(problems) or 1, "problem")
+            self.peers.report_all()
             self.runtime.note("config_refused", error.reason, problems=error.facts.get("problems"))
             self.runtime.tell()
             raise
         self.config_problem = None
+        self.runtime.refused_config = ""
         old = self.runtime.settings
         self.runtime.settings = settings
         self.follow_settings()
@@ -111,6 +115,7 @@ class Node:
                 self.server.drop(name)
         self.server.drop_disallowed()
         self.peers.offers_changed()
+        self.peers.report_all()
         self.runtime.tell()
 
     def _check_reloadable(self, settings: Settings) -> None:

@@ -250,6 +250,9 @@ class MemoryStore:
             for partner in sorted(name for of, name in self._tables.reports if of == line)
         }
 
+    def delete_report(self, line: LineId, partner: NodeName) -> None:
+        self._tables.reports.pop((line, partner), None)
+
     def delete_reports(self, partner: NodeName) -> None:
         self._tables.reports = {k: v for k, v in self._tables.reports.items() if k[1] != partner}
 

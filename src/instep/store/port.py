@@ -174,6 +174,8 @@ class NodeStore(Protocol):
 
     def reports(self, line: LineId) -> dict[NodeName, bytes]: ...
 
+    def delete_report(self, line: LineId, partner: NodeName) -> None: ...
+
     def delete_reports(self, partner: NodeName) -> None:
         """Forget a partner that was removed, in every line."""
 

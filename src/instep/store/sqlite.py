@@ -306,6 +306,9 @@ class SqliteStore:
         rows = self._rows(f"SELECT partner, report FROM report WHERE {_OF_LINE} ORDER BY partner", *_of(line))
         return {NodeName(row[0]): row[1] for row in rows}
 
+    def delete_report(self, line: LineId, partner: NodeName) -> None:
+        self._change(f"DELETE FROM report WHERE {_OF_LINE} AND partner = ?", *_of(line), partner)
+
     def delete_reports(self, partner: NodeName) -> None:
         self._change("DELETE FROM report WHERE partner = ?", partner)
 

@@ -45,7 +45,8 @@ def exit_code(document: api.StatusDocument) -> int:
             worst, found = rank, code
     if document.daemon != "running":
         return found or DAEMON_DOWN
-    if document.config.state != "current":
+    rows = (row for fileset in document.filesets for line in fileset.lines for row in line.partners)
+    if document.config.state != "current" or any(row.code == "config_refused" for row in rows):
         return found or BAD_CONFIGURATION
     return found
 
@@ -105,6 +106,9 @@ def _fileset_lines(fileset: api.FilesetStatusDocument, node: str, width: int) ->
         for who, row in troubled:
             shown = [step for step in row.next if row is not line or step not in below]
             yield from _row_lines(printable(who).ljust(names), row, shown)
+        for name in line.not_accepted or ():
+            accept = f"on {printable(name)}: instep fileset accept {printable(fileset.name)} PATH"
+            yield f"  {printable(name)} has not accepted it   next: {accept}"
         yield from held_lines(line.held, line.held_total)
         yield from reported_lines(line.reported, line.reported_total)
         if fileset.without:

@@ -22,6 +22,8 @@ from instep.model.ids import HeadRef, NodeName
 SUPERSEDED_TOLD = 3
 """After so many failures in a row *superseded* is shown as trouble; once or twice it is everyday life."""
 
+CONTACT_MS = 5_000
+
 
 class FollowHeads(FollowState):
     """Takes heads and epoch records from sources, refuses those that are not the line's, and chooses the source to
@@ -36,7 +38,17 @@ class FollowHeads(FollowState):
         self._sources.down(event.source)
         if not self._sources.is_any_up and self._lost_at_ms is None:
             self._lost_at_ms = self._now
-            self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
+            self._out.append(SetTimer("contact", self._now + self._contact_ms()))
+
+    def _contact_ms(self) -> int:
+        """How long a line without a source still counts as in touch: a sender may just be restarted."""
+        return min(self._config.poll_ms, CONTACT_MS)
+
+    def _source_noticed(self, event: f.SourceNoticed) -> None:
+        """A hub's word about what it knows: it is shown, and decides nothing."""
+        source = self._sources.get(event.source)
+        if source is not None:
+            source.knows, source.is_cut_off = event.head, event.is_cut_off
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         source = self._sources.get(event.source)

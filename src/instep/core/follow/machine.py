@@ -57,6 +57,8 @@ class FollowMachine(FollowApply):
                 self._source_up(event)
             case f.SourceDown():
                 self._source_down(event)
+            case f.SourceNoticed():
+                self._source_noticed(event)
             case f.HeadSeen():
                 self._head_seen(event)
             case f.EpochSeen():
@@ -160,7 +162,7 @@ class FollowMachine(FollowApply):
         self._is_started = True
         if not self._sources.is_any_up:  # a source may be up before the start
             self._lost_at_ms = self._now
-            self._out.append(w.SetTimer("contact", self._now + self._config.poll_ms))
+            self._out.append(w.SetTimer("contact", self._now + self._contact_ms()))
         self._arm_poll()
         self._arm_full_look()
         if self._facts.begun is not None:
@@ -244,12 +246,15 @@ class FollowMachine(FollowApply):
         compared = self._compared
         if compared is not None and (self._facts.head is None or self._compared_with != self._facts.head.id):
             compared = None
-        is_lost = self._lost_at_ms is not None and self._now - self._lost_at_ms >= self._config.poll_ms
+        is_lost = self._lost_at_ms is not None and self._now - self._lost_at_ms >= self._contact_ms()
+        ahead = self._sources.ahead_of(self._facts.head) if self._facts.head is not None else None
         seen = Seen(
             is_working=self._job is not None and self._job.phase not in QUIET,
             is_source_up=self._sources.is_any_up,
             waits_for=self._orders_from() if self._waits_for_permit() else None,
             is_contact_lost=is_lost,
+            ahead=(ahead.name, ahead.knows) if ahead is not None and ahead.knows is not None else None,
+            cut_off=self._sources.cut_off(),
             trouble=trouble,
             offer_trouble=self._offer_trouble,
             owed=self._owed,

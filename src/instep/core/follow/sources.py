@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instep.model.ids import Digest, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 
 SOURCES_MAX = 64
 HAD_MAX = 64
@@ -24,6 +24,10 @@ class SourceState:
     not_before_ms: int = 0
     asked_at_ms: int | None = None
     had: tuple[Digest, ...] = ()
+    knows: HeadRef | None = None
+    """The head that a hub knows, served there or not."""
+    is_cut_off: bool = False
+    """A hub without a source of its own."""
 
     def told(self, head: Digest) -> None:
         """The source reported a head, and keeps the ones before for nodes that are still fetching them. An older one
@@ -72,6 +76,22 @@ class Sources:
     @property
     def is_any_up(self) -> bool:
         return any(s.is_up for s in self._all.values())
+
+    def ahead_of(self, head: HeadRef) -> SourceState | None:
+        """The source that knows most above ``head``; None where the writer is connected, for its heads come by
+        themselves, and while a source is ahead of nothing."""
+        known = [s for s in self._hubs() if s.knows is not None and s.knows.position > head.position]
+        return max(known, key=lambda s: (s.knows.position if s.knows else (0, 0), s.name), default=None)
+
+    def cut_off(self) -> tuple[NodeName, ...]:
+        """All sources by name, where none of them has a source of its own."""
+        hubs = self._hubs()
+        return tuple(sorted(s.name for s in hubs)) if hubs and all(s.is_cut_off for s in hubs) else ()
+
+    def _hubs(self) -> list[SourceState]:
+        """The sources that are up, unless the writer is among them."""
+        up = self.all_up()
+        return [] if any(s.is_writer for s in up) else up
 
     def choose(self, has: Digest, now_ms: int) -> SourceState | None:
         """The best source that has this generation and may be tried now: reliable ones before ones that failed, the

@@ -46,6 +46,10 @@ class Seen:
     """Whose permit is waited for before the switch."""
     owed: Trouble | None = None
     """Why a pending hook beside the apply, such as ``thaw``, failed last."""
+    ahead: tuple[NodeName, HeadRef] | None = None
+    """The hub that knows a newer head than the line's here, and that head."""
+    cut_off: tuple[NodeName, ...] = ()
+    """All hubs that the line comes from, where none of them has a source."""
     blind: Trouble | None = None
     """Why the watch cannot see all paths."""
 
@@ -111,12 +115,28 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
         facts.is_doubted
     ):  # The hooks of an interrupted switch wait until the whole tree holds what they are run for.
         return _unproven(facts)
-    return _at_head(facts.head, seen)
+    return _at_head(line, config, facts.head, seen)
 
 
-def _at_head(head: HeadRef, seen: Seen) -> Stand:
+def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> Stand:
     if seen.is_contact_lost:
-        return _out_of_reach(f"serves generation {head.number}; since the contact was lost it may be behind")
+        reason = f"serves generation {head.number}; since the contact was lost it may be behind"
+        return _out_of_reach(reason, _without_writer(line, config))
+    if seen.ahead is not None:
+        hub, known = seen.ahead
+        return Stand(
+            Standing.BEHIND,
+            "source_behind",
+            f"live is generation {head.number}; {hub}, from which it comes, knows generation {known.number} and does "
+            "not serve it",
+            (f"on {hub}: instep status {line.fileset}",),
+        )
+    if seen.cut_off:
+        hubs = " and ".join(seen.cut_off[:NAMED_MAX])
+        return _out_of_reach(
+            f"serves generation {head.number}; {hubs}, from which it comes, lost its own contact: it may be behind",
+            (f"on {seen.cut_off[0]}: instep status {line.fileset}", *_without_writer(line, config)),
+        )
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
         return Stand(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps)
@@ -136,8 +156,16 @@ def _number(head: HeadRef | None) -> str:
     return "nothing" if head is None else f"generation {head.number}"
 
 
-def _out_of_reach(reason: str) -> Stand:
-    return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check"))
+def _out_of_reach(reason: str, steps: tuple[str, ...] = ()) -> Stand:
+    return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check", *steps))
+
+
+def _without_writer(line: LineId, config: FollowConfig) -> tuple[str, ...]:
+    """The way out where the writer is dead, beginning with what would be lost."""
+    return (
+        f"if {config.writer} is dead for good, look what would be lost: "
+        f"instep promote {line.fileset} --home-is-dead --dry-run",
+    )
 
 
 def _disputed(line: LineId, epochs: EpochBook) -> Stand:
@@ -222,7 +250,8 @@ def _behind(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) 
         return Stand(Standing.UNKNOWN, "no_generation", "nothing was published yet")
     reason = f"live is {_number(facts.live)}, head is generation {facts.head.number}"
     if not seen.is_source_up:
-        return _out_of_reach(f"{reason}; no node that has it can be reached")
+        steps = () if facts.live is None else _without_writer(line, config)
+        return _out_of_reach(f"{reason}; no node that has it can be reached", steps)
     return Stand(Standing.BEHIND, None, reason)
 
 

@@ -130,6 +130,15 @@ class SourceDown(MachineWord):
     trouble: Trouble | None = None
 
 
+class SourceNoticed(MachineWord):
+    """A source that does not write the line said which head it knows, served there or not; ``is_cut_off`` when none of
+    its own sources is connected."""
+
+    source: NodeName
+    head: HeadRef
+    is_cut_off: bool = False
+
+
 class HeadSeen(MachineWord):
     """A source announced a head whose signature gave ``verdict``; ``beside`` is its ancestor at our position."""
 
@@ -333,6 +342,7 @@ FollowEvent = (
     | FollowConfigChanged
     | SourceUp
     | SourceDown
+    | SourceNoticed
     | HeadSeen
     | HeadsAnswered
     | AskFailed

@@ -286,10 +286,12 @@ class TestReply(StreamMessage, tag="test_reply", frozen=True, array_like=True):
 
 
 class HeadNotice(StreamMessage, tag="head_notice", frozen=True, array_like=True):
-    """The speaker now knows this head: nothing of it needs to be sent back."""
+    """The speaker now knows this head: nothing of it needs to be sent back. From a hub: it may not serve it yet, and
+    ``is_cut_off`` when none of its own sources is connected."""
 
     line: LineId
     head: HeadRef
+    is_cut_off: bool = False
 
 
 class Report(StreamMessage, tag="report", frozen=True, array_like=True):
@@ -298,7 +300,8 @@ class Report(StreamMessage, tag="report", frozen=True, array_like=True):
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way. ``staged`` is
     verified and passed its gates and ``validate``; ``replaced`` is the generation that live replaced; ``refused`` was
     put back; ``tree`` is the tree's generation, live or not; ``order_serial`` is of the newest order, 0 for none;
-    ``spent_permit`` is the highest permit for ``head`` that a refusal ended there."""
+    ``spent_permit`` is the highest permit for ``head`` that a refusal ended there; ``refused_config`` is why the node's
+    own ``instep.toml`` is not in use there; ``is_ended``: the node does not follow the line any more."""
 
     line: LineId
     node: Name
@@ -319,6 +322,8 @@ class Report(StreamMessage, tag="report", frozen=True, array_like=True):
     order_serial: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
     tree: HeadRef | None = None
     spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
+    refused_config: Text = ""
+    is_ended: bool = False
 
 
 class OrderMessage(StreamMessage, tag="order", frozen=True, array_like=True):

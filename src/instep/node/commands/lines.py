@@ -19,7 +19,13 @@ from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, raise_for, writer_of
 from instep.node.commands.patience import change_within, deadline_in
-from instep.node.commands.targets import direct_followers, generation_of, running_service_of, session_of
+from instep.node.commands.targets import (
+    current_reports,
+    direct_followers,
+    generation_of,
+    running_service_of,
+    session_of,
+)
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
@@ -91,7 +97,7 @@ class Lines(CommandHandlers):
         """The nodes to wait for: the named, or every direct partner that accepted; with ``fleet`` nodes behind hubs."""
         if asked.nodes:
             return {node_name(name) for name in asked.nodes}
-        wanted, reports = set(direct_followers(self._node, service)), service.reports()
+        wanted, reports = set(direct_followers(self._node, service)), current_reports(self._node, service)
         if asked.fleet:
             wanted |= {name for name, report in reports.items() if report.via}
         observing = (

@@ -18,7 +18,7 @@ from instep.model.paths import path_fields, shown
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
-from instep.node.commands.targets import direct_followers, generation_of, path_of, service_of
+from instep.node.commands.targets import current_reports, direct_followers, generation_of, path_of, service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import (
     fileset_document,
@@ -40,6 +40,8 @@ from instep.tree.scan.rules import Rules
 DIFF_MAX = 100_000
 EVENTS_MAX = 10_000
 LOG_MAX = 1_000
+COPY_SHOWN_MS = 120_000
+"""A copy that still runs dials again well within this."""
 
 
 class Looking(CommandHandlers):
@@ -109,6 +111,12 @@ class Looking(CommandHandlers):
         warnings += self._context.balancers.troubles.values()
         for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
             warnings += (said[name] for name in self._node.services if name in said)
+        for name, at_ms in self._node.peers.copies.items():
+            if wall_ms() - at_ms < COPY_SHOWN_MS:
+                warnings.append(
+                    f"two nodes use the identity of {name}, the second was refused at {moment(at_ms)}: "
+                    "stop the copy; a new server gets its own keys: instep invite NAME"
+                )
         for drain in self._node.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
@@ -128,12 +136,17 @@ class Looking(CommandHandlers):
     def _fileset(self, service: LineService) -> api.FilesetStatusDocument:
         runtime = self._node.runtime
         head, live = service.head, service.live
-        partners: Sequence[api.PartnerDocument] = ()
-        if service.is_written_here or service.reports():
-            partners = self._partners(service, wall_ms())
+        partners = self._partners(service, wall_ms())
         line = line_document(
             runtime.store, service.line, service.writer, head, live, service.standing, partners
         )
+        if service.is_written_here:
+            rows, access = {row.name for row in partners}, self._node.peers.access
+            missing = [
+                name for name in sorted(runtime.settings.partners)
+                if name not in rows and access.why_not(name, service) is None
+            ]  # fmt: skip
+            line = replace(line, not_accepted=tuple(missing) or UNSET)
         document = fileset_document(service.fileset, service.known_definition(), service.status_of(line))
         if service.fileset.without:
             return replace(document, without=tuple(sorted(service.fileset.without)))
@@ -141,7 +154,7 @@ class Looking(CommandHandlers):
 
     def _partners(self, service: LineService, now: int) -> Sequence[api.PartnerDocument]:
         node = self._node
-        reports = service.reports()
+        reports = current_reports(node, service)
         names = {name for name, report in reports.items() if report.via}.union(
             direct_followers(node, service)
         )
@@ -245,7 +258,7 @@ class Looking(CommandHandlers):
         path = path_of(asked.path, asked.path_b64)
         carried, why_path = self._path_fate(service, path)
         me, fileset = node.runtime.name, service.fileset.name
-        reports = service.reports()
+        reports = current_reports(node, service)
         rows: list[api.ReceiverDocument] = []
         if service.writer != me:
             via = tuple(sorted(service.sources))

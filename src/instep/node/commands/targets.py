@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef, NodeName
+from instep.net.messages.messages import Report
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import pick_fileset
 from instep.node.node import Node
@@ -72,11 +73,23 @@ def accepted_by(node: Node, service: LineService) -> dict[NodeName, AcceptedLink
     }
 
 
+def current_reports(node: Node, service: LineService) -> dict[NodeName, Report]:
+    """The reports that still say something: of nodes that may have the line from here, or from a hub that may. What
+    the writer reported while it followed, or a node that is no partner any more, has ended."""
+    why_not, known = node.peers.access.why_not, service.reports()
+    others = {name: report for name, report in known.items() if name != service.writer}
+    return {
+        name: report
+        for name, report in others.items()
+        if why_not(NodeName(report.via or name), service) is None
+    }
+
+
 def direct_followers(node: Node, service: LineService) -> list[NodeName]:
     """The nodes that have the line from here and may: connected ones that accepted it, and ones that reported of it."""
-    reports, why_not = service.reports(), node.peers.access.why_not
-    reported = {name for name, report in reports.items() if not report.via and why_not(name, service) is None}
-    return sorted(reported | accepted_by(node, service).keys())
+    reported = {name for name, report in current_reports(node, service).items() if not report.via}
+    accepted = accepted_by(node, service).keys() - {service.writer}
+    return sorted(reported | accepted)
 
 
 def path_of(path: str | None, path_b64: bytes | None) -> bytes | None:

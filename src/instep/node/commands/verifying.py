@@ -6,6 +6,7 @@ import asyncio
 
 from instep.api import verifying as api
 from instep.errors import InstepError
+from instep.model.ids import NodeName
 from instep.model.manifest.manifest import totals
 from instep.model.paths import path_fields
 from instep.net.messages import messages as m
@@ -13,8 +14,8 @@ from instep.net.messages.faults import error_of_reply
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import works_of
-from instep.node.commands.targets import accepted_by, service_of
-from instep.node.lines.snapshot import reports_of
+from instep.node.commands.targets import accepted_by, current_reports, service_of
+from instep.node.lines.line_service import LineService
 from instep.node.trees.keeping.page_walk import must_have
 
 VERIFY_S = 86_400.0
@@ -40,13 +41,18 @@ class Verifying(CommandHandlers):
         nodes = [_verified(name, work) for name, work in zip(looks, works, strict=True)]
         if asked.fleet:
             nodes += [
-                api.VerifiedNodeDocument(partner, None, reason=f"{partner} is not connected")
-                for partner, report in reports_of(self._node.runtime.store, service.line).items()
-                if partner not in looks and not report.via and partner in self._node.runtime.settings.partners
+                api.VerifiedNodeDocument(partner, None, reason=self._why_not_asked(service, partner))
+                for partner, report in current_reports(self._node, service).items()
+                if partner not in looks and not report.via
             ]
         roots = {node.root for node in nodes}
         identical = len(roots) == 1 and None not in roots and not any(node.differs for node in nodes)
         return api.VerifyDocument(service.fileset.name, asked.deep, identical, tuple(nodes))
+
+    def _why_not_asked(self, service: LineService, partner: NodeName) -> str:
+        if partner in self._node.peers.sessions:
+            return f"{partner} is connected and has not accepted {service.fileset.name}"
+        return f"{partner} is not connected"
 
 
 def _verified(name: str, work: asyncio.Task[m.VerifyReply]) -> api.VerifiedNodeDocument:

@@ -46,6 +46,7 @@ def report_of(
         report_message(line, runtime.name, seen, standing),
         attested_root=seen.live.root if seen.live is not None else b"",
         at_ms=wall_ms(),
+        refused_config=runtime.refused_config[:DRAIN_REASON_MAX],
         drain_reason="; ".join(each.reason for each in runtime.draining.reasons())[:DRAIN_REASON_MAX],
     )
 

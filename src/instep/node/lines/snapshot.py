@@ -30,6 +30,8 @@ from instep.node.trees.scanning.held_view import held_of_line
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
+CONFIG_REFUSED = "config_refused"
+
 
 def moment(ms: int | None) -> str | None:
     """Wall clock for people and scripts: UTC, to the millisecond where it has them."""
@@ -90,6 +92,12 @@ def partner_document(
             f"live {report.live.number if report.live else 'nothing'}, head {head.number}",
             "behind",
         )
+    if report.refused_config:
+        reason = f"its instep.toml is refused ({report.refused_config}), an earlier one runs"
+        reason = f"{record.reason}; also: {reason}" if record.reason else reason
+        steps = (*record.next_steps, f"on {name}: instep config check")
+        code = record.code or CONFIG_REFUSED
+        record = StandingRecord(record.standing, record.since_ms, reason, code, steps)
     behind_ms = 0
     if head is not None and (report.live is None or report.live.id != head.id):
         newest = store.generation(head.id)

@@ -7,6 +7,7 @@ import logging
 
 from instep.errors import InstepError, PeerError
 from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
@@ -47,6 +48,7 @@ class AcceptedLink(StreamRequests):
         self._peers = peers
         self._stream = stream
         self._heads: dict[LineId, m.Head] = {}
+        self._notices: dict[LineId, m.HeadNotice] = {}
         self._orders: dict[LineId, m.OrderMessage] = {}
         self._others: list[m.StreamMessage] = []
         self._members_due = False
@@ -54,6 +56,7 @@ class AcceptedLink(StreamRequests):
         super().__init__()
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._offered: dict[LineId, m.Offer] = {}
+        self._noticed: dict[LineId, m.HeadNotice] = {}
         self._reader: asyncio.Task[None] | None = None
 
     # Sending ------------------------------------------------------------------------------------------------
@@ -63,6 +66,17 @@ class AcceptedLink(StreamRequests):
         known = self.known.get(head.line)
         self._heads[head.line] = head if service is None else service.with_beside(head, known)
         self._wake.set()
+
+    def tell_notice(self, service: LineService) -> None:
+        """Send a partner that accepted a line what this hub knows of it, served here or not, when that changed."""
+        head, is_accepted = service.facts.head, service.line in self.accepted
+        if head is None or service.is_written_here or not is_accepted:
+            return
+        notice = m.HeadNotice(service.line, head, service.standing.standing is Standing.UNREACHABLE)
+        is_theirs = self._peers.access.why_not(self.who, service) is None
+        if is_theirs and self._noticed.get(service.line) != notice:
+            self._noticed[service.line] = self._notices[service.line] = notice
+            self._wake.set()
 
     def tell_order(self, order: m.OrderMessage) -> None:
         """Orders are levels: of all that wait for one line the newest is enough. A partner of a version without them
@@ -151,6 +165,7 @@ class AcceptedLink(StreamRequests):
         service = self._peers.service(line)
         if service is not None and self._peers.access.why_not(self.who, service) is None:
             self._tell_news(service)
+            self.tell_notice(service)
 
     def _tell_news(self, service: LineService) -> None:
         """Send the line's head unless the partner knows it."""
@@ -183,7 +198,7 @@ class AcceptedLink(StreamRequests):
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._others or self._heads or self._orders or self._members_due:
+            while self._others or self._heads or self._notices or self._orders or self._members_due:
                 if self._others:
                     await self._stream.send(self._others.pop(0))
                 elif self._members_due:
@@ -191,6 +206,8 @@ class AcceptedLink(StreamRequests):
                     await self._stream.send(self._peers.membership.members_message())
                 elif self._heads:
                     await self._stream.send(self._heads.pop(next(iter(self._heads))))
+                elif self._notices:
+                    await self._stream.send(self._notices.pop(next(iter(self._notices))))
                 else:  # after the heads: an order is about a head that the partner already has
                     await self._stream.send(self._orders.pop(next(iter(self._orders))))
 
@@ -262,6 +279,7 @@ class AcceptedLink(StreamRequests):
                 else:
                     self.accepted.pop(line, None)
                     self.declined.update((line,) if service is not None else ())
+                    self._peers.end_report(line, self.who)
                 if service is not None:
                     service.partners_changed()
                 self._peers.runtime.tell()
@@ -317,8 +335,12 @@ class AcceptedLink(StreamRequests):
             raise PeerError(f"{self.who} sent a report of {len(raw)} bytes", code="too_large")
         if report.node == self.who:
             self.known[report.line] = report.head
-            self._peers.reported(report.line).add(report.node)
+            self._peers.reported(report.line)[report.node] = True
         elif not self._may_pass_on(report):
+            return
+        if report.is_ended:
+            self._peers.end_report(report.line, report.node)
+            self._peers.runtime.tell()
             return
         self._peers.runtime.deferred.write(
             (report.line, report.node), lambda store: store.save_report(report.line, report.node, raw)
@@ -328,13 +350,12 @@ class AcceptedLink(StreamRequests):
         self._peers.runtime.tell()
 
     def _may_pass_on(self, report: m.Report) -> bool:
-        """Whether a hub's word about another node is taken: not about us, nor about partners, which speak
-        for themselves, nor about more nodes than a cluster has."""
-        runtime = self._peers.runtime
-        if report.node == runtime.name or report.node in runtime.settings.partners:
-            return False
+        """Whether a hub's word about another node is taken: not about us, nor about nodes that speak for themselves,
+        nor about more nodes than a cluster has."""
         known = self._peers.reported(report.line)
+        if report.node == self._peers.runtime.name or known.get(report.node, False):
+            return False
         if report.node not in known and len(known) >= REPORTS_MAX:
             return False
-        known.add(report.node)
+        known[report.node] = False
         return True

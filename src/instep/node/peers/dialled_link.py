@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 
+from instep.core.follow.vocabulary import SourceNoticed
 from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import messages as m
@@ -247,8 +248,10 @@ class DialledLink:
             case m.Pong(number, time_ms):
                 self.clock.told(time_ms)
                 self._heard.answer(number, message)
-            case m.HeadNotice():
-                pass
+            case m.HeadNotice(line):
+                followed = self._followed(line)
+                if followed is not None and line in self._up and self.name != followed.writer:
+                    followed.driver.post(SourceNoticed(self.name, message.head, message.is_cut_off))
             case m.Members():
                 self._peers.membership.learned(self.name, message)
             case m.Revocations() if self._is_pinned:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, LineId, NodeName
+from instep.model.standing import Standing, StandingRecord
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
@@ -16,8 +17,10 @@ from instep.node.facts.facts import told
 from instep.node.lines.epoch_records import epoch_of, records_of, unknown
 from instep.node.lines.gating import known_gates
 from instep.node.lines.line_service import LineService
+from instep.node.lines.snapshot import reports_of
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
+from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.page_walk import PageMembership
@@ -71,7 +74,7 @@ class PeerContext(abc.ABC):
         self.on_revoked: Callable[[], None] = lambda: None
         """Called after a revocation of our own CA was adopted."""
         self.belonging = PageMembership()
-        self._reported: dict[LineId, set[NodeName]] = {}
+        self._reported: dict[LineId, dict[NodeName, bool]] = {}
 
     @abc.abstractmethod
     def lenders(self, line: LineId) -> Sequence[BehindLender]:
@@ -110,12 +113,24 @@ class PeerContext(abc.ABC):
                 self.highest_heard[message.line] = max(self.highest_heard.get(message.line, 0), epoch)
         service.epochs_seen(who, message.records)
 
-    def reported(self, line: LineId) -> set[NodeName]:
-        """The nodes of whose reports the store holds one; read from it once."""
+    def reported(self, line: LineId) -> dict[NodeName, bool]:
+        """The nodes of whose reports the store holds one, and whether it is the node's own word, not a hub's; read
+        once."""
         known = self._reported.get(line)
         if known is None:
-            known = self._reported[line] = set(self.runtime.store.reports(line))
+            reports = reports_of(self.runtime.store, line)
+            known = self._reported[line] = {name: not report.via for name, report in reports.items()}
         return known
+
+    def end_report(self, line: LineId, node: NodeName) -> None:
+        """The node does not follow the line any more: its last report says nothing, here and at the senders."""
+        if self.reported(line).pop(node, None) is None:
+            return
+        self.runtime.deferred.write((line, node), lambda store: store.delete_report(line, node))
+        record = StandingRecord(
+            Standing.UNKNOWN, wall_ms(), f"{node} does not follow it any more", "not_accepted"
+        )
+        self.pass_on(m.Report(line, node, None, None, record, at_ms=wall_ms(), is_ended=True))
 
     def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
         """A peer answered with an error on its stream."""

@@ -16,6 +16,7 @@ from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import Order
+from instep.model.standing import Standing, StandingRecord
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
@@ -47,6 +48,8 @@ class Peers(PeerContext):
         self._leaving: list[DialledLink] = []
         """Links that are ending."""
         self._verifying: set[NodeName] = set()
+        self.copies: dict[NodeName, int] = {}
+        """When another process with a connected partner's keys was last refused, by the wall clock."""
 
     # LineNet: the port of the lines ---------------------------------------------------------------------------
 
@@ -110,7 +113,9 @@ class Peers(PeerContext):
             session = self.sessions.get(who)
             has_said = session is not None and (line in session.accepted or line in session.declined)
             is_in = (
-                line in session.accepted if session is not None and has_said else who in self.reported(line)
+                line in session.accepted
+                if session is not None and has_said
+                else self.reported(line).get(who, False)
             )
             if is_in and who != service.writer and self.access.why_not(who, service) is None:
                 found.append(who)
@@ -123,6 +128,15 @@ class Peers(PeerContext):
             return
         for uplink in self.uplinks.values():
             uplink.tell_report(service.report_message())
+        for session in self.sessions.values():
+            session.tell_notice(service)
+
+    def report_all(self) -> None:
+        """What every report says of this node has changed: report all lines that are followed here."""
+        for service in self.lines.values():
+            if not service.is_written_here:
+                for uplink in self.uplinks.values():
+                    uplink.tell_report(service.report_message())
 
     def epochs_changed(self, line: LineId) -> None:
         """The line's writer changed: send the records to every peer that named the line, over whichever stream there
@@ -141,6 +155,15 @@ class Peers(PeerContext):
         passed = msgspec.structs.replace(report, via=self.runtime.name)
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
+
+    def _pass_on_lost(self, service: LineService, who: NodeName) -> None:
+        """A node behind this hub is gone: the writer, which sees the hub alone, gets to know it."""
+        report = None if service.is_written_here else service.reports().get(who)
+        if report is not None and not report.via:
+            why = f"{who} is not connected to {self.runtime.name}; before: {report.standing.standing.value}"
+            steps = (f"on {who}: instep status; instep check",)
+            record = StandingRecord(Standing.UNREACHABLE, wall_ms(), why, "not_connected", steps)
+            self.pass_on(msgspec.structs.replace(report, standing=record))
 
     # Lines and settings changed -------------------------------------------------------------------------------
 
@@ -216,7 +239,7 @@ class Peers(PeerContext):
     def cut(self, name: NodeName) -> None:
         """A partner was removed or revoked: end what runs with it."""
         for known in self._reported.values():
-            known.discard(name)
+            known.pop(name, None)
         session = self.sessions.get(name)
         if session is not None:
             session.abandon("unlinked")
@@ -322,6 +345,10 @@ class Peers(PeerContext):
         self.access.require_partner(who)
         other = self.sessions.get(who)
         if other is not None and other.hello.session != hello.session and await other.is_alive():
+            self.copies[who] = wall_ms()
+            text = f"two nodes use the identity of {who}: the one that came second was refused"
+            self.runtime.note_of_peer(who, "identity_in_use", text, node=who)
+            self.runtime.tell()
             raise NotAllowedError(
                 f"{who} is connected already from another process: two nodes use one identity",
                 hint=f"stop the copy; a new server gets its own keys, on {self.runtime.name}: instep invite NAME",
@@ -340,4 +367,5 @@ class Peers(PeerContext):
                 del self.sessions[who]
                 for service in self.lines.values():
                     service.partner_lost(who)
+                    self._pass_on_lost(service, who)
             self.runtime.tell()

@@ -87,6 +87,8 @@ class Runtime:
         self.settings = settings
         self.pki = pki
         self.session = session
+        self.refused_config = ""
+        """Why ``instep.toml`` is not in use as it is now."""
         """Random, fresh at each start: two live streams of one name with two sessions are a copied identity."""
         self._open_store = open_store or _open_checked
         self._local = threading.local()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from instep.api import balancers as api
-from instep.errors import UsageError
+from instep.errors import RefusedError, UsageError
 from instep.fleet.balancers.file import Program
 from instep.fleet.balancers.plan import ServerPlan
 from instep.node.commands.context import CommandHandlers
@@ -11,12 +14,28 @@ from instep.node.commands.control import Speaker
 
 
 class BalancerCommands(CommandHandlers):
+    @contextmanager
+    def _as_the_file_says(self) -> Iterator[None]:
+        """No balancer in the configuration that runs may be one in the file that was refused."""
+        try:
+            yield
+        except RefusedError as error:
+            problem = self._node.config_problem
+            if problem is None or error.error_code != "no_balancer":
+                raise
+            raise RefusedError(
+                f"{error.reason}: an earlier instep.toml runs, for the present one is refused: {problem.reason}",
+                hint="instep config check",
+                code="no_balancer",
+            ) from error
+
     async def render(self, asked: api.BalancerRenderCommand, speaker: Speaker) -> api.BalancerRenderDocument:
         """The text, without touching anything."""
         program = _program(asked.kind)
-        made = self._context.balancers.render_for(
-            program, asked.names, is_whole=asked.only != "backend", before=asked.before
-        )
+        with self._as_the_file_says():
+            made = self._context.balancers.render_for(
+                program, asked.names, is_whole=asked.only != "backend", before=asked.before
+            )
         plans = (
             api.BalancerDocument(plan.name, tuple(_server(server) for server in plan.servers))
             for plan in made.plans
@@ -26,7 +45,8 @@ class BalancerCommands(CommandHandlers):
 
     async def reload(self, asked: api.BalancerReloadCommand, speaker: Speaker) -> api.BalancerReloadDocument:
         """Render, check, put in place, reload."""
-        files = await self._context.balancers.reload(asked.names, may_replace=asked.replace)
+        with self._as_the_file_says():
+            files = await self._context.balancers.reload(asked.names, may_replace=asked.replace)
         return api.BalancerReloadDocument(any(each.changed for each in files), tuple(files))
 
 

@@ -6,6 +6,7 @@ from instep.api import members as api
 from instep.model.ids import NodeName
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
+from instep.node.commands.targets import current_reports
 from instep.node.lines.line_service import LineService
 
 
@@ -43,7 +44,7 @@ class Mapper(CommandHandlers):
                 standing=report.standing.standing.value,
                 connected=(report.via or name) in peers.sessions,
             )
-            for name, report in sorted(service.reports().items())
+            for name, report in sorted(current_reports(self._node, service).items())
         ]
 
     def _to_here(self, service: LineService) -> list[api.MapLinkDocument]:
