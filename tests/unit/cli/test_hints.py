@@ -1,7 +1,7 @@
 """Every command that the product can print is one that it takes: hints, next steps and examples, from the sources.
 
 A command in a text begins at ``instep WORD`` and ends at a mark (``;``, ``,``, ``:``, a bracket, a quote, a pipe) or with
-the text. What stands between is given to the parser of the command line as an operator would type it, with values for
+the text. The words between are given to the parser of the command line as an operator would type it, with values for
 its placeholders. Where a node may have several filesets, the command names its own.
 """
 
@@ -29,7 +29,7 @@ VALUES = {
     "pin": "ab" * 32,
     "advertise": "10.0.0.1:7443",
 }
-"""What stands for a value of the program, by the last word of its expression; else a name."""
+"""The stand-in of a value of the program, by the last word of its expression; else a name."""
 PATHS = {"path", "root", "file", "node_path"}
 A_PATH = "/srv/a b"
 TYPED = {

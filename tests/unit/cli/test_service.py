@@ -127,7 +127,7 @@ def test_an_installation_that_the_units_user_cannot_enter_is_no_service(tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 def test_only_files_of_the_node_change_hands(tmp_path: Path) -> None:
-    """A link leads elsewhere, and a file with a second name may be anybody's."""
+    """A link leads elsewhere, and a file with a second name may belong to another user."""
     node, elsewhere, shared = tmp_path / "node", tmp_path / "elsewhere", tmp_path / "shared"
     node.mkdir()
     for file in (elsewhere, shared, node / "own"):

@@ -99,3 +99,16 @@ def _nothing_of_it(fileset: FilesetSettings, head: HeadRef) -> RefusedError:
         fileset=name,
         generation=head.number,
     )
+
+
+async def taken_again(node: Node, service: LineService, mode: str | None) -> bool:
+    """Whether the root of a line that is followed here was lost, and is taken again now: only with a ``mode``. The
+    root's own refusal otherwise."""
+    try:
+        await asyncio.to_thread(service.tree.place)
+    except RefusedError as error:
+        if mode not in ("replace", "seed") or error.error_code not in ("root_missing", "marker_missing"):
+            raise
+        await take_again(node, service)
+        return True
+    return False

@@ -21,7 +21,7 @@ from instep.model.paths import path_fields
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES
-from instep.node.commands.adopting import take_again
+from instep.node.commands.adopting import taken_again
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import change_within
@@ -216,7 +216,7 @@ class Filesets(CommandHandlers):
                 given["observe"] = False
                 take_root(runtime, name, path)
             elif not running.observe:
-                is_lost = await self._is_lost(self._node.services[name], mode)
+                is_lost = await taken_again(self._node, self._node.services[name], mode)
             changed = await self._follow(asked, name, writer, given) or is_lost
             return api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
         _, offer, head, numbers, is_empty = await self._compared(asked)
@@ -248,18 +248,6 @@ class Filesets(CommandHandlers):
         await self._follow(asked, name, offer.writer, given, offer.line)
         document = api.AcceptedDocument(fileset=name, path=str(path), writer=offer.writer, changed=True)
         return document if is_empty else _with_numbers(document, numbers, head)
-
-    async def _is_lost(self, service: LineService, mode: str | None) -> bool:
-        """Whether the root of a line that is followed here was lost, and is taken again now: only with a ``mode``. The
-        root's own refusal otherwise."""
-        try:
-            await asyncio.to_thread(service.tree.place)
-        except RefusedError as error:
-            if mode not in ("replace", "seed") or error.error_code not in ("root_missing", "marker_missing"):
-                raise
-            await take_again(self._node, service)
-            return True
-        return False
 
     async def _follow(
         self,
