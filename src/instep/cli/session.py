@@ -20,9 +20,11 @@ import msgspec
 from instep.api.command import Command, Document, Result, as_json
 from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
-from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from instep.api.filesets import ReloadConfigDocument
     from instep.node.config.settings import Settings
     from instep.node.directory import NodeDirectory
@@ -186,13 +188,36 @@ def shared_options() -> list[click.Option]:
     ]  # fmt: skip
 
 
+class NamedType(click.types.StringParamType):
+    """An argument that a shell completes with names this node knows."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """A completion never fails: without a node or a daemon there is nothing to offer."""
+        from click.shell_completion import CompletionItem
+
+        from instep.cli.known_names import known_names
+
+        session = ctx.find_object(Session) or Session()
+        try:
+            found = tuple(known_names(session.settings(), session.control, ctx, param))
+        except (InstepError, OSError):
+            return []
+        return [CompletionItem(one) for one in found if one.startswith(incomplete)]
+
+
 class InstepCommand(click.Command):
-    """A command that takes ``--dir`` and ``--json`` and shows an example."""
+    """A command that takes ``--dir`` and ``--json`` and shows an example. Its arguments that are plain words are
+    completed with the names of filesets, nodes and generations."""
 
     example: str = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, click.Argument) and parameter.type is click.STRING:
+                parameter.type = NamedType()
         self.params.extend(shared_options())
 
     def invoke(self, ctx: click.Context) -> Any:
