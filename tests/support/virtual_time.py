@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, ParamSpec
 
-from instep.node.runtime.driver import skip_time
+from instep.node.runtime.driver import clocks, set_clocks, skip_time
 from tests.support.waiting import crowding
 
 __all__ = ["PATIENCE_S", "in_virtual_time", "reached"]
@@ -60,9 +60,11 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """``time()`` begins at nought. ``skip`` also moves the clocks of the node's machines."""
+    """``time()`` begins at nought. ``skip`` also moves the clocks of the node's machines; with the loop ends all that
+    moved them meanwhile, by the test's own hand too."""
 
     def __init__(self) -> None:
+        self._clocks = clocks()
         self._now_s = 0.0
         self._in_threads = 0
         self._before = set(threading.enumerate())
@@ -99,7 +101,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         await super().shutdown_default_executor()
 
     def close(self) -> None:
-        skip_time(-self._now_s)
+        set_clocks(self._clocks)
         super().close()
 
 

@@ -75,6 +75,18 @@ def skip_time(by_s: float) -> None:
     _skipped_ns += round(by_s * 1e9)
 
 
+def clocks() -> tuple[int, int]:
+    """What moves the clocks of this process against the machine's, for ``set_clocks``: skipped nanoseconds, and the
+    milliseconds of ``shift_wall_clock``."""
+    return _skipped_ns, _shift_ms
+
+
+def set_clocks(moved: tuple[int, int]) -> None:
+    """Bring the clocks back to what ``clocks`` told."""
+    global _skipped_ns, _shift_ms
+    _skipped_ns, _shift_ms = moved
+
+
 class Driver(Generic[EventT, EffectT]):
     """Runs one machine. ``perform`` carries out one effect; it may call ``spawn`` for long work and
     ``set_timer`` for named timers. A broken invariant in the machine stops the driver and leaves its last
