@@ -20,9 +20,10 @@ from instep.testing.writer_changes.simulation import simulate_succession
 SEEDS_TO_FIND_A_PLANT = 40
 SPLIT = ("first_claim_wins",)
 """Found where two members were promoted that could not hear each other: the scenario makes that."""
-KEPT_SEEDS = (1, 10, 40, 41, 86)
-"""Where bugs were found while this was written (a state put back that published below its base, a head only heard of
-that was taken for the tree's, a dispute that others had gone past); their draws have moved since."""
+KEPT_SEEDS = (1, 10, 40, 41, 86, 872303799, 3965283113)
+"""Where bugs were found: a state put back that published below its base, a head only heard of that was taken for the
+tree's, a dispute that others had gone past, simulated operators who trusted an old report or overlooked a held writer.
+The draws of the older seeds have moved since."""
 
 
 def story(result: Result) -> str:

@@ -100,7 +100,8 @@ class LineOperators(LineChecks):
             writer.writes.take(p.Paused("handing over"))
             self._give_later(writer, target, life, tried)
             return
-        report = self.ledger.reports.get(target)
+        # What a node reported while it followed says nothing once it writes itself.
+        report = None if self.members[target].is_writing else self.ledger.reports.get(target)
         is_there = report is not None and facts.head is not None and report.live == facts.head
         is_still = machine.phase is None and not owes_a_generation(facts, NodeName(writer.name))
         base = facts.head

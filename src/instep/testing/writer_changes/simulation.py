@@ -22,6 +22,7 @@ from instep.testing.world.world import World
 from instep.testing.writer_changes.member import SimMember
 from instep.testing.writer_changes.operators import LineOperators
 from instep.testing.writer_changes.plants import FOLLOWER_PLANTS, WRITER_PLANTS
+from instep.testing.writers.restore_operators import has_to_decide
 
 SPLIT_AT_MS = 55_000
 DECIDE_MS = 6_000
@@ -77,9 +78,9 @@ class _Cluster(LineOperators):
         self._decide()
 
     def _decide(self) -> None:
-        """An operator who sees ``held: restored`` says that the tree is right."""
+        """An operator who sees that a writer stands ``held`` since it was restored says that the tree is right."""
         for member in self.members.values():
-            if member.is_alive and member.is_writing and member.writes.machine.facts.is_adopted:
+            if member.is_alive and member.is_writing and has_to_decide(member.writes.machine):
                 member.writes.ask_publish(accept_deletions=True, is_over=True)
         self.world.at(DECIDE_MS, self._decide)
 

@@ -3,9 +3,16 @@ for."""
 
 from __future__ import annotations
 
+from instep.core.publish.machine import PublishMachine
 from instep.testing.world.world import World
 from instep.testing.writers.rollouts import SimRollouts
 from instep.testing.writers.writer import SimWriter
+
+
+def has_to_decide(machine: PublishMachine) -> bool:
+    """The writer stands ``held: restored``, or a number of its own exists twice."""
+    report = machine.report
+    return machine.facts.is_adopted or (report is not None and report.code == "generation_twice")
 
 
 class RestoreOperators:
@@ -57,12 +64,7 @@ class RestoreOperators:
             writer.ask_publish(accept_deletions=True, is_over=True)
 
     def _has_to_decide(self) -> bool:
-        """The writer stands ``held: restored``, or a number of its own exists twice."""
-        writer = self._writer
-        if not writer.is_alive:
-            return False
-        report = writer.machine.report
-        return writer.machine.facts.is_adopted or (report is not None and report.code == "generation_twice")
+        return self._writer.is_alive and has_to_decide(self._writer.machine)
 
     def end_holds(self) -> None:
         """The operator who sees ``held: restored`` in the end says that the tree is right."""
