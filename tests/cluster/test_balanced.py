@@ -333,6 +333,12 @@ def test_what_is_refused_leaves_the_balancer_as_it_was(front: Front) -> None:
         front.fleet["s1"].run("node", "drain")
         eventually(lambda: any("later.pid" in each for each in main.status()["warnings"]), 20)
         assert main.run("balancer", "reload", "web", expect=7).error["code"] == "balancer_reload_failed"
+        front.web("reload = { run = ['/bin/sh', '-c', 'echo no licence >&2; exit 1'] }\n")
+        refused = main.run("balancer", "reload", "web", expect=7).error
+        assert refused["facts"]["last_lines"] == ["no licence"], refused
+        eventually(lambda: any("no licence" in each for each in main.status()["warnings"]), 20)
+        assert "no licence" in main.run("events").stdout
+        front.web(f'reload = {{ signal = "HUP", pid_file = "{front.folder}/later.pid" }}\n')
         assert "s1" in served(front.nginx)
         (front.folder / "later.pid").write_text((front.folder / "nginx.pid").read_text())
         eventually(lambda: "s1" not in served(front.nginx), 20)

@@ -236,7 +236,8 @@ def test_http_hooks(fleet: Fleet) -> None:
         fleet.write({"file": "4"})
         fleet.publish()
         line = s1.await_standing("failing", code="reload_failed", timeout=40)
-        assert "500" in line["reason"], line
+        assert "500" in line["reason"] and app.text in line["reason"], line
+        assert app.text in fleet.main.run("status").stdout + s1.run("events").stdout
         app.status = 200
     said = s1.run("events").stdout + s1.run("status").stdout + (s1.directory / "daemon.log").read_text()
     assert "hunter2" not in said

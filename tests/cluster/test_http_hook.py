@@ -94,6 +94,21 @@ async def test_status_and_body_decide(start: Start) -> None:
     assert "without 'WFS' in the body" in await ask(200, expect_body="WFS")
 
 
+async def test_a_refused_answer_is_quoted_without_secrets_and_control_bytes(
+    start: Start, tmp_path: Path
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        text = f"<b>No disk\x1b[2J</b>\n for {request.headers['Authorization']}" + "x" * 3000
+        return web.Response(text=text, status=500)
+
+    auth = tmp_path / "auth"
+    auth.touch(0o600)
+    auth.write_text("admin:hunter2\n", "utf-8")
+    outcome = await run_hook(HookSpec(http=("GET", await start(handler)), auth_file=auth), CALL)
+    assert '200 to 299; it answered: "<b>No disk\\x1b[2J</b> for Basic ***xxx' in outcome.explained
+    assert outcome.explained.endswith('xxx..."')
+
+
 async def test_it_is_asked_again_and_every_attempt_has_a_deadline(start: Start) -> None:
     tries = 0
 

@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from instep.fleet.hooks.hooks import run_hook
-from instep.fleet.hooks.spec import OUTPUT_KEPT, HookCall, HookOutcome, HookSpec
+from instep.fleet.hooks.spec import OUTPUT_KEPT, QUOTED_MAX, HookCall, HookOutcome, HookSpec
 from instep.model.ids import FilesetName
 from tests.support.records import head_ref
 from tests.support.waiting import eventually, eventually_async
@@ -77,6 +77,20 @@ async def test_failures_are_outcomes_with_a_reason() -> None:
     assert killed.reason == "was killed by SIGSEGV"
     missing = await run_hook(HookSpec(run=("/nonexistent/check",)), call())
     assert missing.reason == "/nonexistent/check cannot be started: No such file or directory"
+
+
+async def test_the_explanation_quotes_the_end_of_the_output_in_one_bounded_line() -> None:
+    failed = await run_hook(
+        sh(r"echo begin; yes x | head -c 3000; printf '\033[31mdisk\n is\tfull\377\n'; exit 3"), call()
+    )
+    said = failed.explained
+    assert said.startswith('exited with 3; its output: "... x x ')
+    assert said.endswith(r'x \x1b[31mdisk is full\ufffd"'.replace(r"\ufffd", "\ufffd"))
+    assert len(said) < QUOTED_MAX + 50
+    silent = await run_hook(sh("exit 3"), call())
+    assert silent.explained == "exited with 3"
+    well = await run_hook(sh("echo fine"), call())
+    assert well.explained == ""
 
 
 async def test_it_is_tried_again_until_it_goes_well(tmp_path: Path) -> None:

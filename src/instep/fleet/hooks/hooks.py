@@ -16,7 +16,7 @@ from instep.fleet.hooks.aside import Aside, Hangs
 from instep.fleet.hooks.http import is_unverified, request
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, Account, Told, account_of, run_program
 from instep.fleet.hooks.small import send_signal, touch
-from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec
+from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, quoted
 
 _LONGEST_PAUSE_MS = 30_000
 SMALL = Aside("hook", 8)
@@ -59,6 +59,7 @@ async def run_hook(
         attempts=attempts,
         duration_ms=round((time.monotonic() - started) * 1000),
         is_unverified=is_unverified(spec),
+        quote="" if attempt.ok else quoted(attempt.output, is_answer=spec.http is not None),
     )
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.model.ids import FilesetName, HeadRef
+from instep.model.paths import shown
 
 OUTPUT_KEPT = 64 << 10
 """Bytes of a hook's output that are kept: the last ones."""
+QUOTED_MAX = 300
+"""Characters of an output that a reason quotes."""
 
 
 class TlsMode(enum.Enum):
@@ -109,3 +112,21 @@ class HookOutcome:
     duration_ms: int
     is_unverified: bool = False
     """Another machine was believed, or sent a secret, without a verified certificate."""
+    quote: str = ""
+    """The output as ``quoted`` shows it, of a failure only."""
+
+    @property
+    def explained(self) -> str:
+        """The reason and what the program or server said of it."""
+        return self.reason + self.quote
+
+
+def quoted(output: bytes, *, is_answer: bool = False) -> str:
+    """The end of a program's output, or the beginning of an answer, to follow a reason: one line of at most
+    ``QUOTED_MAX`` characters, with control bytes escaped. Empty when there is no output."""
+    text = shown(b" ".join(output.split()))
+    if not text:
+        return ""
+    if len(text) > QUOTED_MAX:
+        text = f"{text[:QUOTED_MAX]}..." if is_answer else f"...{text[-QUOTED_MAX:]}"
+    return f'; {"it answered" if is_answer else "its output"}: "{text}"'

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from instep.api.balancers import BalancerFileDocument
 from instep.errors import InstepError, RefusedError, UnavailableError
@@ -20,7 +21,7 @@ from instep.fleet.balancers.haproxy import drain_commands
 from instep.fleet.balancers.haproxy_socket import tell
 from instep.fleet.balancers.plan import BalancerPlan
 from instep.fleet.hooks.hooks import run_hook
-from instep.fleet.hooks.spec import HookCall
+from instep.fleet.hooks.spec import HookCall, HookOutcome, quoted
 from instep.model.ids import FilesetName
 from instep.net.messages import messages as m
 from instep.node.balance.plan import STATE, Rendered, chosen, plan_of, render, surroundings
@@ -36,6 +37,8 @@ URGENT_BETWEEN_S = 0.5
 """Between two automatic reloads of one file, however often its input changes; the second where drains are in it."""
 AGAIN_S = 1.0
 DUE = "balancer/due/"
+LINES_KEPT = 2_000
+"""Characters of a failed reload's output that its error carries."""
 log = logging.getLogger(__name__)
 
 
@@ -289,14 +292,15 @@ class Balancers:
         outcome = await self._run_reload(file)
         if outcome is not None:
             raise UnavailableError(
-                f"{file.path} is in place, but the reload of {file.first.program.value} failed: {outcome}",
+                f"{file.path} is in place, but the reload of {file.first.program.value} failed: {outcome.reason}",
                 hint="it is retried; look at the balancer's log, then: instep balancer reload",
                 code="balancer_reload_failed",
                 path=str(file.path),
+                last_lines=outcome.output_tail[-LINES_KEPT:].splitlines()[-20:],
             )
         self._node.runtime.store.delete(DUE + str(file.path))
 
-    async def _run_reload(self, file: FileOf) -> str | None:
+    async def _run_reload(self, file: FileOf) -> HookOutcome | None:
         """None when it went well, or there is no hook."""
         hook = file.first.reload
         if hook is None:
@@ -304,13 +308,17 @@ class Balancers:
         fileset = FilesetName(next((name for each in file.sections for name in each.filesets), ""))
         extra = {"INSTEP_BALANCER_FILE": str(file.path)}
         outcome = await run_hook(spec_of(hook), HookCall("balancer", fileset, None, None, (), extra))
-        return None if outcome.ok else outcome.reason
+        return None if outcome.ok else outcome
 
     def _trouble(self, key: str, error: InstepError) -> None:
-        if self.troubles.get(key) != error.reason:
-            log.error("balancer: %s", error.reason)
-            self._node.runtime.note("balancer_refused", error.reason, code=error.error_code)
-            self.troubles[key] = error.reason
+        """Show it, and log it once: the output beside the same reason may hold the time of each attempt."""
+        lines: Any = error.facts.get("last_lines", ())
+        explained = error.reason + quoted("\n".join(lines).encode())
+        is_known = self.troubles.get(key, "").startswith(error.reason)
+        self.troubles[key] = explained
+        if not is_known:
+            log.error("balancer: %s", explained)
+            self._node.runtime.note("balancer_refused", explained, code=error.error_code)
             self._node.runtime.tell()
 
     # Drains -----------------------------------------------------------------------------------------------------

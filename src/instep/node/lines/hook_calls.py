@@ -112,7 +112,7 @@ async def _run_one(
             is_unverified=outcome.is_unverified,
         )
         return None
-    reason = f"{kind} hook of {fileset.name}: {outcome.reason}"
+    reason = f"{kind} hook of {fileset.name}: {outcome.explained}"
     runtime.note("hook_failed", reason, line, attempts=outcome.attempts, output=outcome.output_tail[-2000:])
     return Trouble(
         f"{kind}_failed",

@@ -28,7 +28,7 @@ async def try_node(golden: Golden, live: HeadRef | None) -> tuple[TestRow, ...]:
         call = HookCall("probe", FilesetName(fileset.name), live, live, extra=told)
         outcome = await run_one(spec_of(hook), call)
         name = "probe" if len(fileset.hooks.probe) == 1 else f"probe {number}"
-        rows.append(TestRow(name, "probe", outcome.reason[:REASON_MAX]))
+        rows.append(TestRow(name, "probe", outcome.explained[:REASON_MAX]))
     before = golden.recording(Slot.LIVE, live) or golden.recording(Slot.BEFORE, live)
     return (*rows, *await _asked(golden, golden.specs, before, "golden"))
 
