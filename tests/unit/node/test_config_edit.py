@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ def node(tmp_path: Path) -> NodeDirectory:
     found = NodeDirectory(tmp_path / "node")
     found.create()
     found.config.write_text(TEXT)
+    found.config.chmod(0o600)
     return found
 
 
@@ -95,6 +98,99 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(node: NodeDirectory) -> N
     assert caught.value.error_code == "configuration_not_written"
     assert caught.value.reason == f"cannot write {node.config}: Is a directory"
     assert node.config.read_text() == TEXT
+
+
+def in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def renamed(path: Path, text: str) -> None:
+    new = path.with_name("new~")
+    new.write_text(text)
+    new.rename(path)
+
+
+def with_backup(path: Path, text: str) -> None:
+    path.rename(path.with_name("old~"))
+    path.write_text(text)
+
+
+SAVES = pytest.mark.parametrize("save", [in_place, renamed, with_backup])
+
+
+@SAVES
+def test_a_save_in_the_middle_of_an_edit_stays(
+    node: NodeDirectory, save: Callable[[Path, str], None]
+) -> None:
+    saved = TEXT + "# saved\n"
+    assert edits.edit(node, lambda document: document.update(poll="9s"), lambda: save(node.config, saved))
+    assert '"9s"' in node.config.read_text() and node.config.read_text().endswith("# saved\n")
+    assert not list(node.path.glob(".writing-*"))
+
+
+@SAVES
+def test_no_save_beside_commands_is_lost(
+    node: NodeDirectory, save: Callable[[Path, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person saves what an editor shows, with one more line each time, without a pause beside five commands."""
+    monkeypatch.setattr(edits, "LOCK_WAIT_S", 0.2)
+    ended = threading.Event()
+    lines: list[str] = []
+
+    def person() -> None:
+        while not ended.is_set() and len(lines) < 2000:
+            lines.append(f"# save {len(lines)}\n")
+            save(node.config, TEXT + "".join(lines[-20:]))
+
+    saving = threading.Thread(target=person)
+    saving.start()
+    try:
+        for number in range(5):
+            try:
+                edits.allow_networks(node, [f"10.{number}.0.0/16"])
+            except ContentionError:  # it may find no pause between two saves
+                assert lines
+            except ConfigError as error:  # it may look between the two renames of an editor
+                if error.error_code != "no_node":
+                    raise
+    finally:
+        ended.set()
+        saving.join()
+    assert node.config.read_text().endswith("".join(lines[-20:]))
+
+
+def test_a_file_that_a_program_is_writing_is_left_alone(
+    node: NodeDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edits, "LOCK_WAIT_S", 0.04)
+    with node.config.open("r+"), pytest.raises(ContentionError, match="another program saves"):
+        edits.remove_partner(node, "s1")
+    assert node.config.read_text() == TEXT
+
+
+def test_link_mode_and_line_ends_stay(node: NodeDirectory, tmp_path: Path) -> None:
+    kept = tmp_path / "etc.toml"
+    kept.write_bytes(TEXT.replace("\n", "\r\n").encode())
+    kept.chmod(0o640)
+    node.config.unlink()
+    node.config.symlink_to(kept)
+    assert edits.add_fileset(node, "cat", "/srv/cat", {})
+    assert node.config.is_symlink() and stat.S_IMODE(kept.stat().st_mode) == 0o640
+    written = kept.read_bytes()
+    assert b"/srv/cat" in written and written.count(b"\r\n") == written.count(b"\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_a_file_in_another_encoding_is_named(node: NodeDirectory, encoding: str) -> None:
+    node.config.write_bytes(TEXT.replace("mine", "m\u00efne").encode(encoding))
+    with pytest.raises(ConfigError) as caught:
+        edits.remove_partner(node, "s1")
+    why = (
+        "is not UTF-8"
+        if encoding == "latin-1"
+        else "begins with a byte order mark; save it as UTF-8 without one"
+    )
+    assert caught.value.facts["problems"] == [{"line": 1, "key": "", "value": None, "why": why}]
 
 
 def test_editors_exclude_each_other(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from instep.errors import ConfigError, RefusedError, UsageError
 from instep.model.address import Address
 from instep.model.ids import NodeName, node_name
 from instep.node.config.kinds import BadValue
+from instep.node.config.loading import read_text
 from instep.node.config.values import IpNetwork, address, network
 from instep.node.directory import NodeDirectory
 
@@ -113,8 +114,8 @@ def _existing(node: NodeDirectory) -> dict[str, object]:
     if not node.holds_node:
         return {}
     try:
-        return tomllib.loads(node.config.read_text())
-    except (tomllib.TOMLDecodeError, OSError) as error:
+        return tomllib.loads(read_text(node.config))
+    except ValueError as error:
         raise ConfigError(
             f"{node.config} cannot be read: {error}", hint="instep config check", code="bad_configuration"
         ) from error

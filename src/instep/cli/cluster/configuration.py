@@ -14,7 +14,7 @@ from instep.api.filesets import ReloadConfigCommand
 from instep.cli.output import printable, say, table
 from instep.cli.session import EXISTING_FILE, Session, command, group
 from instep.node.config.keys import keys_of, sections_of
-from instep.node.config.loading import parse
+from instep.node.config.loading import parse, read_text
 from instep.node.config.settings import Settings
 from instep.node.config.toml_lines import key_lines
 
@@ -29,7 +29,7 @@ def config_check(session: Session, file: Path | None) -> None:
         settings = session.settings()
         file = session.node.config
     else:
-        settings = parse(file.read_text(), directory=session.node.path, path=file)
+        settings = parse(read_text(file), directory=session.node.path, path=file)
     document = {
         "ok": True,
         "file": str(file),
@@ -47,7 +47,7 @@ def config_check(session: Session, file: Path | None) -> None:
 def config_show(session: Session, origin: bool) -> None:
     """Every setting with its value, defaults included."""
     session.settings()
-    text = session.node.config.read_text()
+    text = read_text(session.node.config)
     lines = key_lines(text)
     rows = list(_effective(tomllib.loads(text)))
     origins = {path: f"line {lines[path]}" if lines.get(path) else "default" for path, _ in rows}

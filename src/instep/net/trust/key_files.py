@@ -37,23 +37,33 @@ def locked(path: Path, flags: int, within_s: float, busy: ContentionError) -> It
 def write_file(path: Path, data: bytes, *, mode: int, of_node: bool = False) -> None:
     """Replace a file atomically and durably; it is never readable by more than ``mode`` says. A file ``of_node``
     that root writes belongs to the folder's user: the daemon must read what a command of root's wrote."""
-    writing = path.with_name(f".writing-{path.name}")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            writing.unlink()
-        descriptor = os.open(writing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            if of_node and os.geteuid() == 0:
-                owner = os.stat(path.parent)
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        writing.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_beside(path, data, mode, os.stat(path.parent) if of_node else None).rename(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise ResourceError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
+
+
+def write_beside(path: Path, data: bytes, mode: int, owner: os.stat_result | None) -> Path:
+    """The next contents of a file, durable under a name beside it. Root gives them to ``owner``."""
+    writing = path.with_name(f".writing-{path.name}")
+    with contextlib.suppress(FileNotFoundError):
+        writing.unlink()
+    descriptor = os.open(writing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode & 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        os.fchmod(descriptor, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return writing
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

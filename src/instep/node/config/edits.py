@@ -2,7 +2,8 @@
 
 Every function returns whether the file changed; the same edit again changes nothing. A file that would be
 wrong is never written: ``ConfigError`` names all problems and the old file stays. Writers of the file
-exclude each other by a lock on the node directory; the daemon notices the new file by ``reload_config``.
+exclude each other by a lock on the node directory, and begin anew with what a person's editor saved meanwhile;
+the daemon notices the new file by ``reload_config``.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.net.trust.key_files import locked, write_file
+from instep.node.config.file_replacement import FoundFile
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
 from instep.node.config.kinds import BadValue
-from instep.node.config.loading import parse
+from instep.node.config.loading import parse, read_text
 from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
 
 LOCK_WAIT_S = 5.0
+SAVES_MAX = 100
+"""So often an edit begins anew because a person's program saved the file meanwhile."""
 
 Document = tomlkit.TOMLDocument
 
@@ -36,7 +40,7 @@ Document = tomlkit.TOMLDocument
 def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
     """Write the first ``instep.toml`` of a node; False when it exists alike, ``RefusedError`` otherwise."""
     if node.holds_node:
-        running = tomllib.loads(node.config.read_text())
+        running = tomllib.loads(read_text(node.config))
         other = {key: running.get(key) for key, value in top.items() if running.get(key, value) != value}
         if other:
             raise RefusedError(
@@ -56,7 +60,10 @@ def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
     parse(text, directory=node.path, path=node.config)
     node.create()
     with _locked(node):
-        _replace(node.config, text)
+        try:
+            write_file(node.config, text.encode(), mode=0o600, of_node=True)
+        except ResourceError as error:
+            raise _not_written(node.config, getattr(error.__cause__, "strerror", error.reason)) from error
     return True
 
 
@@ -69,21 +76,36 @@ def edit(
     """
     node.require()
     with _locked(node):
-        before = node.config.read_text()
-        try:
-            document = tomlkit.parse(before)
-        except (TOMLKitError, ValueError, RecursionError) as error:
-            parse(before, directory=node.path, path=node.config)  # names the line
-            raise ConfigError(f"{node.config} is not TOML: {error}", code="bad_configuration") from error
-        change(document)
-        after = tomlkit.dumps(document)
-        if after == before:
-            return False
+        for _ in range(SAVES_MAX):
+            file = FoundFile.read(node.config, LOCK_WAIT_S)
+            if file is None:
+                break
+            after = _changed(node, file.text, change)
+            if after == file.text:
+                return False
+            if prepare is not None:
+                prepare()
+                prepare = None
+            try:
+                if file.replace(after):
+                    return True
+            except OSError as error:
+                raise _not_written(file.path, error.strerror) from error
+        raise _busy(node, "saves")
+
+
+def _changed(node: NodeDirectory, before: str, change: Callable[[Document], None]) -> str:
+    """The text after the change, which the daemon would take."""
+    try:
+        document = tomlkit.parse(before)
+    except (TOMLKitError, ValueError, RecursionError) as error:
+        parse(before, directory=node.path, path=node.config)  # names the line
+        raise ConfigError(f"{node.config} is not TOML: {error}", code="bad_configuration") from error
+    change(document)
+    after = tomlkit.dumps(document)
+    if after != before:
         parse(after, directory=node.path, path=node.config)
-        if prepare is not None:
-            prepare()
-        _replace(node.config, after)
-        return True
+    return after
 
 
 def add_fileset(
@@ -310,18 +332,14 @@ def _plain(item: object) -> object:
 
 def _locked(node: NodeDirectory) -> AbstractContextManager[None]:
     """Exclude other editors; ``ContentionError`` when one of them holds on for more than five seconds."""
-    busy = ContentionError(
-        f"another program edits {node.config}", hint="retry in a moment", code="configuration_locked"
+    return locked(node.path, os.O_RDONLY | os.O_DIRECTORY, LOCK_WAIT_S, _busy(node, "edits"))
+
+
+def _busy(node: NodeDirectory, does: str) -> ContentionError:
+    return ContentionError(
+        f"another program {does} {node.config}", hint="retry in a moment", code="configuration_locked"
     )
-    return locked(node.path, os.O_RDONLY | os.O_DIRECTORY, LOCK_WAIT_S, busy)
 
 
-def _replace(path: Path, text: str) -> None:
-    """A crash leaves the old file or the new one."""
-    try:
-        write_file(path, text.encode(), mode=0o600, of_node=True)
-    except ResourceError as error:
-        why = getattr(error.__cause__, "strerror", error.reason)
-        raise ResourceError(
-            f"cannot write {path}: {why}", code="configuration_not_written", path=str(path)
-        ) from error
+def _not_written(path: Path, why: str | None) -> ResourceError:
+    return ResourceError(f"cannot write {path}: {why}", code="configuration_not_written", path=str(path))

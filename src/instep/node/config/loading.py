@@ -7,6 +7,7 @@ named paths exist is not a matter of configuration: the daemon and ``instep chec
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from instep.node.config.table_reader import Reading, Table, by_line, counted, pr
 from instep.node.config.toml_lines import NotToml, key_lines, toml_document
 
 FILE_BYTES_MAX = 1 << 20
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def load(directory: Path) -> Settings:
     """The settings of the node in ``directory``; ``ConfigError`` also when the file cannot be read."""
     path = directory / "instep.toml"
     try:
-        with path.open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX + 1)
+        text = read_text(path)
     except FileNotFoundError:
         raise ConfigError(
             f"there is no node in {directory}",
@@ -33,16 +34,29 @@ def load(directory: Path) -> Settings:
             code="no_node",
             directory=str(directory),
         ) from None
+    return parse(text, directory=directory, path=path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration, line ends as they are. ``FileNotFoundError`` when it is not there, ``ConfigError``
+    when it cannot be read or is no UTF-8 text."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", code="unreadable_configuration") from error
     if len(raw) > FILE_BYTES_MAX:
         raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes", code="unreadable_configuration")
+    if raw.startswith(_MARKS):
+        why = "begins with a byte order mark; save it as UTF-8 without one"
+        raise _refusal(path, [problem(1, "", None, why)])
     try:
-        text = raw.decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise _refusal(path, [problem(line, "", None, "is not UTF-8")]) from None
-    return parse(text, directory=directory, path=path)
 
 
 def parse(text: str, *, directory: Path | None = None, path: Path | None = None) -> Settings:

@@ -13,7 +13,7 @@ from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy, decode_policy
 from instep.node.config.definitions import RolloutKeys, TravellingKeys
 from instep.node.config.edits import Document, edit, partner_row
 from instep.node.config.keys import keys_of
-from instep.node.config.loading import parse
+from instep.node.config.loading import parse, read_text
 from instep.node.directory import NodeDirectory
 
 
@@ -32,7 +32,7 @@ def change_writer(
 def check_change(node: NodeDirectory, line: LineId, writer: NodeName, definition: Definition) -> None:
     """``ConfigError`` when ``instep.toml``, edited so that this node is the writer, would not be right or would not
     make the same definition. Writes nothing."""
-    document = tomlkit.parse(node.config.read_text())
+    document = tomlkit.parse(read_text(node.config))
     _change(document, line, writer, definition, None)
     settings = parse(tomlkit.dumps(document), directory=node.path, path=node.config)
     found = settings.filesets.get(line.fileset)
