@@ -240,12 +240,12 @@ def test_numbers_of_every_file_system_come_back(store: NodeStore) -> None:
 
 
 def test_rows_and_trees_of_rows_go(store: NodeStore) -> None:
-    for path in (b"a", b"d", b"d/x", b"d/x/y", b"d.txt", b"e"):
+    for path in (b"a", b"d", b"d/x", b"d/x/y", b"d.txt", b"e", b"f"):
         store.put_stat_rows(CATALOG, [row(path)])
     store.delete_stat_rows(CATALOG, [b"a", b"nowhere"])
-    store.delete_stat_tree(CATALOG, b"d")
+    store.delete_stat_trees(CATALOG, [b"d", b"f", b"nowhere"])
     assert [one.path for one in store.stat_rows(CATALOG)] == [b"d.txt", b"e"]
-    store.delete_stat_tree(CATALOG, b"")
+    store.delete_stat_trees(CATALOG, [b""])
     assert list(store.stat_rows(CATALOG)) == []
 
 

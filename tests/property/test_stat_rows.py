@@ -37,7 +37,7 @@ rows = st.builds(
 operations = st.one_of(
     st.tuples(st.just("put"), st.lists(rows, max_size=6)),
     st.tuples(st.just("delete"), st.lists(paths, max_size=3)),
-    st.tuples(st.just("delete tree"), paths),
+    st.tuples(st.just("delete trees"), st.lists(paths, max_size=3)),
 )
 
 
@@ -53,8 +53,8 @@ def test_both_stores_tell_the_same_rows(steps: list[tuple[str, Any]], after: byt
                         store.put_stat_rows(FILESET, wanted)
                     case "delete", [*gone]:
                         store.delete_stat_rows(FILESET, gone)
-                    case "delete tree", bytes(directory):
-                        store.delete_stat_tree(FILESET, directory)
+                    case "delete trees", [*directories]:
+                        store.delete_stat_trees(FILESET, directories)
         everything = list(real.stat_rows(FILESET))
         assert everything == list(twin.stat_rows(FILESET))
         assert list(real.stat_rows(FILESET, after=after)) == list(twin.stat_rows(FILESET, after=after))

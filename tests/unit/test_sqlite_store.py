@@ -15,7 +15,8 @@ import pytest
 
 from instep.errors import DamagedError, InstepError, RefusedError, ResourceError, UnavailableError
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.store import database
+from instep.model.statrow import StatRow
+from instep.store import database, stat_table
 from instep.store.sqlite import SqliteStore
 
 LINE = LineId(FilesetName("catalog"), NodeName("main"))
@@ -232,3 +233,23 @@ def test_a_full_disk_undoes_the_change_and_the_next_one_works(tmp_path: Path) ->
     with state.write(durable=True) as connection:
         connection.execute("INSERT INTO blob VALUES (?, ?)", (b"after", b"y"))
     assert [row[0] for row in state.connection.execute("SELECT digest FROM blob")] == [b"after"]
+
+
+def test_the_rows_of_a_path_go_without_a_look_at_all_others() -> None:
+    connection = apsw.Connection(":memory:")
+    connection.execute((Path(stat_table.__file__).parent / "migrations" / "0001_begin.sql").read_text())
+    fileset, many = FilesetName("catalog"), 3_000
+    stat_table.write(
+        connection,
+        fileset,
+        [StatRow(b"f%05d" % number, number, 1, 0, 0, 0, b"", b"", 0) for number in range(many)],
+    )
+    steps: list[int] = []
+    connection.trace_v2(
+        apsw.SQLITE_TRACE_PROFILE,
+        lambda seen: steps.append(seen["stmt_status"]["SQLITE_STMTSTATUS_VM_STEP"]),
+    )
+    stat_table.delete_trees(connection, fileset, [b"f01500"])
+    connection.trace_v2(0, None)
+    assert sum(steps) < many
+    assert stat_table.read_one(connection, fileset, b"f01500") is None

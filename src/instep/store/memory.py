@@ -232,11 +232,12 @@ class MemoryStore:
         for path in paths:
             self._tables.stat.pop((fileset, path), None)
 
-    def delete_stat_tree(self, fileset: FilesetName, directory: bytes) -> None:
+    def delete_stat_trees(self, fileset: FilesetName, directories: Iterable[bytes]) -> None:
+        tops = tuple(directories)
         self._tables.stat = {
             (name, path): row
             for (name, path), row in self._tables.stat.items()
-            if name != fileset or not (path == directory or is_below(path, directory))
+            if name != fileset or not any(path == top or is_below(path, top) for top in tops)
         }
 
     # reports and events

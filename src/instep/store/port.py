@@ -165,8 +165,8 @@ class NodeStore(Protocol):
 
     def delete_stat_rows(self, fileset: FilesetName, paths: Iterable[bytes]) -> None: ...
 
-    def delete_stat_tree(self, fileset: FilesetName, directory: bytes) -> None:
-        """Drop ``directory`` itself and all below it; the empty path drops all rows of the fileset."""
+    def delete_stat_trees(self, fileset: FilesetName, directories: Iterable[bytes]) -> None:
+        """Drop each directory itself and all below it; the empty path drops all rows of the fileset."""
 
     # partners' reports and the events log
 

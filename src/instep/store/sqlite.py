@@ -289,9 +289,10 @@ class SqliteStore:
             with self._database.write(durable=False) as connection:
                 stat_table.delete(connection, fileset, batch)
 
-    def delete_stat_tree(self, fileset: FilesetName, directory: bytes) -> None:
-        with self._database.write(durable=False) as connection:
-            stat_table.delete_tree(connection, fileset, directory)
+    def delete_stat_trees(self, fileset: FilesetName, directories: Iterable[bytes]) -> None:
+        for batch in _batched(directories, stat_table.WRITE_BATCH):
+            with self._database.write(durable=False) as connection:
+                stat_table.delete_trees(connection, fileset, batch)
 
     # reports and events
 

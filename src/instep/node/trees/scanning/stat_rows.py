@@ -78,19 +78,29 @@ def covered_rows(store: NodeStore, fileset: FilesetName, covered: Cover) -> Iter
 
 
 class RowBatch:
-    """New rows, stored ``ROWS_BATCH`` at a time."""
+    """New rows, and paths that have none any more, stored ``ROWS_BATCH`` at a time."""
 
     def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
         self._store = store
         self._fileset = fileset
         self._fresh: list[StatRow] = []
+        self._gone: list[bytes] = []
 
     def add(self, row: StatRow) -> None:
         self._fresh.append(row)
         if len(self._fresh) >= ROWS_BATCH:
             self.flush()
 
+    def drop(self, path: bytes) -> None:
+        """The rows of a path, and of all below it, go before those are stored that were added since the last flush."""
+        self._gone.append(path)
+        if len(self._gone) >= ROWS_BATCH:
+            self.flush()
+
     def flush(self) -> None:
+        if self._gone:
+            self._store.delete_stat_trees(self._fileset, self._gone)
+            self._gone = []
         if self._fresh:
             self._store.put_stat_rows(self._fileset, self._fresh)
             self._fresh = []
@@ -113,8 +123,7 @@ def store_rows(store: NodeStore, place: Place) -> Journal | None:
     batch = RowBatch(store, place.fileset)
     for row in stat_rows(place, journal):
         if isinstance(row, GoneRow):
-            batch.flush()
-            store.delete_stat_tree(place.fileset, row.path)
+            batch.drop(row.path)
         else:
             batch.add(row)
     batch.flush()
