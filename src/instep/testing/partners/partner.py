@@ -243,12 +243,14 @@ class SimPartner(SimPartnerSettings):
             return
         if self.rollouts is not None:
             self.rollouts.watch.switches(self.name, effect.head, self.machine.facts, has_reload=has_reload)
-        self.go(
-            effect.head,
-            self.plan_of(effect.base, effect.head),
-            lambda drifted: f.TreeSwitched(effect.req, drifted),
-            lambda why: f.SwitchFailed(effect.req, why),
-        )
+
+        def switched(drifted: tuple[bytes, ...]) -> f.TreeSwitched:
+            if effect.base is None:
+                self.is_unproven = False  # What lay there was compared with the generation, whole.
+            return f.TreeSwitched(effect.req, drifted)
+
+        plan = self.plan_of(effect.base, effect.head)
+        self.go(effect.head, plan, switched, lambda why: f.SwitchFailed(effect.req, why))
 
     def _record(self, effect: f.RecordLive) -> None:
         if self.fails(self.world.options.disk_full):
