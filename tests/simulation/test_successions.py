@@ -39,7 +39,7 @@ def story(result: Result) -> str:
 
 
 @pytest.mark.parametrize(
-    "seed,is_split", [*((seed, False) for seed in KEPT_SEEDS), *((seed, True) for seed in KEPT_SPLITS)]
+    ("seed", "is_split"), [*((seed, False) for seed in KEPT_SEEDS), *((seed, True) for seed in KEPT_SPLITS)]
 )
 def test_seeds_that_once_found_a_bug(seed: int, is_split: bool) -> None:
     result = simulate_succession(seed, is_split=is_split)
