@@ -98,6 +98,25 @@ def _is_out(outcome: p.Outcome) -> bool:
     return isinstance(outcome, p.Published)
 
 
+def test_an_emptied_tree_is_asked_about_however_small_it_is(tmp_path: Path) -> None:
+    """Goal: the last paths are never removed unasked, in one step or in several; contents under other names have
+    moved, and one path alone is a person's right."""
+    writer = _Writer(tmp_path)
+    writer.fill("d", range(5))
+    assert _is_out(writer.publish())
+    (writer.root / "d").rename(writer.root / "e")
+    assert _is_out(writer.publish())
+    writer.remove("e", range(3))
+    assert _is_out(writer.publish())
+    shutil.rmtree(writer.root / "e")
+    assert writer.refused()["removed"] == 3
+    assert _is_out(writer.publish(accept=True))
+    (writer.root / "alone").write_text("alone")
+    assert _is_out(writer.publish())
+    (writer.root / "alone").unlink()
+    assert _is_out(writer.publish())
+
+
 @pytest.mark.parametrize("restarts", [False, True], ids=["one life", "restarted in between"])
 def test_losses_add_up_over_ten_minutes(tmp_path: Path, restarts: bool) -> None:
     """Goal: losses in two steps within ten minutes count as one loss, also across a restart, and although

@@ -48,6 +48,8 @@ class Lost(msgspec.Struct, frozen=True, array_like=True):
     entries_before: int = 0
     bytes_before: int = 0
     emptied: tuple[tuple[bytes, int], ...] = ()
+    is_all: bool = False
+    """Nothing is left, and nothing came."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
@@ -91,7 +93,8 @@ def lost_between(
         return Lost()
     size = max(0, sum(map(_size, lost)) - max(0, come_bytes))
     before = totals(old, get)
-    if len(lost) < TOP_MIN and size <= BYTES_FREE:
+    is_all = not totals(new, get).entries
+    if len(lost) < TOP_MIN and size <= BYTES_FREE and not is_all:
         # Below every limit: no need to find the entries that count for nothing.
         return Lost(len(lost), size, *before)
     nothing = [each for each in iterate(old, get) if _is_nothing(each, is_ignored)]
@@ -101,6 +104,7 @@ def lost_between(
         before.entries - len(nothing),
         before.size_bytes - sum(map(_size, nothing)),
         _emptied(lost, new, get),
+        is_all,
     )
 
 
@@ -153,6 +157,10 @@ def _judge(lost: Lost, policy: DeletionPolicy) -> Trouble | None:
         facts = (("directory", shown(top)), ("limit", TOP_MIN), ("removed", emptied))
         why = f"all {emptied} paths of {shown(top)}/ would be removed, a top directory may lose all of {TOP_MIN - 1}"
         return _refusal(why, facts)
+    if lost.is_all and lost.removed > 1:
+        of = f"all of {counted(lost.removed, 'path')} would be removed"
+        facts = (("entries", lost.entries_before), ("removed", lost.removed))
+        return _refusal(f"{of}: the directory was emptied, or its disk is not mounted", facts)
     allowed = max(BYTES_FREE, lost.bytes_before * policy.share_percent // 100)
     if lost.removed > 1 and lost.size_bytes > allowed:
         facts = (("allowed_bytes", allowed), ("bytes", lost.bytes_before), ("removed_bytes", lost.size_bytes))

@@ -59,7 +59,8 @@ class OutsideGuard:
         contents = set(after.values())
         for at, _, before in self._window:
             gone = [path for path, digest in before.items() if path not in after and digest not in contents]
-            if self._writer.world.now - at < WINDOW_MS and len(gone) > DELETIONS.allowed(len(before)):
+            is_disaster = len(gone) > DELETIONS.allowed(len(before)) or (not after and len(gone) > 1)
+            if self._writer.world.now - at < WINDOW_MS and is_disaster:
                 raise BrokenPromise(
                     "P10",
                     f"generation {effect.number} removes {len(gone)} of {len(before)} paths unasked, "
