@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -191,11 +192,11 @@ class World:
             while wants := stage.wants(limit_entries=3):
                 for want in wants:
                     if want.is_large:
-                        large = stage.large(want)
-                        data = self.fetch(want)
-                        for offset, length in large.missing():
-                            large.write(offset, data[offset : offset + length])
-                        large.finish()
+                        with closing(stage.large(want)) as large:
+                            data = self.fetch(want)
+                            for offset, length in large.missing():
+                                large.write(offset, data[offset : offset + length])
+                            large.finish()
                     else:
                         stage.lay(want, self.fetch(want))
             return stage.seal(now_ns)

@@ -97,7 +97,7 @@ def test_a_store_that_fails_at_any_call_delays_and_changes_nothing(error: Callab
         assert driver.failure is None
         assert disk.sent == [number for event in range(1, EVENTS + 1) for number in (event, event * 10)]
         assert len(told) == 2, told
-        assert told[0] in ("store_full", "read_only", "io_error")
+        assert told[0] in ("store_full", "read_only", "disk_error")
         assert told[1] is None
         assert driver.stuck is None
 

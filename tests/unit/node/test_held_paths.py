@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.core.guards.held import HeldPaths
+from instep.core.guards.held import HeldPaths, ScanProblem
 from instep.core.publish.vocabulary import ScanSummary
 from instep.model.definition import Definition, Preserve
 from instep.model.ids import FilesetName, NodeName
@@ -246,3 +246,10 @@ def test_a_history_that_takes_nothing_is_not_taken_for_a_file_that_cannot_be_rea
     assert said.path == "new" and "history" in said.why and "read:" not in said.why, said
     step = "free space on the file system of the fileset, or make it writable; it goes on by itself"
     assert said.next == (step,)
+
+
+def test_a_disk_that_reports_errors_is_not_told_to_make_a_file_readable(tmp_path: Path) -> None:
+    broken = ScanProblem(b"d/f0", "unreadable", os.strerror(errno.EIO), 1, 5)
+    fileset = FilesetSettings(name=FILESET, path=tmp_path, writer=NodeName("main"))
+    (said,) = held_documents(fileset, HeldPaths((broken,), 1, 1, 5))
+    assert "replace" in said.next[0] and "readable" not in said.next[0], said

@@ -114,7 +114,7 @@ LOOKED_AT: dict[str, str] = {
                 "objects/abilities.py:probe_filesystem:os.open",
                 "root/beneath.py:__init__:os.open",
                 "root/control_folder.py:open_control:os.open",
-                "archive/outlet.py:open_outlet:os.open",
+                "archive/outlet.py:_opened:os.open",
                 "root/place.py:prepare_place:os.open",
                 "root/place.py:_prepare:os.open",
                 "root/place.py:_same_mount:os.open",
@@ -132,7 +132,8 @@ LOOKED_AT: dict[str, str] = {
                 "stage/probes.py:_unwritable:os.access",
                 "root/place.py:resolve_place:os.access",
                 "root/place.py:_chosen_stage:os.access",
-                "root/writable.py:unprepared:os.access",
+                "root/os_errors.py:read_only:os.access",
+                "root/os_errors.py:_forbidden:os.access",
             ),
         ),
         (

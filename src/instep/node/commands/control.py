@@ -20,7 +20,7 @@ from aiohttp import web
 
 from instep.api.command import OTHER_VERSION, Command, Document, Role, as_json, command_from, require_role
 from instep.errors import InstepError, UsageError
-from instep.node.runtime.driver import from_os_error
+from instep.node.runtime.driver import own_error
 
 BODY_MAX = 1 << 20
 log = logging.getLogger(__name__)
@@ -84,12 +84,10 @@ class ControlServer:
         line: dict[str, Any]
         try:
             line = {"result": await self._run(request, speaker)}
-        except InstepError as error:
-            line = {"error": error.of_a_command().as_json()}
         except ConnectionError:
             return response
-        except OSError as error:
-            line = {"error": from_os_error(error).of_a_command().as_json()}
+        except (InstepError, OSError) as error:
+            line = {"error": own_error(error).of_a_command().as_json()}
         except asyncio.CancelledError:
             raise
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -6,7 +6,7 @@ from instep.api import debugging as api
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import service_of
-from instep.node.runtime.driver import from_os_error
+from instep.node.runtime.driver import own_error
 from instep.node.runtime.records import write_record
 
 
@@ -19,6 +19,6 @@ class Debugging(CommandHandlers):
             try:
                 path = write_record(self._node.runtime.directory.records, one, "asked")
             except OSError as error:
-                raise from_os_error(error) from error
+                raise own_error(error) from error
             found.append(api.RecordDocument(one.name, str(path), len(one.last), one.broken))
         return api.RecordsDocument(service.fileset.name, tuple(found))

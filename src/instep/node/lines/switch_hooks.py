@@ -22,7 +22,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.standing import Standing, StandingRecord
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.hook_calls import run_slot
-from instep.node.runtime.driver import from_os_error, monotonic_ms
+from instep.node.runtime.driver import monotonic_ms, own_error
 from instep.node.runtime.one_task import OneTask
 from instep.node.runtime.runtime import Runtime
 
@@ -103,7 +103,7 @@ class SwitchHooks:
             if trouble is None:
                 self.runtime.store.delete(self._frozen_key)
         except (InstepError, OSError) as error:
-            trouble = trouble_of(error if isinstance(error, InstepError) else from_os_error(error))
+            trouble = trouble_of(own_error(error))
         if trouble is None:
             self._settled()
             return

@@ -19,7 +19,7 @@ from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_clock import PeerClock
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_replies import StreamReplies
-from instep.node.runtime.driver import from_os_error, wall_ms
+from instep.node.runtime.driver import own_error, wall_ms
 from instep.node.runtime.requests import Requests
 from instep.node.trees.keeping.shelf import pages_reply
 
@@ -91,7 +91,7 @@ class DialledLink:
                     await self._connected()
                     error: InstepError = UnavailableError(f"{self.name} closed the stream", code="closed")
                 except (InstepError, OSError) as caught:
-                    error = caught if isinstance(caught, InstepError) else from_os_error(caught)
+                    error = own_error(caught)
                     if isinstance(error, PeerError):
                         text = f"the link to {self.name} was cut: {error.reason}"
                         note = self._peers.runtime.note_of_peer

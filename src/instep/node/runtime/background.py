@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from instep.errors import DamagedError, InstepError, Retry
-from instep.node.runtime.driver import from_os_error
+from instep.node.runtime.driver import own_error
 from instep.node.runtime.state import is_lost, lost
 
 AGAIN_S = 2.0
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def passing_trouble(error: InstepError | OSError) -> InstepError | None:
     """The error as one of ours when the same work can succeed later, as with a full disk; else None."""
-    trouble = error if isinstance(error, InstepError) else from_os_error(error)
+    trouble = own_error(error)
     return trouble if trouble.retry is Retry.LATER else None
 
 

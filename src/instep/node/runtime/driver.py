@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from instep.core.record.recorder import FlightRecorder
 from instep.errors import InstepError, ResourceError, Retry
 from instep.node.runtime.records import write_record
+from instep.tree.root.os_errors import help_for
 
 INBOX_MAX = 4096
 LOGGED_EVENTS_MAX = 50
@@ -165,10 +166,8 @@ class Driver(Generic[EventT, EffectT]):
     ) -> None:
         try:
             event = await work
-        except InstepError as error:
-            event = failed(error)
-        except OSError as error:
-            event = failed(from_os_error(error))
+        except (InstepError, OSError) as error:
+            event = failed(own_error(error))
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
             log.exception("%s: a child task broke", self.name)
             event = failed(InstepError(f"{type(error).__name__}: {error}", code="unexpected"))
@@ -222,7 +221,7 @@ class Driver(Generic[EventT, EffectT]):
                 await self._perform(effect)
                 break
             except (InstepError, OSError) as error:
-                trouble = error if isinstance(error, InstepError) else from_os_error(error)
+                trouble = own_error(error)
                 if trouble.retry is not Retry.LATER:
                     raise
             await self._say_stuck(trouble)
@@ -272,20 +271,13 @@ async def run_all(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def from_os_error(error: OSError) -> InstepError:
-    """Translate what the kernel says into the error tree, with a hint an operator can act on."""
-    where = error.filename if isinstance(error.filename, str) else None
-    if isinstance(error.filename, bytes):
-        where = error.filename.decode("utf-8", "replace")
-    hints = {
-        errno.ENOSPC: ("disk_full", "free space on this file system; instep goes on by itself"),
-        errno.EDQUOT: ("disk_full", "raise the quota; instep goes on by itself"),
-        errno.EROFS: ("read_only", "mount the file system read-write; instep goes on by itself"),
-        errno.EACCES: ("no_permission", "give the user that runs instep read and write permission"),
-        errno.EPERM: ("no_permission", "give the user that runs instep read and write permission"),
-        errno.EMFILE: ("too_many_files", "raise the limit of open files of the instep service"),
-        errno.EIO: ("io_error", "the disk reports errors: look at the kernel log, replace it"),
-    }
-    code, hint = hints.get(error.errno or 0, ("os_error", "see the reason; the node retries by itself"))
-    named = f"{error.strerror}" + (f": {where}" if where else "")
-    return ResourceError(named, code=code, hint=hint, errno=error.errno, path=where)
+def own_error(error: InstepError | OSError) -> InstepError:
+    """An error of the kernel as one of ours, with a step that helps where its file is known; another one as it is."""
+    if isinstance(error, InstepError):
+        return error
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    is_known = name is not None and name.startswith("/") and not name.startswith("/proc/")
+    code, step = help_for(error.errno or 0, Path(name if is_known and name else "/"))
+    hint = f"{step if is_known else 'see what failed in the log of the daemon'}; instep goes on by itself"
+    reason = f"{error.strerror or error}" + (f": {name}" if name else "")
+    return ResourceError(reason, code=code, hint=hint, errno=error.errno, path=name)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from instep.errors import UnavailableError
+from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.net.trust.pki import Pki
 from instep.node.config.settings import Settings
@@ -18,7 +18,7 @@ from instep.node.directory import NodeDirectory
 from instep.node.facts.cache import FactCache
 from instep.node.runtime.deferred import Deferred
 from instep.node.runtime.draining import Draining
-from instep.node.runtime.driver import monotonic_ms, wall_ms
+from instep.node.runtime.driver import monotonic_ms, own_error, wall_ms
 from instep.node.runtime.event_throttle import Quiet
 from instep.node.runtime.retention_time import RetentionTime
 from instep.store.port import NodeStore
@@ -34,15 +34,17 @@ R = TypeVar("R")
 class Worker:
     """One thread for one fileset's tree: scans, stages and switches never run side by side on a tree."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, named: Callable[[InstepError | OSError], InstepError] = own_error) -> None:
+        """``named`` gives an error of a call the names of what it met."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._named = named
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of ``call``, made in the thread. Cancelling the wait lets the call finish by itself.
         ``UnavailableError`` once the service has ended, also when that ends the wait."""
         loop = asyncio.get_running_loop()
         try:
-            made = loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+            made = loop.run_in_executor(self._pool, lambda: self._called(call, *args, **kwargs))
         except RuntimeError as error:  # the pool takes no more
             raise _ended() from error
         try:
@@ -51,6 +53,15 @@ class Worker:
             task = asyncio.current_task()
             if made.cancelled() and task is not None and not task.cancelling():
                 raise _ended() from None  # it stood in the queue when the pool was closed
+            raise
+
+    def _called(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except OSError as error:
+            raise self._named(error) from error
+        except InstepError as error:
+            self._named(error)
             raise
 
     def close(self) -> None:

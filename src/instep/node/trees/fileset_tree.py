@@ -3,12 +3,13 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from instep.api.looking import ChangeDocument
 from instep.core.vocabulary import Trouble
-from instep.errors import UnavailableError
+from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId
 from instep.model.manifest.check import missing
@@ -31,6 +32,7 @@ from instep.tree.archive.contents import Contents
 from instep.tree.archive.history import History
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
+from instep.tree.root.os_errors import tree_error
 from instep.tree.root.place import Place
 from instep.tree.root.tree_generation import held_by_tree, note_held
 from instep.tree.scan.compare import Difference
@@ -50,7 +52,7 @@ class FilesetTree:
     def __init__(self, runtime: Runtime, fileset: FilesetSettings) -> None:
         self.runtime = runtime
         self.fileset = fileset
-        self.worker = Worker(f"tree-{fileset.name}")
+        self.worker = Worker(f"tree-{fileset.name}", self._named)
         self.watch: TreeWatch | None = None
         self.live: HeadRef | None = None
         """The generation that this tree stands for: the last that a writer announced, or that a follower saved as
@@ -73,6 +75,15 @@ class FilesetTree:
     @property
     def store(self) -> NodeStore:
         return self.runtime.store
+
+    def _named(self, error: InstepError | OSError) -> InstepError:
+        """An error of this tree that says on which node it was met; one of the kernel with the path and what helps."""
+        if isinstance(error, OSError):
+            name = os.fsencode(error.filename) if isinstance(error.filename, str | bytes) else b""
+            path = name if name.startswith(b"/") and not name.startswith(b"/proc/") else b""
+            error = tree_error(error, self.name, self.fileset.path, path, "read or written")
+        error.facts.setdefault("node", self.runtime.settings.name)
+        return error
 
     # The root -------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ from instep.tree.journal.journal import Op, Step
 from instep.tree.root.beneath import Root
 from instep.tree.root.kernel import mounts_in
 from instep.tree.root.marker import open_marked
+from instep.tree.root.os_errors import goes_on
 from instep.tree.root.place import Place
-from instep.tree.stage.probes import goes_on, mount_in_the_way, refuse_stuck_changes
+from instep.tree.stage.probes import mount_in_the_way, refuse_stuck_changes
 from instep.tree.stage.shortage import resource_error
 from instep.tree.stage.stage import Want
 
@@ -97,7 +98,7 @@ def refuse_stuck_restore(place: Place, changes: Iterable[Change], published: Ite
             _refuse_hidden(place, root, published)
             refuse_stuck_changes(place, _steps(changes), root)
     except OSError as error:
-        raise resource_error(error, place) from error
+        raise resource_error(error, place, "brought back") from error
     except InstepError as error:
         raise to_be_repeated(error, place.fileset) from None
 

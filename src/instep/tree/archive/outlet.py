@@ -12,7 +12,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from instep.errors import RefusedError, ResourceError
 from instep.model.paths import shown
@@ -22,6 +23,7 @@ from instep.tree.objects.large import copy_whole
 from instep.tree.objects.private_directory import private_directory
 from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
 from instep.tree.root.descriptors import LIST, READ, Tolerated, closing_fd
+from instep.tree.root.os_errors import help_for
 from instep.tree.root.records import sync_dir
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,10 +41,15 @@ def open_outlet(path: bytes) -> Root:
     """The absolute directory ``path``, made where it is missing, opened without following a symlink that another user
     could have put there; a symlink in a directory that only root and the daemon's user may write is followed.
 
-    ``RefusedError`` ``target_is_symlink``; ``ResourceError`` ``no_directory``.
+    ``RefusedError`` ``target_is_symlink``; ``ResourceError``.
     """
     target = os.path.normpath(path)
     assert target.startswith(b"/"), "an outlet is absolute"
+    with _named(target):
+        return _opened(target)
+
+
+def _opened(target: bytes) -> Root:
     here = os.open(b"/", _STEP | os.O_DIRECTORY)
     pending = [part for part in reversed(target.split(b"/")) if part]
     links = 0
@@ -65,15 +72,25 @@ def open_outlet(path: bytes) -> Root:
                 os.close(here)
                 here = top
         return Root(b"/proc/self/fd/%d/." % here)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot open or make {shown(target)}: {error.strerror}",
-            hint="name a directory that the daemon's user may write",
-            code="no_directory",
-            path=shown(target),
-        ) from error
     finally:
         os.close(here)
+
+
+@contextlib.contextmanager
+def _named(target: bytes) -> Iterator[None]:
+    """An ``OSError`` of the block as the error that names the object that a person wants, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        code, step = help_for(error.errno or 0, Path(os.fsdecode(target)))
+        raise ResourceError(
+            f"{shown(target)} cannot be opened or made: {error.strerror or error}",
+            hint=f"{step}; then repeat the command, or name another directory",
+            code=code,
+            path=shown(target),
+            operation="opened or made",
+            errno=error.errno,
+        ) from error
 
 
 def _step_into(here: int, name: bytes, target: bytes) -> int:
@@ -114,11 +131,13 @@ def put_out(outlet: Root, path: bytes, make: MakeObject, *, shown_as: bytes = b"
     """Put the object that ``make`` makes at ``path`` below ``outlet``, durably; parents are made, nothing is replaced
     and nothing followed. ``shown_as`` names the outlet in errors.
 
-    ``RefusedError`` ``exists``, ``target_is_symlink``, ``directory_replaced``; ``OSError``.
+    ``RefusedError`` ``exists``, ``target_is_symlink``, ``directory_replaced``; ``ResourceError``.
     """
     target = shown_as + b"/" + path
-    parent, name = _open_parents(outlet, path, target)
-    with closing_fd(parent):
+    with contextlib.ExitStack() as held:
+        held.enter_context(_named(target))
+        parent, name = _open_parents(outlet, path, target)
+        held.callback(os.close, parent)
         if inode_at(parent, name) is not None:
             raise _exists(target)
         # Made where no other user may enter, so that nothing is swapped while it is being made.
@@ -135,10 +154,10 @@ def finish_directory(
     is there. ``made`` is its device and inode from when it was made: a directory that another user moved to that name
     meanwhile keeps what it has.
 
-    ``RefusedError`` ``directory_replaced``; ``OSError``.
+    ``RefusedError`` ``directory_replaced``; ``ResourceError``.
     """
     target = shown_as + b"/" + path
-    with closing_fd(outlet.open_dir(path)) as fd:
+    with _named(target), closing_fd(outlet.open_dir(path)) as fd:
         found = os.fstat(fd)
         if (found.st_dev, found.st_ino) != made:
             raise RefusedError(

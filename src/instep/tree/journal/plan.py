@@ -58,6 +58,13 @@ class PlannedSteps:
     page: Digest
     index: int
 
+    @property
+    def path(self) -> bytes:
+        if self.entry is not None:
+            return self.entry.path
+        assert self.step is not None
+        return self.step.path
+
 
 @dataclass(slots=True)
 class Moves:

@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 from blake3 import blake3
@@ -119,8 +120,11 @@ class LargeFile:
         recut: Recut | None = None,
         is_sparse: bool = False,
         is_resumed: bool = False,
+        named: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``named`` translates the ``OSError`` of ``use_chunks``, ``write`` and ``finish``."""
         self.entry = entry
+        self._named = named
         self._fd = fd
         self._done = done
         self._old_fd = old_fd
@@ -131,8 +135,9 @@ class LargeFile:
         self._may_skip_zeros = is_sparse and not is_resumed
         self._chunks: Sequence[ChunkSpan] = ()
         self._set_missing([(0, entry.size)])
-        if not is_resumed:
-            os.ftruncate(fd, entry.size)
+        with named():
+            if not is_resumed:
+                os.ftruncate(fd, entry.size)
 
     def _set_missing(self, ranges: Iterable[tuple[int, int]]) -> None:
         merged: list[tuple[int, int]] = []
@@ -155,6 +160,10 @@ class LargeFile:
         """
         self._chunks = list(chunks)
         self._check_chunks()
+        with self._named():
+            self._use(old_chunks)
+
+    def _use(self, old_chunks: Iterable[ChunkSpan] | None) -> None:
         if self._is_resumed and os.fstat(self._fd).st_size:
             os.ftruncate(self._fd, self.entry.size)
             self._set_missing(self._wrong_chunks())
@@ -248,7 +257,8 @@ class LargeFile:
         if at < 0 or end > self._ends[at] or not len(data):
             path = shown(self.entry.path)
             raise PeerError(f"bytes of {path} came that were not asked for", code="unasked_bytes", path=path)
-        self._write(offset, data)
+        with self._named():
+            self._write(offset, data)
         if self._is_in_order and offset == self._hashed:
             self._hasher.update(data)
             self._hashed = end
@@ -275,6 +285,10 @@ class LargeFile:
         ``DamagedError`` ``content_mismatch``: nothing was kept for certain, ``missing`` names what to fetch anew.
         """
         assert not self.missing(1), "finish needs all ranges"
+        with self._named():
+            self._finish()
+
+    def _finish(self) -> None:
         if self._hashed == self.entry.size and self._is_in_order:
             digest = Digest(self._hasher.digest())
         else:

@@ -11,6 +11,8 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from instep.errors import InstepError
 from instep.model.definition import Preserve
 from instep.model.ids import Digest
@@ -168,6 +170,12 @@ def attribute_slot(digest: Digest) -> bytes:
 def staged_attribute(tree: Root, digest: Digest) -> bytes:
     with closing_fd(tree.open(attribute_slot(digest), READ)) as fd:
         return os.pread(fd, 1 << 17, 0)
+
+
+def without_large(entry: Entry) -> Entry:
+    """``entry`` less attributes whose values are not here yet; they are set at the seal."""
+    assert entry.extra is not None
+    return msgspec.structs.replace(entry, extra=msgspec.structs.replace(entry.extra, large_xattrs=()))
 
 
 def row_of(path: bytes, entry: Entry, found: os.stat_result, *, is_staged: bool) -> RowRecord:

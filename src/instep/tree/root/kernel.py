@@ -32,6 +32,17 @@ _REMOTE = {
     0x47504653: "gpfs",
 }
 """Magic numbers of ``statfs(2)``: other machines, or a program, change what lies there behind this kernel's back."""
+_statx = getattr(_libc, "statx", None)
+if _statx is not None:
+    _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_TYPE = 1
+_BUFFER_WORDS = 32
+_ATTRIBUTES = 1
+_ATTRIBUTES_MASK = 7
+_FLAGS = ((0x10, "immutable", "i"), (0x20, "append-only", "a"))
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x2008_0522
@@ -64,6 +75,19 @@ def mounts_in(root: Root) -> frozenset[bytes]:
     """Where something is mounted below ``root``, as paths relative to it; bind mounts of the same device too."""
     top = os.readlink(b"/proc/self/fd/%d" % root.fd)
     return frozenset(point[len(top) + 1 :] for point in mounts_below(top) if point != top)
+
+
+def set_flag(dir_fd: int | None, name: bytes) -> tuple[str, str] | None:
+    """The flag by which ``statx(2)`` says that an object takes no change: in words, and the letter of ``chattr``. None
+    also where there is nothing, or where the call is missing."""
+    if _statx is None:
+        return None
+    buffer = (ctypes.c_uint64 * _BUFFER_WORDS)()
+    how = _AT_SYMLINK_NOFOLLOW | (0 if name else _AT_EMPTY_PATH)
+    if _statx(_AT_FDCWD if dir_fd is None else dir_fd, name, how, _STATX_TYPE, buffer) != 0:
+        return None
+    found = buffer[_ATTRIBUTES] & buffer[_ATTRIBUTES_MASK]
+    return next(((what, letter) for flag, what, letter in _FLAGS if found & flag), None)
 
 
 def ignores_modes() -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from pathlib import Path
 
 from instep.errors import ResourceError
 from instep.tree.root.descriptors import LIST
+from instep.tree.root.os_errors import help_for
 
 _NO_ATTRIBUTE = "user.instep.none"
 """An attribute that nothing has."""
@@ -34,25 +34,11 @@ def require_writable_folder(control: Path) -> None:
 def unprepared(control: Path, error: OSError) -> ResourceError:
     """The error of a control folder in which nothing can be made."""
     hint = "make the parent writable for the daemon, or set stage to a directory on its file system"
-    if error.errno == errno.EROFS:
-        at = shlex.quote(str(_mount_point(control.parent)))
-        hint = (
-            "its file system is mounted read-only: look at the kernel log for the reason, then: "
-            f"mount -o remount,rw {at}"
-        )
-        if os.access(control, os.W_OK):
-            hint = (
-                "the kernel stopped writes to its file system after an error: look at the kernel log, then stop what "
-                f"uses {at}, unmount it, check it with fsck, and mount it again"
-            )
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        hint = help_for(error.errno or 0, control)[1]
     return ResourceError(
         f"the control folder {control} cannot be prepared: {error.strerror}",
         hint=hint,
         code="stage_unusable",
         path=str(control),
     )
-
-
-def _mount_point(path: Path) -> Path:
-    """The mount that ``path`` lies on."""
-    return next((each for each in (path, *path.parents) if os.path.ismount(each)), path)

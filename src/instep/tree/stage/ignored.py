@@ -35,7 +35,7 @@ def refuse_ignored_in_the_way(place: Place, journal: Journal) -> None:
     """
     if journal.is_exchange:
         return
-    with shortage_named(place), open_marked(place.root, place.fileset) as root:
+    with shortage_named(place, "switched"), open_marked(place.root, place.fileset) as root:
         paths = list(_in_the_way(place, journal, root))
     if paths:
         raise ignored_in_the_way(place, journal.header.target, paths)

@@ -7,7 +7,6 @@ that shows only later is undone (``tree/switch/undo.py``).
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -17,35 +16,12 @@ from instep.model.paths import is_below, parent_of, shown
 from instep.tree.journal.journal import Journal, Op, Step
 from instep.tree.root.beneath import NOT_BENEATH, Root
 from instep.tree.root.descriptors import Tolerated, closing_fd
-from instep.tree.root.kernel import ignores_modes, mounts_in
+from instep.tree.root.kernel import ignores_modes, mounts_in, set_flag
+from instep.tree.root.os_errors import goes_on
 from instep.tree.root.place import Place
 
-_statx = getattr(ctypes.CDLL(None), "statx", None)
-if _statx is not None:
-    _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
-_AT_EMPTY_PATH = 0x1000
-_AT_SYMLINK_NOFOLLOW = 0x100
-_STATX_TYPE = 1
-_IMMUTABLE = 0x10
-_APPEND = 0x20
-_BUFFER_WORDS = 32
-_ATTRIBUTES = 1
-_ATTRIBUTES_MASK = 7
 _NAMED_MAX = 20
-
-Flags = int
 _displacing = frozenset({Op.CHANGE, Op.REMOVE, Op.META, Op.MOVE})
-
-
-def flags_of(dir_fd: int, name: bytes) -> Flags:
-    """The attributes that ``statx(2)`` reports; 0 where it is missing or there is nothing."""
-    if _statx is None:
-        return 0
-    buffer = (ctypes.c_uint64 * _BUFFER_WORDS)()
-    flags = _AT_SYMLINK_NOFOLLOW | (0 if name else _AT_EMPTY_PATH)
-    if _statx(dir_fd, name, flags, _STATX_TYPE, buffer) != 0:
-        return 0
-    return buffer[_ATTRIBUTES] & buffer[_ATTRIBUTES_MASK]
 
 
 def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
@@ -136,24 +112,20 @@ class _Probe:
         return _stuck(self.place, path, "no_permission", f"uid {os.geteuid()} may not write {reason}", helps)
 
     def _flagged(self, path: bytes, dir_fd: int, name: bytes) -> ResourceError | None:
-        flags = flags_of(dir_fd, name)
-        for flag, what, letter in ((_IMMUTABLE, "immutable", "i"), (_APPEND, "append-only", "a")):
-            if flags & flag:
-                reason = f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})"
-                helps = f"chattr -{letter} {_whole(self.place, path)}"
-                return _stuck(self.place, path, "no_permission", reason, helps)
-        return None
+        flag = set_flag(dir_fd, name)
+        if flag is None:
+            return None
+        what, letter = flag
+        reason = f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})"
+        return _stuck(
+            self.place, path, "no_permission", reason, f"chattr -{letter} {_whole(self.place, path)}"
+        )
 
 
 def mount_in_the_way(place: Place, path: bytes, mount: bytes) -> ResourceError:
     """``path`` cannot be changed, because something is mounted at ``mount``."""
     reason = f"{shown(path)} cannot be changed: something is mounted at {shown(mount)}"
     return _stuck(place, path, "mount_in_the_way", reason, f"umount {_whole(place, mount)}")
-
-
-def goes_on(fileset: str) -> str:
-    """The end of every hint here. A command that an operator typed does not go on by itself and replaces it."""
-    return f"then it goes on by itself, at once with: instep retry {fileset}"
 
 
 def _whole(place: Place, path: bytes) -> str:

@@ -14,6 +14,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -49,6 +50,7 @@ from instep.tree.objects.laying import (
     row_of,
     staged_attribute,
     sync_directory,
+    without_large,
 )
 from instep.tree.objects.rows import is_same
 from instep.tree.root.beneath import NOT_BENEATH, Root
@@ -63,7 +65,7 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.exchange_check import refuse_obstacles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
-from instep.tree.stage.shortage import shortage_named
+from instep.tree.stage.shortage import METADATA, shortage_named
 from instep.tree.stage.stages import clear_stages, open_stage, staged_slot
 
 _LAID = register("stage.laid")
@@ -168,7 +170,7 @@ class Stage:
         self._late: list[tuple[bytes, Entry]] = []
         self._is_planned = False
         self._has_links = False
-        with shortage_named(place), contextlib.ExitStack() as opened:
+        with shortage_named(place, "staged"), contextlib.ExitStack() as opened:
             self._open(opened, place)
 
     def _open(self, opened: contextlib.ExitStack, place: Place) -> None:
@@ -267,12 +269,13 @@ class Stage:
         complete. The limits are reached, not kept: the last of a batch may be large."""
         batch: list[Want] = []
         size = 0
-        with shortage_named(self.place):
-            while len(batch) < limit_entries and size < limit_bytes:
+        while len(batch) < limit_entries and size < limit_bytes:
+            with shortage_named(self.place, "compared"):
                 planned = next(self._plan, None)
-                if planned is None:
-                    self._is_planned = True
-                    break
+            if planned is None:
+                self._is_planned = True
+                break
+            with shortage_named(self.place, "staged", planned.path):
                 for want in self._prepare(planned):
                     self._unanswered[want.slot] = want
                     batch.append(want)
@@ -309,7 +312,7 @@ class Stage:
             return
         if attributes:
             self._late.append((planned.slot, entry))
-            entry = _without_large(entry)
+            entry = without_large(entry)
         if not self._have(planned, entry):
             yield Want(planned.page, planned.index, entry, 0, planned.slot)
 
@@ -412,7 +415,7 @@ class Stage:
     def lay(self, want: Want, data: bytes | memoryview) -> None:
         """Lay what came for a small want; ``DamagedError`` ``content_mismatch`` when it is something else (P1)."""
         assert not want.is_large, "a large file is laid through large()"
-        with shortage_named(self.place):
+        with shortage_named(self.place, "staged", want.entry.path):
             if want.which:
                 self._lay_attribute(want, data)
             else:
@@ -451,8 +454,10 @@ class Stage:
         """The large file of a want, with the old version of its path as a source of chunks."""
         assert want.is_large
         slot, entry = want.slot, want.entry
-        is_partial = self._is_partial(slot)
-        fd = self._tree.open(slot, _WRITE_LARGE, 0o600)
+        named = partial(shortage_named, self.place, "staged", entry.path)
+        with named():
+            is_partial = self._is_partial(slot)
+            fd = self._tree.open(slot, _WRITE_LARGE, 0o600)
 
         def done(fd: int) -> None:
             self._large_done(slot, entry, fd)
@@ -467,6 +472,7 @@ class Stage:
             recut=self._recut,
             is_sparse=self._layer.is_sparse(entry),
             is_resumed=is_partial,
+            named=named,
         )
 
     def _large_done(self, slot: bytes, entry: Entry, fd: int) -> None:
@@ -487,9 +493,9 @@ class Stage:
         ``switch`` takes. ``now_ns`` is the wall clock."""
         assert self.is_complete, "seal needs everything that was wanted"
         failpoint(_SEALING)
-        with shortage_named(self.place):
+        with shortage_named(self.place, "staged"):
             for slot, entry in self._late:
-                self._layer.metadata(slot, entry, None)
+                self._dress(slot, entry)
             self._seal_links()
             closing = self._seal_directories()
             failpoint(_DIRECTORIES_SEALED)
@@ -518,7 +524,8 @@ class Stage:
         self._links.close()
         if self._has_links:
             for slot, entry in self._kept(b"links"):
-                self._link(slot, entry)
+                with shortage_named(self.place, "linked", entry.path):
+                    self._link(slot, entry)
 
     def _link(self, slot: bytes, entry: Entry) -> None:
         assert entry.extra is not None
@@ -552,17 +559,21 @@ class Stage:
         is_free = ignores_modes()
         for slot, entry in self._kept(b"dirs"):
             if is_free or entry.mode & 0o300 == 0o300:
-                self._layer.metadata(slot, entry, None)
+                self._dress(slot, entry)
             elif slot.count(b"/") == 1:
                 # Renaming a directory elsewhere writes its "..", which needs its write bit.
-                self._layer.metadata(slot, msgspec.structs.replace(entry, mode=entry.mode | 0o300), None)
+                self._dress(slot, msgspec.structs.replace(entry, mode=entry.mode | 0o300))
                 closing.append(Step(Op.META, entry.path, new=entry))
                 closing.append(Step(Op.TIME, entry.path, mtime_ns=entry.mtime_ns))
             else:
                 closed.append((slot, entry))
         for slot, entry in reversed(closed):
-            self._layer.metadata(slot, entry, None)
+            self._dress(slot, entry)
         return closing
+
+    def _dress(self, slot: bytes, entry: Entry) -> None:
+        with shortage_named(self.place, METADATA, entry.path):
+            self._layer.metadata(slot, entry, None)
 
     def _write_journal(self, now_ns: int, closing: list[Step]) -> None:
         self._steps.close()
@@ -636,9 +647,3 @@ class Stage:
         """Close, and remove the staged objects."""
         self.close()
         clear_stages(self.place)
-
-
-def _without_large(entry: Entry) -> Entry:
-    """``entry`` less attributes whose values are not here yet; they are set at the seal."""
-    assert entry.extra is not None
-    return msgspec.structs.replace(entry, extra=msgspec.structs.replace(entry.extra, large_xattrs=()))

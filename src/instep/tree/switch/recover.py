@@ -103,7 +103,7 @@ def _take_back(
     try:
         undo(place, journal, local=local, get_page=get_page, now_ms=now_ms)
     except (OSError, InstepError) as error:
-        stuck = error if isinstance(error, InstepError) else resource_error(error, place)
+        stuck = error if isinstance(error, InstepError) else resource_error(error, place, "brought back")
         raise _half_switched(place, journal, cause, stuck) from error
 
 

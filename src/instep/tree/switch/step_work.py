@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from instep.model.definition import decode_definition
@@ -26,6 +25,7 @@ from instep.tree.root.kernel import ignores_modes, mounts_in
 from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import holds_ignored
+from instep.tree.stage.shortage import METADATA, shortage_named
 
 _ENTRY_MOVED = register("switch.entry_moved")
 
@@ -228,14 +228,18 @@ class StepWork:
         syncfs(self.objects_fd)
 
 
-@contextlib.contextmanager
-def path_named(step: Step) -> Iterator[None]:
+_DOING = {
+    Op.NEW: "made",
+    Op.CHANGE: "replaced",
+    Op.MOVE: "moved",
+    Op.REMOVE: "removed",
+    **dict.fromkeys((Op.META, Op.MODE, Op.TIME), METADATA),
+}
+
+
+def path_named(place: Place, step: Step, doing: str = "") -> AbstractContextManager[None]:
     """Let the error of a step name the path that people know, not the slot in the stage."""
-    try:
-        yield
-    except OSError as error:
-        error.filename, error.filename2 = step.path, None
-        raise
+    return shortage_named(place, doing or _DOING.get(step.op, "switched"), step.path)
 
 
 def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:

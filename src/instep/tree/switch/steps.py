@@ -47,7 +47,7 @@ class Steps(Removals):
         """All steps but removals; whether there are some."""
         removals = self.is_closing = False
         for step in self.journal.steps():
-            with path_named(step):
+            with path_named(self.place, step):
                 match step.op:
                     case Op.REMOVE:
                         removals = True
@@ -69,7 +69,7 @@ class Steps(Removals):
         for step in self.journal.steps():
             if step.op is not Op.REMOVE:
                 continue
-            with path_named(step):
+            with path_named(self.place, step):
                 failpoint(_STEP_BEFORE)
                 self.remove(step)
                 failpoint(_STEP_AFTER)
@@ -274,14 +274,17 @@ class Steps(Removals):
                 if self.live_directory(step.path) is None:
                     self.outcome.missed.note(step.path)
                     continue
-                self.apply(step, step.new)
+                with path_named(self.place, step):
+                    self.apply(step, step.new)
                 self.touch(step.path + b"/.")
             elif step.op is Op.MODE:
                 assert step.new is not None
-                self.set_mode(step.path, expected_local(step.new, self.local).mode, step.ino)
+                with path_named(self.place, step):
+                    self.set_mode(step.path, expected_local(step.new, self.local).mode, step.ino)
         for step in self.journal.steps():
             if step.op is Op.TIME:
-                self.set_time(step.path, step.mtime_ns)
+                with path_named(self.place, step):
+                    self.set_time(step.path, step.mtime_ns)
 
 
 SINGLY = b".singly"

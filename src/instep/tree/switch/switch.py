@@ -48,7 +48,7 @@ def switch(
     ``recover``. Errors: ``RefusedError`` of the marker, ``ResourceError``.
     """
     open_marked(place.root, place.fileset).close()
-    with shortage_named(place):
+    with shortage_named(place, "switched"):
         if journal.name != b"journal":
             if journal.is_exchange:
                 prepare(place, journal, local=local)
@@ -70,7 +70,7 @@ def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     if not journal.is_exchange or os.path.lexists(stage + b"/" + PREPARED):
         return
     failpoint(_PREPARING)
-    with shortage_named(place):
+    with shortage_named(place, "switched"):
         with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
             with contextlib.closing(Steps(place, journal, tree, staged, local, Switched(journal))) as steps:
                 steps.run()

@@ -32,6 +32,7 @@ from instep.tree.switch.left_objects import LEFT, archive_left
 from instep.tree.switch.step_work import StepWork, Switched, make_like, path_named
 from instep.tree.switch.steps import SINGLY
 
+_BACK = "brought back"
 _UNDOING = register("undo.undoing")
 _STEP_BEFORE = register("undo.step.before")
 _STEP_AFTER = register("undo.step.after")
@@ -87,7 +88,7 @@ class _Undo(StepWork):
                     continue
                 failpoint(_STEP_BEFORE)
                 try:
-                    with path_named(step):
+                    with path_named(self.place, step, _BACK):
                         self._open(step) if is_opening else self._back(step)
                 except (OSError, InstepError) as error:
                     failed = failed or error

@@ -22,7 +22,7 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.forwarding import Forwarding
 from instep.node.peers.questions.warrants import is_warranted
 from instep.node.peers.takeover_check import obstacles
-from instep.node.runtime.driver import from_os_error, wall_ms
+from instep.node.runtime.driver import own_error, wall_ms
 
 LENDING_MAX = 4
 TEST_S = 600.0
@@ -105,9 +105,7 @@ class StreamReplies:
         try:
             reply = await answers.make(question)
         except (InstepError, OSError) as error:
-            reply = answers.refusal(
-                question, error if isinstance(error, InstepError) else from_os_error(error)
-            )
+            reply = answers.refusal(question, own_error(error))
         self._reply(reply)
 
     def could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:

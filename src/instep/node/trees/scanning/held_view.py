@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from instep.api.parts import HeldDocument, ReportedDocument
@@ -12,6 +14,7 @@ from instep.core.publish.vocabulary import PublishFacts
 from instep.model.counts import counted
 from instep.model.paths import path_fields
 from instep.node.config.filesets import FilesetSettings
+from instep.tree.root.os_errors import help_for, number_of
 from instep.tree.scan.listing import NOT_KEPT
 
 SHOWN_MAX = 200
@@ -57,7 +60,6 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
     at = _typed(str(fileset.path / problem.path.decode("utf-8", "surrogateescape")))
     steps = {
         "mount": f"umount {at}" if at else "unmount it",
-        "unreadable": f"chmod u+r {at}" if at else "make it readable",
         "bad_time": f"touch {at}" if at else "touch it",
         "pipe": "put a file there again",
         "socket": "put a file there again",
@@ -73,14 +75,24 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
     }
     found = [steps.get(problem.what, "put it right")]
     if problem.what == "unreadable":
-        is_kept = problem.detail not in NOT_KEPT.values()
-        found = ["make it readable for the user that instep runs as, or ignore it" if is_kept else _MAKE_ROOM]
+        found = [
+            _readable_again(fileset.path / problem.path.decode("utf-8", "surrogateescape"), problem.detail)
+        ]
     if problem.what in _WRITTEN:
         return [*found, *_ignoring(fileset, problem.path)]
     if is_held(problem) and problem.entries:
         typed = _typed(problem.path.decode("utf-8", "surrogateescape"))
         found.append(f"instep publish {fileset.name} --accept-held {typed}".rstrip())
     return found
+
+
+def _readable_again(path: Path, detail: str) -> str:
+    if detail in NOT_KEPT.values():
+        return _MAKE_ROOM
+    number = number_of(detail)
+    if number in (0, errno.EACCES, errno.EPERM):
+        return "make it readable for the user that instep runs as, or ignore it"
+    return help_for(number, path)[1]
 
 
 def _ignoring(fileset: FilesetSettings, path: bytes) -> list[str]:
