@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from instep.api.looking import StatusDocument
+from instep.cli.filesets.status_text import status_lines
 from instep.errors import InstepError
 from instep.net.messages import messages as m
 from tests.support.fleet import tree_of
@@ -85,6 +88,23 @@ async def test_a_lost_partner_is_named_and_catches_up(tmp_path: Path) -> None:
         cluster.heal("main", "s1")
         await cluster.in_step("s1", "s2")
         assert (s1.tree / "file").read_text() == "3"
+
+
+@in_virtual_time
+async def test_the_first_step_without_a_source_is_the_one_that_brings_its_link_back(tmp_path: Path) -> None:
+    """Goal: with the writer's daemon stopped, a partner names its start before what is for good, in the document and
+    once in the text."""
+    async with services(tmp_path) as cluster:
+        await _in_step(cluster, 1)
+        await cluster["main"].stop()
+        line = await cluster["s1"].stands("unreachable", code="no_source")
+        assert line["next"][0] == "on main: instep start", line
+        assert "promote data --home-is-dead --dry-run" in str(line["next"][1:]), line
+        document = msgspec.convert(await cluster["s1"].call("status"), StatusDocument)
+        told = list(status_lines(document))
+        steps = [text.strip() for text in told if "next:" in text]
+        assert steps[0] == "next: on main: instep start", told
+        assert sum("instep start" in text for text in told) == 1, told
 
 
 @in_virtual_time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from instep.api import looking as api
 from instep.api.parts import FullGenerationDocument
@@ -56,13 +56,14 @@ def status_lines(document: api.StatusDocument) -> Iterator[str]:
     if document.daemon != "running":
         yield f"{document.node}: the daemon is stopped; this is its last state"
     yield from _config_lines(document.config)
+    down = [link for link in document.links or () if not link.up]
+    for link in down:
+        yield f"the link to {printable(link.name)} is down: {printable(link.reason)}"
+        yield from (f"  next: {printable(step)}" for step in link.next)
+    said = {step for link in down for step in link.next}
     width = max((len(fileset.name) for fileset in document.filesets), default=0)
     for fileset in document.filesets:
-        yield from _fileset_lines(fileset, str(document.node), width)
-    for link in document.links or ():
-        if not link.up:
-            yield f"the link to {printable(link.name)} is down: {printable(link.reason)}"
-            yield from (f"  next: {printable(step)}" for step in link.next)
+        yield from _fileset_lines(fileset, str(document.node), width, said)
     for offer in document.offers or ():
         yield f"{offer.name}   offered by {offer.writer}, not accepted here"
         yield f"  next: instep fileset accept {offer.name} PATH"
@@ -86,7 +87,10 @@ def _config_lines(config: api.ConfigDocument) -> Iterator[str]:
     yield "  next: instep config check"
 
 
-def _fileset_lines(fileset: api.FilesetStatusDocument, node: str, width: int) -> Iterator[str]:
+def _fileset_lines(
+    fileset: api.FilesetStatusDocument, node: str, width: int, said: Set[str]
+) -> Iterator[str]:
+    """One fileset; the steps that were ``said`` above stand there once."""
     name = printable(fileset.name).ljust(width)
     for line in fileset.lines:
         rows: list[Row] = [(node, line), *((partner.name, partner) for partner in line.partners)]
@@ -102,9 +106,9 @@ def _fileset_lines(fileset: api.FilesetStatusDocument, node: str, width: int) ->
             yield from _rollout_lines(line.rollout)
         troubled = [(who, row) for who, row in rows if row.standing != "in_step" or row.code]
         names = max((len(printable(who)) for who, _ in troubled), default=0)
-        below = {step for each in line.held or () for step in each.next}
+        elsewhere = {*said, *(step for each in line.held or () for step in each.next)}
         for who, row in troubled:
-            shown = [step for step in row.next if row is not line or step not in below]
+            shown = [step for step in row.next if row is not line or step not in elsewhere]
             yield from _row_lines(printable(who).ljust(names), row, shown)
         for name in line.not_accepted or ():
             accept = f"on {printable(name)}: instep fileset accept {printable(fileset.name)} PATH"

@@ -157,7 +157,7 @@ def _number(head: HeadRef | None) -> str:
 
 
 def _out_of_reach(reason: str, steps: tuple[str, ...] = ()) -> Stand:
-    return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check", *steps))
+    return Stand(Standing.UNREACHABLE, "no_source", reason, (*steps, "instep check"))
 
 
 def _without_writer(line: LineId, config: FollowConfig) -> tuple[str, ...]:

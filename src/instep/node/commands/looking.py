@@ -29,6 +29,7 @@ from instep.node.lines.snapshot import (
     pick_fileset,
 )
 from instep.node.peers.dialled_link import DialledLink
+from instep.node.peers.link_cures import cures_of
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
@@ -82,7 +83,8 @@ class Looking(CommandHandlers):
         error, known = uplink.error, (uplink.name, str(uplink.address), uplink.is_up)
         if error is None or uplink.is_up:
             return api.LinkDocument(*known, None, None, ())
-        return api.LinkDocument(*known, error.reason, error.error_code, (error.hint,) if error.hint else ())
+        steps = cures_of(error, self._node.runtime.name, uplink.name)
+        return api.LinkDocument(*known, error.reason, error.error_code, steps)
 
     def _open_offers(self) -> tuple[api.OfferDocument, ...]:
         followed = self._node.runtime.settings.filesets
@@ -147,6 +149,12 @@ class Looking(CommandHandlers):
                 if name not in rows and access.why_not(name, service) is None
             ]  # fmt: skip
             line = replace(line, not_accepted=tuple(missing) or UNSET)
+        elif line.code == "no_source":
+            down = [
+                self._link(up) for name, up in self._node.peers.uplinks.items() if name in service.senders
+            ]
+            cures = (step for link in down for step in link.next)
+            line = replace(line, next=tuple(dict.fromkeys((*cures, *line.next))))
         document = fileset_document(service.fileset, service.known_definition(), service.status_of(line))
         if service.fileset.without:
             return replace(document, without=tuple(sorted(service.fileset.without)))
