@@ -15,10 +15,10 @@ from instep.model.ids import FilesetName, NodeName
 from instep.tree.objects.digest import SMALL_MAX, digest_fd, read_once
 from instep.tree.root import failpoints
 from instep.tree.root.beneath import HAS_OPENAT2, Root, rename_exchange, rename_noreplace, syncfs
-from instep.tree.root.marker import check_marker, create_marker, read_marker, remove_marker
+from instep.tree.root.marker import check_marker, create_marker, open_marked, read_marker, remove_marker
 from instep.tree.root.place import prepare_place, resolve_place
 
-DATA = FilesetName("data")
+DATA, OTHER = FilesetName("data"), FilesetName("other")
 S1 = NodeName("s1")
 
 
@@ -109,6 +109,11 @@ def test_marker_missing_foreign_and_never_recreated(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         create_marker(tmp_path, DATA, S1)
     assert caught.value.error_code == "marker_exists"
+    for take in (lambda: create_marker(tmp_path, OTHER, S1), lambda: open_marked(tmp_path, OTHER)):
+        with pytest.raises(RefusedError) as caught:
+            take()
+        assert caught.value.error_code == "marker_foreign"
+    open_marked(tmp_path, DATA).close()
     with pytest.raises(RefusedError) as caught:
         check_marker(tmp_path / "gone", DATA, S1)
     assert caught.value.error_code == "root_missing"
@@ -117,7 +122,7 @@ def test_marker_missing_foreign_and_never_recreated(tmp_path: Path) -> None:
 def test_a_marker_is_removed_for_its_own_fileset_and_takes_nothing_else_along(tmp_path: Path) -> None:
     made = create_marker(tmp_path, DATA, S1)
     (tmp_path / ".instep" / "other").touch()
-    remove_marker(tmp_path, FilesetName("other"), S1)
+    remove_marker(tmp_path, OTHER, S1)
     remove_marker(tmp_path, DATA, NodeName("s2"))
     assert read_marker(tmp_path) == made
     remove_marker(tmp_path, DATA, S1)
