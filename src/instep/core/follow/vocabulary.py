@@ -1,4 +1,7 @@
-"""Events, effects, facts and configuration of the ``FollowMachine``: one line at a partner."""
+"""Events, effects, facts and configuration of the ``FollowMachine``: one line at a partner.
+
+Longer than 400 lines: it is one table of types, which is read beside the specification of the machine.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@
 of operators carry numbers; requests that wait when a scan starts share it, and each gets exactly one answer. A
 writer with amnesia learns its own newer heads from its partners and goes on above them. Implements design
 section 5.
+
+Longer than 400 lines: every phase ends in a method of the one machine, and the next phase begins in another; what only
+restores, hears heads or decides a standing lies beside it.
 """
 
 from __future__ import annotations
