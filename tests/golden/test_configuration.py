@@ -23,13 +23,13 @@ from instep.cli.main import cli
 from instep.errors import ConfigError, InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.rollout import decode_policy
-from instep.node.config import edits
+from instep.node.config.editing import edits
+from instep.node.config.editing.writer_edit import change_writer
 from instep.node.config.keys import Key, keys_of
 from instep.node.config.kinds import BadValue
 from instep.node.config.loading import load, parse
 from instep.node.config.settings import Settings
 from instep.node.config.values import network
-from instep.node.config.writer_edit import change_writer
 from instep.node.directory import NodeDirectory
 from tests.golden.configuration_cases import SECTIONS, TRIED, WRITTEN
 

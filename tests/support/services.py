@@ -17,7 +17,7 @@ from instep.daemon.daemon import Daemon
 from instep.errors import InstepError
 from instep.model.ids import fileset_name, node_name
 from instep.net.trust.pki import Pki
-from instep.node.config.edits import remove_fileset, set_fileset
+from instep.node.config.editing.edits import remove_fileset, set_fileset
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory

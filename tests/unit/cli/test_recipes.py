@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.cli.main import run
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.directory import NodeDirectory
 from tests.support.control_server import FakeDaemon
 

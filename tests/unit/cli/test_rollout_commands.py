@@ -56,7 +56,7 @@ def test_watching_a_rollout_prints_json_lines(instep: Run, daemon: FakeDaemon) -
 
 
 def test_without_a_daemon_the_last_state_is_shown(instep: Run, node: Any) -> None:
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
     from instep.store.sqlite import SqliteStore
 
     edits.add_fileset(node, "catalog", "/srv/catalog", {})

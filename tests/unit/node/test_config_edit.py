@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory, resolve
 

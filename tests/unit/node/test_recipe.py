@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from instep.errors import ConfigError, InstepError, RefusedError, UsageError
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.recipe import FOLLOWED, WRITTEN, read_recipe

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from instep.model.ids import FilesetName, LineId, NodeName
+from instep.node.config.editing.writer_edit import change_writer, check_change
 from instep.node.config.loading import load, parse
-from instep.node.config.writer_edit import change_writer, check_change
 from instep.node.directory import NodeDirectory
 
 LINE = LineId(FilesetName("data"), NodeName("main"))

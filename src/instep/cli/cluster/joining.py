@@ -29,7 +29,7 @@ from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.key_files import write_file
 from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.tokens import Invitation, parse_token
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.config.loading import load
 from instep.node.config.values import address
 from instep.node.directory import NodeDirectory

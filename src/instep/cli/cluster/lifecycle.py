@@ -41,7 +41,7 @@ def init(
     its unit is installed and enabled.
     """
     from instep.net.trust.pki import Pki
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
     from instep.node.runtime.state import make_state
     from instep.node.upkeep.after_reboot import Host
 

@@ -35,7 +35,7 @@ def invite(
     from_address: str | None,
 ) -> None:
     """Print a one-time token for each new node; the ready join line goes to stderr."""
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
     from instep.node.peers.reachability import check_invitation, is_covered
 
     settings = session.settings()

@@ -75,7 +75,7 @@ def partner_set(
     session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
 ) -> None:
     """Change the rights of a partner; a member of the cluster that is no partner yet becomes one."""
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
 
     if name not in session.settings().partners and not _is_member(session, name):
         raise UsageError(
@@ -108,7 +108,7 @@ def _is_member(session: Session, name: str) -> bool:
 @click.argument("name")
 def partner_remove(session: Session, name: str) -> None:
     """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
 
     changed = edits.remove_partner(session.node, name)
     session.show_change({"partner": name}, changed, f"{name} is no partner any more")
@@ -171,7 +171,7 @@ def allow_list(session: Session) -> None:
 @click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
 def allow_add(session: Session, networks: tuple[str, ...]) -> None:
     """Let peers connect from a network or address."""
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
 
     was_empty = not session.settings().allow
     changed = edits.allow_networks(session.node, [shown_network(read_network(one)) for one in networks])
@@ -184,7 +184,7 @@ def allow_add(session: Session, networks: tuple[str, ...]) -> None:
 @click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
 def allow_remove(session: Session, networks: tuple[str, ...]) -> None:
     """Cut peers from a network off; open connections from there are closed."""
-    from instep.node.config import edits
+    from instep.node.config.editing import edits
 
     wanted = [read_network(one) for one in networks]
     changed = edits.disallow_networks(session.node, wanted)

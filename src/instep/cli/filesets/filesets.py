@@ -26,7 +26,7 @@ from instep.cli.output import printable, table
 from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
 from instep.errors import RefusedError, UsageError
 from instep.model.ids import fileset_name
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.config.filesets import FilesetSettings
 from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 

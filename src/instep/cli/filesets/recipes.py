@@ -70,7 +70,7 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
     """The settings as they are written to ``instep.toml``."""
     import tomlkit
 
-    from instep.node.config.edits import toml_item
+    from instep.node.config.editing.edits import toml_item
 
     document = tomlkit.document()
     filesets = tomlkit.table(is_super_table=True)

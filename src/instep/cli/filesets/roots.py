@@ -9,7 +9,7 @@ from instep.cli.session import Session
 from instep.errors import ConfigError, InstepError, RefusedError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.tree.root.marker import check_marker, create_marker, read_marker
 from instep.tree.root.place import resolve_place
 

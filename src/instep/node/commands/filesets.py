@@ -27,7 +27,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.patience import change_within
 from instep.node.commands.targets import service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_service import LineService
 from instep.node.peers.dialled_link import DialledLink

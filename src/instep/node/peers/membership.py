@@ -16,7 +16,7 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
 from instep.net.trust.tokens import SECRET_BYTES, Invitation, PendingInvite, TokenBook, token_text
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.peers.presence import serving_of, why_not_serving
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime

@@ -11,7 +11,7 @@ from instep.model.definition import FilesetClass
 from instep.model.ids import NodeName
 from instep.net.connections.dial import split_address
 from instep.net.messages.messages import Obstacle
-from instep.node.config.writer_edit import check_change
+from instep.node.config.editing.writer_edit import check_change
 from instep.node.lines.line_service import LineService
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.reachability import is_covered

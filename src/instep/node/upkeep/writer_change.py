@@ -12,7 +12,7 @@ from instep.core.lines.accept import EpochBook
 from instep.core.writer_change import base_of, writer_by
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
-from instep.node.config.writer_edit import change_writer
+from instep.node.config.editing.writer_edit import change_writer
 from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import pending_key
 from instep.node.node import Node

@@ -17,7 +17,7 @@ from instep.node.commands.cluster.checking import Preflight
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import is_connected, session_of
-from instep.node.config import edits
+from instep.node.config.editing import edits
 from instep.node.facts.facts import told
 from instep.node.lines.snapshot import moment, reports_of
 from instep.node.runtime.draining import OPERATOR, REASON_MAX

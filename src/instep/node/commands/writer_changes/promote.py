@@ -23,7 +23,7 @@ from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import is_connected, running_service_of
 from instep.node.commands.writer_changes.claimants import Heard, hear_claimants
 from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
-from instep.node.config.writer_edit import check_change
+from instep.node.config.editing.writer_edit import check_change
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import generation_document, reports_of
 from instep.node.peers.takeover_check import why_unserved

@@ -9,7 +9,7 @@ from instep.api.filesets import AcceptedDocument
 from instep.api.parts import FullGenerationDocument
 from instep.core.writer_change import writer_by
 from instep.errors import RefusedError
-from instep.node.config.writer_edit import change_writer
+from instep.node.config.editing.writer_edit import change_writer
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import generation_document
 from instep.node.node import Node

@@ -22,7 +22,7 @@ from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.net.trust.key_files import locked, write_file
-from instep.node.config.file_replacement import FoundFile
+from instep.node.config.editing.file_replacement import FoundFile
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
 from instep.node.config.kinds import BadValue

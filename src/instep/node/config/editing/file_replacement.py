@@ -2,7 +2,7 @@
 
 A person's editor knows nothing of the lock that commands take. So the new file changes places with the old one, in
 one step, and then the old one is looked at: when it is not the one that was read, or a program has it open for
-writing, both change places again and the edit begins anew with what was saved.
+writing, both change places again and the edit begins anew with the newer file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from instep.model.definition import Definition
 from instep.model.ids import LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy, decode_policy
 from instep.node.config.definitions import RolloutKeys, TravellingKeys
-from instep.node.config.edits import Document, edit, partner_row
+from instep.node.config.editing.edits import Document, edit, partner_row
 from instep.node.config.keys import keys_of
 from instep.node.config.loading import parse, read_text
 from instep.node.directory import NodeDirectory
