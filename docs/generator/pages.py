@@ -22,12 +22,14 @@ from docs.generator.control_page import control_page
 from docs.generator.machines_page import machines_page
 from docs.generator.room_map import with_rooms
 from instep import errors
+from instep.api.event_kinds import NOTES, WARNINGS
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
 from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.partners import PartnerSettings
+from instep.store.port import EVENTS_KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = "docs/architecture.md"
@@ -40,6 +42,7 @@ def pages() -> dict[str, str]:
         "docs/reference/settings.md": settings_page(),
         "docs/reference/commands.md": commands_page(),
         "docs/reference/errors.md": errors_page(),
+        "docs/reference/events.md": events_page(),
         "docs/reference/control.md": control_page(_NOTE),
         ARCHITECTURE: with_rooms((ROOT / ARCHITECTURE).read_text(), ROOT / "src/instep"),
         "docs/spec/machines.md": machines_page(_NOTE),
@@ -108,6 +111,24 @@ def _setting(key: Key) -> str:
     sentence = " ".join(_sentences(module)[field].split())
     marks = ("*travels* · " if key.travels else "") + ("*restart* · " if key.needs_restart else "")
     return f"| `{key.name}` | {default} | {marks}{sentence} |"
+
+
+# Events -------------------------------------------------------------------------------------------------
+
+
+def events_page() -> str:
+    parts = [
+        "# Events",
+        _NOTE,
+        "`instep events` lists them, `--follow` goes on with new ones, and with the daemon stopped they are read from "
+        "the node's state. Each has its kind in `what`, and is a line of the daemon's log with the kind in `event`: "
+        "warnings are warnings there. The newest "
+        f"{EVENTS_KEPT:,} are kept.",
+    ]
+    for title, kinds in (("Warnings", WARNINGS), ("Notes", NOTES)):
+        parts += [f"\n## {title}\n", "| kind | says |\n|---|---|"]
+        parts += [f"| `{kind}` | {says} |" for kind, says in sorted(kinds.items())]
+    return "\n".join(parts) + "\n"
 
 
 # Commands -----------------------------------------------------------------------------------------------

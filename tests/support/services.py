@@ -148,10 +148,13 @@ class ServiceNode:
 
     async def call(self, command: str, **params: Any) -> dict[str, Any]:
         """The answer of a command's handler, with the JSON that the control socket would carry."""
+        return await self.followed(command, Speaker(), **params)
+
+    async def followed(self, command: str, speaker: Speaker, **params: Any) -> dict[str, Any]:
+        """As ``call``; what is sent before the answer is in ``speaker``."""
         kind, handler = self._handlers[command]
-        answer: dict[str, Any] = json.loads(
-            msgspec.json.encode(await handler(command_from(kind, params), Speaker()))
-        )
+        result = await handler(command_from(kind, params), speaker)
+        answer: dict[str, Any] = json.loads(msgspec.json.encode(result))
         return answer
 
     async def refuses(self, code: str, command: str, **params: Any) -> InstepError:

@@ -215,16 +215,19 @@ class DiffCommand(FilesetCommand[DiffDocument], frozen=True):
 
 
 class EventsDocument(Document, frozen=True):
-    """Events, oldest first: ``at``, ``what``, ``fileset``, ``text``, and the facts of that kind of event."""
+    """Events, oldest first: ``number``, ``at``, ``level``, ``what``, ``fileset``, ``text``, and facts of the kind."""
 
     events: tuple[Mapping[str, Any], ...]
 
 
 @command("events", Role.VIEWER)
 class EventsCommand(Command[EventsDocument], frozen=True):
-    """The events on this node since a moment, in milliseconds of the wall clock."""
+    """The events on this node since a moment, in milliseconds of the wall clock, with numbers above ``after``. With
+    ``follow`` they come as items, later ones too, until the daemon stops."""
 
     since_ms: Count = 0
+    after: Count = 0
+    follow: bool = False
 
 
 class ReceiverDocument(Document, frozen=True):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from instep.api.filesets import ReloadConfigDocument
+    from instep.api.looking import EventsDocument
     from instep.node.config.settings import Settings
     from instep.node.directory import NodeDirectory
 
@@ -98,6 +99,22 @@ class Session:
                         continue
                     shown = lines
                     print(f"\x1b[H\x1b[2J{lines}" if is_terminal else f"{lines}\n", flush=True)
+            except UnavailableError as error:
+                if error.error_code != "timeout":
+                    raise
+            else:
+                raise DaemonDown("the daemon has stopped", hint=f"instep --dir {self.node.path} start")
+
+    def follow(
+        self, command: Callable[[int], Command[EventsDocument]], show: Callable[[EventsDocument], None]
+    ) -> NoReturn:
+        """Show each item of a followed command; after a long silence the daemon is asked for what came later."""
+        after = 0
+        while True:
+            try:
+                for document in self.control.watch(command(after)):
+                    after = document.events[-1]["number"]
+                    show(document)
             except UnavailableError as error:
                 if error.error_code != "timeout":
                     raise

@@ -59,7 +59,7 @@ class Daemon:
         self.node.follow_settings()
         works = {
             "certificates": self._keep_certificates,
-            "configuration": lambda: self.node.config_file.mind(self.node.reload),
+            "configuration": lambda: self.node.config_file.mind(self.node.reload_edited),
             "housekeeping": self.housekeeping.run,
             "histories": self.housekeeping.look,
             "listeners": self.listeners.run,

@@ -56,18 +56,11 @@ async def _main(directory: NodeDirectory, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, daemon.node.stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload_quietly, daemon)
+    loop.add_signal_handler(signal.SIGHUP, daemon.node.reload_edited)
     try:
         await daemon.run()
     finally:
         daemon.node.runtime.close()
-
-
-def _reload_quietly(daemon: Daemon) -> None:
-    try:
-        daemon.node.reload()
-    except InstepError as error:
-        log.error("the configuration was not taken: %s", error.reason)
 
 
 def _serve(directory: NodeDirectory, settings: Settings) -> None:
@@ -98,10 +91,10 @@ def _serve(directory: NodeDirectory, settings: Settings) -> None:
 
 def run(path: Path) -> None:
     """Run the node in ``path`` until it is stopped; exits with the error's code when it cannot start."""
-    set_up_logs()
+    directory = NodeDirectory(path)
+    set_up_logs(directory.log)
     arm_from_text(os.environ.get("INSTEP_FAILPOINT", ""))
     shift_wall_clock(int(os.environ.get("INSTEP_DEBUG_CLOCK_MS", "0")))
-    directory = NodeDirectory(path)
     try:
         directory.require()
         directory.create()

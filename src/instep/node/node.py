@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -103,6 +104,8 @@ class Node:
             self.runtime.note("config_refused", error.reason, problems=error.facts.get("problems"))
             self.runtime.tell()
             raise
+        if self.config_problem is not None:
+            self.runtime.note("config_taken", "instep.toml is in use again")
         self.config_problem = None
         self.runtime.refused_config = ""
         old = self.runtime.settings
@@ -117,6 +120,11 @@ class Node:
         self.peers.offers_changed()
         self.peers.report_all()
         self.runtime.tell()
+
+    def reload_edited(self) -> None:
+        """Take a file that a person or program changed; that it was refused is in the events and in ``status``."""
+        with contextlib.suppress(ConfigError):
+            self.reload()
 
     def _check_reloadable(self, settings: Settings) -> None:
         fixed = [key for key in keys_of(Settings) if key.needs_restart]
@@ -204,8 +212,7 @@ class Node:
         """This machine could not carry the line on, as when the state's disk is full: it says so, and begins again."""
         while True:
             log.error("%s begins anew in %g s: %s", service.line, AGAIN_S, trouble.reason)
-            service.standing = stuck_standing(trouble)
-            self.runtime.tell()
+            service.take_standing(stuck_standing(trouble))
             await self.peers.report(service.line)
             await asyncio.sleep(AGAIN_S)
             for uplink in self.peers.uplinks.values():

@@ -266,6 +266,6 @@ class MemoryStore:
         del tables.events[:-EVENTS_KEPT]
         return tables.events_seen
 
-    def events(self, since_ms: int = 0, limit: int = 1000) -> Sequence[EventRow]:
-        found = [event for event in self._tables.events if event.at_ms >= since_ms]
+    def events(self, since_ms: int = 0, limit: int = 1000, after: int = 0) -> Sequence[EventRow]:
+        found = [event for event in self._tables.events if event.at_ms >= since_ms and event.number > after]
         return found[max(0, len(found) - limit) :]

@@ -184,5 +184,5 @@ class NodeStore(Protocol):
     ) -> int:
         """Append one event and prune to the newest ``EVENTS_KEPT``; its number."""
 
-    def events(self, since_ms: int = 0, limit: int = 1000) -> Sequence[EventRow]:
-        """The newest ``limit`` events at or after ``since_ms``, oldest first."""
+    def events(self, since_ms: int = 0, limit: int = 1000, after: int = 0) -> Sequence[EventRow]:
+        """The newest ``limit`` events at or after ``since_ms`` with a number above ``after``, oldest first."""

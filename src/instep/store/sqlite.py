@@ -326,11 +326,11 @@ class SqliteStore:
             connection.execute("DELETE FROM event WHERE number <= ?", (number - EVENTS_KEPT,))
         return number
 
-    def events(self, since_ms: int = 0, limit: int = 1000) -> Sequence[EventRow]:
+    def events(self, since_ms: int = 0, limit: int = 1000, after: int = 0) -> Sequence[EventRow]:
         rows = self._rows(
             "SELECT number, at_ms, kind, fileset, origin, text, facts FROM event WHERE at_ms >= ?"
-            " ORDER BY number DESC LIMIT ?",
-            since_ms, limit,
+            " AND number > ? ORDER BY number DESC LIMIT ?",
+            since_ms, after, limit,
         )  # fmt: skip
         return [
             EventRow(

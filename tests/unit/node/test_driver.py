@@ -155,7 +155,8 @@ def test_writes_that_may_come_late_keep_their_order_and_the_newest_of_a_key() ->
             raise ResourceError("no space", code="store_full")
         return store
 
-    deferred = Deferred(opened)
+    noted: list[str] = []
+    deferred = Deferred(opened, lambda kind, _: noted.append(kind))
     for number in range(3):
         deferred.append(lambda s, n=number: s.append_event(n, "kind", None, str(n), {}))  # type: ignore[misc]
         deferred.write("key", lambda s, n=number: s.put("key", b"%d" % n))  # type: ignore[misc]
@@ -165,4 +166,4 @@ def test_writes_that_may_come_late_keep_their_order_and_the_newest_of_a_key() ->
     assert deferred.flush()
     assert [event.text for event in store.events()] == ["0", "1", "2"]
     assert store.get("key") == b"2"
-    assert deferred.trouble is None
+    assert noted == ["state_unwritable", "state_writable"]

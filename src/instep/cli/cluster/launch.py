@@ -103,7 +103,7 @@ def _failed(reason: str, node: NodeDirectory, log_begin: int) -> InstepError:
     tail: list[str] = []
     if node.log.exists():
         with node.log.open("rb") as log:
-            log.seek(log_begin)
+            log.seek(log_begin if log_begin <= os.fstat(log.fileno()).st_size else 0)
             tail = log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
     return UnavailableError(
         reason,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import click
 from msgspec.structs import replace
@@ -112,22 +114,44 @@ def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]
 
 @command("events", example="instep events --since 1h")
 @click.option("--since", "since_ms", type=DURATION, default="1h", show_default=True, help="How far back.")
-def events(session: Session, since_ms: int) -> None:
-    """List the events of this node: published, applied, refused, reverted, joined."""
+@click.option("--follow", is_flag=True, help="Go on with each new event until the daemon stops.")
+@click.option("--warnings", is_flag=True, help="Only what needs a look.")
+def events(session: Session, since_ms: int, follow: bool, warnings: bool) -> None:
+    """List the events of this node: published, applied, refused, links and partners lost and back, guards, drains.
+
+    Answers with the daemon up or down. A line with ! is a warning, in the daemon's log as well.
+    """
     begin_ms = max(0, int(time.time() * 1000) - since_ms)
-    document = session.call(api.EventsCommand(begin_ms))
-    if not session.gave_json(document):
-        for one in document.events:
-            known = {"at", "fileset", "what", "text", "reason"}
-            more = {key: value for key, value in one.items() if key not in known and value not in (None, "")}
-            words = one.get("text") or " ".join(filter(None, (one.get("what"), one.get("reason"))))
-            facts = " ".join(
-                f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-                for key, value in more.items()
+
+    def show(document: api.EventsDocument) -> None:
+        if warnings:
+            document = replace(
+                document, events=tuple(one for one in document.events if one.get("level") == "warning")
             )
-            print(
-                printable(f"{moment(one.get('at'))}  {one.get('fileset') or '-'}  {words}  {facts}").rstrip()
-            )
+        if not session.gave_json(document):
+            for one in document.events:
+                print(_event_line(one), flush=follow)
+
+    if follow:
+        session.follow(lambda after: api.EventsCommand(begin_ms, after, follow=True), show)
+    show(session.call_or(lambda: _offline_events(session, begin_ms), api.EventsCommand(begin_ms)))
+
+
+def _event_line(one: Mapping[str, Any]) -> str:
+    known = {"number", "at", "level", "fileset", "what", "text", "reason"}
+    more = {key: value for key, value in one.items() if key not in known and value not in (None, "", [])}
+    words = one.get("text") or " ".join(filter(None, (one.get("what"), one.get("reason"))))
+    facts = " ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in more.items()
+    )
+    sign = "!" if one.get("level") == "warning" else " "
+    return printable(f"{moment(one.get('at'))} {sign} {one.get('fileset') or '-'}  {words}  {facts}").rstrip()
+
+
+def _offline_events(session: Session, since_ms: int) -> api.EventsDocument:
+    from instep.node.lines.snapshot import offline_events
+
+    return offline_events(session.node.path, since_ms)
 
 
 @command("verify", example="instep verify catalog --fleet --deep")

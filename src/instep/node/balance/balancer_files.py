@@ -8,7 +8,6 @@ before another one would be rendered or an operator asks for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +36,12 @@ URGENT_BETWEEN_S = 0.5
 """Between two automatic reloads of one file, however often its input changes; the second where drains are in it."""
 AGAIN_S = 1.0
 DUE = "balancer/due/"
+<<<<<<< HEAD
 LINES_KEPT = 2_000
 """Characters of a failed reload's output that its error carries."""
 log = logging.getLogger(__name__)
+=======
+>>>>>>> 9048f9fe (Events name every trouble and its end, here and at partners; they can be followed, and read with the daemon stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,6 @@ class Balancers:
             self.troubles.pop(str(file.path), None)
             self.watch.applied(file.path, made.plans)
             if changed:
-                log.info("%s was rendered for %s", file.path, first.program.value)
                 text = f"{file.path} was rendered for {first.program.value}"
                 self._node.runtime.note("balancer_rendered", text, path=str(file.path))
             return BalancerFileDocument(
@@ -311,6 +312,7 @@ class Balancers:
         return None if outcome.ok else outcome
 
     def _trouble(self, key: str, error: InstepError) -> None:
+<<<<<<< HEAD
         """Show it, and log it once: the output beside the same reason may hold the time of each attempt."""
         lines: Any = error.facts.get("last_lines", ())
         explained = error.reason + quoted("\n".join(lines).encode())
@@ -319,6 +321,11 @@ class Balancers:
         if not is_known:
             log.error("balancer: %s", explained)
             self._node.runtime.note("balancer_refused", explained, code=error.error_code)
+=======
+        if self.troubles.get(key) != error.reason:
+            self._node.runtime.note("balancer_refused", error.reason, code=error.error_code)
+            self.troubles[key] = error.reason
+>>>>>>> 9048f9fe (Events name every trouble and its end, here and at partners; they can be followed, and read with the daemon stopped)
             self._node.runtime.tell()
 
     # Drains -----------------------------------------------------------------------------------------------------

@@ -80,7 +80,6 @@ class Listeners:
                 await self._close(name)
                 told = f"{name} cannot listen on {wanted}: {error.strerror or error}"
                 if self.troubles.get(name) != told:
-                    log.warning("%s", told)
                     self._node.runtime.note(f"{name}_not_listening", told)
                 self.troubles[name] = told
                 continue

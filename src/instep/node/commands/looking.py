@@ -21,6 +21,7 @@ from instep.node.commands.patience import watched
 from instep.node.commands.targets import current_reports, direct_followers, generation_of, path_of, service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import (
+    events_document,
     fileset_document,
     line_document,
     log_row,
@@ -39,7 +40,7 @@ from instep.tree.journal.plan import find_moves
 from instep.tree.scan.rules import Rules
 
 DIFF_MAX = 100_000
-EVENTS_MAX = 10_000
+FOLLOW_LOOK_S = 0.25
 LOG_MAX = 1_000
 COPY_SHOWN_MS = 120_000
 """A copy that still runs dials again well within this."""
@@ -253,12 +254,14 @@ class Looking(CommandHandlers):
         return tuple(changes)
 
     async def events(self, asked: api.EventsCommand, speaker: Speaker) -> api.EventsDocument:
-        found: list[Mapping[str, Any]] = []
-        for row in self._node.runtime.store.events(asked.since_ms, EVENTS_MAX):
-            fileset = row.line.fileset if row.line is not None else None
-            event = {"at": moment(row.at_ms), "what": row.kind, "fileset": fileset, "text": row.text}
-            found.append({**event, **{key: value for key, value in row.facts.items() if key not in event}})
-        return api.EventsDocument(tuple(found))
+        node, after = self._node, asked.after
+        while asked.follow and not node.stopping.is_set():
+            found = events_document(node.runtime.store, asked.since_ms, after)
+            if found.events:
+                after = found.events[-1]["number"]
+                await speaker.item(found)
+            await asyncio.sleep(FOLLOW_LOOK_S)
+        return events_document(node.runtime.store, asked.since_ms, after)
 
     async def explain(self, asked: api.ExplainCommand, speaker: Speaker) -> api.ExplainDocument:
         node = self._node

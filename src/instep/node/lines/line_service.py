@@ -7,7 +7,6 @@ caller asks which of the two it has.
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
@@ -35,6 +34,7 @@ from instep.node.lines.saved_facts import LineFacts, note_change, save_facts
 from instep.node.lines.self_test import try_node
 from instep.node.lines.signed_again import signed_again
 from instep.node.lines.snapshot import reports_of
+from instep.node.lines.standing_events import StandingEvents
 from instep.node.lines.switch_hooks import FailureTeller
 from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
@@ -45,8 +45,6 @@ from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.space import Room
 from instep.node.trees.tree_comparison import Numbers
 from instep.tree.archive.history import History
-
-log = logging.getLogger(__name__)
 
 
 class LineService(ABC):
@@ -74,6 +72,7 @@ class LineService(ABC):
         """New pages and small contents of the newest head that travel along with it."""
         self._net = net
         self._told: f.FollowReport | v.PublishReport | None = None
+        self._events = StandingEvents(runtime, self.line)
 
     @abstractmethod
     async def run(self) -> None:
@@ -107,8 +106,7 @@ class LineService(ABC):
 
     def broke(self, error: Exception) -> None:
         """The machine broke an invariant: say so until the daemon is restarted."""
-        self.standing = broken_standing(error)
-        self.runtime.tell()
+        self.take_standing(broken_standing(error))
 
     @property
     def writer(self) -> NodeName:
@@ -383,18 +381,20 @@ class LineService(ABC):
         """The machine reports a standing: its time moves only with the standing or the code."""
         self._told = told
         known = self.standing
-        is_same = known.standing is told.standing and known.code == told.code
+        is_same = (known.standing, known.code) == (told.standing, told.code)
         since = known.since_ms if is_same else wall_ms()
-        steps = self._steps(told)
-        await self._stand(StandingRecord(told.standing, since, told.reason, told.code, steps))
+        await self._stand(StandingRecord(told.standing, since, told.reason, told.code, self._steps(told)))
 
     def _steps(self, told: f.FollowReport | v.PublishReport) -> tuple[str, ...]:
         return told.next_steps
 
     async def _stand(self, record: StandingRecord) -> None:
-        self.standing = record
-        reason = f": {record.reason}" if record.reason else ""
-        log.info("%s stands %s%s", self.line, record.standing.value, reason)
+        self.take_standing(record)
         self.failures.stands(self.fileset, record, self.live)
-        self.runtime.tell()
         await self._net.report(self.line)
+
+    def take_standing(self, record: StandingRecord) -> None:
+        """Show it from now on; trouble and its end are events."""
+        self.standing = record
+        self._events.take(record)
+        self.runtime.tell()

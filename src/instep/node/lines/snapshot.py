@@ -1,9 +1,9 @@
-"""What ``status`` and ``log`` say: pure reading of a node's store and settings, with the daemon up or down."""
+"""What ``status``, ``log`` and ``events`` say: read from a node's store and settings, with the daemon up or down."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from instep.api import looking as api
+from instep.api.event_kinds import level_of
 from instep.api.parts import FullGenerationDocument, generation
 from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import ConfigError, UsageError
@@ -27,7 +28,7 @@ from instep.node.directory import NodeDirectory
 from instep.node.lines.saved_facts import load_facts
 from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.scanning.held_view import held_of_line
-from instep.store.port import NodeStore
+from instep.store.port import EVENTS_KEPT, NodeStore
 from instep.store.sqlite import SqliteStore
 
 CONFIG_REFUSED = "config_refused"
@@ -193,6 +194,22 @@ def offline_log(directory: Path, fileset: str | None) -> api.LogDocument:
     with closing(SqliteStore(NodeDirectory(directory).database)) as store:
         rows = [log_row(signed, ()) for signed in store.generations(chosen.line, 1000)]
     return api.LogDocument(chosen.name, tuple(rows))
+
+
+def offline_events(directory: Path, since_ms: int) -> api.EventsDocument:
+    """The events that the store holds."""
+    with closing(SqliteStore(NodeDirectory(directory).database)) as store:
+        return events_document(store, since_ms)
+
+
+def events_document(store: NodeStore, since_ms: int, after: int = 0) -> api.EventsDocument:
+    found: list[Mapping[str, Any]] = []
+    for row in store.events(since_ms, EVENTS_KEPT, after):
+        fileset = row.line.fileset if row.line is not None else None
+        event = {"number": row.number, "at": moment(row.at_ms), "level": level_of(row.kind)}
+        event |= {"what": row.kind, "fileset": fileset, "text": row.text}
+        found.append({**event, **{key: value for key, value in row.facts.items() if key not in event}})
+    return api.EventsDocument(tuple(found))
 
 
 def log_row(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
-from instep.errors import InstepError, PeerError
+from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
@@ -25,7 +24,6 @@ ANSWERS_MAX = 1_024
 """Of those, how many an asking partner may let wait."""
 REPORT_BYTES_MAX = 64 << 10
 REPORTS_MAX = 1_024
-log = logging.getLogger(__name__)
 
 
 class AcceptedLink(StreamRequests):
@@ -58,6 +56,8 @@ class AcceptedLink(StreamRequests):
         self._offered: dict[LineId, m.Offer] = {}
         self._noticed: dict[LineId, m.HeadNotice] = {}
         self._reader: asyncio.Task[None] | None = None
+        self.ended: InstepError | OSError | None = None
+        """Why the stream ended; None while it is open, and when this node ended it."""
 
     # Sending ------------------------------------------------------------------------------------------------
 
@@ -241,9 +241,11 @@ class AcceptedLink(StreamRequests):
         self.offer_all()
         self.tell(m.Ping(0))
         try:
-            await carry(self._stream, self._peers.lines, self._take, self._heard, self._pump())
+            last = await carry(self._stream, self._peers.lines, self._take, self._heard, self._pump())
+            reason = f"it said goodbye: {last.reason}" if last is not None else "it closed the connection"
+            self.ended = UnavailableError(reason, code="closed")
         except (InstepError, OSError) as error:
-            log.info("the stream of %s ended: %s", self.who, error)
+            self.ended = error
             if isinstance(error, PeerError):
                 text = f"{self.who} was cut: {error.reason}"
                 runtime.note_of_peer(self.who, "peer_refused", text, code=error.error_code, node=self.who)
@@ -342,6 +344,7 @@ class AcceptedLink(StreamRequests):
             self._peers.end_report(report.line, report.node)
             self._peers.runtime.tell()
             return
+        self._peers.note_report(report)
         self._peers.runtime.deferred.write(
             (report.line, report.node), lambda store: store.save_report(report.line, report.node, raw)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 
@@ -30,7 +29,6 @@ REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 PATH_TOLD_MAX = 4_096
-log = logging.getLogger(__name__)
 
 
 class DialledLink:
@@ -107,8 +105,9 @@ class DialledLink:
             await self.client.close()
 
     def _went_down(self, error: InstepError) -> None:
-        if self.is_up or self.error is None or self.error.error_code != error.error_code:
-            log.info("link to %s at %s: %s", self.name, self.address, error.reason)
+        is_news = self.is_up or self.error is None or self.error.error_code != error.error_code
+        if is_news and error.error_code != "unlinked":
+            self._peers.note_link(self.name, f"the link to {self.name} at {self.address} is down", error)
         self.error = error
         self.is_up = False
         for line in self._up:
@@ -141,6 +140,7 @@ class DialledLink:
     def _welcomed(self, welcome: m.Welcome) -> None:
         self.is_up = True
         self.error = None
+        self._peers.note_link(self.name, f"the link to {self.name} at {self.address} is up")
         self._peers.membership.pinned_key_told(self.name, welcome.sign_key)
         self.last_heard_ms = wall_ms()
         self.clock.told(welcome.time_ms)

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from instep.errors import InstepError
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
@@ -18,9 +19,10 @@ from instep.node.lines.epoch_records import epoch_of, records_of, unknown
 from instep.node.lines.gating import known_gates
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import reports_of
+from instep.node.lines.standing_events import StandingEvents
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
-from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.driver import from_os_error, wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.page_walk import PageMembership
@@ -75,6 +77,8 @@ class PeerContext(abc.ABC):
         """Called after a revocation of our own CA was adopted."""
         self.belonging = PageMembership()
         self._reported: dict[LineId, dict[NodeName, bool]] = {}
+        self._standings: dict[tuple[LineId, NodeName], StandingEvents] = {}
+        self._refused_configs: dict[NodeName, str] = {}
 
     @abc.abstractmethod
     def lenders(self, line: LineId) -> Sequence[BehindLender]:
@@ -126,11 +130,33 @@ class PeerContext(abc.ABC):
         """The node does not follow the line any more: its last report says nothing, here and at the senders."""
         if self.reported(line).pop(node, None) is None:
             return
+        self._standings.pop((line, node), None)
         self.runtime.deferred.write((line, node), lambda store: store.delete_report(line, node))
         record = StandingRecord(
             Standing.UNKNOWN, wall_ms(), f"{node} does not follow it any more", "not_accepted"
         )
         self.pass_on(m.Report(line, node, None, None, record, at_ms=wall_ms(), is_ended=True))
+
+    def note_link(self, who: NodeName, text: str, error: InstepError | OSError | None = None) -> None:
+        """A connection with this node began, or ended with ``error``."""
+        if error is None:
+            self.runtime.note_of_peer(who, "link_up", text, node=who)
+        else:
+            trouble = error if isinstance(error, InstepError) else from_os_error(error)
+            text = f"{text}: {trouble.reason}"
+            self.runtime.note_of_peer(who, "link_down", text, node=who, code=trouble.error_code)
+
+    def note_report(self, report: m.Report) -> None:
+        """What a report says of another node is an event here, where it is trouble or the end of trouble."""
+        node, refused, key = report.node, report.refused_config, (report.line, report.node)
+        if key not in self._standings:
+            self._standings[key] = StandingEvents(self.runtime, *key)
+        self._standings[key].take(report.standing)
+        if refused != self._refused_configs.get(node, ""):
+            self._refused_configs[node] = refused
+            is_refused = "is refused: " + refused if refused else "is in use again"
+            kind = "config_refused" if refused else "config_taken"
+            self.runtime.note_of_peer(node, kind, f"instep.toml of {node} {is_refused}", node=node)
 
     def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
         """A peer answered with an error on its stream."""

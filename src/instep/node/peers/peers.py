@@ -359,12 +359,16 @@ class Peers(PeerContext):
             await other.close("replaced")
         session = AcceptedLink(self, who, hello, stream)
         self.sessions[who] = session
+        if other is None:
+            self.note_link(who, f"{who} is connected")
         self.runtime.tell()
         try:
             await session.run()
         finally:
             if self.sessions.get(who) is session:
                 del self.sessions[who]
+                if session.ended is not None:
+                    self.note_link(who, f"{who} is not connected any more", session.ended)
                 for service in self.lines.values():
                     service.partner_lost(who)
                     self._pass_on_lost(service, who)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from instep.core.clock_doubt import ClockDoubt, ClockLook, clock_doubt, looked_at
 from instep.errors import InstepError, RefusedError, UnavailableError
@@ -15,7 +14,6 @@ from instep.node.runtime.driver import monotonic_ms, wall_ms
 
 _ANSWER_S = 5.0
 _STEP = "compare date -u of this node with its partners, set the clock that is wrong"
-log = logging.getLogger(__name__)
 
 
 class Renewal:
@@ -65,7 +63,6 @@ class Renewal:
         text = f"{reason}: {step}"
         if text != self.trouble:
             self._runtime.note("renewal_waits", text)
-            log.warning("%s", text)
         self.trouble = text
 
     def _look_at_clock(self) -> None:

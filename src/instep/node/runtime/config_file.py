@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from instep.errors import ConfigError
-
 LOOK_S = 0.5
-log = logging.getLogger(__name__)
 
 
 class ConfigFile:
@@ -31,10 +27,7 @@ class ConfigFile:
             await asyncio.sleep(LOOK_S)
             found = self._stat()
             if found != self._read and found == seen:
-                try:
-                    reload()
-                except ConfigError as error:
-                    log.warning("the edited configuration is not in use: %s", error.reason)
+                reload()
             seen = found
 
     def _stat(self) -> tuple[int, int, int] | None:

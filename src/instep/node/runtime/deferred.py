@@ -8,19 +8,18 @@ cannot be written, the newest write of each key waits here, bounded, and a task 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from instep.errors import InstepError, ResourceError, UnavailableError
+from instep.model.counts import counted, which
 from instep.store.port import NodeStore
 
 WAITING_MAX = 2_000
 """More writes are dropped, oldest first, and counted."""
 AGAIN_MIN_S = 0.5
 AGAIN_MAX_S = 5.0
-log = logging.getLogger(__name__)
 
 Write = Callable[[NodeStore], object]
 
@@ -28,9 +27,11 @@ Write = Callable[[NodeStore], object]
 class Deferred:
     """May be used from any thread; ``run`` belongs to the event loop. ``trouble`` is why writes wait."""
 
-    def __init__(self, store: Callable[[], NodeStore]) -> None:
+    def __init__(self, store: Callable[[], NodeStore], note: Callable[[str, str], None]) -> None:
+        """``note`` makes an event, which comes back here as a write."""
         self._store = store
         """The calling thread's own."""
+        self._note = note
         self._lock = threading.RLock()
         self._waiting: OrderedDict[Hashable, Write] = OrderedDict()
         self._wake = asyncio.Event()
@@ -62,9 +63,10 @@ class Deferred:
         try:
             write(self._store())
         except (ResourceError, UnavailableError) as error:
-            if self.trouble is None:
-                log.error("the state cannot be written, so events and reports wait: %s", error.reason)
-            self.trouble = error
+            before, self.trouble = self.trouble, error
+            if before is None:
+                text = f"the state cannot be written, so events and reports wait: {error.reason}"
+                self._note("state_unwritable", text)
             return False
         return True
 
@@ -77,9 +79,9 @@ class Deferred:
                     return False
                 del self._waiting[key]
             if self.trouble is not None:
-                log.warning("the state can be written again; %d events or reports were dropped", self.dropped)
-                self.trouble = None
-                self.dropped = 0
+                dropped, self.trouble, self.dropped = self.dropped, None, 0
+                text = f"the state can be written again; {counted(dropped, 'event or report', 'events or reports')} "
+                self._note("state_writable", text + f"{which(dropped, 'was', 'were')} dropped")
             return True
 
     async def run(self) -> None:

@@ -78,6 +78,7 @@ class Draining:
         now_ms: Callable[[], int] = monotonic_ms,
         today_ms: Callable[[], int] = wall_ms,
         linger_ms: int = LINGER_MS,
+        ran_out: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.linger_ms = linger_ms
         self._store = store
@@ -85,6 +86,8 @@ class Draining:
         self._now_ms = now_ms
         self._today_ms = today_ms
         self._drains = self._load()
+        self._ran_out = ran_out
+        """Called with the reason of a drain whose time has passed, once the node is not drained any more."""
         self._turn = 0
         """Rises when the node becomes drained or stops being so; an answer of an older turn said something else."""
         self._was_drained = bool(self._drains)
@@ -124,6 +127,7 @@ class Draining:
         return sum(self.end(key) for key in asked) > 0
 
     def _save(self, drains: dict[str, Drain]) -> None:
+        drains = {key: drain for key, drain in drains.items() if self._is_in_force(drain)}
         with self._store().transaction():
             self._store().put(_KEY, msgspec.msgpack.encode(list(drains.values())))
             self._store().delete(_KEY_BEFORE)
@@ -155,6 +159,8 @@ class Draining:
         if is_drained != self._was_drained:
             self._was_drained = is_drained
             self._turn += 1
+            for drain in () if is_drained else self._drains.values():
+                self._ran_out(drain.reason)
         return is_drained
 
     # The balancers --------------------------------------------------------------------------------------------

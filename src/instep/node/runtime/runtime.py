@@ -7,10 +7,16 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+<<<<<<< HEAD
 from instep.errors import InstepError, UnavailableError
+=======
+from instep.api.event_kinds import WARNINGS
+from instep.errors import UnavailableError
+>>>>>>> 9048f9fe (Events name every trouble and its end, here and at partners; they can be followed, and read with the daemon stopped)
 from instep.model.ids import LineId, NodeName
 from instep.net.trust.pki import Pki
 from instep.node.config.settings import Settings
@@ -105,13 +111,13 @@ class Runtime:
         self._local = threading.local()
         self._stores: list[NodeStore] = []
         self._opening = threading.Lock()
-        self.deferred = Deferred(lambda: self.store)
+        self.deferred = Deferred(lambda: self.store, self.note)
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
         self._quiet = Quiet()
         self.facts = FactCache()
         self.retention = RetentionTime()
-        self.draining = Draining(lambda: self.store, self.tell)
+        self.draining = Draining(lambda: self.store, self.tell, ran_out=self._drain_ran_out)
         """Whether this node wants new work, and which balancers know."""
 
     @property
@@ -140,22 +146,27 @@ class Runtime:
         self.deferred.flush()
 
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
-        """One line of the events log; it waits while the state cannot be written."""
+        """One line of the events and of the daemon's log; the event waits while the state cannot be written."""
         at_ms = wall_ms()
+        about = {"event": kind, "fileset": line.fileset if line is not None else None, **facts}
+        log.log(WARNING if kind in WARNINGS else INFO, "%s", text, extra={"about": about})
         self.deferred.append(lambda store: store.append_event(at_ms, kind, line, text, facts))
 
     def note_of_peer(
         self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any
     ) -> None:
-        """One line of the events log and of the daemon's log about what a peer or a stranger did; a peer that does
-        it again and again is logged now and then, with the count."""
+        """As ``note``, about what a peer or a stranger did; a peer that does it again and again is noted now and then,
+        with the count."""
         hushed = self._quiet.take((source, kind, line, facts.get("code")), monotonic_ms())
         if hushed is None:
             return
         more = f" (and {hushed} more like it)" if hushed else ""
-        text = text[:TEXT_MAX] + more
-        log.warning("%s%s", f"{line}: " if line is not None else "", text)
-        self.note(kind, text, line, **facts)
+        self.note(kind, text[:TEXT_MAX] + more, line, **facts)
+
+    def _drain_ran_out(self, reason: str) -> None:
+        self.note(
+            "undrained", f"{self.name} is not drained any more: the time has passed", reason=reason or None
+        )
 
     def tell(self) -> None:
         """Wake all tasks that wait for a change."""

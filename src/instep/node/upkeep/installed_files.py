@@ -4,7 +4,6 @@ again."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 from pathlib import Path
@@ -14,7 +13,6 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.upkeep.after_reboot import unit_of_process
 
 LOOK_S = 60.0
-log = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"^__version__ = \"([^\"]+)\"", re.MULTILINE)
 
@@ -52,7 +50,6 @@ class InstalledFiles:
             await asyncio.sleep(LOOK_S)
             found = await asyncio.to_thread(self.warning)
             if found is not None and found != said:
-                log.warning("%s", found)
                 runtime.note("older_than_files", found)
             said = found
 

@@ -7,7 +7,6 @@ names are made of their paths.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ LOST_MAX = 100_000
 LOOK_HINT = (
     "the disk changes what it was given: look at the kernel log and replace it; the node retries by itself"
 )
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -215,7 +213,6 @@ class Mending:
         mended.damage.append(text)
         if (service.fileset.name, text) not in self._told:
             self._told.add((service.fileset.name, text))
-            log.warning("%s: %s", service.line, text)
             self._runtime.note(kind, text, service.line, file=file)
 
 

@@ -6,8 +6,6 @@ looked at whenever something changed, and forgotten once the file names the writ
 
 from __future__ import annotations
 
-import logging
-
 from instep.core.lines.accept import EpochBook
 from instep.core.writer_change import base_of, writer_by
 from instep.errors import InstepError
@@ -20,7 +18,6 @@ from instep.tree.root.failpoints import failpoint, register
 
 NOTED = register("succession.noted")
 WRITTEN = register("succession.written")
-log = logging.getLogger(__name__)
 
 
 class Succession:
@@ -70,8 +67,8 @@ class Succession:
         except InstepError as error:
             if self._told.get(line.fileset) != error.reason:
                 self._told[line.fileset] = error.reason
-                log.error("%s: instep.toml could not name the new writer %s: %s", line, writer, error.reason)
-                runtime.note("writer_change_refused", error.reason, line, writer=str(writer))
+                text = f"instep.toml could not name the new writer {writer}: {error.reason}"
+                runtime.note("writer_change_refused", text, line, writer=str(writer))
             return
         self._told.pop(line.fileset, None)
         runtime.note("writer_changed", f"{writer} writes {line.fileset} now", line, writer=str(writer))

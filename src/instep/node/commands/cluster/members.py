@@ -181,7 +181,8 @@ class MemberCommands(CommandHandlers):
             return await self._drain_partner(asked.node, reason, asked.for_s, is_drained=True)
         until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
         changed = runtime.draining.begin(OPERATOR, reason, until)
-        runtime.note("drained", f"{runtime.name} is drained", reason=reason or None)
+        if changed:
+            runtime.note("drained", f"{runtime.name} is drained", reason=reason or None)
         return api.DrainDocument(runtime.name, changed, True, moment(until))
 
     async def undrain(self, asked: api.UndrainCommand, speaker: Speaker) -> api.DrainDocument:

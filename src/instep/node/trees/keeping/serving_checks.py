@@ -8,7 +8,6 @@ sent.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import OrderedDict
@@ -22,8 +21,6 @@ from instep.model.paths import shown
 from instep.node.runtime.driver import monotonic_ms
 from instep.node.runtime.runtime import Runtime
 from instep.tree.archive.contents import readable_digest
-
-log = logging.getLogger(__name__)
 
 RIGHT_FOR_MS = 600_000
 """So long a file that was hashed counts as right while its stat stays the same."""
@@ -121,5 +118,4 @@ def note_rotten(runtime: Runtime, line: LineId, path: bytes) -> None:
     text = (
         f"{shown(path)} has other bytes than its generation under an unchanged time and size: it is not sent"
     )
-    log.warning("%s: %s", line, text)
     runtime.note("file_damaged", text, line, path=shown(path))
