@@ -14,6 +14,7 @@ from typing import Literal
 
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError
+from instep.node.runtime.one_task import OneTask
 from instep.node.trees.scanning.touched_paths import TouchedPaths
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched
@@ -100,7 +101,7 @@ class TreeWatch:
         self._watcher: Watcher | None = None
         self._mounts: MountWatch | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._starting: asyncio.Task[None] | None = None
+        self._starting = OneTask()
         self._attempt = 0
         """Counts starts and closes: a start that ends late is of no use any more."""
         self._limit_pause_s = LIMIT_AGAIN_S
@@ -172,7 +173,7 @@ class TreeWatch:
         self._again = None
         if self._watcher is not None:
             self._unwatch(self._watcher)
-        self._starting = asyncio.get_running_loop().create_task(self._started_again("auto"))
+        self._starting.begin_alone(self._started_again("auto"))
 
     async def _started_again(self, how: Literal["auto", "fanotify"]) -> None:
         await self._start(how)
@@ -209,9 +210,7 @@ class TreeWatch:
 
     def _unwatch_all(self) -> None:
         self._attempt += 1
-        if self._starting is not None:
-            self._starting.cancel()
-            self._starting = None
+        self._starting.drop()
         self._stop_waiting()
         if self._watcher is not None:
             self._unwatch(self._watcher)
@@ -267,7 +266,7 @@ class TreeWatch:
         is_new = self.problem is None or self.problem.code != problem.error_code
         self._tell(problem)
         if is_new:
-            self._starting = asyncio.get_running_loop().create_task(self._started_again("fanotify"))
+            self._starting.begin_alone(self._started_again("fanotify"))
 
 
 def _close_after(ended: asyncio.Future[Watcher], watcher: Watcher) -> None:
