@@ -36,12 +36,8 @@ URGENT_BETWEEN_S = 0.5
 """Between two automatic reloads of one file, however often its input changes; the second where drains are in it."""
 AGAIN_S = 1.0
 DUE = "balancer/due/"
-<<<<<<< HEAD
 LINES_KEPT = 2_000
 """Characters of a failed reload's output that its error carries."""
-log = logging.getLogger(__name__)
-=======
->>>>>>> 9048f9fe (Events name every trouble and its end, here and at partners; they can be followed, and read with the daemon stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,20 +308,13 @@ class Balancers:
         return None if outcome.ok else outcome
 
     def _trouble(self, key: str, error: InstepError) -> None:
-<<<<<<< HEAD
-        """Show it, and log it once: the output beside the same reason may hold the time of each attempt."""
+        """Show it, and note it once: the output beside the same reason may hold the time of each attempt."""
         lines: Any = error.facts.get("last_lines", ())
         explained = error.reason + quoted("\n".join(lines).encode())
         is_known = self.troubles.get(key, "").startswith(error.reason)
         self.troubles[key] = explained
         if not is_known:
-            log.error("balancer: %s", explained)
             self._node.runtime.note("balancer_refused", explained, code=error.error_code)
-=======
-        if self.troubles.get(key) != error.reason:
-            self._node.runtime.note("balancer_refused", error.reason, code=error.error_code)
-            self.troubles[key] = error.reason
->>>>>>> 9048f9fe (Events name every trouble and its end, here and at partners; they can be followed, and read with the daemon stopped)
             self._node.runtime.tell()
 
     # Drains -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from instep.node.lines.snapshot import reports_of
 from instep.node.lines.standing_events import StandingEvents
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
-from instep.node.runtime.driver import from_os_error, wall_ms
+from instep.node.runtime.driver import own_error, wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.page_walk import PageMembership
@@ -142,7 +142,7 @@ class PeerContext(abc.ABC):
         if error is None:
             self.runtime.note_of_peer(who, "link_up", text, node=who)
         else:
-            trouble = error if isinstance(error, InstepError) else from_os_error(error)
+            trouble = error if isinstance(error, InstepError) else own_error(error)
             text = f"{text}: {trouble.reason}"
             self.runtime.note_of_peer(who, "link_down", text, node=who, code=trouble.error_code)
 

@@ -11,12 +11,8 @@ from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-<<<<<<< HEAD
-from instep.errors import InstepError, UnavailableError
-=======
 from instep.api.event_kinds import WARNINGS
-from instep.errors import UnavailableError
->>>>>>> 9048f9fe (Events name every trouble and its end, here and at partners; they can be followed, and read with the daemon stopped)
+from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.net.trust.pki import Pki
 from instep.node.config.settings import Settings
