@@ -142,7 +142,7 @@ class PeerContext(abc.ABC):
         if error is None:
             self.runtime.note_of_peer(who, "link_up", text, node=who)
         else:
-            trouble = error if isinstance(error, InstepError) else own_error(error)
+            trouble = own_error(error)
             text = f"{text}: {trouble.reason}"
             self.runtime.note_of_peer(who, "link_down", text, node=who, code=trouble.error_code)
 
