@@ -35,6 +35,7 @@ OLD: Tree = {
     b"a/same": b"same",
     b"a/changed": b"old",
     b"a/removed": b"removed",
+    b"a/old name": b"under another name",
     b"becomes-dir": b"file",
     b"becomes-file/x": b"x",
     b"gone/one": b"1",
@@ -51,6 +52,7 @@ NEW: Tree = {
     b"a/same": b"same",
     b"a/changed": b"new",
     b"a/added": b"added",
+    b"a/new name": b"under another name",
     b"becomes-dir/in": b"in",
     b"becomes-file": b"now a file",
     b"fresh/deep/er": b"fresh",
@@ -188,9 +190,17 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
     kept = {}
     if world.exchange is not None and not is_kept(world, at):
         kept[LATE] = "is neither in the tree nor in the archive"
-    for path in (b"a/changed", b"a/removed", b"gone/one", b"becomes-file/x", b"becomes-dir", b"half/data"):
+    for path in (
+        b"a/changed",
+        b"a/removed",
+        b"a/old name",
+        b"gone/one",
+        b"becomes-file/x",
+        b"becomes-dir",
+        b"half/data",
+    ):
         try:
-            where = Archive(world.place).restore(path, at / "restored")
+            where = Archive(world.place).restore(path, at / "restored", contents=world.of_tree)
         except InstepError as error:
             kept[path.decode()] = repr(error)
             continue

@@ -11,6 +11,7 @@ from instep.api import archive as api
 from instep.core.retention import plan_prune
 from instep.errors import UsageError
 from instep.model.counts import counted, which
+from instep.model.manifest.entry import Entry
 from instep.model.paths import path_fields, shown
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
@@ -52,8 +53,13 @@ class Archives(CommandHandlers):
 
         changed: list[ItemRecord] = []
 
+        def contents(entry: Entry) -> int | None:
+            held = service.tree.contents()
+            held.expect((entry,))
+            return held.open(entry)
+
         def restore() -> bytes:
-            return Archive(service.tree.place()).restore(path, to, asked.generation, changed.append)
+            return Archive(service.tree.place()).restore(path, to, asked.generation, changed.append, contents)
 
         restored = await service.worker.run(restore)
         warnings = tuple(_warning(item) for item in changed)

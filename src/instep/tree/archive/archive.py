@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -23,7 +24,8 @@ from instep.model.manifest.walk import entries_below
 from instep.model.paths import is_below, shown
 from instep.tree.archive.index import object_slots, read_index, stream_index, summed_up, write_index
 from instep.tree.archive.lookup import ArchiveLookup, batch_names
-from instep.tree.archive.outlet import copy_object, open_outlet, put_out
+from instep.tree.archive.moved import laid_files, may_be_moved
+from instep.tree.archive.outlet import MakeObject, copy_object, copy_opened, open_outlet, put_out
 from instep.tree.archive.source import ArchiveSource, opened_batch
 from instep.tree.journal.journal import ItemRecord, Journal, Op, Step, Why
 from instep.tree.journal.renames import displaced_names, inode_at
@@ -39,12 +41,14 @@ from instep.tree.root.place import Place
 from instep.tree.root.records import named_damage
 from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.next_tree import NEXT
+from instep.tree.stage.stage import Source
 
 _INDEXED = register("archive.indexed")
 _RENAMED = register("archive.renamed")
 _PRUNING = register("archive.pruning")
 
 DRIFT_NAMED_MAX = 1000
+_OF_GENERATIONS = frozenset({Why.REPLACED, Why.REMOVED})
 SOURCE_BATCHES = 3
 _HIDDEN = b".pruned-"
 
@@ -113,6 +117,7 @@ def _naming(drifted: list[bytes], items: Iterable[ItemRecord]) -> Iterator[ItemR
 def _examined(
     staged: Root, journal: Journal, local: Local, get_page: GetPage | None, at_ms: int
 ) -> Iterator[ItemRecord]:
+    laid = laid_files(staged, journal)
     olds = {name for name in map(os.fsencode, os.listdir(staged.path + b"/o")) if b".old" in name}
     for step in journal.steps():
         if not step.key:
@@ -122,7 +127,9 @@ def _examined(
             found = staged.stat_or_none(b"o/" + name)
             if found is not None and found.st_ino not in inodes:
                 inodes.add(found.st_ino)
-                yield from _items(staged, journal, step, name, found, local, get_page, at_ms)
+                for item in _items(staged, journal, step, name, found, local, get_page, at_ms):
+                    is_moved = item.why in _OF_GENERATIONS and item.kind == 0 and may_be_moved(step, laid)
+                    yield msgspec.structs.replace(item, why=Why.MOVED) if is_moved else item
 
 
 def _items(
@@ -220,14 +227,22 @@ class Archive:
                     yield Item.of(name.decode(), record)
 
     def versions(self) -> Iterator[Version]:
-        """Every object, for thinning. A directory stays: another version of it may lack what is in it."""
+        """Every object, for thinning. A directory stays: another version of it may lack what is in it. So does the last
+        version of a renamed file, which is archived when the file under its new name is replaced."""
+        moved: dict[bytes, bytes] = {}
+        for each in self.list_items():
+            moved.pop(each.path, None)
+            if each.why is Why.MOVED:
+                moved[each.path] = each.digest
+        last = frozenset(moved.values())
         for name in batch_names(self.place):
             with contextlib.suppress(FileNotFoundError), opened_batch(self.place, name) as batch:
                 index = read_index(batch.fd)
                 for item in index.items:
-                    is_replaced = item.why in (Why.REPLACED, Why.REMOVED)
-                    stays = index.is_damaged or not is_replaced or item.kind == 1
-                    yield Version(name.decode(), item.path, stays)
+                    stays = item.why is not Why.MOVED and (
+                        item.why not in _OF_GENERATIONS or item.digest in last
+                    )
+                    yield Version(name.decode(), item.path, stays or index.is_damaged or item.kind == 1)
 
     def total_bytes(self) -> int:
         return sum(batch.size_bytes for batch in self.batches())
@@ -238,10 +253,12 @@ class Archive:
         to_dir: str | os.PathLike[str],
         generation: int | None = None,
         on_changed: Callable[[ItemRecord], None] = lambda _: None,
+        contents: Source = lambda _: None,
     ) -> bytes:
         """Copy the newest archived ``path`` (of ``generation``, if given) to the same path below ``to_dir``; where
         it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``. ``on_changed``
-        receives the item of a file that is given out with other bytes than its generation had."""
+        receives the item of a file that is given out with other bytes than its generation had. ``contents`` finds
+        those of a renamed file, wherever on this node they are now."""
         for name in reversed(batch_names(self.place)):
             best: ItemRecord | None = None
             for record in self._index(name):
@@ -260,7 +277,14 @@ class Archive:
                     if batch.stat_or_none(slot) is not None:
                         if best is not None and best.path == path and _is_changed(batch, slot, best):
                             on_changed(best)
-                        return _copy_out(batch, slot, path, to_dir)
+                        return _put_out(path, to_dir, _copy_of(batch, slot))
+                if (
+                    best is not None
+                    and best.why is Why.MOVED
+                    and (fd := contents(_entry_of(best))) is not None
+                ):
+                    with closing_fd(fd):
+                        return _put_out(path, to_dir, partial(copy_opened, fd))
         raise UsageError(
             f"{shown(path)} is not in the archive",
             hint=f"see its contents: instep archive list {self.place.fileset}",
@@ -315,12 +339,20 @@ def _is_changed(batch: Root, slot: bytes, item: ItemRecord) -> bool:
         return digest_of_fd(fd) != item.digest
 
 
-def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: str | os.PathLike[str]) -> bytes:
+def _entry_of(item: ItemRecord) -> Entry:
+    return Entry(item.path, Kind.FILE, 0, item.size_bytes, 0, Digest(item.digest), 0)
+
+
+def _copy_of(batch: Root, slot: bytes) -> MakeObject:
     def copy(to_fd: int, name: bytes) -> None:
         from_fd, from_name = batch.open_parent(slot)
         copy_object(from_fd, from_name, to_fd, name)
 
+    return copy
+
+
+def _put_out(path: bytes, to_dir: str | os.PathLike[str], make: MakeObject) -> bytes:
     shown_as = os.fsencode(os.path.abspath(to_dir))
     with open_outlet(shown_as) as outlet:
-        put_out(outlet, path, copy, shown_as=shown_as)
+        put_out(outlet, path, make, shown_as=shown_as)
     return shown_as + b"/" + path

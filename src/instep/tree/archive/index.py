@@ -66,13 +66,18 @@ def stream_index(batch_fd: int, on_damage: Callable[[Damage], None]) -> Iterator
                 yield record
 
 
+def is_object(item: ItemRecord) -> bool:
+    """True for an item that the batch holds by itself: not one inside a directory, nor one whose contents are live."""
+    return b"/" not in item.object and item.why is not Why.MOVED
+
+
 def summed_up(name: bytes, items: Iterator[ItemRecord]) -> Batch:
     """The batch ``name`` by its last summary, or by its items where the summary was lost."""
     at_ms, size, summary = made_at_ms(name), 0, None
     for item in items:
         if not item.path:
             summary = item
-        elif b"/" not in item.object:
+        elif is_object(item):
             at_ms, size = max(at_ms, item.at_ms), size + item.size_bytes
     if summary is not None:
         at_ms, size = summary.at_ms, summary.size_bytes
@@ -105,7 +110,7 @@ def _gone(batch_fd: int, items: list[ItemRecord]) -> list[ItemRecord]:
         closing_fd(os.open(b"o", LIST, dir_fd=batch_fd)) as objects,
     ):
         names = frozenset(map(os.fsencode, os.listdir(objects)))
-    return [item for item in items if b"/" not in item.object and item.object not in names]
+    return [item for item in items if is_object(item) and item.object not in names]
 
 
 def object_slots(path: bytes) -> Iterator[bytes]:
@@ -156,7 +161,7 @@ def write_index(batch_fd: int, items: Iterable[ItemRecord], at_ms: int, name: by
     with RecordWriter(name, batch_fd) as writer:
         size = count = 0
         for item in items:
-            if b"/" not in item.object:
+            if is_object(item):
                 size, count = size + item.size_bytes, count + 1
             writer.add(encode_record(item))
         summary = summary_of(at_ms, size, count)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from instep.errors import DamagedError
 from instep.model.manifest.entry import Entry
-from instep.tree.archive.index import INDEX, object_slots
+from instep.tree.archive.index import INDEX, is_object, object_slots
 from instep.tree.archive.source import ArchiveSource, KeptBatch
 from instep.tree.journal.journal import ItemRecord, Why, decode_record
 from instep.tree.journal.plan import object_key
@@ -125,7 +125,7 @@ class _Table:
                     self.is_damaged = True
                 elif not record.path:
                     has_summary = True
-                elif b"/" not in record.object:
+                elif is_object(record):
                     at = offset << _LENGTH_BITS | len(payload)
                     if record.digest and record.kind == 0:
                         yield _begin(record.digest), at

@@ -246,23 +246,29 @@ def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> N
         return  # sockets, pipes and devices are not content
     is_directory = stat.S_ISDIR(found.st_mode)
     with closing_fd(os.open(from_name, LIST if is_directory else READ, dir_fd=from_fd)) as source:
-        found = os.fstat(source)
-        if not is_directory and not stat.S_ISREG(found.st_mode):
+        if not is_directory and not stat.S_ISREG(os.fstat(source).st_mode):
             return  # replaced meanwhile by a program that still has a directory of the archive open
+        copy_opened(source, to_fd, to_name)
+
+
+def copy_opened(source: int, to_fd: int, to_name: bytes) -> None:
+    """``copy_object`` of an open file or directory."""
+    found = os.fstat(source)
+    is_directory = stat.S_ISDIR(found.st_mode)
+    if is_directory:
+        os.mkdir(to_name, 0o700, dir_fd=to_fd)
+        to = os.open(to_name, LIST, dir_fd=to_fd)
+    else:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        to = os.open(to_name, flags, 0o600, dir_fd=to_fd)
+    with closing_fd(to):
         if is_directory:
-            os.mkdir(to_name, 0o700, dir_fd=to_fd)
-            to = os.open(to_name, LIST, dir_fd=to_fd)
+            for name in sorted(map(os.fsencode, os.listdir(source))):
+                copy_object(source, name, to, name)
         else:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            to = os.open(to_name, flags, 0o600, dir_fd=to_fd)
-        with closing_fd(to):
-            if is_directory:
-                for name in sorted(map(os.fsencode, os.listdir(source))):
-                    copy_object(source, name, to, name)
-            else:
-                copy_whole(source, to, found.st_size, is_sparse=found.st_blocks * 512 < found.st_size)
-            _copy_metadata(source, found, to)
-            os.fsync(to)
+            copy_whole(source, to, found.st_size, is_sparse=found.st_blocks * 512 < found.st_size)
+        _copy_metadata(source, found, to)
+        os.fsync(to)
 
 
 def _copy_symlink(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:

@@ -62,6 +62,8 @@ class Why(enum.Enum):
     REMOVED = "removed"
     DRIFT = "drift"
     LOST = "lost"
+    MOVED = "moved"
+    """Laid by the same switch under another name: the object goes once the generation is recorded."""
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):

@@ -12,7 +12,9 @@ import os
 from instep.errors import ContentionError, RefusedError
 from instep.model.manifest.manifest import GetPage
 from instep.tree.archive.archive import close_batch
-from instep.tree.journal.journal import Journal, Phase
+from instep.tree.archive.index import stream_index
+from instep.tree.archive.moved import drop_moved
+from instep.tree.journal.journal import Journal, Phase, Why
 from instep.tree.objects.fidelity import Local
 from instep.tree.objects.laying import remove_object, sync_directory
 from instep.tree.root.beneath import Root
@@ -21,6 +23,7 @@ from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
+from instep.tree.root.records import named_damage
 from instep.tree.stage.next_tree import NEXT, PREPARED, sync_tree
 from instep.tree.stage.probes import refuse_stuck_paths
 from instep.tree.stage.shortage import shortage_named
@@ -146,6 +149,11 @@ def finish(place: Place, journal: Journal) -> None:
 def _strip_batch(place: Place, journal: Journal) -> None:
     batch = journal.header.batch.encode()
     path = os.fsencode(place.archive) + b"/" + batch
+    with contextlib.suppress(FileNotFoundError), Root(path) as held:
+        moved = [item for item in stream_index(held.fd, named_damage(path)) if item.why is Why.MOVED]
+        if moved:
+            with open_marked(place.root, place.fileset) as live:
+                drop_moved(live, held, moved, journal)
     for name in (b"rows", b"steps", b"dirs", b"links", b"base", PREPARED):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path + b"/" + name)
@@ -157,8 +165,18 @@ def strip_batch(place: Place, batch: bytes) -> None:
     """Remove a batch in which nothing was archived, unless an old tree lingers in it."""
     path = os.fsencode(place.archive) + b"/" + batch
     with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
-        if not os.listdir(path + b"/o") and not os.path.lexists(path + b"/" + NEXT):
+        if (
+            not os.listdir(path + b"/o")
+            and not os.path.lexists(path + b"/" + NEXT)
+            and not _names_moved(path)
+        ):
             _remove_empty_batch(path)
+
+
+def _names_moved(batch: bytes) -> bool:
+    """True when the index names renamed files: it says which contents they had."""
+    with Root(batch) as held:
+        return any(item.path for item in stream_index(held.fd, named_damage(batch)))
 
 
 def _remove_empty_batch(batch: bytes) -> None:
