@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.fleet import Fleet, Node
+import socket
+
+from tests.support.fleet import Fleet, Node, free_port
 from tests.support.waiting import eventually
 
 BAD = """
@@ -89,7 +91,7 @@ def _mended(fleet: Fleet, good: str, bad: str, running: str) -> None:
         10,
         lambda: str(main.status()["config"]),
     )
-    path.write_text(good.replace(f"127.0.0.1:{main.port}", "127.0.0.1:1"))
+    path.write_text(good.replace('name = "main"', 'name = "other"').replace('"main"', '"other"'))
     eventually(lambda: "restart" in str(main.status()["config"]), 10, lambda: str(main.status()["config"]))
     main.stop()
     path.write_text(bad)
@@ -107,3 +109,36 @@ def _mended(fleet: Fleet, good: str, bad: str, running: str) -> None:
     fleet.wait()
     assert (fleet.tree("s1") / "file").read_text() == "3"
     assert not (fleet.tree("s1") / "ignored.tmp").exists()
+
+
+def test_a_node_moves_while_its_daemon_runs(fleet: Fleet) -> None:
+    """Goal: ``node set-address`` moves the listener of a running writer and tells its partners, whose files follow; a
+    port that is taken is named and the old one stays; a partner that was away names the command, which works."""
+    fleet.make(2)
+    main, s1, s2 = (fleet[name] for name in ("main", "s1", "s2"))
+    fleet.write({"file": "1"})
+    fleet.wait()
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = main.run("node", "set-address", "main", where, expect=8).error
+        assert f"cannot listen on {where}" in failed["reason"], failed
+        assert failed["reason"] in main.status()["warnings"]
+        main.run("node", "set-address", "main", f"127.0.0.1:{main.port}")
+    s2.stop()
+    new = f"127.0.0.1:{free_port()}"
+    told = main.run("node", "set-address", "main", new).json
+    assert (told["listen"], told["told"], told["next"]) == (
+        new,
+        ["s1"],
+        [f"on s2: instep node set-address main {new}"],
+    )
+    eventually(lambda: new in (s1.directory / "instep.toml").read_text(), 20, lambda: s1.log())
+    fleet.write({"file": "2"})
+    fleet.wait("--node", "s1")
+    s2.start()
+    eventually(lambda: "set-address main" in str(s2.status()["links"]), 20, lambda: str(s2.status()["links"]))
+    s2.run("node", "set-address", "main", new)
+    fleet.wait()
+    fleet.assert_same()
+    refused = main.run("node", "set-address", "s1", f"127.0.0.1:{s1.port}", expect=4).error
+    assert refused["code"] == "dials_here" and "on s1:" in refused["hint"], refused

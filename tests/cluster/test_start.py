@@ -92,7 +92,7 @@ def test_invitations_that_cannot_work(fleet: Fleet) -> None:
     for words in ((), ("--from", "10.99.0.7")):
         error = main.run("invite", "s1", *words, expect=4).error
         assert error["code"] == "loopback_address", error
-        assert "--from 127.0.0.1" in error["hint"] and "advertise" in error["hint"], error
+        assert "--from 127.0.0.1" in error["hint"] and "set-address main" in error["hint"], error
     port = free_port()
     outer = _node(fleet, "outer")
     outer.run("init", "outer", "--listen", f"0.0.0.0:{port}", "--advertise", f"10.99.0.1:{port}", "--start")

@@ -32,7 +32,7 @@ async def test_a_bad_file_changes_nothing_and_a_right_one_is_live_by_itself(tmp_
         async def is_told() -> bool:
             return "restart" in str((await main.status())["config"])
 
-        path.write_text(good.replace(main.address, "127.0.0.1:1"))
+        path.write_text(good.replace('"main"', '"other"'))
         await reached(is_told, lambda: "a restart is needed")
         path.write_text(good.replace('settle = "20ms"', 'settle = "30ms"\nignore = ["*.tmp"]'))
 

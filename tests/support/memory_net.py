@@ -23,6 +23,7 @@ from instep.net.transfer import FRAME_HEADER_BYTES, FrameHeader, FrameReader, Tr
 
 __all__ = ["Calls", "MemoryNet"]
 
+HERE = "127.0.0.1"
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -34,6 +35,8 @@ class MemoryNet:
         self.serving: dict[str, tuple[NodeName, PeerService]] = {}
         self.broken: list[BaseException] = []
         """Errors that are not ours: a test that ends with one fails."""
+        self.hosts: dict[NodeName, str] = {}
+        """The addresses that connections of nodes come from; by default all are on this machine."""
         self.hung: set[tuple[NodeName, NodeName]] = set()
         """The first node gets no contents from the second, without an error; the stream goes on."""
         self._cut: set[frozenset[NodeName]] = set()
@@ -63,7 +66,7 @@ class MemoryNet:
 
     def pair(self, me: NodeName, name: NodeName) -> tuple[_End, _End]:
         """Both ends of a new stream."""
-        ours, theirs = _End(name), _End(me)
+        ours, theirs = _End(name, self.hosts.get(name, HERE)), _End(me, self.hosts.get(me, HERE))
         ours.other, theirs.other = theirs, ours
         ends = self._streams.setdefault(frozenset((me, name)), [])
         ends[:] = [end for end in ends if not end.is_over]
@@ -88,7 +91,8 @@ class _End:
 
     other: _End
 
-    def __init__(self, peer: NodeName) -> None:
+    def __init__(self, peer: NodeName, address: str) -> None:
+        self.address = address
         self._peer = peer
         self._arrived: asyncio.Queue[bytes | UnavailableError | None] = asyncio.Queue()
         self.is_over = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 WARNINGS: Mapping[str, str] = {
+    "address_not_followed": "a partner has another address, and `instep.toml` could not take it",
     "agent_not_listening": "the port of HAProxy's agent check cannot be opened",
     "archive_index_damaged": "the index of an archive batch cannot be read",
     "archive_objects_gone": "archived objects were removed, and not by `instep`",
@@ -31,6 +32,7 @@ WARNINGS: Mapping[str, str] = {
     "late_edits": "paths changed here after the line was given away",
     "late_unknown": "whether paths changed here after the line was given away is not known yet",
     "link_down": "the connection to the node `node` is lost; `code` says why",
+    "listen_not_listening": "the port for peers cannot be opened; the one before stays",
     "not_confirmed": "no operator confirmed a generation in time, and it is put back",
     "not_finished": "an apply did not end in time, and the generation is refused",
     "not_watched": "the kernel's watch does not see the whole tree: full scans stand in for it",
@@ -57,6 +59,7 @@ WARNINGS: Mapping[str, str] = {
 }
 NOTES: Mapping[str, str] = {
     "accepted": "a fileset is followed here",
+    "address_changed": "a partner has another address, which stands in `instep.toml` now",
     "adopted": "a writer took a newer head of its line from a partner, or a fileset its root again",
     "archive_index_mended": "the index of an archive batch was written anew",
     "archive_pruned": "batches of the archive were removed",
@@ -73,6 +76,7 @@ NOTES: Mapping[str, str] = {
     "invited": "a token was made",
     "joined": "a node joined",
     "link_up": "the node `node` is connected again",
+    "listens": "the port for peers is another one",
     "live": "a generation is live here",
     "paused": "an operator paused a line, here or at the partner `node`",
     "pinned_key": "the signing key of a pinned node is known",

@@ -14,10 +14,11 @@ from instep.errors import ConfigError, RefusedError, ResourceError, UnavailableE
 
 
 class ReloadConfigDocument(Document, frozen=True):
-    """The fingerprint of the configuration that runs."""
+    """The fingerprint of the configuration that runs, and what this machine does not let the daemon do of it."""
 
     changed: bool
     running: str
+    troubles: tuple[str, ...] = ()
 
 
 @command("reload_config", Role.ADMIN, ConfigError, RefusedError)

@@ -100,7 +100,8 @@ class PartnerResendCommand(Command[PartnerResendDocument], frozen=True):
 
 
 class NodeRowDocument(Document, frozen=True):
-    """A node; its facts are known of this node only. ``pin`` is the SHA-256 of its public key."""
+    """A node; its facts are known of this node only. ``address`` is where it can be dialled, ``seen_at`` the host that
+    its connections come from; ``pin`` is the SHA-256 of its public key."""
 
     name: str
     self: bool
@@ -109,6 +110,7 @@ class NodeRowDocument(Document, frozen=True):
     facts: Mapping[str, str]
     standing: str
     drained: bool | UnsetType = UNSET
+    seen_at: str | UnsetType = UNSET
 
 
 class NodesDocument(Document, frozen=True, kw_only=True):

@@ -124,7 +124,8 @@ class Session:
     def show_change(self, what: Mapping[str, str], changed: bool, done: str) -> None:
         """Make the daemon take a change of the file, and show it with the file's warnings."""
         reloaded = self.reload() if changed else None
-        for warning in self.settings().warnings if changed else ():
+        troubles = reloaded.troubles if reloaded is not None else ()
+        for warning in (*self.settings().warnings, *troubles) if changed else ():
             say(f"instep: {warning}")
         name = next(iter(what.values()))
         document = {**what, "changed": changed, "daemon": daemon_word(changed, reloaded)}

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
+from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.net.connections.allow import AllowList
 from instep.net.connections.listener import Limits, Listener, Refusal
@@ -84,6 +85,8 @@ class PeerServer:
         rate_bytes_s: Callable[[], int | None] = lambda: None,
         on_refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
+        self.at: Address | None = None
+        """Where it listens, None before that."""
         self._service = service
         self._tls = tls
         self._allow = allow
@@ -103,7 +106,13 @@ class PeerServer:
 
     def bind(self, host: str, port: int) -> list[tuple[str, int]]:
         """Listen; the addresses that were bound (port 0 picks one). ``ResourceError`` ``cannot_listen``."""
+        self.at = Address(host, port)
         return self._listener.bind(host, port)
+
+    async def move(self, at: Address) -> None:
+        """Listen there from now on. ``ResourceError`` when that cannot be: it listens where it did."""
+        await self._listener.move(at.host, at.port)
+        self.at = at
 
     async def serve(self) -> None:
         """Serve until cancelled, then give what is under way a short grace."""
@@ -221,7 +230,7 @@ class PeerServer:
         ):  # a node whose certificate has expired may ask for a new one, and for nothing else
             self._tls.trust.require_current(who, is_dialled=False)
         if what == "stream":
-            return await self._stream(request, who)
+            return await self._stream(request, who, connection.address)
         if what in CALLS:
             asked = messages.decode(await self._body(request), CALLS[what].request)
             return reply(await getattr(self._service, what)(who.name, asked))
@@ -244,7 +253,7 @@ class PeerServer:
             raise PeerError("the request came too slowly", code="too_slow") from error
         return b"".join(parts)
 
-    async def _stream(self, request: web.BaseRequest, who: PeerIdentity) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, who: PeerIdentity, address: str) -> web.StreamResponse:
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S,
             max_msg_size=messages.MESSAGE_BYTES_MAX,
@@ -254,7 +263,7 @@ class PeerServer:
         if not socket.can_prepare(request):
             raise PeerError("the stream is a WebSocket", code="unknown_request")
         await socket.prepare(request)
-        stream = SocketStream(socket, who.name)
+        stream = SocketStream(socket, who.name, address)
         try:
             hello = await first_of(stream)
             if not isinstance(hello, messages.Hello):

@@ -65,7 +65,10 @@ CALLS: dict[str, Call[Any, Any]] = {
 
 
 class PeerStream(Protocol):
-    """One end of the long-lived stream between a partner that dialled and its sender."""
+    """One end of the long-lived stream between a partner that dialled and its sender. ``address`` is the IP address
+    of the other end, empty where it is not known."""
+
+    address: str
 
     async def send(self, message: m.StreamMessage) -> None:
         """Send, waiting for a slow peer at most the idle deadline: ``UnavailableError`` then, or when closed.

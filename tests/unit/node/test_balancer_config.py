@@ -91,7 +91,9 @@ def test_everybody_who_has_the_filesets_is_behind_it() -> None:
     settings = parse(
         HEAD + FILESET + MAPS + 'backends = { s9 = { http = "10.0.9.9:1", health = "10.0.9.9:2" } }\n'
     )
-    me = m.Member(NodeName("main"), "10.0.0.1:7443", "", serving=serving_of(settings, is_drained=False))
+    me = m.Member(
+        NodeName("main"), "10.0.0.1:7443", "", serving=serving_of(settings, is_drained=False, host="10.0.0.1")
+    )
     others = [
         member("s1", is_drained=True),
         member("s2", "10.0.0.3:7443", places=(("maps", "", "10.1.0.3:9080"), ("docs", "", "10.1.0.9"))),
@@ -146,7 +148,7 @@ def test_a_word_that_would_break_out_of_the_file_is_not_believed(serving: dict[s
 def test_what_a_node_says_of_itself_is_believed(tmp_path: Path) -> None:
     address = '[balancers.maps]\naddress = { http = "[fd00::1]:80", health = "h.example:1" }\n'
     settings = parse(HEAD + FILESET + address + '[balancers.docs]\naddress = "docs.example.org"\n')
-    serving = serving_of(settings, is_drained=False)
+    serving = serving_of(settings, is_drained=False, host="10.0.0.1")
     assert (serving.health, serving.agent) == ("10.0.0.1:7481", "")
     assert serving.places == (
         ("maps", "http", "[fd00::1]:80"),

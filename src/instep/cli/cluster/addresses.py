@@ -46,8 +46,8 @@ class Chosen:
         if self.advertise.is_loopback:
             outward = Address(default_route_address() or "ADDRESS", self.listen.port)
             steps.append(
-                f"only this machine reaches {self.listen}; for other servers set "
-                f'listen = "0.0.0.0:{self.listen.port}" and advertise = "{outward}" in {node.config}'
+                f"only this machine reaches {self.listen}; for other servers: "
+                f"instep --dir {node.path} node set-address {self.name} {outward}"
             )
         return steps
 

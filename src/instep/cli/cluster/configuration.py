@@ -95,6 +95,6 @@ def config_reload(session: Session) -> None:
     """Make the running daemon take the file; a wrong file changes nothing, and its problems are named."""
     document = session.call(ReloadConfigCommand(), 60.0)
     if not session.gave_json(document):
-        for warning in session.settings().warnings:
+        for warning in (*session.settings().warnings, *document.troubles):
             say(f"instep: {printable(warning)}")
         print("the daemon runs this configuration" if document.changed else "nothing has changed")

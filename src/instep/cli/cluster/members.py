@@ -8,12 +8,13 @@ from instep.api import members as api
 from instep.api.command import as_json
 from instep.api.looking import PingCommand
 from instep.api.verifying import CheckCommand
-from instep.cli.cluster.addresses import read_network
-from instep.cli.cluster.partners import link_options, shown_network
+from instep.cli.cluster.addresses import read_address, read_network
+from instep.cli.cluster.partners import link_options, offline_partners, require_known, shown_network
 from instep.cli.cluster.topology import dot_lines, tree_lines
+from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table
-from instep.cli.session import DURATION, Session, command, group, timeout_option
-from instep.errors import RefusedError, UsageError
+from instep.cli.session import DURATION, Session, command, daemon_word, group, timeout_option
+from instep.errors import RefusedError, ResourceError, UsageError
 from instep.model.ids import node_name
 from instep.node.config.values import shown_duration
 
@@ -70,10 +71,14 @@ def node_list(session: Session) -> None:
     document = session.call_or(lambda: _offline_nodes(session), api.NodeListCommand())
     if not session.gave_json(document):
         rows = [
-            (n.name + (" (this node)" if n.self else ""), n.address, n.standing, n.pin)
+            (n.name + (" (this node)" if n.self else ""), _where(n), n.standing, n.pin)
             for n in document.nodes
         ]
         table(rows, ("node", "address", "standing", "fingerprint"))
+
+
+def _where(row: api.NodeRowDocument) -> str | None:
+    return row.address or (f"{row.seen_at}, dials only" if row.seen_at else None)
 
 
 def _offline_nodes(session: Session) -> api.NodesDocument:
@@ -104,6 +109,65 @@ def node_facts(session: Session, name: str | None) -> None:
     document = session.call(api.NodeFactsCommand(name))
     if not session.gave_json(document):
         table(sorted(document.facts.items()), ("fact", "value"))
+
+
+@command("set-address", parent=node, example="instep node set-address main 10.20.0.9:7443")
+@click.argument("name")
+@click.argument("address", metavar="HOST:PORT")
+def node_set_address(session: Session, name: str, address: str) -> None:
+    """Say where a node is dialled: this one, and then its partners follow; or a partner that has moved.
+
+    Where this node listens goes along when nothing would answer at the new address otherwise.
+    """
+    from instep.node.config.editing import edits
+
+    settings, at = session.settings(), read_address(address, "HOST:PORT")
+    if at.is_wildcard:
+        raise UsageError(f"{at} cannot be dialled", hint="name an address of the machine", code="bad_address")
+    if node_name(name) != settings.name:
+        _set_address_of_partner(session, name, str(at))
+        return
+    try:
+        known = session.call(api.PartnerListCommand(), 10.0).partners
+    except DaemonDown:
+        known = offline_partners(session).partners
+    changed = edits.set_own_address(session.node, at)
+    reloaded = session.reload() if changed else None
+    if reloaded is not None and reloaded.troubles:
+        raise ResourceError(
+            reloaded.troubles[0],
+            hint=f"free it, and it goes on by itself; or: instep node set-address {name} {settings.advertise}",
+            code="cannot_listen",
+        )
+    settings = session.settings()
+    steps = [f"on {p.name}: instep node set-address {name} {at}" for p in known if not p.reachable]
+    if not at.is_loopback and not settings.allow:
+        steps.insert(0, "peers may connect from this machine only: instep allow add CIDR")
+    told, steps = ([p.name for p in known if p.reachable], steps) if changed else ([], [])
+    document = {
+        "node": name, "address": str(at), "listen": str(settings.listen), "changed": changed,
+        "daemon": daemon_word(changed, reloaded), "told": told, "next": steps,
+    }  # fmt: skip
+    lines = [f"{name} is dialled at {at}, and listens on {settings.listen}"]
+    lines += [f"  told: {', '.join(told)}"] if told else []
+    session.show(document, (*lines, *(f"  next: {step}" for step in steps)))
+
+
+def _set_address_of_partner(session: Session, name: str, at: str) -> None:
+    """Dial another node at this address; one that dials here has no address to set."""
+    from instep.node.config.editing import edits
+
+    row = session.settings().partners.get(node_name(name))
+    if row is not None and row.address is None and row.link.replicate:
+        raise RefusedError(
+            f"{name} dials this node, which needs no address of it",
+            hint=f"on {name}: instep node set-address {name} {at}",
+            code="dials_here",
+            node=name,
+        )
+    require_known(session, name)
+    changed = edits.set_partner(session.node, name, {"address": at})
+    session.show_change({"partner": name}, changed, f"{name} is dialled at {at}")
 
 
 @command("drain", parent=node, example='instep node drain --for 2h --reason "kernel update"')

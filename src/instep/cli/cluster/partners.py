@@ -43,7 +43,7 @@ partner = group("partner", "The partners of this node, and the rights of each.")
 @command("list", parent=partner, example="instep partner list")
 def partner_list(session: Session) -> None:
     """Every partner with its flags, when it last was in contact, and why not."""
-    document = session.call_or(lambda: _offline_partners(session), api.PartnerListCommand())
+    document = session.call_or(lambda: offline_partners(session), api.PartnerListCommand())
     if not session.gave_json(document):
         rows = [
             (
@@ -56,7 +56,7 @@ def partner_list(session: Session) -> None:
         table(rows, ("partner", "address", "replicate", "data", "hub", "last checked", "reachable", "reason"))
 
 
-def _offline_partners(session: Session) -> api.PartnersDocument:
+def offline_partners(session: Session) -> api.PartnersDocument:
     rows = (
         api.PartnerRowDocument(
             name, None if row.address is None else str(row.address), row.link.replicate, row.link.data,
@@ -77,12 +77,7 @@ def partner_set(
     """Change the rights of a partner; a member of the cluster that is no partner yet becomes one."""
     from instep.node.config.editing import edits
 
-    if name not in session.settings().partners and not _is_member(session, name):
-        raise UsageError(
-            f"{name} is neither a partner of this node nor a member of its cluster that it has heard of",
-            hint=f"instep invite {name}; or: instep partner add {name} ADDRESS --pin FINGERPRINT",
-            code="no_partner",
-        )
+    require_known(session, name)
     given: dict[str, object] = {
         key: value
         for key, value in (("replicate", replicate), ("data", data), ("hub", hub))
@@ -93,6 +88,16 @@ def partner_set(
     if not given:
         raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
     session.show_change({"partner": name}, edits.set_partner(session.node, name, given), f"{name} is set")
+
+
+def require_known(session: Session, name: str) -> None:
+    """``UsageError`` for a name that this node could not verify."""
+    if name not in session.settings().partners and not _is_member(session, name):
+        raise UsageError(
+            f"{name} is neither a partner of this node nor a member of its cluster that it has heard of",
+            hint=f"instep invite {name}; or: instep partner add {name} ADDRESS --pin FINGERPRINT",
+            code="no_partner",
+        )
 
 
 def _is_member(session: Session, name: str) -> bool:

@@ -72,6 +72,8 @@ class Listener:
         self._limits = limits
         self._on_refused = on_refused
         self._sockets: list[socket.socket] = []
+        self._tasks: asyncio.TaskGroup | None = None
+        self._accepting: list[asyncio.Task[None]] = []
         self._open: Counter[str] = Counter()
         self._lingering = 0
 
@@ -110,11 +112,33 @@ class Listener:
         if self._open[address] <= 0:
             del self._open[address]
 
+    async def move(self, host: str, port: int) -> None:
+        """Listen there from now on; open connections stay. ``ResourceError`` when that cannot be: it listens where it
+        did."""
+        before = [bound.getsockname()[:2] for bound in self._sockets]
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self.close()
+        try:
+            self.bind(host, port)
+        except ResourceError:
+            for old in before:
+                self.bind(*old)
+            raise
+        finally:
+            self._accept_all()
+
     async def serve(self) -> None:
         """Accept until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for bound in self._sockets:
-                tasks.create_task(self._accept(bound, tasks))
+        async with asyncio.TaskGroup() as self._tasks:
+            self._accept_all()
+            await asyncio.Event().wait()
+
+    def _accept_all(self) -> None:
+        tasks = self._tasks
+        if tasks is not None:
+            self._accepting = [tasks.create_task(self._accept(bound, tasks)) for bound in self._sockets]
 
     async def _accept(self, bound: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()

@@ -21,8 +21,12 @@ class SocketStream:
     """A ``PeerStream`` over aiohttp's server or client WebSocket."""
 
     def __init__(
-        self, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse[bool], peer: str
+        self,
+        socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse[bool],
+        peer: str,
+        address: str = "",
     ) -> None:
+        self.address = address
         self._socket = socket
         self._peer = peer
 

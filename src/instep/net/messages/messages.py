@@ -65,8 +65,6 @@ LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
 TEST_ROWS_MAX = 256
-# Versions ---------------------------------------------------------------------------------------------------
-
 PREFIX = "/peer/v1/"
 ZSTD_HEADER = "Instep-Zstd"
 """Marks an answer whose body is compressed as a whole."""
@@ -147,7 +145,7 @@ class Hello(StreamMessage, tag="hello", frozen=True, array_like=True):
 
 
 class Welcome(StreamMessage, tag="welcome", frozen=True, array_like=True):
-    """First answer. ``time_ms`` is the sender's wall clock, so that the partner can see skew."""
+    """First answer. ``time_ms`` is the sender's wall clock; ``seen_at`` the IP address that the partner comes from."""
 
     version: Count
     name: Name
@@ -157,6 +155,7 @@ class Welcome(StreamMessage, tag="welcome", frozen=True, array_like=True):
     sign_key: Small = b""
     poll_ms: Count = 30_000
     takes: Takes = ()
+    seen_at: Address = ""
 
 
 class Offer(StreamMessage, tag="offer", frozen=True, array_like=True):
@@ -347,7 +346,7 @@ class Serving(Message, frozen=True, array_like=True):
 
 
 class Member(Message, frozen=True, array_like=True):
-    """A node of the cluster as its CA issued it. ``pin`` is the hex SHA-256 of the TLS public key."""
+    """A node of the cluster. ``pin`` is the hex SHA-256 of its TLS key; ``seen_at`` the host that it dials from."""
 
     name: Name
     address: Address
@@ -355,6 +354,7 @@ class Member(Message, frozen=True, array_like=True):
     sign_key: Small = b""
     updated_ms: Count = 0
     serving: Serving | None = None
+    seen_at: Address = ""
 
 
 class Members(StreamMessage, tag="members", frozen=True, array_like=True):

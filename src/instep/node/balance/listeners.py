@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from instep.errors import ResourceError
 from instep.model.address import Address
 from instep.model.ids import FilesetName
 from instep.model.standing import Standing
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Listeners:
-    """Keeps both listeners where the settings say. ``troubles`` are sentences for ``status``."""
+    """Keeps every listener where the settings say. ``troubles`` are sentences for ``status``."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -48,13 +49,14 @@ class Listeners:
         self._at: dict[str, Address | None] = {"health": None, "agent": None}
         self._doors: dict[str, asyncio.Server] = {}
         self._agents = 0
+        self._following = asyncio.Lock()
 
     async def run(self) -> None:
         """Level: compare where they listen with the settings, after every change and now and then."""
         try:
             while True:
                 changed = self._node.runtime.changed
-                await self._follow()
+                await self.follow()
                 try:
                     async with asyncio.timeout(AGAIN_S if self.troubles else None):
                         await changed.wait()
@@ -64,8 +66,17 @@ class Listeners:
             await self._close("health")
             await self._close("agent")
 
+    async def follow(self) -> None:
+        """Listen where the settings say now; ``troubles`` name what cannot be."""
+        async with self._following:
+            await self._follow()
+
     async def _follow(self) -> None:
         settings = self._node.runtime.settings
+        await self._follow_peers(settings.listen)
+        if "listen" not in self.troubles and self._node.membership.advertised != settings.advertise:
+            self._node.membership.advertised = settings.advertise
+            self._node.peers.tell_self()
         for name, wanted in (("health", settings.health), ("agent", settings.agent)):
             if wanted == self._at[name]:
                 self.troubles.pop(name, None)
@@ -78,14 +89,30 @@ class Listeners:
                 await (self._open_health(wanted) if name == "health" else self._open_agent(wanted))
             except OSError as error:
                 await self._close(name)
-                told = f"{name} cannot listen on {wanted}: {error.strerror or error}"
-                if self.troubles.get(name) != told:
-                    self._node.runtime.note(f"{name}_not_listening", told)
-                self.troubles[name] = told
+                self._trouble(name, f"{name} cannot listen on {wanted}: {error.strerror or error}")
                 continue
             self._at[name] = wanted
             self.troubles.pop(name, None)
             log.info("%s answers on %s", name, wanted)
+
+    async def _follow_peers(self, wanted: Address) -> None:
+        """The listener for peers begins with the daemon; here it moves. Where it cannot, it stays where it was."""
+        server = self._node.server
+        if server.at is None or server.at == wanted:
+            self.troubles.pop("listen", None)
+            return
+        try:
+            await server.move(wanted)
+        except ResourceError as error:
+            self._trouble("listen", f"{error.reason}; peers still reach this node at {server.at}")
+            return
+        self.troubles.pop("listen", None)
+        self._node.runtime.note("listens", f"{self._node.runtime.name} listens on {wanted} now")
+
+    def _trouble(self, name: str, told: str) -> None:
+        if self.troubles.get(name) != told:
+            self._node.runtime.note(f"{name}_not_listening", told)
+        self.troubles[name] = told
 
     async def _close(self, name: str) -> None:
         self._at[name] = None

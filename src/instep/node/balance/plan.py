@@ -165,7 +165,8 @@ def _place(
 
 def _why_not_there(settings: Settings, told: ServingPlace, host: str | None) -> str | None:
     """Another machine's word must not lead requests to programs of the balancer's own machine."""
-    if settings.advertise.is_loopback:
+    dialled = (partner.address for partner in settings.partners.values() if partner.address is not None)
+    if all(address.is_loopback for address in (settings.advertise, *dialled)):
         return None  # all nodes are on this machine
     doors = [*told.at.values(), *(door for door in (told.health, told.agent) if door is not None)]
     if host is not None:

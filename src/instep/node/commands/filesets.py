@@ -56,8 +56,11 @@ class Filesets(CommandHandlers):
         before = self._node.runtime.settings.fingerprint
         await self._node.trust_changed()  # ``join`` on a node that runs brings new certificates
         self._node.reload()
+        await self._context.listeners.follow()
         after = self._node.runtime.settings.fingerprint
-        return api.ReloadConfigDocument(before != after, after)
+        return api.ReloadConfigDocument(
+            before != after, after, tuple(self._context.listeners.troubles.values())
+        )
 
     async def offers(self, asked: api.FilesetOffersCommand, speaker: Speaker) -> api.OffersDocument:
         return api.OffersDocument(self._offers())

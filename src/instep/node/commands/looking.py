@@ -111,6 +111,7 @@ class Looking(CommandHandlers):
         if reboot.is_surprise:
             warnings.append(f"after a reboot {reboot.words}")
         warnings += self._context.listeners.troubles.values()
+        warnings += self._node.membership.troubles()
         warnings += self._context.balancers.troubles.values()
         for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
             warnings += (said[name] for name in self._node.services if name in said)

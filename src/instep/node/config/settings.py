@@ -29,7 +29,7 @@ class Settings:
 
     name: NodeName = key(NO_DEFAULT, node_name, needs_restart=True)
     """This node's name. Certificates carry it; it never changes."""
-    listen: Address = key("127.0.0.1:7443", values.address, needs_restart=True)
+    listen: Address = key("127.0.0.1:7443", values.address)
     """Where peers connect, with mutual TLS."""
     advertise: Address = key(None, values.address, is_filled=True)
     """The address that other nodes dial; `listen` when not given."""

@@ -231,9 +231,10 @@ class AcceptedLink(StreamRequests):
             sign_key=runtime.pki.sign_key,
             poll_ms=runtime.settings.poll_ms,
             takes=m.TAKES,
+            seen_at=self._stream.address,
         )
         await self._stream.send(welcome)
-        self._peers.membership.met(self.who, self.hello)
+        self._peers.membership.met(self.who, self.hello, self._stream.address)
         self.tell_members()
         self.tell(m.Revocations(runtime.pki.crl_pem()))
         for known in self.hello.lines:

@@ -125,7 +125,7 @@ class DialledLink:
             name=runtime.name,
             session=runtime.session,
             lines=tuple(m.KnownLine(s.line, s.head, s.live) for s in self._peers.lines.values()),
-            address=str(runtime.settings.advertise),
+            address=str(self._peers.membership.advertised),
             sign_key=runtime.pki.sign_key,
             takes=m.TAKES,
         )
@@ -142,6 +142,7 @@ class DialledLink:
         self.error = None
         self._peers.note_link(self.name, f"the link to {self.name} at {self.address} is up")
         self._peers.membership.pinned_key_told(self.name, welcome.sign_key)
+        self._peers.membership.seen_by(self.name, welcome.seen_at)
         self.last_heard_ms = wall_ms()
         self.clock.told(welcome.time_ms)
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}

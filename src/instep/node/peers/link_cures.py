@@ -13,7 +13,7 @@ def cures_of(error: InstepError, us: NodeName, partner: NodeName) -> tuple[str, 
     """What an operator types about the link from ``us`` to ``partner``; the first one is the likeliest."""
     match error.error_code:
         case code if code in SILENT:
-            moved = f"where it has another address now: instep partner set {partner} --address HOST:PORT"
+            moved = f"where it has another address now: instep node set-address {partner} HOST:PORT"
             return f"on {partner}: instep start", moved
         case "refused_by_peer_revoked":
             return (f"on the node that holds the CA key: instep invite {us}; then here: instep join TOKEN",)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.errors import NotAllowedError, PeerError, RefusedError
+from instep.errors import InstepError, NotAllowedError, PeerError, RefusedError
+from instep.model.address import Address, parse_address, why_not_plain_host
 from instep.model.ids import NodeName
 from instep.model.link import Link
 from instep.net.connections.allow import AllowList
@@ -17,7 +18,7 @@ from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
 from instep.net.trust.tokens import SECRET_BYTES, Invitation, PendingInvite, TokenBook, token_text
 from instep.node.config.editing import edits
-from instep.node.peers.presence import serving_of, why_not_serving
+from instep.node.peers.presence import dialled_at, is_loopback_host, serving_of, why_not_serving
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import PINNED_KEY
@@ -47,6 +48,10 @@ class Membership:
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
         self._met: set[NodeName] = set()
+        self.advertised = runtime.settings.advertise
+        """The address of this node that others get to know: that of the settings, once it listens there."""
+        self._seen_at: dict[NodeName, str] = {}
+        """Where this node's connections come from, by the node that told it."""
         self.version = 0
         """Rises when the record of a member has changed, whatever the clock says."""
         self._has_news = False
@@ -151,18 +156,19 @@ class Membership:
         runtime = self._runtime
         return m.Member(
             runtime.name,
-            str(runtime.settings.advertise),
+            str(self.advertised),
             runtime.pki.pin,
             runtime.pki.sign_key,
             wall_ms(),
-            serving_of(runtime.settings, is_drained=runtime.draining.is_drained),
+            serving_of(runtime.settings, is_drained=runtime.draining.is_drained, host=self.outward_host),
         )
 
     def myself(self) -> m.Member:
         """This node as a balancer needs to know it, without its keys."""
         settings = self._runtime.settings
-        serving = serving_of(settings, is_drained=self._runtime.draining.is_drained)
-        return m.Member(settings.name, str(settings.advertise), "", serving=serving)
+        is_drained = self._runtime.draining.is_drained
+        serving = serving_of(settings, is_drained=is_drained, host=self.outward_host)
+        return m.Member(settings.name, str(self.advertised), "", serving=serving)
 
     def members_message(self) -> m.Members:
         """Every member, with how it serves as far as there is room."""
@@ -173,14 +179,50 @@ class Membership:
             told.append(member if room >= 0 else msgspec.structs.replace(member, serving=None))
         return m.Members(tuple(told))
 
-    def met(self, who: NodeName, hello: m.Hello) -> None:
-        """A partner introduced itself on a verified connection."""
+    @property
+    def outward_host(self) -> str:
+        """The host of this node for programs on other machines: the advertised one, or, where that is loopback, the
+        one that every sender sees this node's connections come from."""
+        advertised = self._runtime.settings.advertise
+        seen = {host for host in self._seen_at.values() if not is_loopback_host(host)}
+        return seen.pop() if advertised.is_loopback and len(seen) == 1 else advertised.host
+
+    @property
+    def outward_address(self) -> Address:
+        """Where nodes on other machines would dial this one, were it listening there."""
+        return Address(self.outward_host, self._runtime.settings.advertise.port)
+
+    def troubles(self) -> list[str]:
+        """Where this node advertises nothing, and its senders see it at several addresses: which one counts."""
+        seen = {host: sender for sender, host in self._seen_at.items() if not is_loopback_host(host)}
+        settings = self._runtime.settings
+        if not settings.advertise.is_loopback or len(seen) < 2:
+            return []
+        told = ", ".join(f"{sender} at {host}" for host, sender in sorted(seen.items()))
+        steps = "; or: ".join(
+            f"instep node set-address {settings.name} {Address(host, settings.advertise.port)}"
+            for host in sorted(seen)
+        )
+        return [
+            f"this node is seen by {told}; say which address balancers and a new writer's partners use: {steps}"
+        ]
+
+    def seen_by(self, sender: NodeName, address: str) -> None:
+        """A sender says which address this node's connection comes from."""
+        if address and not why_not_plain_host(address) and self._seen_at.get(sender) != address:
+            self._seen_at[sender] = address
+            self._runtime.tell()
+
+    def met(self, who: NodeName, hello: m.Hello, seen_at: str) -> None:
+        """A partner introduced itself on a verified connection, which comes from the address ``seen_at``."""
         known = self.members.get(who)
         pin = known.pin if known is not None else ""
         serving = known.serving if known is not None else None
         self._met.add(who)
         self.pinned_key_told(who, hello.sign_key)
-        self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms(), serving))
+        told = dialled_at(hello.address, seen_at)
+        self._follow_move(who, told)
+        self._remember(m.Member(who, told, pin, hello.sign_key, wall_ms(), serving, seen_at))
 
     def told_self(self, who: NodeName, message: m.Members) -> None:
         """A partner reports how it serves, on its own verified connection: its reports about others are refused."""
@@ -189,10 +231,10 @@ class Membership:
         known = self.members.get(who)
         if known is not None:
             (told,) = message.members
+            at = dialled_at(told.address, known.seen_at)
+            self._follow_move(who, at)
             self._remember(
-                msgspec.structs.replace(
-                    known, address=told.address, serving=told.serving, updated_ms=wall_ms()
-                )
+                msgspec.structs.replace(known, address=at, serving=told.serving, updated_ms=wall_ms())
             )
 
     def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
@@ -212,18 +254,45 @@ class Membership:
         is_news = False
         followed = self._runtime.settings.filesets.values()
         is_believed = not followed or any(fileset.writer == source for fileset in followed)
+        row = self._runtime.settings.partners.get(source)
         for member in message.members:
             if member.name == self._runtime.name or (member.name in self._met and member.name != source):
                 continue
             known = self.members.get(member.name)
+            if member.name == source and row is not None and row.address is not None:
+                host = row.address.host
+                told = dialled_at(member.address, host)
+                member = msgspec.structs.replace(member, address=told, seen_at=host)
             if member.name != source and not is_believed:
                 # Only the node itself, or the writer that we follow, says where requests of users go.
-                told = known.serving if known is not None else None
-                member = msgspec.structs.replace(member, serving=told)
+                serving = known.serving if known is not None else None
+                member = msgspec.structs.replace(member, serving=serving)
             if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):
+                if member.name == source or is_believed:
+                    self._follow_move(member.name, member.address)
                 is_news = self._take(member) or is_news
         if is_news:
             self._save_members()
+
+    def _follow_move(self, name: NodeName, address: str) -> None:
+        """A node has another address than before: dial it there, where this node's file has the one from before. A file
+        that has a third one means that, such as a proxy's."""
+        known, row = self.members.get(name), self._runtime.settings.partners.get(name)
+        at = parse_address(address)
+        if known is None or row is None or row.address is None or at is None or at == row.address:
+            return
+        if parse_address(known.address) != row.address or at.is_wildcard or why_not_plain_host(at.host):
+            return
+        try:
+            edits.set_partner(self._runtime.directory, name, {"address": str(at)})
+            self._settings_changed()
+        except InstepError as error:
+            text = f"{name} is at {at} now, which instep.toml could not take: {error.reason}; "
+            text += f"instep node set-address {name} {at}"
+            self._runtime.note_of_peer(name, "address_not_followed", text, node=name)
+            return
+        text = f"{name} is at {at} now, before at {row.address}"
+        self._runtime.note("address_changed", text, node=name, address=str(at))
 
     def _remember(self, member: m.Member) -> None:
         if self._take(member):

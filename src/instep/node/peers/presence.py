@@ -12,8 +12,8 @@ TOLD_MAX = 200
 """Filesets and places each, so that it fits what a member may say."""
 
 
-def serving_of(settings: Settings, *, is_drained: bool) -> m.Serving:
-    """This node's own word. A listener on every interface is reported with the address that others dial."""
+def serving_of(settings: Settings, *, is_drained: bool, host: str) -> m.Serving:
+    """This node's own word. A listener on every interface is reported with ``host``, at which others reach it."""
     shown = [fileset for fileset in settings.filesets.values() if not fileset.observe]
     shown.sort(key=lambda fileset: fileset.name)
     places = [
@@ -23,8 +23,8 @@ def serving_of(settings: Settings, *, is_drained: bool) -> m.Serving:
         for kind, told in _told(balancer.address)
     ]
     return m.Serving(
-        health=_door(settings, settings.health),
-        agent=_door(settings, settings.agent),
+        health=_door(host, settings.health),
+        agent=_door(host, settings.agent),
         filesets=tuple(fileset.name for fileset in shown)[:TOLD_MAX],
         written=tuple(fileset.name for fileset in shown if fileset.is_written_here)[:TOLD_MAX],
         places=tuple(places)[:TOLD_MAX],
@@ -32,10 +32,10 @@ def serving_of(settings: Settings, *, is_drained: bool) -> m.Serving:
     )
 
 
-def _door(settings: Settings, door: Address | None) -> str:
+def _door(host: str, door: Address | None) -> str:
     if door is None:
         return ""
-    return str(Address(settings.advertise.host, door.port) if door.is_wildcard else door)
+    return str(Address(host, door.port) if door.is_wildcard else door)
 
 
 def _told(place: ServingPlace) -> list[tuple[str, str]]:
@@ -77,10 +77,26 @@ def door_of(text: str) -> Address | None:
 
 
 def host_of(member: m.Member) -> str | None:
-    """Where the node can be dialled, when a balancer's file can hold that."""
+    """The host of a node, when a balancer's file can hold it: that of the address where it can be dialled, else the
+    one that its connections come from. A node that only dials others needs no open port, and serves users all the
+    same."""
     address = parse_address(member.address)
-    is_plain = address is not None and why_not_plain_host(address.host) is None and not address.is_wildcard
-    return address.host if address is not None and is_plain else None
+    for host in (address.host if address is not None else "", member.seen_at):
+        if host and why_not_plain_host(host) is None and not Address(host, 1).is_wildcard:
+            return host
+    return None
+
+
+def is_loopback_host(host: str) -> bool:
+    return Address(host, 1).is_loopback
+
+
+def dialled_at(told: str, seen_at: str) -> str:
+    """The address that a node says it can be dialled at, empty where it cannot be: a loopback address that comes from
+    another machine means another node here."""
+    address = parse_address(told)
+    is_elsewhere = bool(seen_at) and not is_loopback_host(seen_at)
+    return "" if address is not None and address.is_loopback and is_elsewhere else told
 
 
 def place_of(serving: m.Serving, balancer: str) -> ServingPlace:

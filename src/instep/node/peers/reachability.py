@@ -34,8 +34,9 @@ def check_invitation(
     127.0.0.1``, by a network of ``allow`` that is loopback, or by writing ``advertise`` herself.
     """
     listen, advertise = settings.listen, settings.advertise
-    typed = " ".join(["instep", "--dir", shlex.quote(str(directory)), "invite", *names])
-    file = directory / "instep.toml"
+    where = shlex.quote(str(directory))
+    typed = " ".join(["instep", "--dir", where, "invite", *names])
+    opens = f"instep --dir {where} node set-address {settings.name} HOST:PORT"
     is_local = (
         (source is not None and source.is_loopback)
         or any(network.is_loopback for network in settings.allow)
@@ -45,22 +46,21 @@ def check_invitation(
     if advertise.is_wildcard:
         raise RefusedError(
             f"{advertise} cannot be dialled",
-            hint=f"set advertise in {file} to an address of this machine, then: {typed}",
+            hint=f"{opens}, then: {typed}",
             code="wildcard_address",
             **facts,
         )
     if listen.is_loopback and not advertise.is_loopback:
         raise RefusedError(
             f"this node listens on {listen}, so no peer can reach {advertise}",
-            hint=f'set listen = "0.0.0.0:{listen.port}" in {file}, then: {typed}',
+            hint=f"instep --dir {where} node set-address {settings.name} {advertise}, then: {typed}",
             code="loopback_address",
             **facts,
         )
     if advertise.is_loopback and not is_local:
         raise RefusedError(
             f"this node is reached at {advertise} only, so a token would work on this machine alone",
-            hint=f"for a node on this machine: {typed} --from 127.0.0.1; "
-            f"for others set listen and advertise in {file}",
+            hint=f"for a node on this machine: {typed} --from 127.0.0.1; for others: {opens}",
             code="loopback_address",
             **facts,
         )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from shlex import quote
 
 from instep.errors import ConfigError
+from instep.model.address import parse_address
 from instep.model.definition import FilesetClass
 from instep.model.ids import NodeName
-from instep.net.connections.dial import split_address
 from instep.net.messages.messages import Obstacle
 from instep.node.config.editing.writer_edit import check_change
 from instep.node.lines.line_service import LineService
@@ -82,18 +82,18 @@ def why_unserved(
         if settings.listen.is_loopback and not network.is_loopback:
             stands(
                 f"{me} listens on {settings.listen}, which {partner} at {address} cannot reach",
-                f'set listen = "0.0.0.0:{settings.listen.port}" and advertise in instep.toml; then restart it',
+                f"instep node set-address {me} {peers.membership.outward_address}",
             )
     return found
 
 
 def _address_of(peers: PeerContext, partner: NodeName) -> str | None:
-    """The IP address that a member advertises; None when it is a host name, or unknown."""
+    """The IP address that a member comes from; None when only a host name is known, or nothing."""
     member = peers.membership.members.get(partner)
-    if member is None or not member.address:
-        return None
-    host = split_address(member.address)[0]
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return None
+    address = parse_address(member.address) if member is not None else None
+    for host in (member.seen_at if member is not None else "", address.host if address is not None else ""):
+        try:
+            return str(ipaddress.ip_address(host))
+        except ValueError:
+            continue
+    return None

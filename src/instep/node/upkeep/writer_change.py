@@ -77,7 +77,7 @@ class Succession:
             return
         runtime.note(
             "writer_unknown",
-            f"no peer reported an address of {writer}; here: instep partner set {writer} --address HOST:PORT",
+            f"no peer reported an address of {writer}; here: instep node set-address {writer} HOST:PORT",
             line,
             writer=str(writer),
         )

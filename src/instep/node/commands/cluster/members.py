@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec import UNSET
+
 from instep.api import members as api
 from instep.api.verifying import CheckCommand, CheckDocument
 from instep.errors import NotAllowedError, RefusedError, UnavailableError
@@ -121,11 +123,9 @@ class MemberCommands(CommandHandlers):
             member = node.membership.members.get(name)
             pin = member.pin or None if member is not None else None
             is_drained = bool(member and member.serving and member.serving.is_drained)
-            rows.append(
-                api.NodeRowDocument(
-                    name, False, self._address(name), pin, {}, self._standing(name), is_drained
-                )
-            )
+            seen_at = member.seen_at if member is not None and member.seen_at else UNSET
+            known_as = (name, False, self._address(name), pin)
+            rows.append(api.NodeRowDocument(*known_as, {}, self._standing(name), is_drained, seen_at))
         return api.NodesDocument(nodes=tuple(rows))
 
     def _standing(self, name: NodeName) -> str:

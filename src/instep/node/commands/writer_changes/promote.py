@@ -252,7 +252,7 @@ class Promote(CommandHandlers):
             steps += [f"for {member}, if it follows {name}: {each.hint}" for each in found]
             if member not in node.peers.sessions:
                 steps.append(
-                    f"for {member}, if it follows {name}: on {member}: instep partner set {me} "
-                    f"--address {runtime.settings.advertise}"
+                    f"for {member}, if it follows {name}: on {member}: instep node set-address {me} "
+                    f"{node.membership.outward_address}"
                 )
         return steps

@@ -21,6 +21,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
+from instep.model.address import Address
 from instep.net.trust.key_files import locked, write_file
 from instep.node.config.editing.file_replacement import FoundFile
 from instep.node.config.filesets import FilesetSettings
@@ -172,6 +173,26 @@ def set_partner(node: NodeDirectory, name: str, wanted: Mapping[str, object]) ->
                 row.pop(key, None)
             elif row.get(key) != value:
                 row[key] = value
+
+    return edit(node, change)
+
+
+def set_own_address(node: NodeDirectory, at: Address) -> bool:
+    """The address at which others dial this node from now on. ``listen`` goes along where nothing would answer there:
+    it has the port or the host that was advertised, or is loopback."""
+
+    def change(document: Document) -> None:
+        now = parse(tomlkit.dumps(document), directory=node.path, path=node.config)
+        listen, was, host = now.listen, now.advertise, now.listen.host
+        if listen.is_loopback and not at.is_loopback:
+            host = "::" if ":" in at.host else "0.0.0.0"
+        elif host == was.host and not listen.is_wildcard:
+            host = at.host
+        port = at.port if listen.port == was.port else listen.port
+        if listen != (moved := Address(host, port)):
+            document["listen"] = str(moved)
+        if was != at:
+            document["advertise"] = str(at)
 
     return edit(node, change)
 
