@@ -73,7 +73,9 @@ def _shown(kind: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_shown(each) for each in arguments if each is not UnsetType)
     if origin is typing.Annotated:
-        return f"{_shown(arguments[0])} from {arguments[1].ge:g} on"
+        least, longest = arguments[1].ge, arguments[1].max_length
+        limit = f"from {least:g} on" if least is not None else f"of at most {longest} characters"
+        return f"{_shown(arguments[0])} {limit}"
     if origin is tuple:
         return f"list of {_shown(arguments[0])}"
     if origin is not None:

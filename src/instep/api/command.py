@@ -18,6 +18,9 @@ from instep.errors import InstepError, NotAllowedError, UnavailableError, UsageE
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 """How long something may take or last: at most thirty years, so that a moment from now can be written as a date."""
+MESSAGE_MAX = 1000
+Message = Annotated[str, msgspec.Meta(max_length=MESSAGE_MAX)]
+"""Words of a person that other people read in a row of a table."""
 OTHER_VERSION = "instep and its daemon may be of different versions: instep stop, then: instep start"
 
 
@@ -111,8 +114,11 @@ def command_from(kind: type[Kind], params: Mapping[str, Any]) -> Kind:
             parameters=unknown,
         )
     try:
+        msgspec.json.encode(
+            params
+        )  # JSON can hold half a surrogate pair, which no file and no message between peers can
         found: Kind = msgspec.convert(params, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise UsageError(
             f"{kind.command} was asked wrongly: {error}", hint=OTHER_VERSION, code="bad_parameter"
         ) from error

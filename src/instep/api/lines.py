@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, FilesetCommand, Role, Seconds, command
+from instep.api.command import Command, Document, FilesetCommand, Message, Role, Seconds, command
 from instep.api.parts import FailureDocument, GenerationDocument, HeldDocument, WaitingDocument
 from instep.errors import (
     ContentionError,
@@ -70,7 +70,7 @@ class PublishCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """
 
     author: str | None = None
-    message: str = ""
+    message: Message = ""
     accept_deletions: bool = False
     wait: bool = False
     over: bool = False
@@ -85,7 +85,7 @@ class RollbackCommand(Command[OutcomeDocument], frozen=True):
 
     generation: Count
     fileset: str | None = None
-    message: str = ""
+    message: Message = ""
     accept_deletions: bool = False
     dry_run: bool = False
 
@@ -101,7 +101,7 @@ class RestoreCommand(FilesetCommand[OutcomeDocument], frozen=True):
     generation: Count | None = None
     source: str | None = field(default=None, name="from")
     to: str | None = None
-    message: str = ""
+    message: Message = ""
     accept_deletions: bool = False
     dry_run: bool = False
 
@@ -135,7 +135,7 @@ class PauseCommand(FilesetCommand[PauseDocument], frozen=True):
     """Stop publishing and applying a fileset on this node, ``for_s`` seconds or until it is resumed."""
 
     for_s: Seconds | None = None
-    reason: str | None = None
+    reason: Message | None = None
 
 
 class ResumeDocument(Document, frozen=True):

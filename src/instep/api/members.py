@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, Role, Seconds, command
+from instep.api.command import Command, Document, Message, Role, Seconds, command
 from instep.errors import NotAllowedError, RefusedError, UnavailableError
 
 
@@ -186,7 +186,7 @@ class DrainCommand(Command[DrainDocument], frozen=True):
 
     node: str | None = None
     for_s: Seconds | None = None
-    reason: str | None = None
+    reason: Message | None = None
 
 
 @command("undrain", Role.OPERATOR, NotAllowedError, UnavailableError)

@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from instep.cli.output import report_error
+from instep.cli.arguments import check_length
+from instep.cli.output import quoting_output, report_error
 from instep.cli.session import InstepGroup, Session
 from instep.errors import InstepError, UsageError
 
@@ -75,9 +76,15 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    with quoting_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     session = Session(arguments=tuple(arguments))
     is_json = "--json" in arguments
     try:
+        check_length(arguments)
         code: Any = cli.main(list(arguments), prog_name="instep", standalone_mode=False, obj=session)
     except InstepError as error:
         report_error(error, is_json=is_json)

@@ -5,13 +5,16 @@ Results go to stdout, messages and errors to stderr. Colour and progress bars on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import secrets
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -21,28 +24,70 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 
+_OWN = f"\x1b{secrets.token_hex(8)}"
+"""Begins the terminal sequences of this program. No text that it prints can hold it: it is drawn for each run."""
+CLEAR = f"{_OWN}[H{_OWN}[2J"
+"""Empties the screen of a terminal."""
+_UNSAFE = re.compile(rf"{_OWN}(?=\[)|[^\n\t -~]")
+
+
 def printable(text: object) -> str:
-    """Text that is safe on a terminal: control bytes and undecodable bytes are escaped."""
+    """One line that is safe on a terminal: control bytes and undecodable bytes are escaped."""
     if not isinstance(text, str):
         return "" if text is None else str(text)
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text
-    )
+    return text if text.isprintable() else "".join(_escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape", "replace").decode("ascii")
+
+
+class _Quoting:
+    """A stream whose text reaches the terminal with control bytes escaped, but for line ends, tabs and the sequences
+    of this program. All text passes here, also a text that a command forgot to quote."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(_UNSAFE.sub(lambda c: "\x1b" if c[0] == _OWN else _escaped(c[0]), text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def quoting_output() -> Iterator[None]:
+    """Let no control byte of a path, a message or an error reach the terminal by ``sys.stdout`` or ``sys.stderr``."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Quoting(sys.stdout), _Quoting(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def coloured(text: str, colour: str) -> str:
     """The text in a colour on a terminal that wants one, else as it is."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    return click.style(text, fg=colour, bold=True)
+    return click.style(text, fg=colour, bold=True).replace("\x1b", _OWN)
+
+
+def first_line(text: str | None, longest: int = 60) -> str:
+    """The beginning of a message, for a row of a table or a sentence."""
+    line = (text or "").strip().split("\n")[0]
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def write_json(document: object) -> None:
-    sys.stdout.write(
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode() + "\n"
-    )
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -173,6 +218,6 @@ def _rich_progress() -> RichProgress:
         TextColumn("{task.fields[amount]}"),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=sys.stderr.stream if isinstance(sys.stderr, _Quoting) else sys.stderr),
         transient=True,
     )

@@ -18,9 +18,11 @@ import click
 import msgspec
 
 from instep.api.command import Command, Document, Result, as_json
+from instep.cli.arguments import checked
 from instep.cli.control import Control, DaemonDown
-from instep.cli.output import ProgressBar, say, write_json
+from instep.cli.output import CLEAR, ProgressBar, say, write_json
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
+from instep.model.ids import COUNT_MAX
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -98,7 +100,7 @@ class Session:
                     if self.gave_json(document) or (lines := "\n".join(text(document))) == shown:
                         continue
                     shown = lines
-                    print(f"\x1b[H\x1b[2J{lines}" if is_terminal else f"{lines}\n", flush=True)
+                    print(f"{CLEAR}{lines}" if is_terminal else f"{lines}\n", flush=True)
             except UnavailableError as error:
                 if error.error_code != "timeout":
                     raise
@@ -161,12 +163,19 @@ class DurationType(click.ParamType[int]):
         if isinstance(value, int):
             return value
         try:
-            return duration_ms(f"{value}s" if str(value).isdecimal() else value)
+            found = duration_ms(f"{value}s" if str(value).isdecimal() else value)
         except BadValue as error:
             self.fail(f"{value!r} {error}", param, ctx)
+        if found > DURATION_MS_MAX:
+            self.fail(f"{value!r} is longer than 30 years", param, ctx)
+        return found
 
 
 DURATION = DurationType()
+DURATION_MS_MAX = 10**12
+"""As long as a command takes a duration."""
+GENERATION = click.IntRange(0, COUNT_MAX)
+"""The type of an option that names a generation."""
 
 
 def timeout_option(default: str | None) -> Callable[[Function], Function]:
@@ -207,7 +216,11 @@ def shared_options() -> list[click.Option]:
 
 
 class NamedType(click.types.StringParamType):
-    """An argument that a shell completes with names this node knows."""
+    """A text, checked by the kind that its name stands for. A shell completes it with names that this node knows."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(super().convert(value, param, ctx))
+        return text if param is None else checked(text, param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -234,7 +247,7 @@ class InstepCommand(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for parameter in self.params:
-            if isinstance(parameter, click.Argument) and parameter.type is click.STRING:
+            if parameter.type is click.STRING:
                 parameter.type = NamedType()
         self.params.extend(shared_options())
 

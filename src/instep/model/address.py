@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                    r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")  # fmt: skip
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
+_NO_ADDRESS = "is not an address"
+_NO_NAME = "is neither a name nor an address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,17 @@ class Address:
 
 
 def parse_address(text: str) -> Address | None:
-    """``host:port``, an IPv6 address in brackets; None for anything else."""
+    """``host:port``, an IPv6 address in brackets; None for anything else. A host is a name of the DNS or an address, so
+    that no quote, blank or control character of one reaches a file, a log or a terminal."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         return None
     if not colon or not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    bare, percent, zone = host.partition("%")
+    if why_not_plain_host(bare) in (_NO_NAME, _NO_ADDRESS) or (percent and not _ZONE.fullmatch(zone)):
         return None
     return Address(host, int(port))
 
@@ -61,8 +68,8 @@ def why_not_plain_host(host: str) -> str | None:
         ip = ipaddress.ip_address(host)
     except ValueError:
         if ":" in host or re.fullmatch(r"[0-9.]+", host):
-            return "is not an address"
-        return None if _NAME.fullmatch(host) else "is neither a name nor an address"
+            return _NO_ADDRESS
+        return None if _NAME.fullmatch(host) else _NO_NAME
     if isinstance(ip, ipaddress.IPv6Address) and ip.scope_id is not None:
         return "has a zone, which means something on one machine only"
     if ip.is_multicast:

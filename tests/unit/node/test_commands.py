@@ -162,6 +162,14 @@ def test_a_number_without_bounds_is_refused(kind: type[Command[Any]], name: str)
             command_from(kind, {**needed, name: number})
 
 
+def test_half_a_character_and_a_long_message_are_refused() -> None:
+    """JSON can write half a surrogate pair: no file and no message between peers can hold it."""
+    for message in ("\udcff", "x" * 1001):
+        with pytest.raises(UsageError) as caught:
+            command_from(PublishCommand, {"message": message})
+        assert caught.value.error_code == "bad_parameter"
+
+
 def test_bytes_arrive_whole_or_not_at_all() -> None:
     assert command_from(PublishCommand, {"held_b64": ["/w=="]}).held_b64 == (b"\xff",)
     with pytest.raises(UsageError, match="held_b64"):

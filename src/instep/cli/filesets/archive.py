@@ -8,7 +8,7 @@ import click
 
 from instep.api import archive as api
 from instep.cli.output import moment, printable, shown_bytes, table
-from instep.cli.session import DURATION, Session, absolute, command, group
+from instep.cli.session import DURATION, GENERATION, Session, absolute, command, group
 from instep.model.counts import counted
 
 archive = group("archive", "Files that were replaced, removed or set aside on this node.")
@@ -32,7 +32,10 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
 @command("restore", parent=archive, example="instep archive restore catalog styles/road.sld --to /tmp/found")
 @click.argument("words", nargs=-1, required=True, metavar="[FILESET] PATH")
 @click.option(
-    "--generation", type=int, metavar="N", help="The file as that generation had it; default: the newest."
+    "--generation",
+    type=GENERATION,
+    metavar="N",
+    help="The file as that generation had it; default: the newest.",
 )
 @click.option(
     "--to", "directory", required=True, metavar="DIR", help="Where to put it; never into a fileset."
@@ -55,9 +58,7 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
 
 @command("prune", parent=archive, example="instep archive prune catalog --keep-within 7d --dry-run")
 @click.argument("fileset", required=False)
-@click.option(
-    "--keep-last", type=click.IntRange(min=0), metavar="N", help="Generations to keep; else as configured."
-)
+@click.option("--keep-last", type=GENERATION, metavar="N", help="Generations to keep; else as configured.")
 @click.option("--keep-within", "keep_within_ms", type=DURATION, help="Age to keep; else as configured.")
 @click.option("--dry-run", is_flag=True, help="Only name the batches that would go.")
 def archive_prune(

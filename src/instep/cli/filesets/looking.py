@@ -15,7 +15,7 @@ from instep.api import looking as api
 from instep.api.verifying import VerifyCommand
 from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.filesets.status_text import exit_code, status_lines
-from instep.cli.output import moment, printable, table
+from instep.cli.output import first_line, moment, printable, table
 from instep.cli.session import DURATION, Session, command, timeout_option
 from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
@@ -58,7 +58,7 @@ def log(session: Session, fileset: str | None) -> None:
     document = session.call_or(lambda: _offline_log(session, fileset), api.LogCommand(fileset))
     if not session.gave_json(document):
         rows = [
-            (one.number, moment(one.published_at), one.author, one.message, _places(one))
+            (one.number, moment(one.published_at), one.author, first_line(one.message), _places(one))
             for one in document.generations
         ]
         table(rows, ("number", "published", "author", "message", "contents on"))

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from instep.api import lines as api
 from instep.cli.filesets.held_text import exit_if_held, held_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import DURATION, Session, command, timeout_option
+from instep.cli.session import DURATION, GENERATION, Session, command, timeout_option
 from instep.errors import RefusedError, UnavailableError, UsageError
 
 PUBLISH_S = 3600.0
@@ -121,7 +121,7 @@ def wait_lines(document: api.WaitDocument) -> Iterator[str]:
 
 @command("wait", example="instep wait catalog --node s1 --timeout 30s")
 @click.argument("fileset", required=False)
-@click.option("--generation", type=int, metavar="N", help="Wait for this generation or a newer one.")
+@click.option("--generation", type=GENERATION, metavar="N", help="Wait for this generation or a newer one.")
 @click.option("--node", "nodes", multiple=True, metavar="NODE", help="Wait for these partners only.")
 @click.option("--fleet", is_flag=True, help="Also wait for nodes behind hubs.")
 @click.option(

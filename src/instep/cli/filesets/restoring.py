@@ -11,7 +11,7 @@ from instep.api import lines as api
 from instep.cli.filesets.held_text import exit_if_held, held_lines
 from instep.cli.filesets.publishing import PUBLISH_S, outcome_counts, publish_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import Session, absolute, command
+from instep.cli.session import GENERATION, Session, absolute, command
 from instep.errors import UsageError
 
 
@@ -50,7 +50,9 @@ def rollback(
 @command("restore", example="instep restore catalog styles/road.sld --generation 41")
 @click.argument("fileset")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--generation", type=int, metavar="N", help="As that generation had it; default: the newest.")
+@click.option(
+    "--generation", type=GENERATION, metavar="N", help="As that generation had it; default: the newest."
+)
 @click.option(
     "--from", "source", metavar="NODE", help="Ask only this partner for contents that are not here."
 )

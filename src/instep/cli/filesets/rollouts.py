@@ -9,7 +9,7 @@ import click
 
 from instep.api import rollouts as api
 from instep.api.command import Command
-from instep.cli.output import coloured, moment, printable, table
+from instep.cli.output import coloured, first_line, moment, printable, table
 from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import RefusedError, UnavailableError
 
@@ -72,7 +72,7 @@ def _present(name: str, now: api.RolloutDocument) -> Iterator[str]:
 
 def _what(row: api.RolloutDocument) -> str:
     author = f"{printable(row.author)}, " if row.author else ""
-    message = f', "{printable(row.message)}"' if row.message else ""
+    message = f', "{printable(first_line(row.message))}"' if row.message else ""
     took = "" if row.took_ms is None else f", took {row.took_ms / 1000:.1f} s"
     begun = moment(row.started_at)
     return f"generation {row.generation.number} ({author}{begun}{message}), {row.strategy}{took}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from instep.api import looking as api
 from instep.api.parts import FullGenerationDocument
 from instep.cli.filesets.held_text import held_lines, reported_lines
-from instep.cli.output import coloured, moment, printable
+from instep.cli.output import coloured, first_line, moment, printable
 
 EXIT_CODES: dict[str, int] = {
     "in_step": 0, "observing": 0, "applying": 11, "behind": 11, "paused": 11, "held": 11,
@@ -128,7 +128,7 @@ def _rollout_lines(rollout: api.RunningRolloutDocument) -> Iterator[str]:
 
 
 def _about(head: FullGenerationDocument) -> str:
-    message = f', "{printable(head.message)}"' if head.message else ""
+    message = f', "{printable(first_line(head.message))}"' if head.message else ""
     author = f"{printable(head.author)}, " if head.author else ""
     return f"({author}{moment(head.published_at)}{message})"
 

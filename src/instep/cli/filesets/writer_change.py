@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from instep.api import succession as api
-from instep.cli.output import printable, say
+from instep.cli.output import first_line, printable, say
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, timeout_option
 from instep.errors import RefusedError, UsageError
@@ -108,7 +108,7 @@ def _lost_lines(document: api.PromoteDocument, what: str) -> Iterator[str]:
         if one.published_at:
             words.append(f"{one.published_at} by {printable(one.author)}")
         if one.message:
-            words.append(f'"{printable(one.message)}"')
+            words.append(f'"{printable(first_line(one.message))}"')
         words.append(f"known by {', '.join(one.known_by)}" if one.known_by else "no node here has it")
         yield f"  {what}: {', '.join(words)}"
     for left in document.unheard:

@@ -21,7 +21,7 @@ _ALERTS = {
     "ACCESS_DENIED": (
         "refused_by_peer_allow",
         "the other side refused this address (its allow list)",
-        "on that node: instep allow add CIDR, or: instep invite NAME --from ADDRESS",
+        "on that node: instep allow add CIDR, or: instep invite NAME --from ADDR",
     ),
     "CERTIFICATE_REVOKED": (
         "refused_by_peer_revoked",

@@ -148,7 +148,7 @@ def address(raw: object) -> Address:
     found = parse_address(text)
     if found is None and text.count(":") > 1 and "[" not in text:
         raise BadValue("has an IPv6 address without brackets; write [::1]:7443")
-    if found is None or " " in found.host:
+    if found is None:
         raise BadValue("is not HOST:PORT such as 10.20.0.1:7443")
     return found
 

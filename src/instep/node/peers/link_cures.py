@@ -18,6 +18,6 @@ def cures_of(error: InstepError, us: NodeName, partner: NodeName) -> tuple[str, 
         case "refused_by_peer_revoked":
             return (f"on the node that holds the CA key: instep invite {us}; then here: instep join TOKEN",)
         case "refused_by_peer_allow":
-            return (f"on {partner}: instep invite {us} --from ADDRESS; or there: instep allow add CIDR",)
+            return (f"on {partner}: instep invite {us} --from ADDR; or there: instep allow add CIDR",)
         case _:
             return (error.hint,) if error.hint else ()

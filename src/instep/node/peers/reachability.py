@@ -67,7 +67,7 @@ def check_invitation(
     if not advertise.is_loopback and not settings.allow and source is None:
         raise RefusedError(
             "peers may connect from this machine only: allow is empty",
-            hint=f"{typed} --from ADDRESS, or: instep allow add CIDR",
+            hint=f"{typed} --from ADDR, or: instep allow add CIDR",
             code="address_not_allowed",
             allow=[],
         )

@@ -77,7 +77,7 @@ def why_unserved(
         network = ipaddress.ip_network(address)
         if not is_covered(settings.allow, network):
             stands(
-                f"{me} does not allow peers from {address}, where {partner} is", f"instep allow add {address}"
+                f"{me} does not allow peers from {address}, where {partner} is", f"instep allow add {network}"
             )
         if settings.listen.is_loopback and not network.is_loopback:
             stands(

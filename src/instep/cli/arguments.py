@@ -1,0 +1,120 @@
+"""What an argument of the command line may be: checked where it enters, by the kind that its name stands for.
+
+Every argument is UTF-8 of bounded length without control characters. Names, addresses and networks are also checked
+by their own rules. Only the paths in a tree may hold any bytes, because file names do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import click
+
+from instep.api.command import MESSAGE_MAX
+from instep.errors import UsageError
+from instep.model.ids import COUNT_MAX, fileset_name, node_name
+
+ARGUMENT_BYTES_MAX = 4096
+"""The limit of the kernel for a path, and longer than every token and setting that is in use."""
+_SEVERAL_LINES = frozenset({"message", "reason", "assignments"})
+_TREE_PATHS = frozenset({"held", "paths", "explain path", "archive words"})
+_PATHS = frozenset({"path", "directory"})
+
+
+def check_length(arguments: Sequence[str]) -> None:
+    """``UsageError`` for an argument that is longer than every right one, before anything reads or repeats it."""
+    for one in arguments:
+        if len(os.fsencode(one)) > ARGUMENT_BYTES_MAX:
+            raise _too_long(f"the argument that begins with {one[:40]!r}", len(one), ARGUMENT_BYTES_MAX)
+
+
+def _too_long(shown: str, found: int, longest: int) -> UsageError:
+    return UsageError(
+        f"{shown} has {found} characters, the limit is {longest}",
+        hint="shorten it",
+        code="argument_too_long",
+        argument=shown,
+    )
+
+
+def checked(value: str, param: click.Parameter, context: click.Context | None) -> str:
+    """The value as it was typed; ``UsageError`` names the argument and the fault."""
+    name = str(param.name)
+    shown = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+    owner = context.info_name if context is not None else None
+    group = context.parent.info_name if context is not None and context.parent is not None else None
+    if name in ("message", "reason") and len(value) > MESSAGE_MAX:
+        raise _too_long(shown, len(value), MESSAGE_MAX)
+    if not {name, f"{owner} {name}", f"{group} {name}"} & _TREE_PATHS:
+        _check_text(value, shown, name)
+    rule = _RULES.get(f"{group} {name}") or _RULES.get(name)
+    if rule is not None and value:
+        rule(value, shown)
+    return value
+
+
+def _check_text(value: str, shown: str, name: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{shown} is not UTF-8 text, from byte {len(os.fsencode(value[: error.start])) + 1} on: {value!r}",
+            hint="type it in a terminal whose locale is UTF-8, such as C.UTF-8",
+            code="argument_not_utf8",
+            argument=shown,
+        ) from None
+    lines = value.replace("\n", " ").replace("\t", " ") if name in _SEVERAL_LINES else value
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in lines) and name not in _PATHS:
+        raise UsageError(
+            f"{shown} has a control character: {value!r}",
+            hint="type it without",
+            code="argument_with_controls",
+            argument=shown,
+        )
+
+
+def _node(value: str, _: str) -> None:
+    node_name(value)
+
+
+def _fileset(value: str, _: str) -> None:
+    fileset_name(value)
+
+
+def _fileset_or_generation(value: str, _: str) -> None:
+    fileset_name(value)
+    if value.isdecimal() and int(value) > COUNT_MAX:
+        raise UsageError(
+            f"{value} is not a generation number", hint="instep log FILESET", code="bad_generation"
+        )
+
+
+def _address(value: str, shown: str) -> None:
+    from instep.node.config.kinds import BadValue
+    from instep.node.config.values import address
+
+    try:
+        address(value)
+    except BadValue as error:
+        raise UsageError(f"{shown} {value!r} {error}", code="bad_address") from None
+
+
+def _network(value: str, shown: str) -> None:
+    from instep.node.config.kinds import BadValue
+    from instep.node.config.values import network
+
+    try:
+        network(value)
+    except BadValue as error:
+        raise UsageError(f"{shown} {value!r} {error}", code="bad_network") from None
+
+
+_RULES: dict[str, Callable[[str, str], None]] = {
+    "fileset": _fileset, "fileset name": _fileset, "instep words": _fileset_or_generation,
+    "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
+    "partner name": _node, "pki name": _node, "instep name": _node, "instep names": _node,
+    "address": _address, "at": _address, "listen": _address, "advertise": _address,
+    "networks": _network, "allow": _network, "from_address": _network,
+}  # fmt: skip
+"""By the argument's name, where that says too little with the group of its command in front."""
