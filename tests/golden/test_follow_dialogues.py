@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from instep.core.follow import vocabulary as f
-from instep.core.vocabulary import HookEnded, HookKind, RunHook, SetTimer, TimerFired, Trouble
+from instep.core.hook_writes import HOOK_WRITES
+from instep.core.vocabulary import HookEnded, HookKind, HookWrite, RunHook, SetTimer, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.standing import Standing
 from tests.golden.dialogue import HUB, MAIN, OK, Dialogue, epoch, follower, generation
@@ -123,6 +124,52 @@ def test_drift_is_reverted_three_times_and_then_named() -> None:
             talk.say(f.Reverted(talk.asked(f.Revert), (b"global.xml",)))
             talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
     talk.check("drift_fight")
+
+
+def after_the_hook(talk: Dialogue, wrote: HookWrite) -> Dialogue:
+    """The reload hook ends well and wrote a path; a look finds it, and it is restored."""
+    talk.say(f.TreeTouched((wrote.path,)), HookEnded(talk.asked(RunHook), HookKind.RELOAD))
+    if any(isinstance(each, f.RecordLive) for each in talk.effects):
+        talk.say(f.LiveRecorded(talk.asked(f.RecordLive)))
+    talk.at(talk.now + 200).say(TimerFired("drift-settle"))
+    talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (wrote.path,), 1, hook_writes=(wrote,)))
+    return talk.say(f.Reverted(talk.asked(f.Revert), (wrote.path,)))
+
+
+def test_a_hook_that_writes_into_the_tree_runs_once_more_and_is_named() -> None:
+    """Seen with GeoServer, whose reload rewrites global.xml: three put-backs, four reloads a generation, and status
+    blamed a program."""
+    talk = begun(follower(has_reload=True))
+    wrote = HookWrite(b"global.xml", "reload")
+    for number in (1, 2, 3, 4):  # in less than ten minutes: it is no fight
+        staged(talk, number).say(f.TreeSwitched(talk.asked(f.Switch)))
+        after_the_hook(talk, wrote)
+        after_the_hook(talk, wrote)
+        talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
+        assert talk.machine.report.code == HOOK_WRITES
+        assert talk.machine.report.standing is Standing.IN_STEP
+        if number == 1:
+            talk.check("hook_writes")
+
+
+def test_a_hook_that_says_what_it_writes_runs_once() -> None:
+    talk = staged(begun(follower(has_reload=True)), 1)
+    talk.say(f.TreeSwitched(talk.asked(f.Switch)))
+    after_the_hook(talk, HookWrite(b"global.xml", "reload", is_expected=True))
+    talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
+    assert (talk.machine.report.standing, talk.machine.report.code) == (Standing.IN_STEP, None)
+
+
+def test_an_edit_beside_the_hooks_own_write_makes_the_hook_run_again() -> None:
+    talk = staged(begun(follower(has_reload=True)), 1)
+    talk.say(f.TreeSwitched(talk.asked(f.Switch)))
+    wrote = HookWrite(b"global.xml", "reload", is_expected=True)
+    talk.say(f.TreeTouched((b"edit",)), HookEnded(talk.asked(RunHook), HookKind.RELOAD))
+    talk.say(f.LiveRecorded(talk.asked(f.RecordLive))).at(200).say(TimerFired("drift-settle"))
+    both = (b"edit", wrote.path)
+    talk.say(f.DriftChecked(talk.asked(f.CheckDrift), both, 2, hook_writes=(wrote,)))
+    talk.say(f.Reverted(talk.asked(f.Revert), both))
+    assert talk.asked(RunHook)
 
 
 def test_a_path_that_drifted_is_not_in_step_after_a_switch_before_it_was_looked_at() -> None:

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from instep.core.guards.held import HeldPaths, ScanProblem
 from instep.core.guards.losses import Lost
+from instep.core.hook_writes import HOOK_WRITES
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
-from instep.core.vocabulary import HookEnded, HookKind, RunHook, SignerVerdict, TimerFired, Trouble
+from instep.core.vocabulary import HookEnded, HookKind, HookWrite, RunHook, SignerVerdict, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
 from instep.model.standing import Standing
@@ -49,6 +50,40 @@ def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
     talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("burst")
+
+
+def test_a_hook_that_writes_into_the_tree_makes_no_endless_row_of_generations() -> None:
+    """The second generation is the hook's own write, the third what it wrote while it ran for that; no fourth comes."""
+    talk = published(publisher(), 1)
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, has_reload=True)))
+    wrote = (HookWrite(b"global.xml", "reload"),)
+    for number in (2, 3, 4):
+        talk.at(1_000 * number).say(p.TreeChanged((b"style" if number == 2 else b"global.xml",)))
+        talk.at(1_000 * number + 200).say(TimerFired("settle"))
+        by_hooks = () if number == 2 else wrote
+        talk.say(
+            p.TreeScanned(talk.asked(p.Scan), replace(found(f"r{number}", changed=1), hook_writes=by_hooks))
+        )
+        if number < 4:
+            talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD))
+        talk.say(p.Committed(talk.asked(p.Commit), ref(number)))
+    talk.check("hook_writes_here")
+    assert (talk.machine.report.standing, talk.machine.report.code) == (Standing.IN_STEP, HOOK_WRITES)
+
+
+def test_what_a_hook_says_it_writes_is_published_without_running_it() -> None:
+    talk = published(publisher(), 1)
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, has_validate=True, has_reload=True)))
+    talk.at(1_000).say(p.TreeChanged((b"global.xml",))).at(1_200).say(TimerFired("settle"))
+    wrote = (HookWrite(b"global.xml", "reload", is_expected=True),)
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("r2", changed=1), hook_writes=wrote)))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
+    assert talk.machine.report.code is None
+    talk.at(2_000).say(p.TreeChanged((b"global.xml",)), p.PublishAsked(1, "ana", "by hand"))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("r3", changed=1), hook_writes=wrote)))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE))
+    assert talk.asked(RunHook), "an operator asked for it"
 
 
 def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree() -> None:

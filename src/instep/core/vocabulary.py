@@ -29,6 +29,15 @@ class HookKind(enum.Enum):
     PROBE = "probe"
 
 
+class HookWrite(MachineWord):
+    """A path that was touched while the hook of that slot ran here, and by nothing else since. ``is_expected``: the
+    hook's ``writes`` names it."""
+
+    path: bytes
+    hook: str
+    is_expected: bool = False
+
+
 class Trouble(MachineWord):
     """Why something failed, as a value: the parts of an ``InstepError`` that a machine decides by."""
 

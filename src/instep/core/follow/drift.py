@@ -6,6 +6,7 @@ from instep.core.follow import vocabulary as f
 from instep.core.follow.due import FollowDue
 from instep.core.follow.state import FollowJob, FollowPhase, Progress, named_paths
 from instep.core.follow.vocabulary import DriftPolicy, Due
+from instep.core.hook_writes import hook_words
 from instep.core.rescan import rescan_after_ms
 from instep.core.vocabulary import SetTimer, Trouble
 
@@ -94,10 +95,12 @@ class FollowDrift(FollowDue):
     def _reverted(self, paths: tuple[bytes, ...]) -> None:
         self._succeed("revert")
         self._unstage()
-        self._drift.reverted(paths, self._now)
+        wrote = self._drift.reverted(paths, self._now)
         said, named = named_paths(paths)
-        self._note("drift_reverted", f"archived and restored: {said}", paths=named)
-        if self._config.has_reload:
+        why = f": {hook_words(wrote)}" if wrote else ""
+        self._note("drift_reverted", f"archived and restored: {said}{why}", paths=named)
+        is_over = self._hook_loop.is_over(wrote if len(wrote) == len(paths) else ())
+        if self._config.has_reload and not is_over:
             self._set(due=Due.RELOAD)
 
     def _took_comparison(self, event: f.Compared, job: FollowJob) -> None:

@@ -155,6 +155,7 @@ class FollowDue(FollowPermits):
         if self._facts.unconfirmed is not None:
             self._arm_confirm()
         self._drift.switched()
+        self._hook_loop.begin_anew()
         self._note("live", f"generation {live.number} is live", generation=live.number)
 
     def _put_back(self, job: FollowJob) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from instep.core.vocabulary import HookWrite
 from instep.model.paths import is_below
 
 FIGHT_REVERTS = 3
@@ -60,6 +61,8 @@ class DriftView:
         self.drifted: tuple[bytes, ...] = ()
         self.writers: dict[bytes, str] = {}
         """Which program was seen writing a path that drifted."""
+        self.hook_writes: dict[bytes, HookWrite] = {}
+        """Drifted paths that a hook of this node wrote."""
         self.total = 0
         self._dirty: dict[bytes, None] = {}
         self._is_all_dirty = True
@@ -102,9 +105,17 @@ class DriftView:
         self.touch(self._asked, everything=self._asked_all)
 
     def found(
-        self, paths: tuple[bytes, ...], total: int, writers: tuple[tuple[bytes, str], ...] = ()
+        self,
+        paths: tuple[bytes, ...],
+        total: int,
+        writers: tuple[tuple[bytes, str], ...] = (),
+        hook_writes: tuple[HookWrite, ...] = (),
     ) -> None:
         """The check's answer, merged into what was known."""
+        kept_writes = (
+            {} if self._asked_all else {p: w for p, w in self.hook_writes.items() if not self._was_asked(p)}
+        )
+        self.hook_writes = kept_writes | {each.path: each for each in hook_writes[:DRIFT_PATHS_MAX]}
         self.writers.update(writers[:DRIFT_PATHS_MAX])
         while len(self.writers) > DRIFT_PATHS_MAX:
             del self.writers[next(iter(self.writers))]
@@ -119,13 +130,16 @@ class DriftView:
     def _was_asked(self, path: bytes) -> bool:
         return any(path == a or is_below(path, a) for a in self._asked)
 
-    def reverted(self, paths: tuple[bytes, ...], now_ms: int) -> None:
-        """Those were restored: count it, and look at them once more, for a program may have been quicker."""
-        self.fights.reverted(paths, now_ms)
+    def reverted(self, paths: tuple[bytes, ...], now_ms: int) -> tuple[HookWrite, ...]:
+        """Those were restored: count it, and look at them once more, for a program may have been quicker. What hooks
+        of this node wrote is no fight, and is returned."""
+        wrote = tuple(each for path in paths if (each := self.hook_writes.pop(path, None)) is not None)
         done = frozenset(paths)
+        self.fights.reverted(done.difference(each.path for each in wrote), now_ms)
         left = tuple(p for p in self.drifted if p not in done)
         self.touch(paths, everything=self.total > len(self.drifted))
         self.drifted, self.total = left, len(left)
+        return wrote
 
     def switched(self) -> None:
         """The tree holds another generation: drifted paths must be looked at anew, and count as drifted until then."""

@@ -22,6 +22,7 @@ from instep.core.follow.permits import serial_told, spent_told
 from instep.core.follow.standing import Seen, Stand, stand_of
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
+from instep.core.hook_writes import HookLoop
 
 
 class FollowMachine(FollowApply):
@@ -134,7 +135,7 @@ class FollowMachine(FollowApply):
                 self._succeed("drift")
                 if not event.paths:
                     self._succeed("revert")
-                self._drift.found(event.paths, event.total, event.writers)
+                self._drift.found(event.paths, event.total, event.writers, event.hook_writes)
                 self._looked()
                 if event.cost is not None:
                     self._scan_cost = event.cost
@@ -178,6 +179,7 @@ class FollowMachine(FollowApply):
             self._is_recovered = False  # While it only observes, a node does not ask its tree what it holds.
         self._config = config
         self._stuck = self._failed_switch = None
+        self._hook_loop = HookLoop()
         self._forgive()
         self._backoff.clear_all()
         self._troubles.clear()
@@ -194,6 +196,7 @@ class FollowMachine(FollowApply):
 
     def _retry(self) -> None:
         self._stuck = self._failed_switch = None
+        self._hook_loop = HookLoop()
         self._forgive()
         self._backoff.clear_all()
         self._sources.forgive()
@@ -263,6 +266,10 @@ class FollowMachine(FollowApply):
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
             fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
             blind=self._blind,
+            undeclared=self._hook_loop.undeclared,
+            hook_writes=tuple(
+                self._drift.hook_writes[p] for p in self._drift.drifted if p in self._drift.hook_writes
+            ),
             drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
             compared=(
                 None

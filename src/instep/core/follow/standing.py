@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from instep.core.follow.floor import STATE_OLDER, is_below, why_held
 from instep.core.follow.vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
+from instep.core.hook_writes import HOOK_WRITES, hook_steps, hook_words
 from instep.core.lines.accept import EpochBook
 from instep.core.rescan import not_all_watched
-from instep.core.vocabulary import Trouble
+from instep.core.vocabulary import HookWrite, Trouble
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.paths import shown
 from instep.model.standing import Standing
@@ -42,6 +43,10 @@ class Seen:
     """Which programs were seen writing what is fought over."""
     drift_trouble: Trouble | None
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
+    hook_writes: tuple[HookWrite, ...] = ()
+    """The drifted paths that hooks of this node wrote."""
+    undeclared: tuple[HookWrite, ...] = ()
+    """The paths that hooks of this node write, and do not name."""
     waits_for: NodeName | None = None
     """Whose permit is waited for before the switch."""
     owed: Trouble | None = None
@@ -140,6 +145,10 @@ def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> S
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
         return Stand(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps)
+    if seen.undeclared:
+        words = hook_words(seen.undeclared)
+        reason = f"{words}: that is restored, and once for each generation the hook runs again for it"
+        return Stand(Standing.IN_STEP, HOOK_WRITES, reason, hook_steps(seen.undeclared))
     return Stand(Standing.IN_STEP)
 
 
@@ -268,4 +277,5 @@ def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
     names = ", ".join(shown(p) for p in seen.drifted[:NAMED_MAX])
     more = f" and {seen.drifted_total - NAMED_MAX} more" if seen.drifted_total > NAMED_MAX else ""
     steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()
-    return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{more}", steps)
+    by = f"; {hook_words(seen.hook_writes)}" if seen.hook_writes else ""
+    return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{more}{by}", steps)

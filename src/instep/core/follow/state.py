@@ -15,6 +15,7 @@ from instep.core.follow.fights import DriftView
 from instep.core.follow.floor import is_below
 from instep.core.follow.sources import Sources
 from instep.core.follow.vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
+from instep.core.hook_writes import HookLoop
 from instep.core.line_machine import LineJob, LineMachine
 from instep.core.lines.accept import is_left_behind
 from instep.core.rescan import ScanCost
@@ -89,6 +90,7 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
         self._supersedes = 0
         self._sticky: HeadRef | None = None
         self._drift = DriftView()
+        self._hook_loop = HookLoop()
         self._drift_ready_ms = 0
         self._scan_cost = ScanCost()
         self._compared: f.Compared | None = None

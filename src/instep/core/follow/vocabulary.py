@@ -16,6 +16,7 @@ from instep.core.vocabulary import FetchFailed as FetchFailed
 from instep.core.vocabulary import FetchPages as FetchPages
 from instep.core.vocabulary import (
     HookEnded,
+    HookWrite,
     LineEffect,
     LineEvent,
     MachineWord,
@@ -248,13 +249,14 @@ class TreeTouched(MachineWord):
 class DriftChecked(MachineWord):
     """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
     all. ``writers`` says which program was seen writing which of them, ``cost`` what a look at the whole tree
-    took."""
+    took, ``hook_writes`` which of them a hook of this node wrote."""
 
     req: int
     paths: tuple[bytes, ...]
     total: int
     writers: tuple[tuple[bytes, str], ...] = ()
     cost: ScanCost | None = None
+    hook_writes: tuple[HookWrite, ...] = ()
 
 
 class DriftCheckFailed(RequestFailed): ...

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from instep.core import vocabulary as w
 from instep.core.contract import check_all
 from instep.core.guards.held import not_held
+from instep.core.hook_writes import HookLoop
 from instep.core.publish import contract
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
@@ -96,6 +97,7 @@ class PublishMachine(PublishRestore):
             case p.Resumed():
                 self._pause(None)
             case p.RetryAsked():
+                self._hook_loop = HookLoop()
                 self._backoff.clear_all()
                 self._unpublished.touch((), self._now, everything=True)
             case w.TimerFired():
@@ -158,6 +160,7 @@ class PublishMachine(PublishRestore):
         if config == self._config:
             return
         old, self._config = self._config, config
+        self._hook_loop = HookLoop()
         self._backoff.clear_all()
         if self._is_started:
             self._unpublished.touch((), self._now, everything=True)
@@ -259,6 +262,8 @@ class PublishMachine(PublishRestore):
             if self._is_unchanged(run, summary):
                 self._succeed()
                 self._end_run(p.Unchanged(self._facts.head, self._facts.held))
+            else:
+                self._spare_hooks(run, summary)
 
     def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
         if run.parent != run.base or (self._facts.twins and run.is_over):
@@ -510,6 +515,7 @@ class PublishMachine(PublishRestore):
             is_surveyed=self._is_compared
             and (self._is_surveyed or self._config.mode is p.PublishMode.MANUAL),
             blind=self._blind,
+            undeclared=self._hook_loop.undeclared,
         )
         report = publish_stand_of(self.line, self._facts, seen)
         if report != self._reported:

@@ -15,9 +15,10 @@ from instep.core.guards.losses import (
     judge_rest,
     next_checkpoints,
 )
+from instep.core.hook_writes import hook_words
 from instep.core.publish.state import PublishState, Run
 from instep.core.publish.vocabulary import Missing, ScanSummary
-from instep.core.vocabulary import SetTimer, Trouble
+from instep.core.vocabulary import HookKind, SetTimer, Trouble
 
 
 class PublishGuards(PublishState):
@@ -64,6 +65,17 @@ class PublishGuards(PublishState):
 
     def _held_after(self, summary: ScanSummary) -> HeldPaths:
         return merge_held(self._facts.held, summary.held, is_full=summary.is_full)
+
+    def _spare_hooks(self, run: Run, summary: ScanSummary) -> None:
+        """Changes that hooks of this node made are published; the hooks that made them do not run for them for ever."""
+        is_by_hand = run.restore is not None or any(not request.is_flush for request in run.requests)
+        wrote = () if is_by_hand else summary.hook_writes
+        if not self._hook_loop.is_over(wrote):
+            return
+        hooks = {each.hook for each in wrote}
+        run.is_validated = HookKind.VALIDATE.value in hooks
+        run.is_reloaded = HookKind.RELOAD.value in hooks
+        self._note("hook_writes", f"{hook_words(wrote)}: that is published without running the hook again")
 
     def _hold(self, summary: ScanSummary) -> None:
         """Record which paths are held at their last entries, and look at them again soon."""

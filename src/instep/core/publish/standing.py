@@ -6,9 +6,10 @@ import shlex
 from dataclasses import dataclass
 
 from instep.core.guards.held import words_of
+from instep.core.hook_writes import HOOK_WRITES, hook_steps, hook_words
 from instep.core.publish.vocabulary import PublishFacts, PublishReport
 from instep.core.rescan import not_all_watched
-from instep.core.vocabulary import Trouble
+from instep.core.vocabulary import HookWrite, Trouble
 from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing
@@ -32,6 +33,8 @@ class PublishSeen:
     """The tree was looked at since the start, or no caller waits for that."""
     blind: Trouble | None = None
     """Why the watch cannot see all paths."""
+    undeclared: tuple[HookWrite, ...] = ()
+    """The paths that hooks of this node write, and do not name."""
 
 
 def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> PublishReport:
@@ -91,9 +94,17 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Pu
         )
     if facts.held.total:
         return _of_held(line, facts, head, is_unpublished=seen.is_unpublished)
+    return _in_step(seen, head)
+
+
+def _in_step(seen: PublishSeen, head: HeadRef) -> PublishReport:
+    """With the reason why that may not last."""
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
         return PublishReport(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
+    if seen.undeclared:
+        reason = f"{hook_words(seen.undeclared)}: that is published too, and the hook runs once more for it"
+        return PublishReport(Standing.IN_STEP, HOOK_WRITES, reason, hook_steps(seen.undeclared), head)
     return PublishReport(Standing.IN_STEP, None, None, (), head)
 
 

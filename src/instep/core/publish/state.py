@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from instep.core.backoff import Chance
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
 from instep.core.guards.hot import HotFiles
+from instep.core.hook_writes import HookLoop
 from instep.core.line_machine import LineJob, LineMachine
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
@@ -105,6 +106,7 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         self._requests: list[Request] = []
         self._unpublished = Unpublished()
         self._hot = HotFiles()
+        self._hook_loop = HookLoop()
         self._cost: ScanCost | None = None
         """Of the last full scan."""
         self._due_shown: int | None = None

@@ -18,6 +18,7 @@ from instep.core.vocabulary import FetchFailed as FetchFailed
 from instep.core.vocabulary import FetchPages as FetchPages
 from instep.core.vocabulary import (
     HookEnded,
+    HookWrite,
     LineEffect,
     LineEvent,
     MachineWord,
@@ -116,7 +117,7 @@ class ScanSummary(MachineWord):
     base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last entries, ``reported``
     those that hold nothing up. ``is_full``: the whole tree was looked at, at a ``cost``. Of ``copied`` hot files the
     history has the contents. ``losses``: against the base and against each checkpoint, when anything was lost;
-    ``at_ms`` is wall clock."""
+    ``at_ms`` is wall clock. ``hook_writes`` is set where hooks of this node made all of the changes."""
 
     root: Digest
     entries: int
@@ -136,6 +137,7 @@ class ScanSummary(MachineWord):
     losses: tuple[Lost, ...] = ()
     at_ms: int = 0
     copied: tuple[bytes, ...] = ()
+    hook_writes: tuple[HookWrite, ...] = ()
 
 
 # --- events -------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Rollouts(CommandHandlers):
             )  # fmt: skip
         deadline = deadline_in(asked.timeout_s or RELOAD_S)
         effect = RunHook(0, HookKind.RELOAD, head, head)
-        raise_for(await run_hook(self._node.runtime, service.fileset, effect, ()))
+        raise_for(await run_hook(service.tree, effect, ()))
         raise_for(await service.rollout.ask(lambda number: r.ReloadAsked(number, asked.rolling), ASK_S))
         serial = service.rollout.facts.reload_serial
         while True:

@@ -105,6 +105,8 @@ class HookSettings:
     """Only `validate`: `INSTEP_TREE` is the whole tree as it will be."""
     paths: tuple[str, ...] = key([], patterns)
     """Gitignore patterns: it runs only when a changed path matches."""
+    writes: tuple[str, ...] = key([], patterns)
+    """Gitignore patterns: paths that the application writes meanwhile: the hook does not run again for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +179,8 @@ def _contradictions(
             yield from ((name, f"goes with {owner}, not with {kind}") for name in names if name in raw)
     if hook.paths and slot in _OF_THE_WHOLE:
         yield "paths", f"does not go with {slot}, which is for the whole fileset"
+    if hook.writes and slot in _OF_THE_WHOLE:
+        yield "writes", "goes with validate, reload and probe, which run for each generation"
     if hook.tree and slot != "validate":
         yield "tree", "goes with validate, which looks at what is not live yet"
     if hook.tree and hook.user:

@@ -534,7 +534,7 @@ class FollowService(LineService):
         )
         stage, changes = self.applying.staged_path(), self.applying.changes(effect.base, effect.head)
         async with validate_views(self.fileset, effect, stage, changed, changes) as views:
-            trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
+            trouble = await run_hook(self.tree, effect, changed, views)
         if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
             trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
@@ -588,7 +588,8 @@ class FollowService(LineService):
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
         found = await self.tree.drift(effect.base, effect.paths)
         writers = await self.worker.run(self.culprits.names, found.paths) if found.paths else {}
-        return f.DriftChecked(effect.req, found.paths, found.total, tuple(writers.items()), found.cost)
+        wrote = self.tree.hook_writes.among(found.paths)
+        return f.DriftChecked(effect.req, found.paths, found.total, tuple(writers.items()), found.cost, wrote)
 
     async def _revert(self, effect: f.Revert) -> f.FollowEvent:
         await self.applying.revert(effect)

@@ -16,6 +16,7 @@ from instep.model.definition import Definition
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.hooks import HookSettings
 from instep.node.runtime.runtime import Runtime
+from instep.node.trees.fileset_tree import FilesetTree
 from instep.tree.scan.rules import Rules
 
 CHANGED_MAX = 100_000
@@ -42,17 +43,21 @@ def is_any_meant(hooks: Collection[HookSettings], changed: Collection[bytes]) ->
 
 
 async def run_hook(
-    runtime: Runtime,
-    fileset: FilesetSettings,
+    tree: FilesetTree,
     effect: RunHook,
     changed: Collection[bytes],
     views: Mapping[str, str] = MappingProxyType({}),
 ) -> Trouble | None:
-    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none.
+    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none. Paths
+    of the tree that are written meanwhile count as theirs.
 
     ``views`` are directories for ``validate`` by the name of their variable."""
-    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, views)
-    return await run_slot(runtime, fileset, call, changed)
+    fileset, slot = tree.fileset, effect.kind.value
+    call = HookCall(slot, fileset.name, effect.head, effect.base, changed, views)
+    with tree.hook_writes.during(
+        slot, (path for hook in getattr(fileset.hooks, slot) for path in hook.writes)
+    ):
+        return await run_slot(tree.runtime, fileset, call, changed)
 
 
 async def run_slot(

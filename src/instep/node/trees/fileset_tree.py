@@ -23,6 +23,7 @@ from instep.node.trees.keeping.chunk_lists import recut
 from instep.node.trees.keeping.own_history import contents_in
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.placing import Taken, find_root
+from instep.node.trees.scanning.hook_writes import HookWrites
 from instep.node.trees.scanning.stat_rows import LiveRows
 from instep.node.trees.scanning.touched_paths import TouchedPaths
 from instep.node.trees.scanning.watching import TreeWatch
@@ -59,6 +60,7 @@ class FilesetTree:
         live. An observed tree stands for none."""
         self.touched = TouchedPaths()
         """Paths that the watch reported and that no look took in: unpublished paths, or possible drift."""
+        self.hook_writes = HookWrites(lambda: self.watch.look() if self.watch is not None else None)
         self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
         self._history: History | None = None
@@ -163,7 +165,7 @@ class FilesetTree:
         told: Callable[[Trouble | None], None],
     ) -> None:
         """Watch for changes from now on: ``touched`` and ``told`` as ``TreeWatch`` calls them."""
-        self.watch = TreeWatch(self.fileset.path, Rules(definition), touched, told)
+        self.watch = TreeWatch(self.fileset.path, Rules(definition), touched, told, self.hook_writes.touched)
         await self.watch.start()
 
     def watch_anew(self, definition: Definition) -> None:

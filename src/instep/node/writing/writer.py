@@ -353,7 +353,8 @@ class WriterService(LineService):
         surveyed = await self.worker.run(self.own.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)
         self._pending = surveyed, dict(self.own.contents)
-        return v.TreeScanned(effect.req, surveyed.summary)
+        by_hooks = self.tree.hook_writes.alone(surveyed.paths)
+        return v.TreeScanned(effect.req, replace(surveyed.summary, hook_writes=by_hooks))
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         await self.worker.run(self.own.sync_history)
@@ -385,8 +386,7 @@ class WriterService(LineService):
 
     async def _hook(self, effect: RunHook) -> v.PublishEvent:
         paths = self._pending[0].paths if self._pending is not None else self.restoring.paths
-        trouble = await run_hook(self.runtime, self.fileset, effect, paths)
-        return HookEnded(effect.req, effect.kind, trouble)
+        return HookEnded(effect.req, effect.kind, await run_hook(self.tree, effect, paths))
 
     async def _ask_partners(self, req: int) -> v.PublishEvent:
         return v.PartnersAnswered(req, await self._net.ask_partners(self.line))

@@ -15,6 +15,7 @@ from instep.net.messages import messages as m
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.partners.partner_settings import SimPartnerSettings
 from instep.testing.world.disk import content_digest
+from instep.testing.world.hook_writes import WRITTEN
 from instep.testing.world.network import Network
 from instep.testing.world.node import trouble
 from instep.testing.world.signatures import sign, verdict_of
@@ -321,6 +322,8 @@ class SimPartner(SimPartnerSettings):
             failed = None
         elif failed is None:
             self._reloaded(effect.head.id)
+        if effect.kind is HookKind.RELOAD and self.hook_writes.run():
+            self.post(f.TreeTouched((WRITTEN,)))
         self.post(HookEnded(effect.req, effect.kind, failed))
 
     def _ask_heads(self, effect: f.AskHeads) -> None:

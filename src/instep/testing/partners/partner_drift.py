@@ -6,11 +6,14 @@ from instep.core.follow import vocabulary as f
 from instep.model.ids import Digest, HeadRef
 from instep.testing.partners.tree_jobs import TreeJobs
 from instep.testing.world.disk import Plan, content_digest
+from instep.testing.world.hook_writes import SimHookWrites
 from instep.testing.world.node import trouble
 
 
 class PartnerDrift(TreeJobs):
     """Reads and restores the tree; faults of the disk happen here too."""
+
+    hook_writes: SimHookWrites
 
     def differing(self, base: HeadRef) -> list[bytes]:
         return [path for path, _, _ in self.place.plan_to(self.store.entries(base.root))]
@@ -27,7 +30,8 @@ class PartnerDrift(TreeJobs):
             is_kept = self.config.drift is f.DriftPolicy.KEEP
             if not effect.paths and (is_kept or not paths):
                 self.is_unproven = False  # Where they are kept, what a whole look finds are local changes.
-            self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
+            wrote = self.hook_writes.among(paths)
+            self.post(f.DriftChecked(effect.req, tuple(paths), len(paths), hook_writes=wrote))
 
     def _revert(self, effect: f.Revert) -> None:
         if self.fails(self.world.options.disk_full) or not self.place.has_marker:
@@ -75,6 +79,7 @@ class PartnerDrift(TreeJobs):
 
     def edit_live(self, path: bytes, data: bytes | None) -> None:
         """An operator or a program writes into the partner's tree."""
+        self.hook_writes.touched(path)
         self.world.record(self.name, "!", f"someone writes {path!r} here")
         if self.switching is not None:
             self.switching = [step for step in self.switching if step[0] != path]

@@ -11,6 +11,7 @@ from instep.core.follow import vocabulary as f
 from instep.model.ids import Digest, LineId, NodeName
 from instep.testing.partners.partner_drift import PartnerDrift
 from instep.testing.partners.rollout_partner import RolloutSide
+from instep.testing.world.hook_writes import SimHookWrites
 from instep.testing.world.network import Network
 from instep.testing.world.world import BrokenPromise, World
 
@@ -24,6 +25,7 @@ class SimPartnerSettings(PartnerDrift):
         super().__init__(world, net, name, line)
         self.sources = sources
         self.rollouts: RolloutSide | None = None
+        self.hook_writes = SimHookWrites(self)
         self.loaded: Digest | None = None
         """The generation that the reload hook ran for last."""
         self._not_owed: dict[Digest, None] = {}

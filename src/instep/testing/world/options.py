@@ -71,6 +71,8 @@ class Options:
     """Staging, sealing or recording meets any errno in the middle."""
     hot_every_ms: int = 0
     """A program rewrites one file so often, also when the faults have stopped."""
+    hook_writes: bool = False
+    """Reload hooks rewrite a file in the tree, also when the faults have stopped; some name it in ``writes``."""
     leaves_known_out: bool = True
     """A source that is asked for heads leaves out the one that the asker names, as the real one does."""
 
@@ -134,7 +136,9 @@ class Options:
             work_fails=round(members.choice((0.0, 0.0, 0.05, 0.3)) * members.random(), 4),
         )
         hot_every_ms = disks.choice((0, 0, 0, 40))
+        hook_writes = drawn.has_hooks and members.random() < 0.2
         has_rollouts = rollouts.random() < 0.5 or always_rollouts
+        drawn = drawn.but(hook_writes=hook_writes)
         return _with_rollouts(drawn, rollouts) if has_rollouts else drawn.but(hot_every_ms=hot_every_ms)
 
     def but(self, **changes: object) -> Options:

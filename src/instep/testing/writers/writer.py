@@ -14,7 +14,7 @@ from instep.core.publish.commit_facts import LastCommit, committed
 from instep.core.publish.machine import PublishMachine
 from instep.core.publish.own_line import own_at
 from instep.core.rollout import vocabulary as v
-from instep.core.vocabulary import HookEnded, RunHook, SignerVerdict, Trouble
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, SignerVerdict, Trouble
 from instep.errors import PeerError
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
@@ -24,6 +24,7 @@ from instep.net.messages import messages as m
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.outside_guard import DELETIONS, OutsideGuard
 from instep.testing.world.disk import content_digest
+from instep.testing.world.hook_writes import WRITTEN
 from instep.testing.world.network import Network
 from instep.testing.world.node import SimNode, trouble
 from instep.testing.world.options import policy_words
@@ -185,6 +186,8 @@ class SimWriter(WriterBase):
                 self.later(self.rng.uniform(1, 10), lambda: self.restores.recover(effect.req))
             case RunHook():
                 failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
+                if effect.kind is HookKind.RELOAD and self.hook_writes.run():
+                    self.post(p.TreeChanged((WRITTEN,)))
                 self.post(HookEnded(effect.req, effect.kind, failed), self.hook_ms(3))
             case p.Announce():
                 replaced, self.announced = self.announced, effect.head
@@ -305,6 +308,7 @@ class SimWriter(WriterBase):
     # --- operators ------------------------------------------------------------------------------------------
 
     def edit_tree(self, path: bytes, data: bytes | None) -> None:
+        self.hook_writes.touched(path)
         if data is None:
             self.place.tree.pop(path, None)
         else:

@@ -6,6 +6,7 @@ from instep.core.publish.machine import PublishMachine
 from instep.model.ids import Digest, LineId
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.outside_guard import OutsideGuard
+from instep.testing.world.hook_writes import SimHookWrites
 from instep.testing.world.network import Network
 from instep.testing.world.node import SimNode
 from instep.testing.world.world import World
@@ -25,6 +26,7 @@ class WriterBase(SimNode):
         self.ledger = ledger
         self.unreadable: dict[bytes, None] = {}
         """Paths that a scan cannot read at the moment."""
+        self.hook_writes = SimHookWrites(self)
         self.hot_at_ms = 0
         self.hot_copies: dict[Digest, bytes] = {}
         """The copies of the hot file that scans made, by digest."""

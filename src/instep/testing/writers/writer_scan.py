@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from instep.core.guards.held import HeldPaths, ScanProblem, is_held
 from instep.core.guards.losses import Lost, is_within, lost_between
 from instep.core.publish import vocabulary as p
-from instep.model.ids import Digest
+from instep.core.vocabulary import HookWrite
+from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.diff import diff
 from instep.model.manifest.edit import edit
 from instep.model.manifest.manifest import build
@@ -60,7 +61,14 @@ def scanned(writer: WriterBase, effect: p.Scan, *, definition_changed: bool) -> 
         is_full=not effect.paths or base is None,
         losses=_losses(writer, effect, root),
         copied=(HOT,) if copied else (),
+        hook_writes=_by_the_hook(writer, base, root),
     )
+
+
+def _by_the_hook(writer: WriterBase, base: HeadRef | None, root: Digest) -> tuple[HookWrite, ...]:
+    """The change, where the hook's is the only one."""
+    paths = [] if base is None else [c.path for c in diff(base.root, root, writer.store.get_page)]
+    return writer.hook_writes.among(paths) if len(paths) == 1 else ()
 
 
 def compared(writer: WriterBase, base: Digest | None, root: Digest) -> p.ScanSummary:

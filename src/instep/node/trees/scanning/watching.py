@@ -91,11 +91,14 @@ class TreeWatch:
         rules: Rules,
         touched: Callable[[tuple[bytes, ...], bool], None],
         told: Callable[[Trouble | None], None],
+        seen: Callable[[bytes, bool], None] = lambda path, is_tree: None,
     ) -> None:
+        """``seen`` gets each path as it is read from the kernel, also one that was reported already."""
         self._root = root
         self._rules = rules
         self._touched = touched
         self._told = told
+        self._seen = seen
         self.problem: Trouble | None = None
         """Why the watch cannot see all paths, and the command that helps."""
         self._watcher: Watcher | None = None
@@ -232,6 +235,11 @@ class TreeWatch:
         drained, self._paths = self._paths, TouchedPaths()
         return drained
 
+    def look(self) -> None:
+        """Report what the kernel has queued right now."""
+        if self._watcher is not None:
+            self._read()
+
     def _read(self) -> None:
         new = self._take()
         if new or self._paths.is_everything:
@@ -246,9 +254,11 @@ class TreeWatch:
         for event in watcher.read():
             match event:
                 case Touched(path, kind):
+                    self._seen(path, kind == "tree")
                     if self._paths.add(path, is_tree=kind == "tree"):
                         new.append(path)
                 case Overflow():
+                    self._seen(b"", True)
                     self._paths.is_everything = True
                 case Gone():
                     self._paths.is_everything = True
