@@ -151,7 +151,7 @@ class ServiceNode:
         return await self.followed(command, Speaker(), **params)
 
     async def followed(self, command: str, speaker: Speaker, **params: Any) -> dict[str, Any]:
-        """As ``call``; what is sent before the answer is in ``speaker``."""
+        """As ``call``; items and progress that come before the answer are in ``speaker``."""
         kind, handler = self._handlers[command]
         result = await handler(command_from(kind, params), speaker)
         answer: dict[str, Any] = json.loads(msgspec.json.encode(result))

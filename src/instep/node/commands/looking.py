@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from instep.api import looking as api
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.manifest.entry import same_but_for_times_of_directories
 from instep.model.manifest.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.node.commands.context import CommandHandlers
@@ -35,8 +34,9 @@ from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import must_have
+from instep.node.trees.shown_changes import changes_shown
 from instep.node.upkeep.after_reboot import Host, after_reboot
-from instep.tree.journal.plan import find_moves
+from instep.tree.scan.compare import Difference
 from instep.tree.scan.rules import Rules
 
 DIFF_MAX = 100_000
@@ -231,28 +231,11 @@ class Looking(CommandHandlers):
 
     def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
         get = must_have(self._node.runtime.store.get_page)
-        moves = find_moves(diff(old.root, new.root, get)).directories
-        moved_from = {source: target for target, source in moves.items()}
-        changes: list[api.ChangeDocument] = []
-        for change in diff(old.root, new.root, get):
-            if len(changes) >= DIFF_MAX:
-                break
-            path = change.path
-            source: str | UnsetType = UNSET
-            if path in moves:
-                what, source = "renamed", shown(moves[path])
-            elif _is_within(path, moves) or path in moved_from or _is_within(path, moved_from):
-                continue
-            elif change.old is None:
-                what = "added"
-            elif change.new is None:
-                what = "removed"
-            elif same_but_for_times_of_directories(change.old, change.new):
-                continue
-            else:
-                what = "changed"
-            changes.append(api.ChangeDocument(change=what, source=source, **path_fields(path)))
-        return tuple(changes)
+
+        def look() -> Iterator[Difference]:
+            return (Difference(one.path, one.old, one.new) for one in diff(old.root, new.root, get))
+
+        return changes_shown(look, DIFF_MAX)
 
     async def events(self, asked: api.EventsCommand, speaker: Speaker) -> api.EventsDocument:
         node, after = self._node, asked.after
@@ -309,12 +292,3 @@ class Looking(CommandHandlers):
         if lookup(service.head.root, path, must_have(self._node.runtime.store.get_page)) is None:
             return False, f"generation {service.head.number} does not have {shown(path)}"
         return True, None
-
-
-def _is_within(path: bytes, tops: Mapping[bytes, object]) -> bool:
-    at = path.rpartition(b"/")[0]
-    while at:
-        if at in tops:
-            return True
-        at = at.rpartition(b"/")[0]
-    return False

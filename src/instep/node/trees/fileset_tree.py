@@ -3,6 +3,7 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,8 @@ from instep.node.trees.scanning.hook_writes import HookWrites
 from instep.node.trees.scanning.stat_rows import LiveRows
 from instep.node.trees.scanning.touched_paths import TouchedPaths
 from instep.node.trees.scanning.watching import TreeWatch
-from instep.node.trees.tree_comparison import Numbers, TreeComparison, changes_of
+from instep.node.trees.shown_changes import changes_shown
+from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.store.port import NodeStore
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.history import History
@@ -210,7 +212,8 @@ class FilesetTree:
         """The tree against ``head``, as ``diff`` without generations shows it."""
         if head is None:
             return ()
-        return changes_of(self.comparison(head).everything(head.root, wall_ms()), limit)
+        found = tuple(itertools.islice(self.comparison(head).everything(head.root, wall_ms()), limit))
+        return changes_shown(lambda: found, limit)
 
     async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> DriftFound:
         """The differences from ``base``. A check that is cancelled, because a new head waits for the same thread, ends

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from msgspec import UNSET
 
-from instep.api.looking import ChangeDocument
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry, Extra, Kind, same_but_for_times_of_directories
 from instep.model.manifest.manifest import build, edit, iterate
 from instep.model.manifest.walk import Reader
-from instep.model.paths import is_below, path_fields, sort_key
+from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.scanning.scan_tally import PageKeeper, paired
@@ -292,20 +290,3 @@ def without_chunks(entry: Entry) -> Entry:
 
 
 _NOTHING = Extra()
-
-
-def changes_of(differences: Iterator[Difference], limit: int) -> tuple[ChangeDocument, ...]:
-    """Differences as ``diff --json`` shows them."""
-    changes: list[ChangeDocument] = []
-    for difference in differences:
-        problem, expected = difference.problem, difference.expected
-        if problem is not None and expected is None:
-            continue
-        if len(changes) >= limit:
-            break
-        change = "added" if expected is None else "changed"
-        if difference.found is None and problem is None:
-            change = "removed"
-        what = problem.what if problem is not None else UNSET
-        changes.append(ChangeDocument(change=change, problem=what, **path_fields(difference.path)))
-    return tuple(changes)
