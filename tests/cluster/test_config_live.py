@@ -112,7 +112,7 @@ def _mended(fleet: Fleet, good: str, bad: str, running: str) -> None:
 
 
 def test_a_node_moves_while_its_daemon_runs(fleet: Fleet) -> None:
-    """Goal: ``node set-address`` moves the listener of a running writer and tells its partners, whose files follow; a
+    """Goal: ``node set-address`` moves the listener of a running writer and notifies its partners, whose files follow; a
     port that is taken is named and the old one stays; a partner that was away names the command, which works."""
     fleet.make(2)
     main, s1, s2 = (fleet[name] for name in ("main", "s1", "s2"))
