@@ -86,6 +86,22 @@ def test_what_a_hook_says_it_writes_is_published_without_running_it() -> None:
     assert talk.asked(RunHook), "an operator asked for it"
 
 
+def test_a_dry_run_asks_the_validate_hook_and_publishes_nothing() -> None:
+    talk = published(publisher(), 1)
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, has_validate=True, has_reload=True)))
+    for number, trouble in ((1, None), (2, Trouble("hook", "two styles are missing", Retry.NEVER, 4))):
+        talk.at(number * 9_000).say(p.PublishAsked(number, is_dry_run=True))
+        talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", changed=1)))
+        talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE, trouble))
+        (answer,) = [one for one in talk.effects if isinstance(one, p.GiveAnswer)]
+        assert isinstance(answer.outcome, p.WouldPublish)
+        assert (answer.outcome.refusal is None) is (trouble is None)
+        if trouble is not None:
+            assert answer.outcome.refusal is not None
+            assert "two styles" in answer.outcome.refusal.reason
+        assert not [one for one in talk.effects if isinstance(one, p.Commit)]
+
+
 def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree() -> None:
     talk = publisher(p.PublishFacts(head=ref(1), base=ref(1), highest=1, was_confirmed=True))
     talk.say(p.Started()).say(s.TreeRecovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))

@@ -64,7 +64,8 @@ async def test_pause_retry_and_wait(tmp_path: Path) -> None:
 
         await reached(goes_on, lambda: "the pause of the writer ends")
         await cluster.in_step("s1", "s2")
-        assert (await main.call("retry", fileset="data", node="s1"))["changed"]
+        told = await main.call("retry", fileset="data", node="s1")
+        assert not told["changed"] and "nothing failed on s1" in told["why"], told
         await main.refuses("not_connected", "retry", fileset="data", node="nobody")
         found = await main.call("explain", fileset="data", path="file")
         assert all(row["gets"] for row in found["to"] if row["node"] in ("s1", "s2")), found

@@ -91,13 +91,16 @@ class FilesetShowCommand(FilesetCommand[FilesetDocument], frozen=True):
 class AcceptedDocument(Document, frozen=True, kw_only=True):
     """The outcome of an accept, real or dry: the directory and the offered generation, and how they differ.
 
-    ``set_aside`` are generations that a former writer published and the line goes on without.
+    ``set_aside`` are generations that a former writer published and the line goes on without. ``why`` says why nothing
+    was changed, or would be by the command itself, and ``next`` what to do about that.
     """
 
     fileset: str
     path: str
     writer: str
     changed: bool | UnsetType = UNSET
+    why: str | UnsetType = UNSET
+    next: tuple[str, ...] | UnsetType = UNSET
     empty: bool | UnsetType = UNSET
     identical: bool | UnsetType = UNSET
     only_here: int | UnsetType = UNSET

@@ -107,11 +107,12 @@ class RestoreCommand(FilesetCommand[OutcomeDocument], frozen=True):
 
 
 class RetryDocument(Document, frozen=True, kw_only=True):
-    """The filesets that were retried, and on which other node."""
+    """The filesets that were asked to retry, and on which other node; ``why`` where nothing had failed there."""
 
     fileset: str
     node: str | UnsetType = UNSET
     changed: bool
+    why: str | UnsetType = UNSET
 
 
 @command("retry", Role.OPERATOR, RefusedError, UnavailableError)

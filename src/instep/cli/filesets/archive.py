@@ -68,4 +68,9 @@ def archive_prune(
     document = session.call(api.ArchivePruneCommand(fileset, keep_last, keep_within_ms, dry_run=dry_run))
     if not session.gave_json(document):
         verb = "would go" if dry_run else "gone"
-        print(f"{counted(document.removed, 'file')} {verb}, {shown_bytes(document.bytes)}")
+        done = f"{counted(document.removed, 'file')} {verb}, {shown_bytes(document.bytes)}"
+        print(
+            done
+            if document.batches
+            else f"{document.fileset}: nothing to delete, the rules keep all of the archive"
+        )

@@ -207,6 +207,15 @@ def fileset_accept(
             show_recipe(recipe_name, name, ready)
             state = "follows" if told.changed else "follows already"
             print(f"{name} in {told.path} {state} {told.writer}")
+        _show_why(told)
+
+
+def _show_why(told: api.AcceptedDocument) -> None:
+    """Why nothing was done, or would be, and what to do about it."""
+    if told.why:
+        print(f"  {printable(told.why)}")
+        for step in told.next or ():
+            print(f"  next: {printable(step)}")
 
 
 @command(
@@ -260,10 +269,9 @@ def fileset_adopt(session: Session, name: str, path: str, empty: bool, dry_run: 
         print(f"  only here: {told.only_here}")
         print(f"  only in generation {told.generation or 0}: {told.only_there}")
         print(f"  differing: {told.differing}")
-        if told.empty:
-            print("  nothing of the fileset is there: its disk may not be mounted")
-        state = "is adopted" if told.changed else "would be adopted" if dry_run else "has its marker already"
-        print(f"{name} in {told.path} {state}")
+        state = "is adopted" if told.changed else "would be adopted"
+        print(f"{name} in {told.path} {'stays as it is' if told.why else state}")
+        _show_why(told)
 
 
 @command("list", parent=fileset, example="instep fileset list --json")

@@ -150,7 +150,9 @@ def wait(
 def retry(session: Session, fileset: str | None, node: str | None) -> None:
     """Retry a generation that was refused or put back, without waiting for a new one."""
     document = session.call(api.RetryCommand(fileset, node), 30.0)
-    session.show(document, f"{document.fileset}: tried again")
+    session.show(
+        document, f"{document.fileset}: {printable(document.why or 'asked to try again, see: instep status')}"
+    )
 
 
 @command("pause", example='instep pause catalog --for 2h --reason "migration"')
@@ -161,7 +163,7 @@ def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str
     """Stop publishing and applying a fileset on this node; it goes on to serve the same generation."""
     for_s = None if for_ms is None else for_ms / 1000
     document = session.call(api.PauseCommand(fileset, for_s, reason), 30.0)
-    session.show(document, f"{document.fileset}: paused")
+    session.show(document, f"{document.fileset}: {'paused' if document.changed else 'was paused already'}")
 
 
 @command("resume", example="instep resume catalog")
@@ -169,4 +171,4 @@ def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str
 def resume(session: Session, fileset: str | None) -> None:
     """Go on after a pause."""
     document = session.call(api.ResumeCommand(fileset), 30.0)
-    session.show(document, f"{document.fileset}: goes on")
+    session.show(document, f"{document.fileset}: {'goes on' if document.changed else 'was not paused'}")

@@ -75,11 +75,7 @@ def promote(
         session.show(plan, _plan_lines(plan))
         return
     if plan.changed and not plan.has_ca_key and pki_backup is None:
-        raise RefusedError(
-            "the cluster's CA key is not on this node, and only it can make another node the writer",
-            hint=f"instep promote {fileset} --home-is-dead --pki-backup FILE (made by: instep pki backup --to FILE)",
-            code="no_ca_key",
-        )
+        raise RefusedError(NO_CA_KEY, hint=_with_backup(fileset), code="no_ca_key")
     if plan.changed and not session.is_json and not yes and sys.stdin.isatty():
         print("\n".join(_plan_lines(plan)))
         is_left = plan.lost or plan.unheard
@@ -125,6 +121,16 @@ def _plan_lines(plan: api.PromoteDocument) -> Iterator[str]:
     yield from _lost_lines(plan, "may be lost")
     if not plan.lost and not plan.unheard:
         yield "  nothing newer is known here"
+    if not plan.has_ca_key:
+        yield f"  {NO_CA_KEY}"
+        yield f"  next: {_with_backup(plan.fileset)}"
+
+
+NO_CA_KEY = "the cluster's CA key is not on this node, and only it can make another node the writer"
+
+
+def _with_backup(fileset: str) -> str:
+    return f"instep promote {fileset} --home-is-dead --pki-backup FILE (made by: instep pki backup --to FILE)"
 
 
 def _promoted_lines(document: api.PromoteDocument) -> Iterator[str]:

@@ -242,7 +242,9 @@ class PublishMachine(PublishRestore):
             )
             self._unpublished.give_back()
             self._is_different = refusal is not None or not self._is_unchanged(run, summary)
-            self._end_run(would)
+            if refusal is not None or not self._config.has_validate or not self._is_different:
+                self._end_run(would)
+            run.would = would
         elif restored is not None:
             self._hold_run(restored)
         elif run.is_look:
@@ -279,8 +281,11 @@ class PublishMachine(PublishRestore):
     def _hook_ended(self, job: PublishJob, event: w.HookEnded) -> None:
         run = self._run
         assert run is not None
-        if event.trouble is not None:
-            self._fail_run(_hook_trouble(event.kind, event.trouble))
+        trouble = _hook_trouble(event.kind, event.trouble) if event.trouble is not None else None
+        if run.would is not None:
+            self._end_run(replace(run.would, refusal=trouble))
+        elif trouble is not None:
+            self._fail_run(trouble)
         elif job.phase is PublishPhase.VALIDATE:
             run.is_validated = True
         else:

@@ -50,6 +50,8 @@ class Run:
     is_look: bool = False
     """Scans only to say whether the tree differs: nothing is published."""
     summary: ScanSummary | None = None
+    would: p.WouldPublish | None = None
+    """The answer of a dry run, which a hook has still to check."""
     is_validated: bool = False
     is_reloaded: bool = False
     committing: PublishFacts | None = None

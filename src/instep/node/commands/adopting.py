@@ -34,16 +34,20 @@ class Adopting(CommandHandlers):
         marker = await asyncio.to_thread(read_marker, fileset.path)
         is_lost = marker is None
         head = service.head if service.is_written_here else service.live
-        numbers, is_of_it = Numbers(), True
+        numbers, is_of_it, refusal = Numbers(), True, None
         if is_lost and head is not None:
             numbers, is_of_it = await asyncio.to_thread(_compared, service, head)
-            if not is_of_it and not asked.empty and not asked.dry_run:
-                raise _nothing_of_it(fileset, head)
+            if not is_of_it and not asked.empty:
+                refusal = _nothing_of_it(fileset, head)
+        if refusal is not None and not asked.dry_run:
+            raise refusal
+        why = "it has its marker already" if not is_lost else refusal.reason if refusal is not None else UNSET
         if is_lost and not asked.dry_run:
             await take_again(self._node, service)
         return api.AcceptedDocument(
             fileset=fileset.name, path=str(fileset.path), writer=fileset.writer,
-            changed=is_lost and not asked.dry_run, empty=not is_of_it, only_here=numbers.extra,
+            changed=is_lost and not asked.dry_run, why=why,
+            next=(refusal.hint or "",) if refusal is not None else UNSET, empty=not is_of_it, only_here=numbers.extra,
             only_there=numbers.missing, differing=numbers.changed,
             generation=head.number if head is not None else UNSET,
         )  # fmt: skip

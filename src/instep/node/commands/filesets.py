@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from instep.api import filesets as api
 from instep.api.verifying import DifferenceDocument
-from instep.errors import RefusedError, ResourceError, UnavailableError, UsageError
+from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_name
 from instep.model.paths import path_fields
@@ -28,20 +28,23 @@ from instep.node.commands.patience import change_within
 from instep.node.commands.targets import service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config.editing import edits
+from instep.node.config.filesets import FilesetSettings
 from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_service import LineService
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 from instep.node.trees.exchanging import refuse_exchange
+from instep.node.trees.fidelity_check import check_fidelity, read_without
 from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.placing import check_new_root, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
-from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.beneath import Root
-from instep.tree.root.marker import read_marker
+from instep.tree.root.marker import check_marker, read_marker
 from instep.tree.root.place import Place
+from instep.tree.scan.rules import is_lost_and_found
+from instep.tree.scan.touched import is_reserved
 
 _OFFER_WAIT_S = 5.0
 _HEARD_S = 3.0
@@ -154,9 +157,9 @@ class Filesets(CommandHandlers):
                 sent = decode_definition(message.definition)
                 runtime.store.put_blob(sent.digest, message.definition)
             definition = definition_of(runtime.store, head) or definition
-        without = _without(asked.without)
+        without = read_without(asked.without)
         if asked.mode != "observe":
-            _check_fidelity(name, path, definition, without)
+            check_fidelity(name, path, definition, without)
             if asked.switch == "exchange":
                 refuse_exchange(name, path, definition, asked.carry)
         numbers = Numbers()
@@ -184,8 +187,20 @@ class Filesets(CommandHandlers):
         return inspection.numbers(inspection.everything(head.root, wall_ms(), deep=True))
 
     async def check(self, asked: api.FilesetCheckCommand, speaker: Speaker) -> api.AcceptedDocument:
+        runtime, name, path = self._node.runtime, fileset_name(asked.name), Path(asked.path)
+        running = runtime.settings.filesets.get(name)
+        if running is not None:
+            _require_same(running, asked)
         _, offer, head, numbers, is_empty = await self._compared(asked)
+        if asked.mode != "observe" and path.exists() and read_marker(path) is not None:
+            check_marker(path, name, runtime.name)
+        refusal = _against(runtime.name, name, path, offer, head, numbers, is_empty)
+        why, steps = _stands(self._node.services[name]) if running is not None else ("", ())
+        if running is None and refusal is not None and asked.mode is None:
+            why, steps = refusal.reason, (refusal.hint or "",)
         document = api.AcceptedDocument(
+            why=why or UNSET,
+            next=steps or UNSET,
             fileset=asked.name,
             path=asked.path,
             writer=offer.writer,
@@ -210,10 +225,8 @@ class Filesets(CommandHandlers):
         }
         running = runtime.settings.filesets.get(name)
         if running is not None:
-            _require_same(running.path, running.writer, asked)
+            _require_same(running, asked)
             writer = running.writer
-            if running.is_written_here:
-                raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
             is_lost = False
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
@@ -221,29 +234,15 @@ class Filesets(CommandHandlers):
             elif not running.observe:
                 is_lost = await taken_again(self._node, self._node.services[name], mode)
             changed = await self._follow(asked, name, writer, given) or is_lost
-            return api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
+            document = api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
+            if not changed:
+                why, steps = _stands(self._node.services[name])
+                document = replace(document, why=why, next=steps)
+            return document
         _, offer, head, numbers, is_empty = await self._compared(asked)
-        if not is_empty and numbers.total and mode is None and not _is_ours(path, name, runtime.name):
-            raise RefusedError(
-                f"{path} is not empty and differs from {name} generation {head.number if head else 0}: "
-                f"{numbers.extra} only here, {numbers.missing} only there, {numbers.changed} different",
-                hint=f"--seed uses equal files and archives the rest, --replace archives what is there, --observe "
-                f"only compares: instep fileset accept {name} {quote(asked.path)} --seed",
-                code="not_empty",
-                only_here=numbers.extra,
-                only_there=numbers.missing,
-                differing=numbers.changed,
-                generation=head.number if head is not None else None,
-                path=str(path),
-                sample=[path_fields(p)["path"] for p, _ in numbers.sample[:20]],
-            )
-        if not is_empty and head is None and mode is None and not _is_ours(path, name, runtime.name):
-            raise RefusedError(
-                f"{path} is not empty, and {offer.writer} has published nothing of {name} yet to compare it with",
-                hint=f"publish on {offer.writer} first; or: instep fileset accept {name} {quote(asked.path)} --replace",
-                code="not_empty",
-                path=str(path),
-            )
+        refusal = _against(runtime.name, name, path, offer, head, numbers, is_empty)
+        if mode is None and refusal is not None:
+            raise refusal
         if mode != "observe":
             take_root(runtime, name, path, make=True)
         if offer.line.origin != offer.writer:
@@ -309,26 +308,69 @@ def _with_numbers(
     )
 
 
-def _require_same(running_path: Path, running_writer: NodeName, asked: api.FilesetAcceptCommand) -> None:
-    if str(running_path) != asked.path or asked.home not in (None, running_writer):
+def _against(
+    node: NodeName,
+    name: FilesetName,
+    path: Path,
+    offer: m.Offer,
+    head: HeadRef | None,
+    numbers: Numbers,
+    is_empty: bool,
+) -> RefusedError | None:
+    """Why a directory is followed only where the operator says what becomes of its files."""
+    if is_empty or _is_ours(path, name, node):
+        return None
+    at = quote(str(path))
+    if head is None:
+        return RefusedError(
+            f"{path} is not empty, and {offer.writer} has published nothing of {name} yet to compare it with",
+            hint=f"publish on {offer.writer} first; or: instep fileset accept {name} {at} --replace",
+            code="not_empty",
+            path=str(path),
+        )
+    if not numbers.total:
+        return None
+    return RefusedError(
+        f"{path} is not empty and differs from {name} generation {head.number}: "
+        f"{numbers.extra} only here, {numbers.missing} only there, {numbers.changed} different",
+        hint=f"--seed uses equal files and archives the rest, --replace archives what is there, --observe "
+        f"only compares: instep fileset accept {name} {at} --seed",
+        code="not_empty",
+        only_here=numbers.extra,
+        only_there=numbers.missing,
+        differing=numbers.changed,
+        generation=head.number,
+        path=str(path),
+        sample=[path_fields(p)["path"] for p, _ in numbers.sample[:20]],
+    )
+
+
+def _stands(service: LineService) -> tuple[str, tuple[str, ...]]:
+    """How a fileset stands that is followed already, for an operator who accepts it again; and the next steps."""
+    now = service.standing
+    return f"it is {now.standing.value.replace('_', ' ')}" + (
+        f": {now.reason}" if now.reason else ""
+    ), now.next_steps
+
+
+def _require_same(running: FilesetSettings, asked: api.Comparing) -> None:
+    name, path, writer = running.name, running.path, running.writer
+    if str(path) != asked.path or asked.home not in (None, writer):
         raise RefusedError(
-            f"{asked.name} of {running_writer} is in {running_path} already, not in {asked.path}",
-            hint=f"instep fileset remove {asked.name}, then accept it anew",
+            f"{name} of {writer} is in {path} already, not in {asked.path}",
+            hint=f"instep fileset remove {name}, then accept it anew",
             code="accepted_elsewhere",
-            ours=str(running_path),
+            ours=str(path),
             asked=asked.path,
         )
+    if running.is_written_here:
+        raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether there is nothing that a generation could replace (our own control folder does not count)."""
+    """Whether there is nothing that a generation could replace: our own control folder and mkfs's do not count."""
     with Root(path) as root:
-        fd = root.open_dir(b"")
-        try:
-            names = [os.fsencode(name) for name in os.listdir(fd)]
-        finally:
-            os.close(fd)
-    return all(name.lower().startswith(b".instep") for name in names)
+        return all(is_reserved(name) or is_lost_and_found(name, found) for name, found in root.stats(b""))
 
 
 def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
@@ -342,57 +384,3 @@ def _ready(found: Mapping[str, object]) -> Mapping[str, object]:
     if {"path", "writer", "origin"} & found.keys():
         raise UsageError("settings is not a table of a fileset's keys", code="bad_flags")
     return found
-
-
-def _without(asked: Sequence[str]) -> frozenset[Preserve]:
-    known = {each.value: each for each in Preserve}
-    wrong = [item for item in asked if item not in known]
-    if wrong:
-        raise UsageError(
-            f"--without does not know {', '.join(wrong)}",
-            hint=f"it knows {', '.join(known)}",
-            code="bad_flags",
-        )
-    return frozenset(known[item] for item in asked)
-
-
-_BASICS = (Ability.MODES, Ability.NS_TIMES, Ability.SYMLINKS)
-
-
-def _check_fidelity(
-    name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]
-) -> None:
-    """Refuse what the file system cannot keep, unless the operator gives it up by name. A directory that is
-    still to be made is judged by its parent."""
-    there = path if path.exists() else path.parent
-    if not there.is_dir():
-        return  # taking the root says what is missing
-    try:
-        abilities = probe_filesystem(there)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot try out which metadata the file system of {there} keeps: {error.strerror}",
-            hint="make it writable for the daemon",
-            code="root_unwritable",
-            path=str(there),
-        ) from error
-    basics = [ability.value for ability in _BASICS if ability not in abilities]
-    if basics:
-        raise RefusedError(
-            f"the file system of {there} cannot keep {', '.join(basics)}",
-            hint="name a directory on another file system, such as ext4, xfs or btrfs",
-            code="cannot_keep_basics",
-            lost=basics,
-            path=str(path),
-        )
-    lost = sorted(
-        what.value for what in lacking((w for w in definition.preserve if w not in without), abilities)
-    )
-    if lost:
-        raise RefusedError(
-            f"the file system of {there} cannot keep {', '.join(lost)}, which {name} preserves",
-            hint=f"instep fileset accept {name} {quote(str(path))} --without {','.join(lost)} (status repeats it)",
-            code="cannot_keep",
-            lost=lost,
-            path=str(path),
-        )

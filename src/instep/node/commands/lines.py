@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from instep.api import lines as api
 from instep.api.parts import WaitingDocument, generation
 from instep.core.publish import vocabulary as p
 from instep.core.rollout import vocabulary as r
-from instep.model.ids import HeadRef, NodeName, node_name
+from instep.errors import RefusedError
+from instep.model.ids import FilesetName, HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.node.commands.context import CommandHandlers
@@ -122,30 +124,71 @@ class Lines(CommandHandlers):
         if asked.node is not None and asked.node != self._node.runtime.name:
             return await self._retry_on(node_name(asked.node), asked.fileset)
         names = [asked.fileset] if asked.fileset else list(self._node.services)
-        for name in names:
-            service = running_service_of(self._node, name)
+        services = [running_service_of(self._node, name) for name in names]
+        active = [service for service in services if not service.facts.is_paused]
+        if services and not active:
+            raise _paused(services[0].fileset.name, services[0].facts.paused_reason)
+        has_trouble = [service for service in active if service.standing.standing not in _FINE]
+        for service in active:
             self._node.runtime.try_state()
             await service.driver.hurry()
             await service.retry()
-        return api.RetryDocument(fileset=", ".join(names), changed=bool(names))
+        why = "" if has_trouble else "nothing failed here; the tree is looked at once more"
+        if len(active) < len(services):
+            skipped = ", ".join(service.fileset.name for service in services if service not in active)
+            why = f"{why}; paused: {skipped}".removeprefix("; ")
+        return api.RetryDocument(
+            fileset=", ".join(service.fileset.name for service in active),
+            changed=bool(has_trouble),
+            why=why or UNSET,
+        )
 
     async def _retry_on(self, node: NodeName, fileset: str | None) -> api.RetryDocument:
         """Ask a partner to retry, and begin its rollout anew where that failed."""
         service = running_service_of(self._node, fileset)
-        session_of(self._node, node, f"on {node}: instep retry {service.fileset.name}").tell(
-            m.Nudge(service.line, "retry")
-        )
+        name = service.fileset.name
+        session = session_of(self._node, node, f"on {node}: instep retry {name}")
+        report = current_reports(self._node, service).get(node)
+        if service.line not in session.accepted:
+            raise RefusedError(
+                f"{node} does not follow {name} from here",
+                hint=f"on {node}: instep fileset accept {name} PATH",
+                code="not_accepted",
+                node=node,
+            )
+        if report is not None and report.standing.standing is Standing.PAUSED:
+            raise _paused(name, report.standing.reason or "", node)
+        session.tell(m.Nudge(service.line, "retry"))
         await service.begin_rollout_anew()
-        return api.RetryDocument(fileset=service.fileset.name, node=node, changed=True)
+        is_fine = report is not None and report.standing.standing in _FINE
+        why = f"nothing failed on {node}; its tree is looked at once more" if is_fine else UNSET
+        return api.RetryDocument(fileset=name, node=node, changed=not is_fine, why=why)
 
     async def pause(self, asked: api.PauseCommand, speaker: Speaker) -> api.PauseDocument:
         service = running_service_of(self._node, asked.fileset)
         until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
         reason = asked.reason or ""
+        before = (service.facts.is_paused, service.facts.paused_until_wall_ms, service.facts.paused_reason)
         service.pause(reason, until)
-        return api.PauseDocument(service.fileset.name, True, moment(until), reason or None)
+        is_other = before != (True, until, reason)
+        return api.PauseDocument(service.fileset.name, is_other, moment(until), reason or None)
 
     async def resume(self, asked: api.ResumeCommand, speaker: Speaker) -> api.ResumeDocument:
         service = running_service_of(self._node, asked.fileset)
+        was_paused = service.facts.is_paused
         service.resume()
-        return api.ResumeDocument(service.fileset.name, True)
+        return api.ResumeDocument(service.fileset.name, was_paused)
+
+
+_FINE = (Standing.IN_STEP, Standing.OBSERVING)
+
+
+def _paused(name: FilesetName, reason: str, node: NodeName | None = None) -> RefusedError:
+    """Nothing is retried during a pause."""
+    resume = f"instep resume {name}"
+    return RefusedError(
+        f"{name} is paused {f'on {node}' if node else 'here'}" + (f" ({reason})" if reason else ""),
+        hint=f"on {node}: {resume}" if node else resume,
+        code="paused",
+        fileset=name,
+    )

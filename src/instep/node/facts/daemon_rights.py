@@ -13,6 +13,8 @@ from pathlib import Path
 
 from instep.model.definition import Preserve
 from instep.node.config.filesets import FilesetSettings
+from instep.tree.scan.rules import is_lost_and_found
+from instep.tree.scan.touched import is_reserved
 
 CAPABILITIES: Mapping[str, int] = {
     "CAP_CHOWN": 0,
@@ -98,13 +100,16 @@ def owners_in(root: Path) -> frozenset[int]:
     while pending and left > 0:
         with contextlib.suppress(OSError), os.scandir(pending.pop()) as listing:
             for entry in listing:
-                if entry.name.lower().startswith(b".instep"):
+                if is_reserved(entry.name):
                     continue
                 left -= 1
                 if left <= 0:
                     break
                 with contextlib.suppress(OSError):
-                    found.add(entry.stat(follow_symlinks=False).st_uid)
+                    status = entry.stat(follow_symlinks=False)
+                    if is_lost_and_found(entry.name, status):
+                        continue
+                    found.add(status.st_uid)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
     return frozenset(found)

@@ -29,7 +29,7 @@ from instep.tree.root.place import Place
 from instep.tree.scan.compare import Difference, compare, entries_of
 from instep.tree.scan.cover import Cover, cover
 from instep.tree.scan.listing import Problem
-from instep.tree.scan.rules import Rules
+from instep.tree.scan.rules import LOST_AND_FOUND, Rules, is_in_lost_and_found
 from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.subtree import holds_ignored
 from instep.tree.stage.probes import mount_in_the_way
@@ -146,9 +146,14 @@ class TreeComparison:
         yield from self._drift(self._all_of(root, paths, now_ms, alone))
 
     def _drift(self, differences: Iterator[Difference]) -> Iterator[Difference]:
-        """Without directories that only stay because something ignored, or a mount, lies in them."""
+        """Without directories that only stay because something ignored, or a mount, lies in them; without entries of a
+        ``lost+found`` that an earlier version published, where this disk has its own."""
         for difference in differences:
             found = difference.found
+            if found is None and not self.local.is_own and difference.path.startswith(LOST_AND_FOUND):
+                with Root(self.place.root) as root:
+                    if is_in_lost_and_found(root, difference.path):
+                        continue
             if difference.expected is None and found is not None and found.kind is Kind.DIR:
                 with Root(self.place.root) as root:
                     if any(is_below(mount, difference.path) for mount in mounts_in(root)):

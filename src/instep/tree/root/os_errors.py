@@ -146,7 +146,7 @@ def goes_on(fileset: str) -> str:
 
 
 def tree_error(error: OSError, fileset: str, root: Path, path: bytes, doing: str) -> ResourceError:
-    """The error of a tree that names ``path``, of the root or a whole one, and what was done: ``doing``, as in "cannot
+    """The error of a tree that names ``path``, of the root or a whole one, and the operation ``doing``, as in "cannot
     be staged"."""
     number = error.errno or 0
     code, step = help_for(number, root / os.fsdecode(path))

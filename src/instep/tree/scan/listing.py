@@ -24,7 +24,7 @@ from instep.model.manifest.entry_rules import why_unfit
 from instep.model.paths import shown
 from instep.tree.root.beneath import Root
 from instep.tree.root.descriptors import closing_fd
-from instep.tree.scan.rules import Rules
+from instep.tree.scan.rules import Rules, is_lost_and_found
 from instep.tree.scan.touched import is_reserved
 
 _MANY = 8192
@@ -79,7 +79,7 @@ class Lister:
     def _admitted(self, directory: bytes, children: list[Child]) -> list[Child]:
         """Without our own and the ignored; over-long paths are problems."""
         if not directory:
-            children = [child for child in children if not is_reserved(child[0])]
+            children = [child for child in children if not is_reserved(child[0]) and not _is_of_mkfs(child)]
         if self._rules.has_patterns:
             children = [child for child in children if not self._is_ignored(child)]
         if children and self._may_break_a_limit(directory, children):
@@ -99,6 +99,11 @@ class Lister:
     def _is_ignored(self, child: Child) -> bool:
         path, found = child
         return self._rules.ignored(path, not isinstance(found, Problem) and stat.S_ISDIR(found.st_mode))
+
+
+def _is_of_mkfs(child: Child) -> bool:
+    path, found = child
+    return not isinstance(found, Problem) and is_lost_and_found(path, found)
 
 
 def _looked_at(fd: int, directory: bytes, names: list[bytes]) -> list[Child]:

@@ -4,17 +4,22 @@ The semantics are gitignore's, last match wins, with the include patterns after 
 ignored directory is not entered. One kindness beyond gitignore: where an include pattern begins with a
 literal directory (``cache/keep.txt``), that directory is entered even when it is ignored, and
 only the paths that the include patterns name come out of it.
+
+Also the one directory that is no content whatever a definition says: ``lost+found``.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
+import stat
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from instep.errors import ConfigError
 from instep.model.definition import Definition
+from instep.tree.root.beneath import Root
 
 _WILD = re.compile(r"[*?\[\\]")
 _KNOWN_MAX = 4096
@@ -25,6 +30,25 @@ _ANY_BELOW = "(?:/.+)?/"
 _COMPONENTS = "(?:[^/]+/)*?"
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _STRUCTURE = re.compile(r"[/()|]")
+
+
+LOST_AND_FOUND = b"lost+found"
+
+
+def is_lost_and_found(path: bytes, found: os.stat_result) -> bool:
+    """Whether ``path`` of a root is the directory that mkfs makes at the top of a file system, as its owner and mode
+    show. It belongs to fsck and to this disk: no node publishes, changes or counts it."""
+    if path != LOST_AND_FOUND:
+        return False
+    return stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == 0
+
+
+def is_in_lost_and_found(root: Root, path: bytes) -> bool:
+    """Whether ``path`` is that directory of the open ``root``, or lies in it."""
+    if path.partition(b"/")[0] != LOST_AND_FOUND:
+        return False
+    found = root.stat_or_none(LOST_AND_FOUND)
+    return found is not None and is_lost_and_found(LOST_AND_FOUND, found)
 
 
 class Rules:

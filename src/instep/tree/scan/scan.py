@@ -34,7 +34,7 @@ from instep.tree.root.place import Place
 from instep.tree.scan.cover import EVERYTHING, Cover
 from instep.tree.scan.listing import GONE, Child, Lister, Problem, unfit, unreadable
 from instep.tree.scan.openness import Openness, OpennessProbe
-from instep.tree.scan.rules import Rules
+from instep.tree.scan.rules import Rules, is_in_lost_and_found
 from instep.tree.scan.settling import (
     Settling,
     Sink,
@@ -171,6 +171,8 @@ class _Scanner:
         if is_reserved(path) or (ancestor and self.rules.ignored(ancestor, True)):
             return
         try:
+            if is_in_lost_and_found(self.root, path):
+                return
             found = self.root.stat_or_none(path)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EXDEV):

@@ -61,7 +61,7 @@ from instep.tree.root.kernel import ignores_modes
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_whole
-from instep.tree.scan.rules import Rules
+from instep.tree.scan.rules import Rules, is_in_lost_and_found
 from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.exchange_check import refuse_obstacles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
@@ -199,7 +199,7 @@ class Stage:
         return None
 
     def is_ignored(self, path: bytes, is_dir: bool) -> bool:
-        return self._rules.ignored(path, is_dir)
+        return self._rules.ignored(path, is_dir) or is_in_lost_and_found(self._root, path)
 
     def is_same(self, old: Entry, new: Entry) -> bool:
         here = expected_local(old, self.local), expected_local(new, self.local)
