@@ -83,6 +83,7 @@ NOTES: Mapping[str, str] = {
     "published": "a generation was published",
     "put_back": "the generation before is back",
     "recovered": "an interrupted switch was finished",
+    "removed": "a node was taken out of the cluster",
     "renewed": "certificates were renewed",
     "restored": "paths were restored",
     "revocations": "a newer revocation list arrived",

@@ -214,6 +214,20 @@ class RevokeCommand(Command[RevokeDocument], frozen=True):
     name: str
 
 
+class NodeRemoveDocument(Document, frozen=True):
+    """The node that is not of this cluster any more."""
+
+    name: str
+    changed: bool
+
+
+@command("node_remove", Role.ADMIN, RefusedError)
+class NodeRemoveCommand(Command[NodeRemoveDocument], frozen=True):
+    """Take a node out of the cluster for good: its certificates are revoked, and every node forgets it."""
+
+    name: str
+
+
 class RenewDocument(Document, frozen=True):
     """The node whose certificates are new."""
 

@@ -1,4 +1,4 @@
-"""Renamed files: the archive names them, gives them back, and holds no second copy of what is live."""
+"""Renamed files: the archive names them, gives them back, and holds no second copy of a live file."""
 
 from __future__ import annotations
 

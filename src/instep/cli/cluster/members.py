@@ -170,6 +170,17 @@ def _set_address_of_partner(session: Session, name: str, at: str) -> None:
     session.show_change({"partner": name}, changed, f"{name} is dialled at {at}")
 
 
+@command("remove", parent=node, example="instep node remove s2")
+@click.argument("name")
+def node_remove(session: Session, name: str) -> None:
+    """Take a node out of the cluster for good: its certificates are revoked, and every node forgets it.
+
+    Nothing on that node is touched. A server of the same name can be invited again.
+    """
+    document = session.call(api.NodeRemoveCommand(name), 60.0)
+    session.show(document, f"{name} is removed" if document.changed else f"{name} was removed already")
+
+
 @command("drain", parent=node, example='instep node drain --for 2h --reason "kernel update"')
 @click.argument("name", required=False)
 @click.option("--for", "for_ms", type=DURATION, help="End by itself after this time.")

@@ -161,7 +161,7 @@ class Pki:
                 raise PeerError(
                     "the issued certificate is not for this node's name and key", code="bad_certificate"
                 )
-        if not all(_is_signed(each, authorities) for each in union_of_pem(crl).lists):
+        if not union_of_pem(crl).is_signed_by(authorities):
             raise PeerError("the revocation list is not signed by the CA that came with it", code="bad_crl")
         with self._locked():
             if not self._path("ca.crt").exists():
@@ -310,19 +310,20 @@ class Pki:
         life_ms = facts.not_after_ms - facts.not_before_ms
         return not facts.not_before_ms <= now_ms < facts.not_before_ms + int(life_ms * _RENEW_AT)
 
-    def revoke(self, name: NodeName, now_ms: int) -> bool:
+    def revoke(self, name: NodeName, now_ms: int, *, for_good: bool = False) -> bool:
         """Revoke all certificates of a node; whether anything changed. ``RefusedError`` ``unknown_name`` when
-        this CA never issued one for it."""
+        this CA never issued one for it. ``for_good``: the list names the node, too, so that every node forgets it."""
         if name == self.name:
             raise RefusedError(f"{name} is this node, which holds the CA", code="own_name", name=name)
         with self._locked():
             records = [record for record in self.records() if record.name == name]
-            if not records and not self._state().is_restored:
+            if not records and not self._state().is_restored and not for_good:
                 raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
             current = [r for r in records if r.revoked_at_ms is None]
             # A CA that came back from a backup may have issued what it does not know of: that goes by name.
-            names = {str(name): now_ms // 1000} if self._state().is_restored else {}
-            return self._revoke(current, now_ms, names if current or not records else {})
+            names = {str(name): now_ms // 1000} if for_good or self._state().is_restored else {}
+            is_news = current or (name not in self.crl().names if for_good else not records)
+            return self._revoke(current, now_ms, names if is_news else {})
 
     def _revoke(self, records: Sequence[Record], now_ms: int, names: Mapping[str, int] | None = None) -> bool:
         if not records and not names:
@@ -345,7 +346,7 @@ class Pki:
         that was anything. Nothing that is revoked here becomes valid by it."""
         theirs = union_of_pem(pem)
         authorities = self.authorities()
-        if not all(_is_signed(each, authorities) for each in theirs.lists):
+        if not theirs.is_signed_by(authorities):
             raise PeerError("the revocation list is not signed by this cluster's CA", code="bad_crl")
         with self._locked():
             ours = self.crl()
@@ -414,6 +415,12 @@ class Pki:
         """Trust exactly this certificate for a partner of another cluster."""
         self._make_directories()
         self._write(f"trusted/{node_name(name)}.crt", pem_of(certificate))
+
+    def unpin(self, name: NodeName) -> bool:
+        """Trust a node of another cluster no more; whether it was pinned."""
+        is_pinned = name in self.pinned()
+        self._path(f"trusted/{name}.crt").unlink(missing_ok=True)
+        return is_pinned
 
     def pinned(self) -> dict[NodeName, x509.Certificate]:
         found = {}
@@ -535,17 +542,6 @@ class Pki:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         busy = ContentionError(f"{self.directory} is being changed by another program", code="pki_locked")
         return locked(self._path(".lock"), os.O_RDWR | os.O_CREAT, _LOCK_S, busy)
-
-
-def _is_signed(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> bool:
-    for authority in authorities:
-        key = authority.public_key()
-        try:
-            if crl.issuer == authority.subject and crl.is_signature_valid(key):  # type: ignore[arg-type]
-                return True
-        except TypeError:
-            continue
-    return False
 
 
 def _minute(at_ms: int) -> str:

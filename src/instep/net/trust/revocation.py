@@ -63,9 +63,24 @@ class Revoked:
             return before_s is not None and issued_s(certificate) < before_s
         return False
 
+    def is_signed_by(self, authorities: Sequence[x509.Certificate]) -> bool:
+        """Whether each of the lists is one of these authorities'."""
+        return all(_is_signed(each, authorities) for each in self.lists)
+
     def pem(self) -> bytes:
         """All lists; a node that knows of one only takes the first."""
         return b"".join(pem_of(each) for each in self.lists)
+
+
+def _is_signed(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> bool:
+    for authority in authorities:
+        key = authority.public_key()
+        try:
+            if crl.issuer == authority.subject and crl.is_signature_valid(key):  # type: ignore[arg-type]
+                return True
+        except TypeError:
+            continue
+    return False
 
 
 def issued_s(certificate: x509.Certificate) -> int:

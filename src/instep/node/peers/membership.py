@@ -255,9 +255,12 @@ class Membership:
         followed = self._runtime.settings.filesets.values()
         is_believed = not followed or any(fileset.writer == source for fileset in followed)
         row = self._runtime.settings.partners.get(source)
+        removed = self._runtime.pki.crl().names
         for member in message.members:
             if member.name == self._runtime.name or (member.name in self._met and member.name != source):
                 continue
+            if member.updated_ms < removed.get(member.name, 0) * 1_000:
+                continue  # from before its removal
             known = self.members.get(member.name)
             if member.name == source and row is not None and row.address is not None:
                 host = row.address.host
@@ -329,6 +332,19 @@ class Membership:
             self._has_news = True
             self._save_members()
 
+    def removed(self, name: NodeName) -> None:
+        """The CA signed that this node is gone: nothing here lists it or shows its reports any more."""
+        text = f"{name} was removed from the cluster"
+        try:
+            if edits.forget_node(self._runtime.directory, name):
+                self._settings_changed()
+        except InstepError as error:
+            text += f"; instep.toml still names it: {error.reason}"
+        self._met.discard(name)
+        self.forget(name)
+        self._runtime.store.delete_reports(name)
+        self._runtime.note("removed", text, node=name)
+
     def unlink(self, name: NodeName) -> None:
         """The node is no partner any more: its serving report is not passed on, and no balancer gets it."""
         known = self.members.get(name)
@@ -339,8 +355,12 @@ class Membership:
 
     def adopt_crl(self, crl: bytes) -> bool:
         """A newer revocation list of our CA: use it at once. Whether it was newer."""
+        known = self._runtime.pki.crl().names
         if not self._runtime.pki.adopt_crl(crl):
             return False
+        for name, before_s in self._runtime.pki.crl().names.items():
+            if known.get(name) != before_s and name != self._runtime.name:
+                self.removed(NodeName(name))
         self._runtime.pki.merge_lists(wall_ms())
         self._tls.reload()
         self._runtime.note("revocations", "a revocation list arrived that says more than was known")

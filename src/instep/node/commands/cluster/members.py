@@ -214,22 +214,51 @@ class MemberCommands(CommandHandlers):
     async def revoke(self, asked: api.RevokeCommand, speaker: Speaker) -> api.RevokeDocument:
         node = self._node
         name = node_name(asked.name)
-        if not node.pki.is_ca:
-            raise RefusedError(
-                f"{node.runtime.name} does not hold the cluster's CA key",
-                hint="run this on the node that holds the CA key",
-                code="no_ca",
-            )
+        self._require_ca(f"instep pki revoke {name}")
         changed = node.pki.revoke(name, wall_ms())
         if edits.remove_partner(node.directory, name):
             node.reload()
-        node.peers.cut(name)
         node.membership.forget(name)
         node.runtime.store.delete_reports(name)
-        await node.trust_changed()
-        node.peers.tell_revocations()
+        await self._cut(name)
         node.runtime.note("revoked", f"the certificates of {name} were revoked", name=name)
         return api.RevokeDocument(name, changed)
+
+    async def node_remove(self, asked: api.NodeRemoveCommand, speaker: Speaker) -> api.NodeRemoveDocument:
+        """A node of another cluster only has to be unpinned; one of ours is named in the revocation list."""
+        node, me = self._node, self._node.runtime.name
+        name = node_name(asked.name)
+        for service in node.services.values():
+            if service.writer == name != me:
+                fileset = service.fileset.name
+                raise RefusedError(
+                    f"{name} writes {fileset}",
+                    hint=f"on {name}: instep handover {fileset} {me}; when it is dead, here: "
+                    f"instep promote {fileset} --home-is-dead",
+                    code="still_writes", node=name, fileset=fileset,
+                )  # fmt: skip
+        changed = node.pki.unpin(name)
+        if not changed:
+            self._require_ca(f"instep node remove {name}")
+            changed = node.pki.revoke(name, wall_ms(), for_good=True)
+        if changed or name in node.runtime.settings.partners:
+            node.membership.removed(name)
+        await self._cut(name)
+        return api.NodeRemoveDocument(name, changed)
+
+    def _require_ca(self, typed: str) -> None:
+        if not self._node.pki.is_ca:
+            raise RefusedError(
+                f"{self._node.runtime.name} does not hold the cluster's CA key",
+                hint=f"on the node that holds the CA key: {typed}",
+                code="no_ca",
+            )
+
+    async def _cut(self, name: NodeName) -> None:
+        """A node is trusted no more: end what runs with it, here and at every peer."""
+        self._node.peers.cut(name)
+        await self._node.trust_changed()
+        self._node.peers.tell_revocations()
 
     async def renew(self, asked: api.RenewCommand, speaker: Speaker) -> api.RenewDocument:
         await self._node.renew(by_hand=True)
