@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import urllib.error
 import urllib.request
 from typing import Any
+
+import pytest
 
 from tests.support.fleet import Fleet, Node, free_port
 from tests.support.waiting import eventually
@@ -25,7 +28,8 @@ def asked(port: int, path: str = "/ready") -> tuple[int, dict[str, Any]]:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.load(error)
+            is_json = error.headers.get_content_subtype() == "json"
+            return error.code, json.load(error) if is_json else {}
 
 
 def agent(port: int) -> str:
@@ -46,6 +50,14 @@ def test_a_node_answers_balancers(fleet: Fleet) -> None:
     assert asked(health, "/ready?fileset=data&max_behind=30s")[0] == 200
     assert asked(health, "/ready?fileset=other")[0] == 503
     assert asked(health, "/ready?max_behind=soon")[0] == 400
+    with contextlib.ExitStack() as idle:
+        quiet = [idle.enter_context(socket.create_connection(("127.0.0.1", health))) for _ in range(300)]
+        assert asked(health)[0] == 200
+        quiet[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # it is open, so no idle time ran out before the answer
+            quiet[-1].recv(1)
+    assert asked(health, "/ready?" + "x" * 20_000)[0] == 400
+    assert "Traceback" not in (node.directory / "daemon.log").read_text()
     node.run("node", "drain", "--reason", "kernel")
     code, told = asked(health)
     assert (code, told["drained"], told["reasons"]) == (503, True, ["drained by operator: kernel"])

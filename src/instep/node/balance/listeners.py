@@ -19,6 +19,7 @@ from instep.model.ids import FilesetName
 from instep.model.standing import Standing
 from instep.net.connections.allow import LOOPBACK, AllowList
 from instep.node.balance.fitness import Fitness, LineView, fitness_of
+from instep.node.balance.probe_server import ProbeServer
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
 from instep.node.config.values import IpNetwork
@@ -27,13 +28,10 @@ from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
 
 AGAIN_S = 5.0
-CONNECTIONS_MAX = 256
+AGENTS_MAX = 256
 BACKLOG = 64
-REQUEST_BYTES_MAX = 8_190
-IDLE_S = 15.0
-CONNECTION_S = 60.0
-"""A connection ends after this, whatever it did or did not say."""
 ANSWER_S = 5.0
+CLOSE_S = 1.0
 AGENT_REASON_MAX = 120
 FILESETS_ASKED_MAX = 64
 log = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Listeners:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.troubles: dict[str, str] = {}
-        self._runner: web.AppRunner | None = None
+        self._health: ProbeServer | None = None
         self._at: dict[str, Address | None] = {"health": None, "agent": None}
         self._doors: dict[str, asyncio.Server] = {}
         self._agents = 0
@@ -121,41 +119,24 @@ class Listeners:
         door = self._doors.pop(name, None)
         if door is not None:
             door.close()
-        if name == "health" and self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        if name == "health" and self._health is not None:
+            server, self._health = self._health, None
+            await server.shutdown(CLOSE_S)
 
     # Health -------------------------------------------------------------------------------------------------
 
     async def _open_health(self, at: Address) -> None:
-        app = web.Application(client_max_size=1)
-        app.router.add_get("/live", self._live)
-        app.router.add_get("/ready", self._ready)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=IDLE_S,
-            max_line_size=REQUEST_BYTES_MAX,
-            shutdown_timeout=1.0,
+        answers = {"/live": self._live, "/ready": self._ready}
+        self._health = ProbeServer(
+            answers, lambda address: is_prober(self._node.runtime.settings.probers, address)
         )
-        await self._runner.setup()
         loop = asyncio.get_running_loop()
-        self._doors["health"] = await loop.create_server(self._connected, at.host, at.port, backlog=BACKLOG)
+        self._doors["health"] = await loop.create_server(self._health, at.host, at.port, backlog=BACKLOG)
 
-    def _connected(self) -> asyncio.Protocol:
-        """The HTTP side of one more connection, which ends with its deadline; none above the bound."""
-        server = self._runner.server if self._runner is not None else None
-        if server is None or len(server.connections) >= CONNECTIONS_MAX:
-            return _Full()
-        handler = server()
-        asyncio.get_running_loop().call_later(CONNECTION_S, handler.force_close)
-        return handler
-
-    async def _live(self, request: web.Request) -> web.StreamResponse:
+    def _live(self, request: web.BaseRequest) -> web.Response:
         return _answer({"node": self._node.runtime.name, "live": True}, 200)
 
-    async def _ready(self, request: web.Request) -> web.StreamResponse:
+    def _ready(self, request: web.BaseRequest) -> web.Response:
         known = self._node.services
         asked = request.query.getall("fileset", [])[:FILESETS_ASKED_MAX]
         unknown = [name for name in asked if name not in known]
@@ -195,7 +176,7 @@ class Listeners:
 
     async def _tell_agent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One line and the end; nothing is read from the balancer."""
-        if self._agents >= CONNECTIONS_MAX:
+        if self._agents >= AGENTS_MAX:
             writer.close()
             return
         self._agents += 1
@@ -222,13 +203,6 @@ def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:
 
 def _answer(document: dict[str, Any], status: int) -> web.Response:
     return web.json_response(document, status=status, headers={"Cache-Control": "no-store"})
-
-
-class _Full(asyncio.Protocol):
-    """A connection above the bound: ended at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 def agent_line(fitness: Fitness) -> bytes:

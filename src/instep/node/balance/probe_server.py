@@ -1,0 +1,90 @@
+"""HTTP for probes. A client that opens many connections and says nothing takes room only from itself: above the bound
+of its address, or of all, a connection that was quiet the longest ends in favour of the new one. So a probe always
+gets in, and is answered at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
+
+CONNECTIONS_MAX = 256
+PER_ADDRESS_MAX = 32
+REQUEST_BYTES_MAX = 8_190
+IDLE_S = 15.0
+CONNECTION_S = 60.0
+"""A connection ends after this, whatever it did or did not say."""
+Answer = Callable[[web.BaseRequest], web.Response]
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP, or too long, is answered with 400: a client must not fill the log."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_is_ours)
+
+
+class ProbeServer(web.Server):
+    """Answers ``GET`` and ``HEAD`` by path. ``is_first`` names addresses whose connections end last."""
+
+    def __init__(self, answers: Mapping[str, Answer], is_first: Callable[[str], bool]) -> None:
+        super().__init__(
+            self._answer,
+            access_log=None,
+            logger=_log,
+            keepalive_timeout=IDLE_S,
+            max_line_size=REQUEST_BYTES_MAX,
+        )
+        self._answers = answers
+        self._is_first = is_first
+        self._open: dict[str, dict[RequestHandler, asyncio.TimerHandle]] = {}
+        """By address; the connection that was quiet the longest first."""
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        mine = self._open.get(request.remote or "", {})
+        if request.protocol in mine:
+            mine[request.protocol] = mine.pop(request.protocol)
+        answer = self._answers.get(request.path)
+        if answer is None:
+            return web.Response(status=404)
+        return answer(request) if request.method in ("GET", "HEAD") else web.Response(status=405)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        address = _address(transport)
+        end = asyncio.get_running_loop().call_later(CONNECTION_S, handler.force_close)
+        self._open.setdefault(address, {})[handler] = end
+        if len(self._open[address]) > PER_ADDRESS_MAX:
+            self._make_room(address)
+        elif sum(map(len, self._open.values())) > CONNECTIONS_MAX:
+            self._make_room(max(self._open, key=lambda one: (not self._is_first(one), len(self._open[one]))))
+
+    def _make_room(self, address: str) -> None:
+        quiet = next(iter(self._open[address]))
+        self._forget(quiet)
+        quiet.force_close()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._forget(handler)
+
+    def _forget(self, handler: RequestHandler) -> None:
+        for address, mine in self._open.items():
+            end = mine.pop(handler, None)
+            if end is not None:
+                end.cancel()
+                if not mine:
+                    del self._open[address]
+                return
+
+
+def _address(transport: asyncio.Transport) -> str:
+    found = transport.get_extra_info("peername")
+    return str(found[0]) if found else ""
