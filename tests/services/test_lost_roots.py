@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support.services import services
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time, reached
 
 FILES = {f"d/file{number}": str(number) for number in range(30)}
 
@@ -60,3 +63,59 @@ async def test_a_lost_marker_is_written_again(tmp_path: Path) -> None:
         shutil.rmtree(s1.tree / "d")
         error = await s1.refuses("nothing_of_it", "fileset_adopt", **asked)
         assert f"instep fileset accept data {s1.tree} --replace" in str(error.hint)
+
+
+def _emptied(tree: Path) -> None:
+    for each in tree.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+
+def _replaced(tree: Path) -> None:
+    """By another directory with the same files."""
+    tree.rename(tree.with_name("old"))
+    shutil.copytree(tree.with_name("old"), tree, ignore=shutil.ignore_patterns(".instep"))
+
+
+@pytest.mark.parametrize("name", ["main", "s1"])
+@pytest.mark.parametrize(
+    ("lose", "code"),
+    [
+        (lambda tree: tree.rename(tree.with_name("old")), "root_missing"),
+        (_emptied, "marker_missing"),
+        (_replaced, "marker_missing"),
+        (lambda tree: (tree / ".instep/id").unlink(), "marker_missing"),
+    ],
+)
+@in_virtual_time
+async def test_a_node_serves_what_it_can_see_now(
+    tmp_path: Path, name: str, lose: Callable[[Path], None], code: str
+) -> None:
+    """Goal: with its root gone, replaced or without its marker a node is not ready at the very next question, its
+    status says so, and the writer does not count it; with the root back it serves again by itself."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, node = cluster["main"], cluster[name]
+        main.write(FILES)
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        assert (await node.fitness()).is_ready
+        shutil.copytree(node.tree, tmp_path / "kept", symlinks=True)
+        lose(node.tree)
+        found = await node.fitness()
+        assert (found.is_ready, found.code) == (False, code), found.document
+        assert not any(str(tmp_path) in reason for reason in found.reasons), "balancers get no paths"
+        line = await node.line()
+        assert (line["standing"], line["code"]) == ("blocked", code), line
+        rows = {row["name"]: row for row in (await main.line())["partners"]}
+
+        async def is_known() -> bool:
+            rows.update({row["name"]: row for row in (await main.line())["partners"]})
+            return name == "main" or rows["s1"]["code"] == code
+
+        await reached(is_known, lambda: f"the writer knows: {rows}")
+        if node.tree.exists():
+            shutil.rmtree(node.tree)
+        shutil.copytree(tmp_path / "kept", node.tree, symlinks=True)
+        assert (await node.fitness()).is_ready
+        await node.stands("in_step")
+        await cluster.in_step("s1")

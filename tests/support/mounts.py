@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["loop_ext4", "loop_xfs", "mounted", "need_root", "rot", "unmount"]
+__all__ = ["dead_mount", "loop_ext4", "loop_xfs", "mounted", "need_root", "rot", "unmount"]
 
 
 def need_root(why: str) -> None:
@@ -65,6 +66,25 @@ def loop_xfs(image: Path, at: Path) -> Iterator[Path]:
         pytest.skip(f"mkfs.xfs does not work here: {done.stderr.strip()}")
     with mounted("xfs", at, source=str(image), options="loop") as there:
         yield there
+
+
+@contextlib.contextmanager
+def dead_mount(at: Path) -> Iterator[Path]:
+    """A file system at ``at`` whose server never answers: each call to it hangs until the end of the block."""
+    need_root("mounts fuse")
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        pytest.skip(f"this machine has no fuse: {error.strerror}")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.mount(b"dead", os.fsencode(at), b"fuse", 0, options) != 0:
+            pytest.skip(f"this machine cannot mount fuse: {os.strerror(ctypes.get_errno())}")
+        yield at
+    finally:
+        os.close(server)
+        _quiet("umount", "--lazy", str(at))
 
 
 def unmount(at: Path) -> None:

@@ -17,6 +17,7 @@ from instep.daemon.daemon import Daemon
 from instep.errors import InstepError
 from instep.model.ids import fileset_name, node_name
 from instep.net.trust.pki import Pki
+from instep.node.balance.fitness import Fitness
 from instep.node.config.editing.edits import remove_fileset, set_fileset
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
@@ -204,6 +205,11 @@ class ServiceNode:
         """The only line of ``data`` as ``status`` shows it."""
         found: dict[str, Any] = (await self.status())["filesets"][0]["lines"][0]
         return found
+
+    async def fitness(self) -> Fitness:
+        """Its answer to balancers."""
+        assert self._daemon is not None, f"{self.name} does not run"
+        return await self._daemon.listeners.fitness()
 
     async def head(self) -> int:
         """The number of the newest generation that it knows."""

@@ -97,6 +97,10 @@ class WatchChanged(MachineWord):
     trouble: Trouble | None
 
 
+class RootBack(MachineWord):
+    """The root was out of sight and is seen again: other files than before may be there."""
+
+
 # --- shared effects -----------------------------------------------------------------------------------------
 
 
@@ -241,7 +245,7 @@ class FetchFailed(RequestFailed):
     """Answer to ``FetchPages``."""
 
 
-LineEvent = Started | EpochSeen | WatchChanged | Paused | Resumed | RetryAsked | TimerFired
+LineEvent = Started | EpochSeen | RootBack | WatchChanged | Paused | Resumed | RetryAsked | TimerFired
 """Events of both machines of a line, besides answers."""
 LineEffect = KeepGeneration | KeepEpoch | Recover | FetchPages | RunHook | Cancel | Refuse | Note | SetTimer
 """Effects of both machines of a line."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from instep.core.vocabulary import trouble_of
 from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
@@ -212,7 +213,7 @@ class Node:
         """This machine could not carry the line on, as when the state's disk is full: it says so, and begins again."""
         while True:
             log.error("%s begins anew in %g s: %s", service.line, AGAIN_S, trouble.reason)
-            service.take_standing(stuck_standing(trouble))
+            service.take_standing(stuck_standing(trouble_of(trouble)))
             await self.peers.report(service.line)
             await asyncio.sleep(AGAIN_S)
             for uplink in self.peers.uplinks.values():

@@ -44,7 +44,11 @@ class Wire(asyncio.Transport):
 
 @pytest.fixture
 async def server() -> AsyncIterator[ProbeServer]:
-    found = ProbeServer({"/ready": lambda _: web.Response(text="yes")}, lambda address: address == "10.0.0.1")
+
+    async def yes(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="yes")
+
+    found = ProbeServer({"/ready": yes}, lambda address: address == "10.0.0.1")
     yield found
     await found.shutdown(0.01)
 

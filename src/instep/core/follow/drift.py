@@ -61,6 +61,13 @@ class FollowDrift(FollowDue):
             self._drift_ready_ms = self._now + TOUCH_SETTLE_MS
             self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
 
+    def _root_back(self) -> None:
+        """What failed while the root was out of sight is retried at once."""
+        self._backoff.clear_all()
+        self._drift.doubt()
+        self._drift_ready_ms = 0
+        self._compared = None
+
     def _arm_full_look(self) -> None:
         """A full look in regular intervals; in short ones while the watch does not see all changes."""
         after_ms = most_ms = self._config.drift_scan_ms

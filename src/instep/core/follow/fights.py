@@ -64,6 +64,8 @@ class DriftView:
         self.hook_writes: dict[bytes, HookWrite] = {}
         """Drifted paths that a hook of this node wrote."""
         self.total = 0
+        self.was_away = False
+        """The root was out of sight, and the tree was not looked at as a whole since."""
         self._dirty: dict[bytes, None] = {}
         self._is_all_dirty = True
         self._asked: tuple[bytes, ...] = ()
@@ -87,6 +89,11 @@ class DriftView:
             self._is_all_dirty = True
         if self._is_all_dirty:
             self._dirty.clear()
+
+    def doubt(self) -> None:
+        """The root was out of sight: everything must be looked at."""
+        self.was_away = True
+        self.touch((), everything=True)
 
     def start_clean(self) -> None:
         """A first apply looked at everything."""
@@ -120,6 +127,7 @@ class DriftView:
         while len(self.writers) > DRIFT_PATHS_MAX:
             del self.writers[next(iter(self.writers))]
         if self._asked_all:
+            self.was_away = self.was_away and self._is_all_dirty
             self.drifted, self.total = paths[:DRIFT_PATHS_MAX], total
             return
         kept = [p for p in self.drifted if not self._was_asked(p)]

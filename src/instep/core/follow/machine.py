@@ -76,6 +76,8 @@ class FollowMachine(FollowApply):
                 self._ask_all()
             case f.TreeTouched():
                 self._touched(event)
+            case w.RootBack():
+                self._root_back()
             case w.WatchChanged():
                 self._watch_changed(event.trouble)
             case f.OrderGiven():
@@ -270,6 +272,7 @@ class FollowMachine(FollowApply):
             hook_writes=tuple(
                 self._drift.hook_writes[p] for p in self._drift.drifted if p in self._drift.hook_writes
             ),
+            was_away=self._drift.was_away,
             drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
             compared=(
                 None

@@ -55,6 +55,8 @@ class Seen:
     """The hub that knows a newer head than the line's here, and that head."""
     cut_off: tuple[NodeName, ...] = ()
     """All hubs that the line comes from, where none of them has a source."""
+    was_away: bool = False
+    """The root was out of sight, and the tree was not looked at as a whole since."""
     blind: Trouble | None = None
     """Why the watch cannot see all paths."""
 
@@ -116,9 +118,7 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
         return _of_trouble(line, seen.drift_trouble)
     if seen.drifted:
         return _drifted(line, config, seen)
-    if (
-        facts.is_doubted
-    ):  # The hooks of an interrupted switch wait until the whole tree holds what they are run for.
+    if facts.is_doubted or seen.was_away:
         return _unproven(facts)
     return _at_head(line, config, facts.head, seen)
 
@@ -153,12 +153,13 @@ def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> S
 
 
 def _unproven(facts: FollowFacts) -> Stand:
-    """Between a recovery that is in doubt and the look at the whole tree."""
-    return Stand(
-        Standing.APPLYING,
-        "checking",
-        f"another tree than before the interruption: it is compared with {_number(facts.tree)} before it is offered",
-    )
+    """Before the look at the whole tree: after a recovery that is in doubt, when the hooks of the interrupted switch
+    wait for the look, and after the root was out of sight."""
+    compared = f"the tree is compared with {_number(facts.tree)}"
+    reason = f"the root was out of sight: {compared}"
+    if facts.is_doubted:
+        reason = f"another tree than before the interruption: {compared} before it is offered"
+    return Stand(Standing.APPLYING, "checking", reason)
 
 
 def _number(head: HeadRef | None) -> str:

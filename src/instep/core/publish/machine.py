@@ -76,6 +76,10 @@ class PublishMachine(PublishRestore):
                 )
             case p.DiskTurned():
                 self._look_anew()
+            case w.RootBack():
+                self._was_away = True
+                self._backoff.clear_all()
+                self._look_anew()
             case p.ContentMissed():
                 self._content_missed(event.path)
             case w.WatchChanged():
@@ -224,7 +228,7 @@ class PublishMachine(PublishRestore):
         run = self._run
         assert run is not None
         run.summary = summary
-        self._is_surveyed = True
+        self._is_surveyed, self._was_away = True, False
         if summary.cost is not None:
             self._cost = summary.cost
             self._arm_full_look()
@@ -517,6 +521,7 @@ class PublishMachine(PublishRestore):
             is_unpublished=self._config.mode is p.PublishMode.MANUAL
             and (self._unpublished.is_touched or self._is_different),
             restored=self._held_trouble(),
+            was_away=self._was_away,
             is_surveyed=self._is_compared
             and (self._is_surveyed or self._config.mode is p.PublishMode.MANUAL),
             blind=self._blind,

@@ -31,6 +31,8 @@ class PublishSeen:
     """The tree is not the newer head that was adopted: an operator has to decide."""
     is_surveyed: bool = True
     """The tree was looked at since the start, or no caller waits for that."""
+    was_away: bool = False
+    """The root was out of sight, and the tree was not looked at since."""
     blind: Trouble | None = None
     """Why the watch cannot see all paths."""
     undeclared: tuple[HookWrite, ...] = ()
@@ -76,11 +78,12 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Pu
         return PublishReport(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
     if seen.is_working:
         return PublishReport(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
-    if not seen.is_surveyed:
+    if seen.was_away or not seen.is_surveyed:
+        last = "its root was out of sight" if seen.was_away else "the start"
         return PublishReport(
             Standing.UNKNOWN,
             "not_looked_yet",
-            f"the tree was not looked at since the start; generation {head.number} is the newest",
+            f"the tree was not looked at since {last}; generation {head.number} is the newest",
             (),
             head,
         )

@@ -118,6 +118,8 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         self._asked_at_ms = 0
         self._is_asked = False
         self._is_surveyed = False
+        self._was_away = False
+        """The root was out of sight, and the tree was not looked at since."""
         self._pages_from: dict[NodeName, None] = {}
         self._adopt_tries = 0
         self._holders: dict[NodeName, None] = {}

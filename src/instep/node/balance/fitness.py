@@ -15,7 +15,8 @@ _NEVER_READY = frozenset({Standing.DAMAGED})
 @dataclass(frozen=True, slots=True)
 class LineView:
     """The view of one line that counts for balancers. ``is_whole`` says that the tree holds one complete generation;
-    ``behind_ms`` is how long the line has not been in step, 0 while it is."""
+    ``behind_ms`` is how long the line has not been in step, 0 while it is. ``unseen`` is the code why the
+    root cannot be seen now."""
 
     fileset: str
     standing: StandingRecord
@@ -23,6 +24,7 @@ class LineView:
     is_written_here: bool
     is_whole: bool
     behind_ms: int
+    unseen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def fitness_of(
 def _why_not(line: LineView, max_behind_ms: int | None) -> tuple[str, str] | None:
     """Code and sentence why this line takes the node out, or None."""
     standing = line.standing.standing
+    if line.unseen is not None:
+        return line.unseen, f"its root cannot be seen here ({line.unseen})"
     if standing in _NEVER_READY:
         return standing.value, f"is {standing.value} ({line.standing.code})"
     if line.is_written_here:

@@ -26,6 +26,7 @@ from instep.node.config.values import IpNetwork
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
+from instep.node.trees.root_watch import look_at_all
 
 AGAIN_S = 5.0
 AGENTS_MAX = 256
@@ -133,10 +134,10 @@ class Listeners:
         loop = asyncio.get_running_loop()
         self._doors["health"] = await loop.create_server(self._health, at.host, at.port, backlog=BACKLOG)
 
-    def _live(self, request: web.BaseRequest) -> web.Response:
+    async def _live(self, request: web.BaseRequest) -> web.Response:
         return _answer({"node": self._node.runtime.name, "live": True}, 200)
 
-    def _ready(self, request: web.BaseRequest) -> web.Response:
+    async def _ready(self, request: web.BaseRequest) -> web.Response:
         known = self._node.services
         asked = request.query.getall("fileset", [])[:FILESETS_ASKED_MAX]
         unknown = [name for name in asked if name not in known]
@@ -148,7 +149,7 @@ class Listeners:
             max_behind = values.duration_ms(raw) if raw is not None else None
         except BadValue as error:
             return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
-        fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
+        fitness = await self.fitness([FilesetName(name) for name in asked], max_behind)
         if is_prober(self._node.runtime.settings.probers, request.remote):
             by = request.query.get("by", "")
             who = f"{request.remote} {by}".strip()
@@ -157,14 +158,16 @@ class Listeners:
             self._node.runtime.draining.answered(who, is_ready=is_ready, is_certain=bool(by))
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
 
-    def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
-        """This node's answer for the filesets asked for, or for all."""
+    async def fitness(
+        self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None
+    ) -> Fitness:
+        """This node's answer for the filesets asked for, or for all: their roots are looked at now."""
         runtime = self._node.runtime
-        lines = [
-            _view(service)
-            for name, service in sorted(self._node.services.items())
-            if not asked or name in asked
+        services = [
+            service for name, service in sorted(self._node.services.items()) if not asked or name in asked
         ]
+        await look_at_all(service.root for service in services)
+        lines = [_view(service) for service in services]
         return fitness_of(runtime.name, runtime.draining.reasons(), lines, max_behind_ms)
 
     # Agent --------------------------------------------------------------------------------------------------
@@ -181,7 +184,7 @@ class Listeners:
             return
         self._agents += 1
         try:
-            fitness = self.fitness()
+            fitness = await self.fitness()
             address = writer.get_extra_info("peername")
             if is_prober(self._node.runtime.settings.probers, address[0] if address else None):
                 who = f"agent {address[0]}" if address else "agent"
@@ -225,4 +228,5 @@ def _view(service: LineService) -> LineView:
         is_written_here=service.is_written_here,
         is_whole=service.is_whole,
         behind_ms=0 if is_in_step else max(0, wall_ms() - record.since_ms),
+        unseen=service.root.trouble.code if service.root.trouble is not None else None,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -19,7 +19,7 @@ REQUEST_BYTES_MAX = 8_190
 IDLE_S = 15.0
 CONNECTION_S = 60.0
 """A connection ends after this, whatever it did or did not say."""
-Answer = Callable[[web.BaseRequest], web.Response]
+Answer = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -54,7 +54,7 @@ class ProbeServer(web.Server):
         answer = self._answers.get(request.path)
         if answer is None:
             return web.Response(status=404)
-        return answer(request) if request.method in ("GET", "HEAD") else web.Response(status=405)
+        return await answer(request) if request.method in ("GET", "HEAD") else web.Response(status=405)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -34,6 +34,7 @@ from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import must_have
+from instep.node.trees.root_watch import look_at_all
 from instep.node.trees.shown_changes import changes_shown
 from instep.node.upkeep.after_reboot import Host, after_reboot
 from instep.tree.scan.compare import Difference
@@ -58,6 +59,7 @@ class Looking(CommandHandlers):
     # Status -------------------------------------------------------------------------------------------------
 
     async def status(self, asked: api.StatusCommand, speaker: Speaker) -> api.StatusDocument:
+        await look_at_all(service.root for service in self._node.services.values())
         return await watched(
             self._node, lambda: self.document(asked.fileset), speaker, is_watched=asked.watch
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from instep.node.config.values import (
     relative_path,
     relative_paths,
 )
+from instep.tree.root.resolving import resolved
 
 _FOLLOWED = "is for filesets that are followed here; this one is written here"
 _KEEP_AND_EXCHANGE = (
@@ -223,20 +223,20 @@ def _check_nodes(
 
 def _check_roots(filesets: Table, found: Mapping[FilesetName, FilesetSettings]) -> None:
     """No two roots may overlap, and none may hold the node directory with its keys."""
-    placed: list[FilesetSettings] = []
+    placed: list[tuple[FilesetSettings, Path]] = []
     directory = filesets.reading.directory
+    keys = resolved(directory) if directory is not None else None
     for fileset in found.values():
-        table, root = filesets.below(fileset.name), str(fileset.path)
-        for other in placed:
-            if _overlap(fileset.path, other.path):
+        table, root, real = filesets.below(fileset.name), str(fileset.path), resolved(fileset.path)
+        for other, taken in placed:
+            if _overlap(real, taken):
                 shared = "is also" if fileset.path == other.path else "overlaps"
                 table.wrong("path", f"{shared} the path of fileset {other.name} ({other.path})", root)
-        placed.append(fileset)
-        if directory is not None and _overlap(fileset.path, directory):
+        placed.append((fileset, real))
+        if keys is not None and _overlap(real, keys):
             table.wrong("path", f"overlaps the node directory {directory} with its keys", root)
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Whether one is the other or lies in it, symlinks on the way followed where they exist."""
-    first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
-    return first.is_relative_to(second) or second.is_relative_to(first)
+    """Whether one is the other or lies in it."""
+    return one.is_relative_to(other) or other.is_relative_to(one)

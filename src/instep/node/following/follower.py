@@ -65,7 +65,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import follow_facts
 from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.lines.switch_hooks import SwitchHooks
-from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
+from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.runtime.one_task import OneTask
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
@@ -147,11 +147,9 @@ class FollowService(LineService):
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
         self.lingering.plan()
-        call_at_wall_ms(self.facts.paused_until_wall_ms, self._end_pause)  # a pause from before a restart
         try:
             blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
-            await self.tree.begin_watch(definition, self._touched, blinded)
-            await self.driver.run()
+            await self._run(self.tree.begin_watch(definition, self._touched, blinded))
         finally:
             await self.lingering.close()
             await self.around.close()

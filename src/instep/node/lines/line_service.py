@@ -7,39 +7,34 @@ caller asks which of the two it has.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
 from instep.api.looking import ChangeDocument, LineDocument
 from instep.api.parts import FailureDocument, WaitingDocument
 from instep.core import vocabulary as c
-from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
-from instep.core.publish import vocabulary as v
 from instep.core.publish.machine import PublishMachine
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition
 from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order
-from instep.model.standing import StandingRecord
 from instep.net.messages import messages as m
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.epoch_records import records_of, unknown
 from instep.node.lines.golden_answers import Golden
 from instep.node.lines.line_net import Lender, LineNet, Source
+from instep.node.lines.line_standing import LineStanding
 from instep.node.lines.saved_facts import LineFacts, note_change, save_facts
 from instep.node.lines.self_test import try_node
 from instep.node.lines.signed_again import signed_again
 from instep.node.lines.snapshot import reports_of
-from instep.node.lines.standing_events import StandingEvents
-from instep.node.lines.switch_hooks import FailureTeller
-from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
+from instep.node.runtime.driver import call_at_wall_ms, run_all
 from instep.node.runtime.runtime import Runtime
-from instep.node.runtime.signers import broken_standing, stuck_standing, verdict_on
-from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.space import Room
@@ -47,32 +42,23 @@ from instep.node.trees.tree_comparison import Numbers
 from instep.tree.archive.history import History
 
 
-class LineService(ABC):
-    """One line of this node. ``facts`` are those that were saved last, ``standing`` is shown and reported."""
+class LineService(LineStanding):
+    """One line of this node. ``facts`` are those that were saved last."""
 
     is_written_here: ClassVar[bool]
     facts: LineFacts
     machine: FollowMachine | PublishMachine
-    driver: Driver[Any, Any]
-    standing: StandingRecord
     lending: Lending
     """Every content of the fileset on this node, for the line's writer."""
 
     def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
-        self.runtime = runtime
-        self.fileset = fileset
-        self.line = fileset.line
-        self.tree = FilesetTree(runtime, fileset)
+        super().__init__(runtime, fileset, net)
         self.worker = self.tree.worker
         self.golden = Golden(runtime, fileset)
-        self.failures = FailureTeller(runtime)
         self.sources: dict[NodeName, Source] = {}
         """The links over which this node gets the line; none where it is written."""
         self.bundle: tuple[HeadRef, m.Bundle] | None = None
         """New pages and small contents of the newest head that travel along with it."""
-        self._net = net
-        self._told: f.FollowReport | v.PublishReport | None = None
-        self._events = StandingEvents(runtime, self.line)
 
     @abstractmethod
     async def run(self) -> None:
@@ -82,17 +68,22 @@ class LineService(ABC):
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
 
+    async def _run(self, begun: Coroutine[Any, Any, None], *works: Coroutine[Any, Any, None]) -> None:
+        """Run the machine and ``works`` once the watch has ``begun``; a root that hangs is reported before that."""
+
+        async def then() -> None:
+            await begun
+            await run_all(self.driver.run(), *works)
+
+        call_at_wall_ms(self.facts.paused_until_wall_ms, self._end_pause)  # a pause from before a restart
+        await run_all(self.root.run(), then())
+
     async def _end(self) -> None:
         """End what both roles run, when ``run`` ends. A call in the worker may take its time: wait beside the loop."""
         if self.tree.watch is not None:
             self.tree.watch.close()
         await self.failures.close()
         await asyncio.to_thread(self.worker.close)
-
-    @property
-    def drivers(self) -> tuple[Driver[Any, Any], ...]:
-        """The drivers of all machines of this line."""
-        return (self.driver,)
 
     @property
     def has_room(self) -> bool:
@@ -104,10 +95,6 @@ class LineService(ABC):
         for driver in self.drivers:
             await driver.room()
 
-    def broke(self, error: Exception) -> None:
-        """The machine broke an invariant: say so until the daemon is restarted."""
-        self.take_standing(broken_standing(error))
-
     @property
     def writer(self) -> NodeName:
         return self.fileset.writer
@@ -116,11 +103,6 @@ class LineService(ABC):
     @abstractmethod
     def head(self) -> HeadRef | None:
         """The newest head that partners may know."""
-
-    @property
-    @abstractmethod
-    def live(self) -> HeadRef | None:
-        """The generation that is served here."""
 
     @property
     def held_head(self) -> HeadRef | None:
@@ -368,33 +350,3 @@ class LineService(ABC):
         self.facts = facts
         if facts.epochs != before.epochs:
             self._net.epochs_changed(self.line)
-
-    async def _stuck(self, _: InstepError | None) -> None:
-        """A machine of this line cannot carry out an effect now, or can again."""
-        trouble = next((driver.stuck for driver in self.drivers if driver.stuck is not None), None)
-        if trouble is not None:
-            await self._stand(stuck_standing(trouble))
-        elif self._told is not None:
-            await self._report(self._told)
-
-    async def _report(self, told: f.FollowReport | v.PublishReport) -> None:
-        """The machine reports a standing: its time moves only with the standing or the code."""
-        self._told = told
-        known = self.standing
-        is_same = (known.standing, known.code) == (told.standing, told.code)
-        since = known.since_ms if is_same else wall_ms()
-        await self._stand(StandingRecord(told.standing, since, told.reason, told.code, self._steps(told)))
-
-    def _steps(self, told: f.FollowReport | v.PublishReport) -> tuple[str, ...]:
-        return told.next_steps
-
-    async def _stand(self, record: StandingRecord) -> None:
-        self.take_standing(record)
-        self.failures.stands(self.fileset, record, self.live)
-        await self._net.report(self.line)
-
-    def take_standing(self, record: StandingRecord) -> None:
-        """Show it from now on; trouble and its end are events."""
-        self.standing = record
-        self._events.take(record)
-        self.runtime.tell()

@@ -13,6 +13,7 @@ import instep.fleet
 from instep.errors import ConfigError, RefusedError, UsageError
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.recipe import Recipe, read_recipe
+from instep.tree.root.resolving import resolved
 
 PACKAGED = Path(instep.fleet.__file__).parent / "recipes"
 MACHINE = Path("/etc/instep/recipes")
@@ -67,7 +68,7 @@ def _read(file: Path, owners: tuple[int, ...] | None, roots: Iterable[Path]) -> 
     """The text, from one descriptor. A recipe names programs to run, so no other user may be able to write it."""
     real = Path(os.path.realpath(file))
     for root in roots:
-        if real.is_relative_to(os.path.realpath(root)):
+        if real.is_relative_to(resolved(root)):
             raise RefusedError(
                 f"recipe {file} lies in {root}, which another node writes",
                 hint=f"read it, then copy it to {MACHINE}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from instep.core.vocabulary import SignerVerdict
-from instep.errors import InstepError
+from instep.core.vocabulary import SignerVerdict, Trouble
+from instep.errors import InstepError, RefusedError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName
 from instep.model.standing import Standing, StandingRecord
@@ -37,10 +37,11 @@ def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
     return {signer: key} if key is not None and signer in runtime.pki.pinned() else {}
 
 
-def stuck_standing(error: InstepError) -> StandingRecord:
+def stuck_standing(trouble: Trouble) -> StandingRecord:
     """The standing of a line that this machine cannot carry on now; it goes on by itself."""
-    steps = (error.hint,) if error.hint else ("it goes on by itself; see: instep check",)
-    return StandingRecord(Standing.FAILING, wall_ms(), error.reason, error.error_code, steps)
+    steps = (trouble.hint,) if trouble.hint else ("it goes on by itself; see: instep check",)
+    standing = Standing.BLOCKED if trouble.exit_code == RefusedError.exit_code else Standing.FAILING
+    return StandingRecord(standing, wall_ms(), trouble.reason, trouble.code, steps)
 
 
 def broken_standing(error: Exception) -> StandingRecord:

@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from instep.api.looking import ChangeDocument
 from instep.core.vocabulary import Trouble
@@ -23,7 +24,7 @@ from instep.node.trees.drift_look import CostWatch, DriftFound, drift_in, readab
 from instep.node.trees.keeping.chunk_lists import recut
 from instep.node.trees.keeping.own_history import contents_in
 from instep.node.trees.keeping.page_walk import must_have
-from instep.node.trees.placing import Taken, find_root
+from instep.node.trees.placing import Taken, find_root, known_marker, see_root
 from instep.node.trees.scanning.hook_writes import HookWrites
 from instep.node.trees.scanning.stat_rows import LiveRows
 from instep.node.trees.scanning.touched_paths import TouchedPaths
@@ -40,6 +41,7 @@ from instep.tree.root.place import Place
 from instep.tree.root.tree_generation import held_by_tree, note_held
 from instep.tree.scan.compare import Difference
 from instep.tree.scan.rules import Rules
+from instep.tree.scan.touched import Identity
 from instep.tree.stage.next_tree import Exchange
 from instep.tree.stage.stage import Stage
 from instep.tree.switch.recover import Recovered, recover
@@ -97,6 +99,10 @@ class FilesetTree:
         if self.fileset.is_written_here and (self._history is None or self._history.place != taken.place):
             self._history = History(taken.place)
         return taken
+
+    def seeing(self) -> Callable[[], Identity]:
+        """A cheap look at the root, for any thread: ``see_root``."""
+        return partial(see_root, self.fileset, self.runtime.name, known_marker(self.store, self.name))
 
     def place(self) -> Place:
         return self.taken().place

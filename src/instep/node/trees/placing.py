@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -21,9 +22,18 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.mounts import require_mount
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
-from instep.tree.root.marker import Marker, check_marker, create_marker, read_marker, remove_marker
+from instep.tree.root.marker import (
+    Marker,
+    check_marker,
+    create_marker,
+    open_root,
+    read_marker,
+    remove_marker,
+)
 from instep.tree.root.place import Place, check_overlap, prepare_place, resolve_place
+from instep.tree.root.resolving import resolved
 from instep.tree.root.writable import require_writable_folder
+from instep.tree.scan.touched import Identity, identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +95,45 @@ def find_root(runtime: Runtime, fileset: FilesetSettings) -> Taken:
     """The root as it was taken; a tree that is only observed has no marker. ``RefusedError`` ``mount_missing``,
     ``root_missing``, ``marker_missing``, ``marker_foreign``."""
     name, path, store = fileset.name, fileset.path, runtime.store
-    require_mount(name, Path(os.path.realpath(path)), fileset.expect_mount)
+    require_mount(name, resolved(path), fileset.expect_mount)
     if fileset.observe:
         return Taken(Place(path, path / ".instep", name), None)
-    known = store.get(_key(name))
-    random = msgspec.json.decode(known, type=Marker).random if known is not None else None
-    try:
+    known = known_marker(store, name)
+    with _naming_the_way_back(fileset):
         place = _resolve(runtime, name, path, fileset.stage)
-        marker = check_marker(path, name, runtime.name, random)
-    except RefusedError as error:
-        error.hint = _way_back(fileset, error) or error.hint
-        raise
+        marker = check_marker(path, name, runtime.name, known.random if known is not None else None)
     if known is None:
         store.put(_key(name), msgspec.json.encode(marker))
     prepare_place(place)
     return Taken(place, marker)
+
+
+def known_marker(store: NodeStore, fileset: FilesetName) -> Marker | None:
+    """The marker that this node made, or found first."""
+    raw = store.get(_key(fileset))
+    return msgspec.json.decode(raw, type=Marker) if raw is not None else None
+
+
+def see_root(fileset: FilesetSettings, node: NodeName, known: Marker | None) -> Identity:
+    """The directory in the root's place when it is the one that was taken; it is opened, and nothing else is done.
+    Refusals as ``find_root``, and ``OSError``."""
+    name, path = fileset.name, fileset.path
+    require_mount(name, resolved(path), fileset.expect_mount)
+    with _naming_the_way_back(fileset):
+        with open_root(path) as root:
+            found = identity_of(root)
+        if not fileset.observe:
+            check_marker(path, name, node, known.random if known is not None else None)
+    return found
+
+
+@contextlib.contextmanager
+def _naming_the_way_back(fileset: FilesetSettings) -> Iterator[None]:
+    try:
+        yield
+    except RefusedError as error:
+        error.hint = _way_back(fileset, error) or error.hint
+        raise
 
 
 def _way_back(fileset: FilesetSettings, error: RefusedError) -> str | None:

@@ -46,7 +46,7 @@ from instep.node.lines.line_net import Lender, LineNet
 from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import publish_facts
 from instep.node.runtime.draining import rollout_key
-from instep.node.runtime.driver import Driver, call_at_wall_ms, run_all, wall_ms
+from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import definition_of
@@ -127,27 +127,27 @@ class WriterService(LineService):
         return (self.driver, self.rollout.driver)
 
     async def run(self) -> None:
-        call_at_wall_ms(self.facts.paused_until_wall_ms, self._end_pause)  # a pause from before a restart
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
         disk = DiskWatch(self.tree, lambda: self.driver.post(v.DiskTurned()))
         try:
-            await self.tree.begin_watch(
+            begun = self.tree.begin_watch(
                 self.definition,
                 lambda paths, is_overflow: self.driver.post(v.TreeChanged(paths, is_overflow)),
                 lambda trouble: self.driver.post(WatchChanged(trouble)),
             )
-            await run_all(self.driver.run(), self.rollout.run(), self.balancer.run(), disk.run())
+            await self._run(begun, self.rollout.run(), self.balancer.run(), disk.run())
         finally:
             await self._end()
             self._requests.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         assert fileset.definition is not None
+        before, self.definition = self.definition, fileset.definition
         self.fileset = self.tree.fileset = self.golden.fileset = fileset
-        self.definition = fileset.definition
-        self.tree.watch_anew(self.definition)
+        if (before.ignore, before.include) != (fileset.definition.ignore, fileset.definition.include):
+            self.tree.watch_anew(fileset.definition)
         self.driver.post(v.PublishConfigChanged(self.config()))
         self.rollout.reconfigure(self._policy())
 

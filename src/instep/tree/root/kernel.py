@@ -43,6 +43,7 @@ _BUFFER_WORDS = 32
 _ATTRIBUTES = 1
 _ATTRIBUTES_MASK = 7
 _FLAGS = ((0x10, "immutable", "i"), (0x20, "append-only", "a"))
+MOUNTS = "/proc/self/mountinfo"
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x2008_0522
@@ -58,14 +59,18 @@ def remote_kind(fd: int) -> str | None:
     return _REMOTE.get(magic & 0xFFFF_FFFF)
 
 
+def mount_point(line: bytes) -> bytes:
+    """The mount point of a line of ``MOUNTS``."""
+    point = line.split(b" ", 5)[4]
+    return _ESCAPE.sub(lambda m: bytes((int(m[1], 8),)), point) if b"\\" in point else point
+
+
 def mounts_below(root: bytes) -> list[bytes]:
     """Where something is mounted at or below ``root``, bind mounts too, as this process sees it."""
     found = []
-    with open("/proc/self/mountinfo", "rb") as lines:
+    with open(MOUNTS, "rb") as lines:
         for line in lines:
-            point = line.split(b" ", 5)[4]
-            if b"\\" in point:
-                point = _ESCAPE.sub(lambda m: bytes((int(m[1], 8),)), point)
+            point = mount_point(line)
             if point.startswith(root) and (point == root or point.startswith(root + b"/")):
                 found.append(point)
     return found

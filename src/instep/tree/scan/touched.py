@@ -8,7 +8,7 @@ not a fact. Ignored paths and the control folder are not reported.
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from instep.tree.root.beneath import Root
 from instep.tree.root.marker import CONTROL_NAME
@@ -37,10 +37,12 @@ class Gone(NamedTuple):
 
 
 WatchEvent = Touched | Overflow | Gone
+Identity: TypeAlias = tuple[int, int]
+"""Device and inode of a directory."""
 
 
-def identity_of(root: Root) -> tuple[int, int]:
-    """Device and inode of an open root: whether it is still the one that was watched first."""
+def identity_of(root: Root) -> Identity:
+    """Whether an open root is still the one that was watched first."""
     found = os.fstat(root.fd)
     return found.st_dev, found.st_ino
 

@@ -19,7 +19,16 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
+from instep.tree.scan.touched import (
+    Gone,
+    Identity,
+    Overflow,
+    Touched,
+    WatchEvent,
+    Written,
+    identity_of,
+    is_reserved,
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +63,7 @@ class FanotifyWatcher:
         self._path = root
         self._rules = rules
         self.fd = -1
-        self._identity: tuple[int, int] | None = None
+        self.identity: Identity | None = None
         self._is_gone = False
         self._known: dict[bytes, bytes | None] = {}
         """Directory by file handle: its path below the root, None outside; good until a directory moves."""
@@ -64,7 +73,7 @@ class FanotifyWatcher:
     def start(self) -> Self:
         """``RefusedError`` ``root_missing``; ``ResourceError`` ``no_fanotify`` where kernel or rights lack."""
         with open_root(self._path) as root:
-            self._identity = identity_of(root)
+            self.identity = identity_of(root)
             self.fd = _libc.fanotify_init(_INIT_FLAGS, os.O_RDONLY | os.O_CLOEXEC)
             if self.fd < 0:
                 raise _no_fanotify(self._path, ctypes.get_errno())
@@ -117,7 +126,7 @@ class FanotifyWatcher:
         except RefusedError as error:
             return self._end(error.reason)
         with root:
-            if identity_of(root) != self._identity:
+            if identity_of(root) != self.identity:
                 return self._end("another directory is in the place of the root")
             with closing_fd(root.open_dir(b"")) as top:
                 self._tell(events, top, told)

@@ -18,7 +18,16 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
+from instep.tree.scan.touched import (
+    Gone,
+    Identity,
+    Overflow,
+    Touched,
+    WatchEvent,
+    Written,
+    identity_of,
+    is_reserved,
+)
 from instep.tree.watch.limits import no_instance, too_many_watches
 
 _DIRECTORIES_PER_READ = 256
@@ -56,7 +65,7 @@ class InotifyWatcher:
         """``ResourceError`` ``too_many_instances`` or ``too_few_descriptors``."""
         self._path = root
         self._rules = rules
-        self._identity: tuple[int, int] | None = None
+        self.identity: Identity | None = None
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
@@ -90,7 +99,7 @@ class InotifyWatcher:
     def start(self) -> Self:
         """Open the root and watch every directory; ``RefusedError`` ``root_missing``, ``ResourceError``."""
         with open_root(self._path) as root:
-            self._identity = identity_of(root)
+            self.identity = identity_of(root)
         self._walks.append(_Walk(b"", Overflow(b"")))
         while self._walks:
             self._walk_on({})
@@ -165,7 +174,7 @@ class InotifyWatcher:
             self._end(error.reason, told)
             return
         with root:
-            if identity_of(root) != self._identity:
+            if identity_of(root) != self.identity:
                 self._end("another directory is in the place of the root", told)
                 return
             budget = _DIRECTORIES_PER_READ

@@ -14,7 +14,7 @@ from instep.errors import ResourceError
 from instep.tree.root.kernel import remote_kind
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.touched import WatchEvent
+from instep.tree.scan.touched import Identity, WatchEvent
 from instep.tree.watch.fanotify import FanotifyWatcher
 from instep.tree.watch.inotify import InotifyWatcher
 from instep.tree.watch.limits import not_reported
@@ -68,6 +68,11 @@ class Watcher:
     def how(self) -> str:
         """``inotify`` or ``fanotify``, for the status page."""
         return "fanotify" if isinstance(self._watcher, FanotifyWatcher) else "inotify"
+
+    @property
+    def identity(self) -> Identity | None:
+        """The directory that is watched."""
+        return self._watcher.identity if self._watcher is not None else None
 
     @property
     def is_remote(self) -> bool:

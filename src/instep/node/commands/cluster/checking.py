@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from instep.api.verifying import CheckRowDocument
 from instep.core.follow.gates import CLOCK
+from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError
 from instep.model.counts import counted
 from instep.model.ids import NodeName
@@ -19,6 +20,7 @@ from instep.net.service import HEADS
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import accepted_by
+from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.facts.mounts import mount_at, why_shared
 from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
@@ -27,11 +29,13 @@ from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
+from instep.node.trees.root_watch import look_at_all
 from instep.node.trees.scanning.held_view import check_words
 from instep.node.upkeep.after_reboot import Host, after_reboot
 from instep.node.upkeep.installed_files import restart_command
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
+from instep.tree.root.resolving import resolved
 from instep.tree.root.writable import require_writable_folder
 
 SKEW_MAX_MS = 300_000
@@ -76,7 +80,8 @@ class Preflight:
         await self._process()
         await self._state()
         roots = [service.fileset.path for service in node.services.values()]
-        below = [str(root) for root in roots if node.directory.pki.resolve().is_relative_to(root.resolve())]
+        pki = resolved(node.directory.pki)
+        below = [str(root) for root in roots if pki.is_relative_to(resolved(root))]
         hint = "move the node directory"
         await self._row("keys outside served paths", not below, below or "yes", hint=hint)
         for uplink in node.peers.uplinks.values():
@@ -87,8 +92,12 @@ class Preflight:
                 said = "it dials this node" if is_up else "it has not connected"
                 hint = f"on {name}: instep start; instep check"
                 await self._row(f"partner {name}", is_up, said, hint=hint, node=name)
+        await look_at_all(service.root for service in node.services.values())
         for service in node.services.values():
-            await self._fileset(service)
+            if service.root.trouble is None:
+                await self._fileset(service)
+            else:
+                await self._unseen(service.fileset, service.root.trouble)
         for what, row in (await asyncio.to_thread(self._rights)).items():
             await self._row(what, row.is_ok, row.ours, row.theirs, row.hint)
         for file in self._context.balancers.files():
@@ -112,7 +121,7 @@ class Preflight:
     def _rights(self) -> dict[str, RightsRow]:
         uid, allowed = os.geteuid(), self._node.runtime.settings.allow_preserve
         needs = []
-        for service in self._node.services.values():
+        for service in self._seen():
             is_followed = not service.is_written_here and not service.fileset.observe
             definition = service.known_definition()
             keeps = definition.preserve if definition is not None else ()
@@ -121,6 +130,10 @@ class Preflight:
             "rights of the daemon": rights_row(uid, rights_of_process(), needs),
             "links to files of others": hardlinks_row(uid, needs),
         }
+
+    def _seen(self) -> list[LineService]:
+        """Those whose root answers: another may hang for ever."""
+        return [service for service in self._node.services.values() if service.root.trouble is None]
 
     async def _state(self) -> None:
         """Whether this node can go on writing down what it does; and the rest of a state that was damaged and
@@ -175,11 +188,7 @@ class Preflight:
             place = await service.worker.run(service.tree.place)
             await service.worker.run(require_writable_folder, place.control)
         except InstepError as error:
-            if error.error_code == "mount_missing":
-                ours, expected = error.facts["ours"], error.facts["expected"]
-                await self._row(f"mount of {name}", False, ours, expected, error.hint)
-            else:
-                await self._row(f"root of {name}", False, str(fileset.path), error.reason, error.hint)
+            await self._unseen(fileset, trouble_of(error))
             return
         except OSError as error:
             await self._row(f"root of {name}", False, str(fileset.path), str(error))
@@ -222,6 +231,15 @@ class Preflight:
             await self._partner_gates(service)
         else:
             await self._followed(service, place)
+
+    async def _unseen(self, fileset: FilesetSettings, trouble: Trouble) -> None:
+        """The root cannot be used, so that nothing else is looked at."""
+        facts = dict(trouble.facts)
+        if trouble.code == "mount_missing":
+            ours, expected = facts["ours"], facts["expected"]
+            await self._row(f"mount of {fileset.name}", False, ours, expected, trouble.hint)
+        else:
+            await self._row(f"root of {fileset.name}", False, str(fileset.path), trouble.reason, trouble.hint)
 
     async def _observed(self, service: LineService) -> None:
         """A tree that is only observed: nothing of ours is in it, and nothing is written."""

@@ -1,0 +1,101 @@
+"""The standing of a line that is shown and reported: its machine's, unless the root or the work has trouble."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from msgspec.structs import replace
+
+from instep.core.follow.vocabulary import FollowReport
+from instep.core.publish.vocabulary import PublishReport
+from instep.core.vocabulary import RootBack, Trouble, trouble_of
+from instep.errors import InstepError
+from instep.model.ids import HeadRef
+from instep.model.standing import Standing, StandingRecord
+from instep.node.config.filesets import FilesetSettings
+from instep.node.lines.line_net import LineNet
+from instep.node.lines.standing_events import StandingEvents
+from instep.node.lines.switch_hooks import FailureTeller
+from instep.node.runtime.driver import Driver, wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import BROKEN, broken_standing, stuck_standing
+from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.trees.root_watch import RootWatch
+
+
+class LineStanding(ABC):
+    """The floor of a line's service: its tree, its root, and the standing of both."""
+
+    driver: Driver[Any, Any]
+    standing: StandingRecord
+
+    def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
+        self.runtime = runtime
+        self.fileset = fileset
+        self.line = fileset.line
+        self.tree = FilesetTree(runtime, fileset)
+        self.root = RootWatch(self.tree, self._root_turned)
+        self.failures = FailureTeller(runtime)
+        self._net = net
+        self._events = StandingEvents(runtime, self.line)
+        self._told: FollowReport | PublishReport | None = None
+
+    @property
+    @abstractmethod
+    def live(self) -> HeadRef | None:
+        """The generation that is served here."""
+
+    @property
+    def drivers(self) -> tuple[Driver[Any, Any], ...]:
+        """The drivers of all machines of this line."""
+        return (self.driver,)
+
+    def broke(self, error: Exception) -> None:
+        """The machine broke an invariant: say so until the daemon is restarted."""
+        self.take_standing(broken_standing(error))
+
+    async def _root_turned(self, trouble: Trouble | None) -> None:
+        """The root cannot be seen any more, or is seen again: then the machine looks at all of it."""
+        if self.standing.code == BROKEN:
+            return
+        if trouble is None:
+            self.driver.post(RootBack())
+            if self._told is not None and self._told.standing is Standing.IN_STEP:
+                return  # That was before; the machine reports the look that it begins.
+        await self._stuck(None)
+
+    async def _stuck(self, _: InstepError | None) -> None:
+        """The root cannot be seen or a machine of this line cannot carry out an effect now, or both can again."""
+        stuck = next((driver.stuck for driver in self.drivers if driver.stuck is not None), None)
+        trouble = self.root.trouble or (trouble_of(stuck) if stuck is not None else None)
+        if trouble is not None:
+            await self._stand(stuck_standing(trouble))
+        elif self._told is not None:
+            await self._report(self._told)
+
+    async def _report(self, told: FollowReport | PublishReport) -> None:
+        """The machine reports a standing; while the root cannot be seen, that goes before it."""
+        self._told = told
+        if self.root.trouble is not None:
+            await self._stuck(None)
+            return
+        steps = self._steps(told)
+        await self._stand(StandingRecord(told.standing, wall_ms(), told.reason, told.code, steps))
+
+    def _steps(self, told: FollowReport | PublishReport) -> tuple[str, ...]:
+        return told.next_steps
+
+    async def _stand(self, record: StandingRecord) -> None:
+        """The time of a standing moves only with the standing or the code."""
+        known = self.standing
+        is_same = (known.standing, known.code) == (record.standing, record.code)
+        self.take_standing(replace(record, since_ms=known.since_ms) if is_same else record)
+        self.failures.stands(self.fileset, self.standing, self.live)
+        await self._net.report(self.line)
+
+    def take_standing(self, record: StandingRecord) -> None:
+        """Show it from now on; trouble and its end are events."""
+        self.standing = record
+        self._events.take(record)
+        self.runtime.tell()
