@@ -140,6 +140,14 @@ class OfferDocument(Document, frozen=True):
     bytes: int
 
 
+class EndDocument(Document, frozen=True):
+    """Why the last daemon ended with an error."""
+
+    at: str | None
+    reason: str
+    next: tuple[str, ...]
+
+
 class StatusDocument(Document, frozen=True):
     """A node with its filesets; with the daemon stopped its last state, without links and offers."""
 
@@ -151,6 +159,8 @@ class StatusDocument(Document, frozen=True):
     offers: tuple[OfferDocument, ...] | UnsetType = UNSET
     warnings: tuple[str, ...] | UnsetType = UNSET
     next: tuple[str, ...] = ()
+    ended: EndDocument | UnsetType = UNSET
+    """Where the daemon is not running, and ended with an error."""
 
 
 @command("status", Role.VIEWER)

@@ -22,6 +22,7 @@ from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
 from instep.node.node import Node
 from instep.node.runtime.driver import shift_wall_clock
+from instep.node.runtime.last_end import forget_end, record_end
 from instep.node.runtime.logs import set_up_logs
 from instep.node.runtime.state import StateLost, open_state
 from instep.tree.root.failpoints import arm_from_text
@@ -30,6 +31,7 @@ LOSSES_MAX = 5
 LOSSES_WITHIN_S = 300.0
 REOPEN_S = 5.0
 REOPENED_MAX = 24
+DAEMON_RUNS = "daemon_running"
 SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ def _lock(directory: NodeDirectory) -> int:
         os.close(fd)
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise ContentionError(
-                f"a daemon runs already for {directory.path}", hint="instep status", code="daemon_running"
+                f"a daemon runs already for {directory.path}", hint="instep status", code=DAEMON_RUNS
             ) from error
         raise
     os.ftruncate(fd, 0)
@@ -100,6 +102,7 @@ def run(path: Path) -> None:
         directory.create()
         settings = load(path)
         lock = _lock(directory)
+        forget_end(directory)
         try:
             # A thread that comes back from a system call waits up to this long for one that computes: with the usual
             # 5 ms, laying 20,000 small files took 1.2 s beside the event loop instead of 0.7 s.
@@ -111,4 +114,6 @@ def run(path: Path) -> None:
         log.error("%s%s", error.reason, f"; {error.hint}" if error.hint else "")
         for problem in error.facts.get("problems", ()):  # type: ignore[attr-defined]
             log.error("line %s: %s: %s %s", problem["line"], problem["key"], problem["value"], problem["why"])
+        if directory.holds_node and error.error_code != DAEMON_RUNS:
+            record_end(directory, error)
         sys.exit(error.exit_code)

@@ -56,6 +56,11 @@ class NodeDirectory:
         return self.path / "daemon.pid"
 
     @property
+    def last_end(self) -> Path:
+        """Why the last daemon ended with an error; absent while one runs."""
+        return self.path / "daemon.end"
+
+    @property
     def records(self) -> Path:
         """The last events of machines: of one that broke an invariant, and where an operator asked for them."""
         return self.path / "records"

@@ -16,6 +16,7 @@ from instep.cli.cluster.service import has_unit, start_unit
 from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
 from instep.node.directory import NodeDirectory
+from instep.node.runtime.last_end import forget_end, last_end
 from instep.node.upkeep.after_reboot import DETACHED, Host
 
 START_S = 60.0
@@ -29,8 +30,13 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
     if control.is_up():
         return False
     host = Host()
+    forget_end(node)
     if has_unit(node, host):
-        start_unit(host, timeout_s)
+        try:
+            start_unit(host, timeout_s)
+        except UnavailableError as error:
+            _raise_end(node, error)
+            raise
         _await_answer(node, control, None, timeout_s, 0)
         return True
     log_begin = node.log.stat().st_size if node.log.exists() else 0
@@ -93,10 +99,21 @@ def _await_answer(
     while time.monotonic() < deadline:
         if node.socket.exists() and control.is_up():
             return
+        _raise_end(node)
         if process is not None and process.poll() is not None:
             raise _failed(f"the daemon ended at once with exit code {process.returncode}", node, log_begin)
         pause.wait(_PAUSE_S)
     raise _failed(f"the daemon did not answer within {timeout_s:g} s", node, log_begin)
+
+
+def _raise_end(node: NodeDirectory, cause: Exception | None = None) -> None:
+    """``UnavailableError`` with the daemon's own reason and hint, where it ended with one."""
+    end = last_end(node)
+    if end is not None:
+        hint = end.hint or f"then: instep --dir {node.path} start"
+        raise UnavailableError(
+            f"the daemon ended at once: {end.reason}", hint=hint, code="daemon_failed", log=str(node.log)
+        ) from cause
 
 
 def _failed(reason: str, node: NodeDirectory, log_begin: int) -> InstepError:

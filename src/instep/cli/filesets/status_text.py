@@ -17,6 +17,8 @@ EXIT_CODES: dict[str, int] = {
 
 Row = tuple[str, api.LineDocument | api.PartnerDocument]
 DAEMON_DOWN = 7
+WARNED_STEP = "; next: "
+"""Parts the trouble of a warning from its step."""
 BAD_CONFIGURATION = 3
 
 
@@ -55,6 +57,9 @@ def status_lines(document: api.StatusDocument) -> Iterator[str]:
     """The text of ``instep status``, line by line."""
     if document.daemon != "running":
         yield f"{document.node}: the daemon is stopped; this is its last state"
+    if document.ended:
+        yield f"  it ended at {moment(document.ended.at)}: {printable(document.ended.reason)}"
+        yield from (f"  next: {printable(step)}" for step in document.ended.next)
     yield from _config_lines(document.config)
     down = [link for link in document.links or () if not link.up]
     for link in down:
@@ -71,7 +76,10 @@ def status_lines(document: api.StatusDocument) -> Iterator[str]:
         yield f"{document.node}: no filesets yet"
         yield "  next: instep fileset add NAME PATH; or, on a follower: instep fileset accept NAME PATH"
     for warning in document.warnings or ():
-        yield f"warning: {printable(warning)}"
+        trouble, _, step = warning.partition(WARNED_STEP)
+        yield f"warning: {printable(trouble)}"
+        if step:
+            yield f"  next: {printable(step)}"
     for step in document.next:
         yield f"next: {printable(step)}"
 

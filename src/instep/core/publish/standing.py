@@ -136,7 +136,9 @@ def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> PublishR
     )
     is_superseded = trouble.code in ("not_the_writer", "epoch_conflict")
     kept = "" if facts.head is None or is_superseded else f"; partners keep generation {facts.head.number}"
-    steps = (step, *_ways_back(line, facts, trouble))
+    back = _ways_back(line, facts, trouble)
+    # Of a loss the step that destroys nothing comes first: an operator who types it can still do the other.
+    steps = (*back, step) if trouble.code == "max_deletions" else (step, *back)
     return PublishReport(standing, trouble.code, f"{trouble.reason}{kept}", steps, facts.head)
 
 

@@ -94,7 +94,8 @@ class Listener:
             self.close()
             raise ResourceError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
-                hint="is another node running there? see listen in instep.toml",
+                hint=f"see which program has the port: ss -ltnp 'sport = :{port}'; stop it, or set another listen in "
+                "instep.toml, then: instep start",
                 code="cannot_listen",
                 host=host,
                 port=port,

@@ -312,7 +312,7 @@ class Balancers:
         lines: Any = error.facts.get("last_lines", ())
         explained = error.reason + quoted("\n".join(lines).encode())
         is_known = self.troubles.get(key, "").startswith(error.reason)
-        self.troubles[key] = explained
+        self.troubles[key] = explained + (f"; next: {error.hint}" if error.hint else "")
         if not is_known:
             self._node.runtime.note("balancer_refused", explained, code=error.error_code)
             self._node.runtime.tell()

@@ -120,7 +120,7 @@ class Looking(CommandHandlers):
         for name, at_ms in self._node.peers.copies.items():
             if wall_ms() - at_ms < COPY_SHOWN_MS:
                 warnings.append(
-                    f"two nodes use the identity of {name}, the second was refused at {moment(at_ms)}: "
+                    f"two nodes use the identity of {name}, the second was refused at {moment(at_ms)}; next: "
                     "stop the copy; a new server gets its own keys: instep invite NAME"
                 )
         for drain in self._node.runtime.draining.reasons():
@@ -131,12 +131,14 @@ class Looking(CommandHandlers):
             warnings.append(f"this node is drained since {moment(drain.since_ms)}{why}{until}{by_hand}")
         found = pki.problems(wall_ms())
         warnings += [
-            f"{one.path.name} {one.detail}: {one.hint}" for one in found if one.what in ("expiry", "early")
+            f"{one.path.name} {one.detail}; next: {one.hint}"
+            for one in found
+            if one.what in ("expiry", "early")
         ]
         if self._node.renewal.trouble is not None:
             warnings.append(self._node.renewal.trouble)
         if pki.is_ca and pki.backed_up_at_ms() is None:
-            warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
+            warnings.append("the cluster's CA key has no backup; next: instep pki backup --to FILE")
         return warnings
 
     def _fileset(self, service: LineService) -> api.FilesetStatusDocument:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, replace
 
 from instep.api import looking as api
@@ -26,6 +26,7 @@ from instep.node.config.loading import load
 from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
 from instep.node.lines.saved_facts import load_facts
+from instep.node.runtime.last_end import last_end
 from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.scanning.held_view import held_of_line
 from instep.store.port import EVENTS_KEPT, NodeStore
@@ -157,13 +158,20 @@ def offline_status(directory: Path) -> api.StatusDocument:
     except ConfigError as error:
         problems: Any = error.facts.get("problems", ())
         bad = api.ConfigDocument("bad", problems=tuple(problems))
-        return api.StatusDocument(None, "stopped", bad, (), next=steps)
+        return api.StatusDocument(None, "stopped", bad, (), next=steps, ended=_ended(node))
     filesets: tuple[api.FilesetStatusDocument, ...] = ()
     if (node.state / "node.db").exists():
         with closing(SqliteStore(node.state / "node.db")) as store:
             filesets = tuple(_offline_fileset(store, fileset) for fileset in settings.filesets.values())
     current = api.ConfigDocument("current", problems=())
-    return api.StatusDocument(settings.name, "stopped", current, filesets, next=steps)
+    return api.StatusDocument(settings.name, "stopped", current, filesets, next=steps, ended=_ended(node))
+
+
+def _ended(node: NodeDirectory) -> api.EndDocument | UnsetType:
+    end = last_end(node)
+    if end is None:
+        return UNSET
+    return api.EndDocument(moment(end.at_ms), end.reason, (end.hint,) if end.hint else ())
 
 
 def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetStatusDocument:

@@ -13,8 +13,8 @@ def cures_of(error: InstepError, us: NodeName, partner: NodeName) -> tuple[str, 
     """What an operator types about the link from ``us`` to ``partner``; the first one is the likeliest."""
     match error.error_code:
         case code if code in SILENT:
-            moved = f"where it has another address now: instep node set-address {partner} HOST:PORT"
-            return f"on {partner}: instep start", moved
+            moved = f"where it has another address now, here: instep node set-address {partner} HOST:PORT"
+            return (f"on {partner}: instep start; or, {moved}",)
         case "refused_by_peer_revoked":
             return (f"on the node that holds the CA key: instep invite {us}; then here: instep join TOKEN",)
         case "refused_by_peer_allow":

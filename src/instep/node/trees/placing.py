@@ -144,9 +144,19 @@ def _way_back(fileset: FilesetSettings, error: RefusedError) -> str | None:
         anew = f"mkdir -p {at} && instep fileset adopt {name} {at} --empty && instep restore {name}"
     if error.error_code == "root_missing":
         return f"mount it, it goes on by itself; or, where the disk is new: {anew}"
+    if error.error_code == "marker_missing" and _is_bare(fileset.path):
+        return f"mount the disk; or, where it is new and empty: {anew}"
     if error.error_code == "marker_missing":
         return f"mount the disk; or, where this is the directory: instep fileset adopt {name} {at}"
     return None
+
+
+def _is_bare(path: Path) -> bool:
+    """A directory as a new file system has it."""
+    try:
+        return not set(os.listdir(path)) - {"lost+found"}
+    except OSError:  # the hint is about a marker that was missing a moment ago
+        return False
 
 
 def forget_root(fileset: FilesetName, path: Path, node: NodeName) -> None:
