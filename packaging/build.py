@@ -167,7 +167,7 @@ def _system_files(tree: Path) -> None:
         (units / "instep.sysusers", "usr/lib/sysusers.d/instep.conf"),
         (deb / "logrotate", "etc/logrotate.d/instep"),
         (deb / "environment", "etc/instep/environment"),
-        *((path, f"usr/share/instep/rights/{path.name}") for path in (ROOT / "packaging/rights").iterdir()),
+        *((path, f"usr/share/instep/rights/{path.name}") for path in (units / "rights").iterdir()),
     ):
         _put(tree / target, source.read_bytes())
     for shell, target in (

@@ -13,10 +13,18 @@ from instep.model.definition import Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.hooks import HookSettings, HooksSettings
-from instep.node.facts.daemon_rights import CAPABILITIES, Need, hardlinks_row, need_of, owners_in, rights_row
+from instep.node.facts.daemon_rights import (
+    CAPABILITIES,
+    RIGHTS,
+    Need,
+    hardlinks_row,
+    need_of,
+    owners_in,
+    rights_row,
+)
 
 ROOT = Path(__file__).parents[3]
-UNITS, RIGHTS = ROOT / "src/instep/daemon/units", ROOT / "packaging/rights"
+UNITS = ROOT / "src/instep/daemon/units"
 ALL = frozenset(CAPABILITIES)
 SERVICE = 4_711
 
@@ -66,6 +74,7 @@ def test_what_is_missing_is_named_with_its_reason_and_the_line_that_gives_it(tmp
     )
     wanted = "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_KILL CAP_SETGID CAP_SETUID"
     assert f"AmbientCapabilities={wanted}" in str(row.hint)
+    assert f"drop-ins lie in {RIGHTS};" in str(row.hint) and list(RIGHTS.glob("*.conf"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import instep
 from instep.model.definition import Preserve
 from instep.node.config.filesets import FilesetSettings
 from instep.tree.scan.rules import is_lost_and_found
@@ -31,7 +32,9 @@ CAPABILITIES: Mapping[str, int] = {
 """The capabilities that a fileset can need; each would let a mistake of the daemon do much harm."""
 LOOKED_AT_MAX = 2_000
 """So many objects of a tree are looked at to see to which users it belongs."""
-_UNIT_HINT = "see packaging/rights/ and the guide's page Owners and rights"
+RIGHTS = Path(instep.__file__).parent / "daemon/units/rights"
+"""Drop-ins of the unit, one for each reason to have rights; installed with the program."""
+_UNIT_HINT = f"drop-ins lie in {RIGHTS}; see the guide's page Owners and rights"
 
 
 @dataclass(slots=True)
