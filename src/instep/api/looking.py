@@ -193,6 +193,45 @@ class LogCommand(FilesetCommand[LogDocument], frozen=True):
     """The generations of a line, and where the contents of each can still be had."""
 
 
+class VersionDocument(FullGenerationDocument, frozen=True, kw_only=True):
+    """A generation in which a path changed: ``added``, ``changed``, ``removed``, ``renamed`` with its name before, or
+    ``there`` already in the oldest generation that is known. ``after``: the change came somewhere behind that one."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    change: str
+    source: str | UnsetType = field(default=UNSET, name="from")
+    size: int | UnsetType = UNSET
+    modified_at: str | UnsetType | None = UNSET
+    after: int | UnsetType = UNSET
+
+
+class HolderDocument(Document, frozen=True):
+    """A node, the generation that it serves, and the one that last changed the path there."""
+
+    name: str
+    live: int | None
+    version: int | None
+
+
+class PathLogDocument(Document, frozen=True, kw_only=True):
+    """The generations in which a path changed, newest first, and what each node serves of it."""
+
+    fileset: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+    generations: tuple[VersionDocument, ...]
+    nodes: tuple[HolderDocument, ...]
+
+
+@command("path_log", Role.VIEWER)
+class PathLogCommand(FilesetCommand[PathLogDocument], frozen=True, kw_only=True):
+    """In which generations a path changed, by whom, and which nodes serve which version of it."""
+
+    path: str
+    path_b64: bytes | None = None
+
+
 class ChangeDocument(Document, frozen=True, kw_only=True):
     """A path that differs; ``problem`` is why a scan could not carry it."""
 

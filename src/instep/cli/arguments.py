@@ -18,7 +18,7 @@ from instep.model.ids import COUNT_MAX, fileset_name, node_name
 ARGUMENT_BYTES_MAX = 4096
 """The limit of the kernel for a path, and longer than every token and setting that is in use."""
 _SEVERAL_LINES = frozenset({"message", "reason", "assignments"})
-_TREE_PATHS = frozenset({"held", "paths", "explain path", "archive words"})
+_TREE_PATHS = frozenset({"held", "paths", "explain path", "log path", "archive words"})
 _PATHS = frozenset({"path", "directory"})
 
 

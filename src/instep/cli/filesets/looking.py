@@ -51,10 +51,18 @@ def _offline_status(session: Session, fileset: str | None) -> api.StatusDocument
     return replace(document, filesets=chosen)
 
 
-@command("log", example="instep log catalog")
+@command("log", example="instep log catalog\ninstep log catalog styles/road.sld")
 @click.argument("fileset", required=False)
-def log(session: Session, fileset: str | None) -> None:
-    """The generations, newest first, and where the contents of each can still be had."""
+@click.argument("path", required=False)
+def log(session: Session, fileset: str | None, path: str | None) -> None:
+    """The generations, newest first, and where the contents of each can still be had.
+
+    With PATH those in which it changed, by whom, and which nodes serve which version of it; a directory changes with
+    all below it, and a renamed path is followed to its older names.
+    """
+    if path is not None:
+        _show_path_log(session, fileset, os.fsencode(path).rstrip(b"/"))
+        return
     document = session.call_or(lambda: _offline_log(session, fileset), api.LogCommand(fileset))
     if not session.gave_json(document):
         rows = [
@@ -68,6 +76,34 @@ def _offline_log(session: Session, fileset: str | None) -> api.LogDocument:
     from instep.node.lines.snapshot import offline_log
 
     return offline_log(session.node.path, fileset)
+
+
+def _show_path_log(session: Session, fileset: str | None, path: bytes) -> None:
+    asked = api.PathLogCommand(fileset, path=path.decode("utf-8", "replace"), path_b64=path)
+    document = session.call_or(lambda: _offline_path_log(session, fileset, path), asked)
+    if session.gave_json(document):
+        return
+    served: dict[int | None, list[str]] = {}
+    for node in document.nodes:
+        served.setdefault(node.version, []).append(node.name)
+    rows = []
+    for one in document.generations:
+        change = one.change + (f" from {printable(one.source)}" if one.source else "")
+        change += f" (after {one.after})" if one.after else ""
+        size = one.size if one.size or one.size == 0 else ""
+        by = ", ".join(served.get(one.number, ()))
+        rows.append(
+            (one.number, moment(one.published_at), one.author, change, size, first_line(one.message), by)
+        )
+    table(rows, ("number", "published", "author", "change", "bytes", "message", "served by"))
+    if None in served:
+        print(f"no version is served by {', '.join(served[None])}")
+
+
+def _offline_path_log(session: Session, fileset: str | None, path: bytes) -> api.PathLogDocument:
+    from instep.node.lines.path_log import offline_path_log
+
+    return offline_path_log(session.node.path, fileset, path)
 
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}

@@ -19,6 +19,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
 from instep.node.commands.targets import current_reports, direct_followers, generation_of, path_of, service_of
 from instep.node.lines.line_service import LineService
+from instep.node.lines.path_log import LOG_MAX, path_log
 from instep.node.lines.snapshot import (
     events_document,
     fileset_document,
@@ -42,7 +43,6 @@ from instep.tree.scan.rules import Rules
 
 DIFF_MAX = 100_000
 FOLLOW_LOOK_S = 0.25
-LOG_MAX = 1_000
 COPY_SHOWN_MS = 120_000
 """A copy that still runs dials again well within this."""
 
@@ -212,6 +212,15 @@ class Looking(CommandHandlers):
             log_row(signed, place.places, place.parts) for signed, place in zip(known, where, strict=True)
         )
         return api.LogDocument(service.fileset.name, tuple(rows))
+
+    async def path_log(self, asked: api.PathLogCommand, speaker: Speaker) -> api.PathLogDocument:
+        service = service_of(self._node, asked.fileset)
+        path = path_of(asked.path, asked.path_b64)
+        assert path is not None
+        lives = {name: report.live for name, report in current_reports(self._node, service).items()}
+        lives[self._node.runtime.name] = service.live
+        runtime = self._node.runtime
+        return await asyncio.to_thread(lambda: path_log(runtime.store, service.line, path, lives))
 
     @staticmethod
     def _look_here(service: LineService, look: Whereabouts, refs: list[HeadRef]) -> None:

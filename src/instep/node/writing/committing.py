@@ -23,8 +23,6 @@ from instep.node.runtime.signers import verdict_on
 from instep.store.port import NodeStore
 from instep.tree.root.failpoints import failpoint, register
 
-AUTO_AUTHOR = "auto"
-"""Stands as author where no operator asked for the publish."""
 FIRST_EPOCH = 1
 COMMIT_AFTER = register("publish.commit.after")
 
@@ -49,7 +47,7 @@ def commit(
         parent=effect.parent.id if effect.parent is not None else EMPTY_DIGEST,
         root=effect.root,
         definition=definition.digest,
-        author=effect.author or AUTO_AUTHOR,
+        author=effect.author,
         message=effect.message,
         time_ms=wall_ms(),
         entries=effect.entries,

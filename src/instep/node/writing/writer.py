@@ -357,10 +357,10 @@ class WriterService(LineService):
         return v.TreeScanned(effect.req, replace(surveyed.summary, hook_writes=by_hooks))
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
-        await self.worker.run(self.own.sync_history)
-        head, self.facts = commit(
-            self.line, self.runtime, self.facts, self._last_commit, self.definition, effect
-        )
+        scanned = self._pending[0] if self._pending is not None else None
+        effect = await self.worker.run(self.own.before_commit, effect, scanned)
+        last = self._last_commit
+        head, self.facts = commit(self.line, self.runtime, self.facts, last, self.definition, effect)
         self.own.hot.committed()
         if self._pending is not None:
             surveyed, contents = self._pending

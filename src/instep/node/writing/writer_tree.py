@@ -6,7 +6,8 @@ Everything runs in the fileset's worker thread but for ``serving``, whose conten
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -25,12 +26,18 @@ from instep.node.trees.served_tree import ServedTree
 from instep.node.trees.switch_outcome import refuse_open_journal
 from instep.node.trees.tree_comparison import Numbers
 from instep.tree.journal.journal import Journal
+from instep.tree.objects.fidelity import Owners
+from instep.tree.root.beneath import Root
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.writable import require_writable_folder
 from instep.tree.scan.compare import Difference
 from instep.tree.scan.settling import Settling
 
 BUNDLE_CONTENT_MAX = 128 << 10
+AUTO_AUTHOR = "auto"
+"""Stands as author where no operator asked for the publish."""
+OWNERS_OF_MAX = 256
+"""Of a publish with more changed paths no owner is named."""
 COMMIT_BEFORE = register("publish.commit.before")
 
 
@@ -45,6 +52,7 @@ class WriterTree:
         self.serving = ServedTree(tree, self._suspect, lambda path: post(v.ContentMissed(path)))
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
+        self._owners = Owners()
 
     @property
     def definition(self) -> Definition:
@@ -52,9 +60,26 @@ class WriterTree:
         assert definition is not None, "a fileset that is written here has its definition in instep.toml"
         return definition
 
-    def sync_history(self) -> None:
+    def before_commit(self, effect: v.Commit, scanned: WriterScanned | None) -> v.Commit:
+        """Make the history durable. Where no operator asked for the publish, the author is the user who owns all files
+        that changed, where it is one; a directory and a removed path say nothing."""
         failpoint(COMMIT_BEFORE)
         self._tree.history.sync()
+        if effect.author:
+            return effect
+        owners = self._owners_of(scanned.paths) if scanned is not None else set()
+        of = f", files of {self._owners.user_of(owners.pop())}" if len(owners) == 1 else ""
+        return msgspec.structs.replace(effect, author=AUTO_AUTHOR + of)
+
+    def _owners_of(self, paths: Sequence[bytes]) -> set[int]:
+        if len(paths) > OWNERS_OF_MAX:
+            return set()
+        try:
+            with Root(self._tree.fileset.path) as root:
+                found = [root.stat_or_none(path) for path in paths]
+        except OSError:
+            return set()  # the root went after the scan: the next one reports it
+        return {one.st_uid for one in found if one is not None and stat.S_ISREG(one.st_mode)}
 
     def _suspect(self, path: bytes) -> None:
         """On the event loop. The next scan reads the file whatever its stat says, and finds it damaged."""
