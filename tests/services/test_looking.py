@@ -60,7 +60,7 @@ async def test_renames_are_one_change(tmp_path: Path) -> None:
 @in_virtual_time
 async def test_the_log_of_a_path(tmp_path: Path) -> None:
     """Goal: each change of one path is a row with its author, followed over renames of the file and of its directory; each
-    node has the version that it serves; a directory changes with what lies below it."""
+    node has the version that it serves; a directory changes with all below it."""
     async with services(tmp_path) as cluster:
         cluster.make(2, writer=('publish = "manual"',))
         main, s1 = cluster["main"], cluster["s1"]
