@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.fleet import tree_of
-from tests.support.services import services
+from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time, reached
 
 
@@ -49,3 +49,47 @@ async def test_a_handover_loses_nothing_and_goes_back(tmp_path: Path) -> None:
         await reached(are_same, lambda: "the change after the way back")
         line = await s1.stands("in_step")
         assert (line["origin"], line["writer"], line["head"]["epoch"]) == ("main", "main", 3)
+
+
+@in_virtual_time
+async def test_a_report_ends_with_what_it_is_about(tmp_path: Path) -> None:
+    """Goal: a former writer follows and stands so at every node, its own status and check name no partner of before,
+    and a partner that removed the fileset while it was cut off is in no answer once it is back."""
+    async with services(tmp_path) as cluster:
+        cluster.make(2)
+        cluster.link("s1", "s2")
+        for node in cluster.nodes.values():
+            await node.reload()
+        main, s1, s2 = (cluster[name] for name in ("main", "s1", "s2"))
+        main.write({"a": "1"})
+        await cluster.followed("s1", "s2")
+        await cluster.in_step("s1", "s2")
+        assert {"path of data on s1", "path of data on s2"} <= await main.checked()
+        await main.call("handover", fileset="data", node="s1", timeout_s=40)
+        for text in ("2", "3"):
+            s1.write({"a": text})
+            assert (await s1.publish(wait=True))["wait"]["reached"]
+
+        async def shown(node: ServiceNode) -> dict[str, str]:
+            return {row["name"]: row["standing"] for row in (await node.line())["partners"]}
+
+        async def is_so() -> bool:
+            return await shown(s1) == {"main": "in_step", "s2": "in_step"}
+
+        await reached(is_so, lambda: "the former writer is in step")
+        assert (await main.line())["standing"] == "in_step"
+        assert await shown(main) == {}
+        assert not {row for row in await main.checked() if row.endswith(" on s2")}
+        cluster.cut("s1", "s2")
+        await s2.forget()
+        cluster.heal("s1", "s2")
+
+        async def is_gone() -> bool:
+            return await shown(s1) == {"main": "in_step"}
+
+        await reached(is_gone, lambda: "its report has ended")
+        assert not {row for row in await s1.checked() if row.endswith("of data on s2")}
+        found = await s1.call("verify", fileset="data", fleet=True)
+        assert {row["name"] for row in found["nodes"]} == {"s1", "main"}
+        s1.write({"a": "4"})
+        assert (await s1.publish(wait=True))["wait"]["reached"]

@@ -206,6 +206,10 @@ class ServiceNode:
         found: dict[str, Any] = (await self.status())["filesets"][0]["lines"][0]
         return found
 
+    async def checked(self) -> frozenset[str]:
+        """The names of the rows of its check."""
+        return frozenset(row["name"] for row in (await self.call("check"))["checks"])
+
     async def fitness(self) -> Fitness:
         """Its answer to balancers."""
         assert self._daemon is not None, f"{self.name} does not run"

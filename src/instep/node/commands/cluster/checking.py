@@ -215,14 +215,12 @@ class Preflight:
             f"at least {FREE_MIN_SHARE:.0%}",
             f"free space, or shorten the archive: instep archive prune {name} --dry-run",
         )
-        for partner, session in sorted(self._node.peers.sessions.items()):
-            if path := session.accepted.get(service.line):
-                gates = fileset.definition.gates if fileset.definition is not None else ()
-                ok = path == str(fileset.path) or "path" not in gates
-                hint = f"on {partner}: instep fileset remove {name}, then accept it in {fileset.path}"
-                await self._row(
-                    f"path of {name} on {partner}", ok, str(fileset.path), path, hint, node=partner
-                )
+        gates = fileset.definition.gates if fileset.definition is not None else ()
+        for partner, session in accepted_by(self._node, service).items():
+            path = session.accepted[service.line]
+            ok = path == str(fileset.path) or "path" not in gates
+            hint = f"on {partner}: instep fileset remove {name}, then accept it in {fileset.path}"
+            await self._row(f"path of {name} on {partner}", ok, str(fileset.path), path, hint, node=partner)
         over = self._context.housekeeping.over_share.get(name)
         await self._row(f"archive of {name}", over is None, over or "within max_share")
         await self._mount(service)
