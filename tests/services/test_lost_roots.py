@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from instep.errors import RefusedError
+from instep.model.ids import fileset_name
 from tests.support.services import services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -119,3 +121,25 @@ async def test_a_node_serves_what_it_can_see_now(
         assert (await node.fitness()).is_ready
         await node.stands("in_step")
         await cluster.in_step("s1")
+
+
+@in_virtual_time
+async def test_the_place_of_a_root_is_chosen_anew_when_something_else_lies_there(tmp_path: Path) -> None:
+    """Goal: an apply asks five times for the place of its root, and chooses it once; another control folder, or another
+    object under the root's name, shows the next time."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        s1 = cluster["s1"]
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        tree = s1.node.services[fileset_name("data")].tree
+        place = tree.place()
+        assert tree.place() is place
+        s1.control.rename(s1.control.with_name("away"))
+        assert tree.place() == place
+        assert (s1.control / "place").exists()
+        elsewhere = s1.tree.rename(s1.tree.with_name("elsewhere"))
+        s1.tree.symlink_to(elsewhere)
+        with pytest.raises(RefusedError) as refused:
+            tree.place()
+        assert refused.value.error_code == "root_is_symlink"

@@ -28,7 +28,6 @@ from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.stat_rows import record_rows, store_rows
 from instep.node.trees.space import require_room
 from instep.node.trees.switch_outcome import refuse_held
-from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.control_folder import opened
 from instep.tree.root.failpoints import failpoint, register
@@ -124,7 +123,7 @@ class Applying:
         require_writable_folder(place.control)
         found = base.root if base is not None else self._found_root(head, place)
         require_room(place, found, head.root, tree.get_page)
-        sources, exchange = (Archive(place).source(),), self._lingering.exchange()
+        sources, exchange = (tree.archived(place),), self._lingering.exchange()
         return tree.open_stage(place, head, found, previous=base, sources=sources, exchange=exchange)
 
     def _found_root(self, head: HeadRef, place: Place) -> Digest | None:

@@ -34,6 +34,8 @@ from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.store.port import NodeStore
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.history import History
+from instep.tree.archive.lookup import ArchiveLookup
+from instep.tree.archive.source import ArchiveSource
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.os_errors import tree_error
@@ -69,6 +71,8 @@ class FilesetTree:
         """The last verify that was begun."""
         self._history: History | None = None
         self._definitions: dict[Digest, Definition] = {}
+        self._taken: Taken | None = None
+        self._archived: ArchiveLookup | None = None
 
     @property
     def name(self) -> FilesetName:
@@ -95,7 +99,7 @@ class FilesetTree:
 
     def taken(self) -> Taken:
         """The root with its marker, looked at again each time; raises when it is not ours or not there (P10)."""
-        taken = find_root(self.runtime, self.fileset)
+        self._taken = taken = find_root(self.runtime, self.fileset, self._taken)
         if self.fileset.is_written_here and (self._history is None or self._history.place != taken.place):
             self._history = History(taken.place)
         return taken
@@ -118,6 +122,12 @@ class FilesetTree:
     def contents(self) -> Contents:
         """Every content of the fileset on this node, for one job of the caller's own."""
         return contents_in(self.place(), self.stat_rows, self._history)
+
+    def archived(self, place: Place) -> ArchiveSource:
+        """The newest batches of the archive as a source: the index of each is read once."""
+        if self._archived is None or self._archived.place != place:
+            self._archived = ArchiveLookup(place)
+        return self._archived.newest()
 
     def get_page(self, digest: Digest) -> bytes:
         """A page of a manifest or a chunk list. ``KeyError`` when it is not here."""

@@ -41,6 +41,8 @@ class Taken:
     place: Place
     marker: Marker | None
     """None while only observing: then nothing of ours is in the tree."""
+    seen: tuple[object, ...] = ()
+    """What shows at a glance that ``place`` need not be chosen anew."""
 
 
 def _key(fileset: FilesetName) -> str:
@@ -91,21 +93,36 @@ def check_new_root(runtime: Runtime, fileset: FilesetName, path: Path) -> None:
         )
 
 
-def find_root(runtime: Runtime, fileset: FilesetSettings) -> Taken:
+def find_root(runtime: Runtime, fileset: FilesetSettings, last: Taken | None = None) -> Taken:
     """The root as it was taken; a tree that is only observed has no marker. ``RefusedError`` ``mount_missing``,
-    ``root_missing``, ``marker_missing``, ``marker_foreign``."""
+    ``root_missing``, ``marker_missing``, ``marker_foreign``.
+
+    ``last`` was found before: an apply asks five times. Its place holds while root, control folder and settings are
+    those that it was chosen by; mount and marker are looked at each time."""
     name, path, store = fileset.name, fileset.path, runtime.store
     require_mount(name, resolved(path), fileset.expect_mount)
     if fileset.observe:
         return Taken(Place(path, path / ".instep", name), None)
     known = known_marker(store, name)
     with _naming_the_way_back(fileset):
-        place = _resolve(runtime, name, path, fileset.stage)
+        is_same = last is not None and last.seen != () and last.seen == _seen(runtime, fileset, last.place)
+        place = last.place if last is not None and is_same else _resolve(runtime, name, path, fileset.stage)
         marker = check_marker(path, name, runtime.name, known.random if known is not None else None)
     if known is None:
         store.put(_key(name), msgspec.json.encode(marker))
-    prepare_place(place)
-    return Taken(place, marker)
+    if not is_same:
+        prepare_place(place)
+    return Taken(place, marker, _seen(runtime, fileset, place))
+
+
+def _seen(runtime: Runtime, fileset: FilesetSettings, place: Place) -> tuple[object, ...]:
+    """What ``place`` was chosen by: settings, and which root and control folder lie there. Empty when one is gone."""
+    try:
+        found = [os.stat(each, follow_symlinks=False) for each in (fileset.path, place.control)]
+    except OSError:
+        return ()
+    which = [(each.st_dev, each.st_ino, each.st_mode, each.st_uid) for each in found]
+    return fileset.path, fileset.stage, tuple(_others(runtime, fileset.name)), *which
 
 
 def known_marker(store: NodeStore, fileset: FilesetName) -> Marker | None:

@@ -49,7 +49,6 @@ _PRUNING = register("archive.pruning")
 
 DRIFT_NAMED_MAX = 1000
 _OF_GENERATIONS = frozenset({Why.REPLACED, Why.REMOVED})
-SOURCE_BATCHES = 3
 _HIDDEN = b".pruned-"
 
 
@@ -294,7 +293,7 @@ class Archive:
 
     def source(self) -> ArchiveSource:
         """A source of contents for ``Stage``: by path and by digest, from the newest batches."""
-        return ArchiveLookup(self.place).source(batch_names(self.place)[-SOURCE_BATCHES:])
+        return ArchiveLookup(self.place).newest()
 
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
         """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.

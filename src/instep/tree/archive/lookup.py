@@ -28,6 +28,7 @@ from instep.tree.root.records import HEAD_BYTES, Damage, named_damage, scan_reco
 
 _LENGTH_BITS = 25
 """A record has at most 16 MiB."""
+SOURCE_BATCHES = 3
 TABLES_MAX = 64
 """So many batches are looked up one by one; more are merged."""
 
@@ -51,6 +52,10 @@ class ArchiveLookup:
         self._tables: dict[bytes, _Table] = {}
         """Of the newest batches, one each."""
         self._merged = _Merged()
+
+    def newest(self) -> ArchiveSource:
+        """The newest batches: the previous generation of an apply is mostly in the last."""
+        return self.source(batch_names(self.place)[-SOURCE_BATCHES:])
 
     def source(self, batches: Sequence[bytes] | None = None) -> ArchiveSource:
         """These batches (oldest first), or every one that is there now. An index is read when the search gets to it."""
