@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from instep.api.command import OTHER_VERSION, Command, Result, as_json, result_from
 from instep.api.looking import PingCommand
-from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
+from instep.errors import InstepError, UnavailableError, family_of
 
 SILENCE_S = 120.0
 CONNECT_S = 5.0
@@ -139,11 +139,9 @@ class Control:
                 waiting_for=[command],
             ) from error
         except PermissionError as error:
-            raise NotAllowedError(
-                f"{self._path} may not be opened by this user",
-                hint="run it as the user that owns the node",
-                code="control_socket",
-            ) from error
+            from instep.node.directory import not_allowed
+
+            raise not_allowed(self._path.parent) from error
         except (OSError, ValueError) as error:
             raise UnavailableError(
                 f"the control socket broke during {command}: {type(error).__name__}: {error}",

@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ import click
 from instep.cli.arguments import check_length
 from instep.cli.output import quoting_output, report_error
 from instep.cli.session import InstepGroup, Session
-from instep.errors import InstepError, UsageError
+from instep.errors import InstepError, NotAllowedError, UsageError
 
 COMMANDS: dict[str, str] = {
     "init": "cluster.lifecycle", "join": "cluster.joining", "start": "cluster.lifecycle",
@@ -95,6 +96,9 @@ def _run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         report_error(_usage(error), is_json=is_json)
         return UsageError.exit_code
+    except PermissionError as error:
+        report_error(_not_allowed(session, error), is_json=is_json)
+        return NotAllowedError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -110,6 +114,17 @@ def _run(arguments: Sequence[str]) -> int:
         report_error(InstepError(f"{type(error).__name__}: {error}", hint=hint), is_json=is_json)
         return InstepError.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _not_allowed(session: Session, error: PermissionError) -> InstepError:
+    """A file of the node, or another one that the command reads or writes."""
+    from instep.node.directory import not_allowed
+
+    file, node = str(error.filename or ""), session.node.path
+    if not file or Path(file).is_relative_to(node):
+        return not_allowed(node)
+    reason = f"this user may not use {file}: {error.strerror}"
+    return NotAllowedError(reason, hint="repeat the command with sudo", code="file_not_allowed", path=file)
 
 
 def _usage(error: click.ClickException) -> UsageError:

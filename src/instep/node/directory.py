@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.errors import ConfigError, ResourceError
+from instep.errors import ConfigError, NotAllowedError, ResourceError
 
-__all__ = ["NodeDirectory", "resolve"]
+__all__ = ["NodeDirectory", "not_allowed", "resolve", "user_name"]
 
 SYSTEM = Path("/var/lib/instep")
 
@@ -67,7 +68,13 @@ class NodeDirectory:
 
     @property
     def holds_node(self) -> bool:
-        return self.config.is_file()
+        """Whether a node is here; ``NotAllowedError`` when this user may not look."""
+        try:
+            return stat.S_ISREG(self.config.stat().st_mode)
+        except PermissionError:
+            raise not_allowed(self.path) from None
+        except OSError:
+            return False
 
     @property
     def owner(self) -> tuple[int, int] | None:
@@ -99,6 +106,8 @@ class NodeDirectory:
                 code="no_node",
                 directory=str(self.path),
             )
+        if not os.access(self.config, os.R_OK, effective_ids=True):
+            raise not_allowed(self.path)
         for path in (self.path, self.pki):
             self._private(path)
 
@@ -126,7 +135,34 @@ def resolve(option: str | None, environment: Mapping[str, str]) -> NodeDirectory
     chosen = option or environment.get("INSTEP_DIR")
     if chosen:
         return NodeDirectory(Path(os.path.abspath(os.path.expanduser(chosen))))
-    if (SYSTEM / "instep.toml").is_file():
-        return NodeDirectory(SYSTEM)
-    home = environment.get("HOME") or os.path.expanduser("~")
-    return NodeDirectory(Path(home) / ".local/share/instep")
+    home = NodeDirectory(Path(environment.get("HOME") or os.path.expanduser("~")) / ".local/share/instep")
+    system = NodeDirectory(SYSTEM)
+    try:
+        return system if system.holds_node else home
+    except NotAllowedError:  # most likely it holds a node, which is meant unless this user has one
+        return home if home.holds_node else system
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or the number where the machine has no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def not_allowed(directory: Path) -> NotAllowedError:
+    """The error of a command whose user may not use a node, with the ways that there are."""
+    try:
+        owner = user_name(directory.stat().st_uid)
+    except OSError:
+        owner = "another user"
+    user = user_name(os.geteuid())
+    return NotAllowedError(
+        f"the node in {directory} belongs to {owner}, and {user} may not do that with it",
+        hint="repeat the command with sudo",
+        code="not_your_node",
+        directory=str(directory),
+        owner=owner,
+        user=user,
+    )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from instep.api.looking import PingCommand, StopCommand
-from instep.cli.cluster.service import has_unit, start_unit
+from instep.cli.cluster.service import closed_to_others, give, has_unit, start_unit
 from instep.cli.control import Control
-from instep.errors import InstepError, UnavailableError
-from instep.node.directory import NodeDirectory
+from instep.errors import InstepError, RefusedError, UnavailableError
+from instep.node.directory import NodeDirectory, user_name
 from instep.node.runtime.last_end import forget_end, last_end
 from instep.node.upkeep.after_reboot import DETACHED, Host
 
@@ -39,21 +41,61 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
             raise
         _await_answer(node, control, None, timeout_s, 0)
         return True
+    user = owner_of(node, host)
     log_begin = node.log.stat().st_size if node.log.exists() else 0
     with os.fdopen(
         os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
     ) as log:
+        if user is not None:
+            give(node.path, user.uid, user.gid)
         process = subprocess.Popen(
             [sys.executable, "-m", "instep.daemon", str(node.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
-            env=_environment(os.environ),
+            env=_environment(os.environ, user),
             start_new_session=True,
+            user=None if user is None else user.uid,
+            group=None if user is None else user.gid,
+            extra_groups=None if user is None else user.groups,
         )
     _await_answer(node, control, process, timeout_s, log_begin)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonUser:
+    """The user that root starts a daemon as."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+def owner_of(node: NodeDirectory, host: Host) -> DaemonUser | None:
+    """The owner of a node that root starts; None when root or the caller owns it. A daemon of root's would make files
+    that the owner's daemon could not read. ``RefusedError`` when the owner cannot run this installation."""
+    if node.owner is None:
+        return None
+    uid, gid = node.owner
+    name = user_name(uid)
+    closed = closed_to_others(host.installation)
+    if closed is not None:
+        raise RefusedError(
+            f"the node in {node.path} belongs to {name}; instep is installed below {closed}, which {name} cannot enter",
+            hint="install instep in /opt/instep or by its package, then: instep start",
+            code="installation_closed",
+            user=name,
+            path=str(closed),
+        )
+    try:
+        known = pwd.getpwuid(uid)
+    except KeyError:
+        return DaemonUser(name, uid, gid, (gid,), "/")
+    return DaemonUser(name, uid, gid, tuple(os.getgrouplist(known.pw_name, gid)), known.pw_dir)
 
 
 def stop_daemon(control: Control, timeout_s: float) -> None:
@@ -77,9 +119,11 @@ def stop_daemon(control: Control, timeout_s: float) -> None:
         )
 
 
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+def _environment(ours: Mapping[str, str], user: DaemonUser | None) -> dict[str, str]:
     """Ours, with absolute import paths, because the daemon works in ``/``, and the word that it is detached."""
     ours = {**ours, DETACHED: "1"}
+    if user is not None:
+        ours |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
     paths = ours.get("PYTHONPATH")
     if not paths:
         return ours

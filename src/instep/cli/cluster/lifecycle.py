@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from shlex import quote
 from typing import Any
 
 import click
@@ -13,6 +15,8 @@ from instep.cli.cluster.launch import start_daemon, stop_daemon
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.control import DaemonDown
 from instep.cli.session import Session, command, service_option, timeout_option
+from instep.errors import RefusedError
+from instep.node.directory import user_name
 
 
 @command(
@@ -108,6 +112,14 @@ def serve(session: Session) -> None:
     """Run the daemon in the foreground until it is interrupted."""
     node = session.node
     node.require()
+    if node.owner is not None and not os.environ.get("INVOCATION_ID"):  # a unit says which user it means
+        user = user_name(node.owner[0])
+        raise RefusedError(
+            f"root would run the node of {user}, and leave files there that {user} cannot read",
+            hint=f"sudo -u {user} instep --dir {quote(str(node.path))} serve",
+            code="daemon_of_root",
+            user=user,
+        )
     from instep.daemon.process import run
 
     run(node.path)

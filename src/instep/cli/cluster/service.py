@@ -79,7 +79,7 @@ def enable(node: NodeDirectory, host: Host) -> NodeService:
     if host.uid != 0 or not host.has_systemd or node.path != host.node_path:
         return NodeService(words=by_hand(node, host).words)
     if not has_unit(node, host):
-        closed = _closed_to_others(host.installation)
+        closed = closed_to_others(host.installation)
         if closed is not None:
             return NodeService(words=f"nothing starts it, for the unit's user cannot enter {closed}: install instep in "
                                  "/opt/instep or by its package, then: instep init")  # fmt: skip
@@ -131,7 +131,7 @@ def _install(host: Host) -> None:
     _must(host, "systemctl", "daemon-reload")
 
 
-def _closed_to_others(installation: Installation) -> Path | None:
+def closed_to_others(installation: Installation) -> Path | None:
     """The first folder on the way to the installation that other users cannot enter."""
     for path in (installation.python, installation.prefix, installation.package):
         for folder in (path.resolve(), *path.resolve().parents):

@@ -279,9 +279,8 @@ def fileset_list(session: Session) -> None:
     """The filesets here and the ones that partners offer."""
     document = session.call_or(lambda: _offline_list(session), api.FilesetListCommand())
     if not session.gave_json(document):
-        here = session.settings().name
         rows = [
-            (f.name, f.path, "here" if f.writer == here else f.writer, f.fileset_class or "-")
+            (f.name, f.path, "here" if f.is_written_here else f.writer, f.fileset_class or "-")
             for f in document.filesets
         ]
         table(rows, ("fileset", "path", "written", "class"))
