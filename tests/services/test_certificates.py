@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from instep.net.trust.certs import certificates_of_pem, facts_of
+from instep.net.trust.pki_problems import problems_of
 from instep.node.runtime.driver import shift_wall_clock, skip_time, wall_ms
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time, reached
@@ -41,7 +43,7 @@ async def test_a_line_that_nobody_changed_for_years_is_accepted_by_a_new_partner
                 70 * DAY_S if main.node.pki.is_renewal_due(wall_ms() + 70 * 86_400_000) else 300 * DAY_S
             )
             await _renewed(main, cluster["s1"])
-        assert not main.node.pki.problems(wall_ms())
+        assert not problems_of(main.node.pki, wall_ms())
         await main.stop()
         cluster.add("s2").follows(main)
         cluster.link("main", "s2")
@@ -68,13 +70,40 @@ async def test_a_clock_that_jumped_renews_nothing_and_says_the_way_out(tmp_path:
             await reached(is_said, lambda: str(main.node.renewal.trouble), 300.0)
             warnings = "\n".join((await main.status())["warnings"])
             assert "node.crt expired on" in warnings and "instep pki renew" in warnings, warnings
-            assert main.node.pki.problems(wall_ms()), "it was renewed"
+            assert problems_of(main.node.pki, wall_ms()), "it was renewed"
             await main.call("renew")
-            assert not main.node.pki.problems(wall_ms())
+            assert not problems_of(main.node.pki, wall_ms())
         finally:
             shift_wall_clock(0)
-        assert {one.what for one in main.node.pki.problems(wall_ms())} == {"early"}
+        assert {one.what for one in problems_of(main.node.pki, wall_ms())} == {"early"}
         cluster.heal(main.name, cluster["s1"].name)
         await _renewed(main)
-        assert not main.node.pki.problems(wall_ms())
+        assert not problems_of(main.node.pki, wall_ms())
         await cluster["s1"].stands("in_step")
+
+
+@in_virtual_time
+async def test_a_cluster_outlives_its_ca(tmp_path: Path) -> None:
+    """Goal: the CA's own certificate is renewed in time and reaches every node; after years with all switched off two
+    commands bring it back, and the first is what ``status`` names."""
+    async with services(tmp_path) as cluster:
+        main = await _begun(cluster)
+        s1 = cluster["s1"]
+        first = main.node.pki.authorities_pem()
+        while main.node.pki.authorities_pem() == first or s1.node.pki.authorities_pem() == first:
+            skip_time(270 * DAY_S)
+            await _renewed(main, s1)
+        assert wall_ms() < facts_of(certificates_of_pem(first)[0]).not_after_ms, "long before its end"
+        await s1.stop()
+        await main.stop()
+        skip_time(3_700 * DAY_S)
+        main.start()
+        s1.start()
+        warned = [one for one in (await main.status())["warnings"] if one.startswith("ca.crt ended")]
+        assert warned and warned[0].endswith("; next: instep pki renew"), warned
+        await main.call("renew")
+        await s1.call("renew")
+        for node in (main, s1):
+            assert not problems_of(node.node.pki, wall_ms())
+        main.write({"file": "after eleven years"})
+        await s1.holds("file", "after eleven years")

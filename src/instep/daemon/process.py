@@ -20,9 +20,9 @@ from instep.errors import ContentionError, InstepError, ResourceError
 from instep.node.config.loading import load
 from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
+from instep.node.last_end import forget_end, record_end
 from instep.node.node import Node
-from instep.node.runtime.driver import shift_wall_clock
-from instep.node.runtime.last_end import forget_end, record_end
+from instep.node.runtime.driver import shift_wall_clock, wall_ms
 from instep.node.runtime.logs import set_up_logs
 from instep.node.runtime.state import StateLost, open_state
 from instep.tree.root.failpoints import arm_from_text
@@ -115,5 +115,5 @@ def run(path: Path) -> None:
         for problem in error.facts.get("problems", ()):  # type: ignore[attr-defined]
             log.error("line %s: %s: %s %s", problem["line"], problem["key"], problem["value"], problem["why"])
         if directory.holds_node and error.error_code != DAEMON_RUNS:
-            record_end(directory, error)
+            record_end(directory, error, wall_ms())
         sys.exit(error.exit_code)

@@ -18,7 +18,7 @@ from instep.cli.cluster.service import closed_to_others, give, has_unit, start_u
 from instep.cli.control import Control
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.node.directory import NodeDirectory, user_name
-from instep.node.runtime.last_end import forget_end, last_end
+from instep.node.last_end import forget_end, last_end
 from instep.node.upkeep.after_reboot import DETACHED, Host
 
 START_S = 60.0

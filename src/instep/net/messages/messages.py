@@ -36,8 +36,7 @@ from instep.net.messages.parts import StreamMessage as StreamMessage
 
 REQUEST_BYTES_MAX = 4 << 20
 """Largest request body, encoded and decompressed."""
-MESSAGE_BYTES_MAX = 4 << 20
-"""Largest message on the stream."""
+MESSAGE_BYTES_MAX = 4 << 20  # on the stream
 BUNDLE_BYTES_MAX = 1 << 20
 """Pages and contents that a head may bring along, together."""
 DEFINITION_BYTES_MAX = 256 << 10
@@ -509,6 +508,7 @@ class RenewRequest(Message, tag="renew", frozen=True, array_like=True):
 class RenewReply(Message, tag="renewed", frozen=True, array_like=True):
     tls_cert: Small
     sign_cert: Small
+    ca: Small = b""
 
 
 class HeadsRequest(Message, tag="heads", frozen=True, array_like=True):

@@ -241,30 +241,6 @@ def check_request(raw: bytes, name: NodeName, purpose: Purpose) -> PublicKey:
     raise PeerError("the signing request has a key of the wrong kind", code="bad_request")
 
 
-def make_ca(cluster: str, key: ec.EllipticCurvePrivateKey, now_ms: int, life_s: float) -> x509.Certificate:
-    """The cluster's own authority: P-256, path length 0."""
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "instep"),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"{cluster[:48]} cluster CA"),
-        ]
-    )
-    now = _at(now_ms)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + dt.timedelta(seconds=life_s))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(is_ca=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
 def issue(
     ca: x509.Certificate,
     ca_key: PrivateKey,
@@ -281,7 +257,7 @@ def issue(
         pass
     else:
         raise UsageError(f"{name} is an address, not a node name", code="bad_node_name", name=name)
-    now = _at(now_ms)
+    now = moment_of(now_ms)
     require_current_ca(ca, now)
     usages = (
         [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -298,7 +274,7 @@ def issue(
         .not_valid_after(min(now + dt.timedelta(seconds=life_s), ca.not_valid_after_utc))
         .add_extension(_names(name, purpose), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(is_ca=False), critical=True)
+        .add_extension(key_usage(is_ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=purpose is Purpose.SIGN)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(_authority_id(ca), critical=False)
@@ -316,7 +292,7 @@ def make_crl(
 ) -> x509.CertificateRevocationList:
     """The list of revoked serials. It is valid as long as the CA, so that a CA that is switched off stops
     no node; newer lists win by their number and their strictly later time."""
-    at = _at(now_ms) - BACKDATE
+    at = moment_of(now_ms) - BACKDATE
     number = 1
     if previous is not None:
         number = crl_number(previous) + 1
@@ -370,7 +346,7 @@ def _names(name: NodeName, purpose: Purpose) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName([x509.DNSName(name), uri] if purpose is Purpose.TLS else [uri])
 
 
-def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
+def key_usage(*, is_ca: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -388,7 +364,7 @@ def _algorithm(key: PrivateKey) -> hashes.SHA256 | None:
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
-def _at(now_ms: int) -> dt.datetime:
+def moment_of(now_ms: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).replace(microsecond=0)
 
 

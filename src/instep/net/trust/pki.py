@@ -10,10 +10,9 @@ Over 400 lines: making, reading, issuing and revoking share the files and their 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +34,7 @@ from instep.errors import (
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
 from instep.net.trust import signing
+from instep.net.trust.authority import is_ending, make_ca, newest_of, renewed_ca
 from instep.net.trust.certs import (
     CA_LIFE_S,
     NODE_LIFE_S,
@@ -45,7 +45,6 @@ from instep.net.trust.certs import (
     check_request,
     facts_of,
     issue,
-    make_ca,
     make_crl,
     make_key,
     make_request,
@@ -58,19 +57,14 @@ from instep.net.trust.certs import (
 )
 from instep.net.trust.key_files import locked, write_file
 from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
-from instep.net.trust.validity import minute_of
+from instep.net.trust.validity import minute_at
 
-_FILES = frozenset(
-    {"ca.crt", "ca.key", "node.crt", "node.key", "sign.crt", "sign.key", "crl.pem", "state.json", ".lock"}
-)
-_DIRECTORIES = frozenset({"trusted", "issued"})
-_SECRET = frozenset({"ca.key", "node.key", "sign.key"})
+SECRET = frozenset({"ca.key", "node.key", "sign.key"})
 _RENEW_AT = 2 / 3
 """Share of a certificate's life after which it is renewed."""
 
 
 _LOCK_S = 10.0
-_RENEW_HINT = "compare date -u with the partners; when the clock here is right: instep pki renew"
 _T = TypeVar("_T")
 
 
@@ -97,16 +91,6 @@ class Issued:
 
     tls: bytes
     sign: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PkiProblem:
-    """For ``check``: ``what`` is ``stray``, ``mode``, ``missing``, ``expiry`` or ``early``."""
-
-    path: Path
-    what: str
-    detail: str
-    hint: str
 
 
 class Pki:
@@ -168,6 +152,7 @@ class Pki:
                 self._write("ca.crt", ca)
             if not self._path("crl.pem").exists():
                 self._write("crl.pem", crl)
+        self.take_authority(ca)
         self._keep(issued)
 
     def take_renewed(self, issued: Issued, now_ms: int) -> None:
@@ -175,9 +160,10 @@ class Pki:
         for pem in (issued.tls, issued.sign):
             facts = facts_of(certificates_of_pem(pem)[0])
             if not facts.not_before_ms <= now_ms <= facts.not_after_ms:
+                begin, end = minute_at(facts.not_before_ms), minute_at(facts.not_after_ms)
                 raise PeerError(
-                    f"the new certificate holds from {_minute(facts.not_before_ms)} to {_minute(facts.not_after_ms)}, "
-                    f"and the clock here shows {_minute(now_ms)}",
+                    f"the new certificate holds from {begin} to {end}, "
+                    f"and the clock here shows {minute_at(now_ms)}",
                     hint="set the clock that is wrong, here or on the CA's node (date -u); then: instep pki renew",
                     code="clocks_apart",
                 )
@@ -298,13 +284,36 @@ class Pki:
         return Issued(made[Purpose.TLS], made[Purpose.SIGN])
 
     def renew_own(self, now_ms: int) -> None:
-        """New certificates for this node's keys from the CA that is here; others ask by ``renew``."""
+        """New certificates for this node's keys from the CA that is here; others ask by ``renew``. The CA's own is
+        renewed before it, when that is due: its key and name stay, so all that it signed holds."""
+        if self._is_authority_due(now_ms):
+            with self._locked():
+                ca, *others = self.authorities()
+                renewed = renewed_ca(ca, self._ca_key(), now_ms, CA_LIFE_S)
+                self._write("ca.crt", b"".join(pem_of(one) for one in (renewed, *others)))
+                self._sign_list(set(), {}, now_ms)
         self._keep(self.issue(self.name, *self.requests(self.name), now_ms))
 
     def is_renewal_due(self, now_ms: int) -> bool:
         """Whether one of this node's certificates has spent two thirds of its life, or begins later than now: it was
         made while a clock was ahead."""
-        return any(self._is_due(facts_of(self.certificate(purpose)), now_ms) for purpose in Purpose)
+        is_own_due = any(self._is_due(facts_of(self.certificate(purpose)), now_ms) for purpose in Purpose)
+        return is_own_due or self._is_authority_due(now_ms)
+
+    def _is_authority_due(self, now_ms: int) -> bool:
+        """Whether the CA whose key is here ends in a third of its life: each node asks for certificates once in that
+        time, and takes the new one along. A CA that another one signed is not renewed here."""
+        return self.is_ca and is_ending(self.ca(), now_ms)
+
+    def take_authority(self, pem: bytes) -> bool:
+        """Take newer certificates of the authorities that are trusted here, by name and key; whether there was one."""
+        with self._locked():
+            known = self.authorities()
+            newest = newest_of(known, certificates_of_pem(pem))
+            if newest == known:
+                return False
+            self._write("ca.crt", b"".join(pem_of(one) for one in newest))
+        return True
 
     def _is_due(self, facts: CertificateFacts, now_ms: int) -> bool:
         life_ms = facts.not_after_ms - facts.not_before_ms
@@ -428,45 +437,6 @@ class Pki:
             found[node_name(path.stem)] = certificates_of_pem(path.read_bytes())[0]
         return found
 
-    # Preflight ----------------------------------------------------------------------------------------------
-
-    def problems(self, now_ms: int) -> list[PkiProblem]:
-        """Wrong modes, missing files, stray key material (K19), certificates that run out."""
-        found = list(self._stray())
-        for name in sorted(_SECRET):
-            path = self._path(name)
-            if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-                mode = format(stat.S_IMODE(path.stat().st_mode), "04o")
-                found.append(PkiProblem(path, "mode", f"a key with mode {mode}", f"chmod 600 {path}"))
-        needed = {"ca.crt", "crl.pem", "node.crt", "node.key", "sign.crt", "sign.key"}
-        for name in sorted(needed):
-            if not self._path(name).exists():
-                hint = "restore it from a backup, or join again with a new token"
-                found.append(PkiProblem(self._path(name), "missing", "is not there", hint))
-        for purpose in Purpose:
-            with contextlib.suppress(ConfigError):
-                facts = facts_of(self.certificate(purpose))
-                path = self._path("node.crt" if purpose is Purpose.TLS else "sign.crt")
-                clock, hint = f"the clock here shows {_minute(now_ms)}", _RENEW_HINT
-                if now_ms > facts.not_after_ms:
-                    detail = f"expired on {_minute(facts.not_after_ms)}; {clock}"
-                    found.append(PkiProblem(path, "expiry", detail, hint))
-                elif now_ms < facts.not_before_ms:
-                    detail = f"is not valid before {_minute(facts.not_before_ms)}; {clock}"
-                    found.append(PkiProblem(path, "early", detail, hint))
-        return found
-
-    def _stray(self) -> Iterator[PkiProblem]:
-        strays = [
-            p for p in self.directory.iterdir() if p.name not in (_DIRECTORIES if p.is_dir() else _FILES)
-        ]
-        for folder, suffix in (("trusted", ".crt"), ("issued", ".json")):
-            if self._path(folder).is_dir():
-                strays += [path for path in self._path(folder).iterdir() if path.suffix != suffix]
-        for path in sorted(strays):
-            if not path.name.startswith(".writing-"):
-                yield PkiProblem(path, "stray", "is not one of instep's files", f"move {path} elsewhere")
-
     # Files --------------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> Path:
@@ -503,7 +473,7 @@ class Pki:
         return result
 
     def _write(self, name: str, data: bytes) -> None:
-        write_file(self._path(name), data, mode=0o600 if name in _SECRET else 0o644, of_node=True)
+        write_file(self._path(name), data, mode=0o600 if name in SECRET else 0o644, of_node=True)
 
     def _key(self, name: str, purpose: Purpose) -> PrivateKey:
         if not self._path(name).exists():
@@ -542,10 +512,6 @@ class Pki:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         busy = ContentionError(f"{self.directory} is being changed by another program", code="pki_locked")
         return locked(self._path(".lock"), os.O_RDWR | os.O_CREAT, _LOCK_S, busy)
-
-
-def _minute(at_ms: int) -> str:
-    return minute_of(dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC))
 
 
 def _is_current(record: Record, now_ms: int) -> bool:

@@ -14,6 +14,7 @@ from instep.api import looking as api
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
+from instep.net.trust.pki_problems import problems_of
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
@@ -129,7 +130,7 @@ class Looking(CommandHandlers):
             by = "" if drain.key == OPERATOR else f", by {drain.key}"
             by_hand = by + (": instep node undrain" if is_asked(drain.key) else "")
             warnings.append(f"this node is drained since {moment(drain.since_ms)}{why}{until}{by_hand}")
-        found = pki.problems(wall_ms())
+        found = problems_of(pki, wall_ms())
         warnings += [
             f"{one.path.name} {one.detail}; next: {one.hint}"
             for one in found

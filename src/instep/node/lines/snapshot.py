@@ -25,8 +25,8 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
 from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
+from instep.node.last_end import last_end
 from instep.node.lines.saved_facts import load_facts
-from instep.node.runtime.last_end import last_end
 from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.scanning.held_view import held_of_line
 from instep.store.port import EVENTS_KEPT, NodeStore

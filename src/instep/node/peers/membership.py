@@ -148,7 +148,7 @@ class Membership:
             raise RefusedError(f"{runtime.name} does not hold the CA key", code="no_ca")
         issued = runtime.pki.issue(who, request.tls_csr, request.sign_csr, wall_ms())
         runtime.note_of_peer(who, "renewed", f"{who} got new certificates", name=who)
-        return m.RenewReply(issued.tls, issued.sign)
+        return m.RenewReply(issued.tls, issued.sign, runtime.pki.authorities_pem())
 
     # Members ------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Renewal:
         await self._renew()
 
     def _waits(self, reason: str, step: str) -> None:
-        text = f"{reason}: {step}"
+        text = f"{reason}; next: {step}"
         if text != self.trouble:
             self._runtime.note("renewal_waits", text)
         self.trouble = text
@@ -100,6 +100,8 @@ class Renewal:
             try:
                 reply = await uplink.client.call(RENEW, RenewRequest(*pki.requests(name)))
                 pki.take_renewed(Issued(reply.tls_cert, reply.sign_cert), wall_ms())
+                if reply.ca:
+                    pki.take_authority(reply.ca)
             except InstepError as error:
                 trouble = error if error.error_code != "no_ca" else trouble
                 continue

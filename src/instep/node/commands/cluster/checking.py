@@ -17,6 +17,7 @@ from instep.model.counts import counted
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
+from instep.net.trust.pki_problems import problems_of
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import accepted_by
@@ -74,7 +75,7 @@ class Preflight:
         said = problem.reason if problem is not None else "current"
         hint = "mend instep.toml, then: instep config reload"
         await self._row("configuration", problem is None, said, hint=hint)
-        for found in await asyncio.to_thread(node.pki.problems, wall_ms()):
+        for found in await asyncio.to_thread(problems_of, node.pki, wall_ms()):
             await self._row(f"keys {found.what}", False, f"{found.path}: {found.detail}", hint=found.hint)
         await self._row("keys", True, "private, current, of this node")
         await self._process()

@@ -10,7 +10,6 @@ import msgspec
 
 from instep.errors import InstepError
 from instep.node.directory import NodeDirectory
-from instep.node.runtime.driver import wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +22,9 @@ class LastEnd(msgspec.Struct, frozen=True):
     hint: str | None = None
 
 
-def record_end(directory: NodeDirectory, error: InstepError) -> None:
+def record_end(directory: NodeDirectory, error: InstepError, at_ms: int) -> None:
     """Keep why this daemon ends. A disk that does not take it changes nothing: the log has it as well."""
-    raw = msgspec.json.encode(LastEnd(wall_ms(), error.reason, error.hint))
+    raw = msgspec.json.encode(LastEnd(at_ms, error.reason, error.hint))
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(directory.last_end, flags, 0o600), "wb") as file:
