@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,13 +46,14 @@ def _right_line(words: tuple[str, ...], command: InstepCommand) -> list[str]:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> NodeDirectory:
-    found = NodeDirectory(tmp_path / "node")
-    found.create()
-    found.config.write_text('name = "main"\n')
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    return found
+def node() -> Iterator[NodeDirectory]:
+    """Not below pytest's own folder, which each run of pytest closes to other users."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        found = NodeDirectory(Path(folder) / "node")
+        found.create()
+        found.config.write_text('name = "main"\n')
+        yield found
 
 
 LATE = placing
