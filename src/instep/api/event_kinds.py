@@ -88,6 +88,7 @@ NOTES: Mapping[str, str] = {
     "restored": "paths were restored",
     "revocations": "a newer revocation list arrived",
     "rollout": "a rollout goes on or has ended",
+    "socket_group_not_listening": "the control socket cannot be opened to `socket_group`",
     "started": "the daemon started",
     "state_writable": "the node's state can be written again",
     "stopped": "the daemon stopped",

@@ -8,11 +8,12 @@ import os
 import socket
 from typing import Any
 
+from instep.api.command import Role
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.commands import commands_of
 from instep.node.commands.context import CommandContext
-from instep.node.commands.control import Commands, ControlServer
+from instep.node.commands.control import Commands, ControlServer, role_of
 from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.state import StateLost, watch_state
@@ -84,12 +85,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         listen = self.node.runtime.settings.listen
         self.node.server.bind(listen.host, listen.port)
-        control = ControlServer(self.node.directory.socket, self.commands())
+        control = ControlServer(self.node.directory.socket, self.commands(), self._role_of)
         background = self.begin()
         background.append(loop.create_task(self.node.server.serve()))
         upgrades = go_on("installed files", lambda: self.installed.watch(self.node.runtime))
         background.append(loop.create_task(upgrades))
         await control.start()
+        await self.listeners.follow()
         notify("READY=1")
         log.info("%s serves on %s", self.node.runtime.name, listen)
         self.node.runtime.note("started", f"{self.node.runtime.name} started")
@@ -114,6 +116,9 @@ class Daemon:
             await self._stop(control, background)
             if is_whole:
                 self.node.runtime.note("stopped", f"{self.node.runtime.name} stopped")
+
+    def _role_of(self, uid: int) -> Role:
+        return role_of(uid, Role(self.node.runtime.settings.socket_role))
 
     async def _stop(self, control: ControlServer, background: list[asyncio.Task[None]]) -> None:
         """End everything within ``STOP_S``. A thread's work on a tree is cut off then, as by a crash, and the next

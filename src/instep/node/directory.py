@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
@@ -111,6 +112,17 @@ class NodeDirectory:
         for path in (self.path, self.pki):
             self._private(path)
 
+    def share_socket(self, group: str | None) -> None:
+        """Let the members of a group reach the control socket, and nothing else in here; None closes it again.
+        ``LookupError`` when there is no such group, ``PermissionError`` when the daemon may not give it the socket."""
+        if group is None:
+            self.socket.chmod(0o600)
+            return
+        gid = grp.getgrnam(group).gr_gid
+        for path, mode in ((self.socket, 0o660), (self.path, stat.S_IMODE(self.path.stat().st_mode) | 0o010)):
+            os.chown(path, -1, gid)
+            path.chmod(mode)
+
     def _private(self, path: Path) -> None:
         try:
             found = path.stat()
@@ -160,7 +172,7 @@ def not_allowed(directory: Path) -> NotAllowedError:
     user = user_name(os.geteuid())
     return NotAllowedError(
         f"the node in {directory} belongs to {owner}, and {user} may not do that with it",
-        hint="repeat the command with sudo",
+        hint="repeat the command with sudo; or have socket_group in instep.toml name a group of yours",
         code="not_your_node",
         directory=str(directory),
         owner=owner,

@@ -3,6 +3,7 @@ a node of another user's."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pwd
@@ -13,10 +14,14 @@ from pathlib import Path
 import click
 import pytest
 
+from instep.api.command import Role
+from instep.api.looking import PingCommand, PingDocument, StopCommand, StopDocument
 from instep.cli.cluster.launch import owner_of
+from instep.cli.control import Control
 from instep.cli.main import cli, run
 from instep.cli.session import InstepCommand
-from instep.errors import RefusedError
+from instep.errors import NotAllowedError, RefusedError
+from instep.node.commands.control import ControlServer, Speaker
 from instep.node.directory import NodeDirectory
 from instep.node.trees import placing
 from instep.node.upkeep.after_reboot import Host, Installation
@@ -97,6 +102,42 @@ def test_root_starts_a_node_as_its_owner(node: NodeDirectory, tmp_path: Path) ->
     closed.mkdir(0o700)
     with pytest.raises(RefusedError, match="cannot enter"):
         owner_of(node, Host(installation=Installation(closed, Path("/usr/bin/env"), closed)))
+
+
+@AS_ROOT
+async def test_members_of_the_group_may_look(node: NodeDirectory) -> None:
+    async def ping(_: PingCommand, __: Speaker) -> PingDocument:
+        return PingDocument("main", 1)
+
+    async def stop(_: StopCommand, __: Speaker) -> StopDocument:
+        return StopDocument("main", True)
+
+    def role_of(uid: int) -> Role:
+        return Role.ADMIN if uid == 0 else Role.VIEWER
+
+    served = ControlServer(node.socket, {PingCommand: ping, StopCommand: stop}, role_of)
+    await served.start()
+    control = Control(node.socket)
+    try:
+        for group, code in ((None, "not_your_node"), ("nogroup", "role_missing"), (None, "not_your_node")):
+            node.share_socket(group)
+            os.setegid(NOBODY)
+            os.seteuid(NOBODY)
+            try:
+                with pytest.raises(NotAllowedError) as refused:
+                    await asyncio.to_thread(control.ask, StopCommand(), timeout_s=10.0)
+                assert refused.value.error_code == code
+                if group is not None:
+                    assert (
+                        await asyncio.to_thread(control.ask, PingCommand(), timeout_s=10.0)
+                    ).node == "main"
+            finally:
+                os.seteuid(0)
+                os.setegid(0)
+        with pytest.raises(LookupError):
+            node.share_socket("no-such-group")
+    finally:
+        await served.stop()
 
 
 @AS_ROOT

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import json
+import os
 import re
 import typing
 from collections.abc import AsyncIterator
@@ -31,7 +32,7 @@ from instep.cli.control import Control
 from instep.errors import NotAllowedError, ResourceError, UsageError
 from instep.node import commands
 from instep.node.commands import commands_of
-from instep.node.commands.control import ControlServer, Speaker
+from instep.node.commands.control import ControlServer, Speaker, role_of
 
 COMMANDS_FOLDER = Path(commands.__file__).parent
 PREFIX = f"{commands.__name__}."
@@ -186,7 +187,7 @@ async def server(tmp_path: Path) -> AsyncIterator[ControlServer]:
     async def archived(asked: ArchiveListCommand, speaker: Speaker) -> ArchiveListDocument:
         return ArchiveListDocument(f"{asked.fileset} {asked.set_aside}", (), 7)
 
-    served = ControlServer(tmp_path / "control.sock", {ArchiveListCommand: archived})
+    served = ControlServer(tmp_path / "control.sock", {ArchiveListCommand: archived}, lambda _: Role.ADMIN)
     await served.start()
     yield served
     await served.stop()
@@ -217,7 +218,11 @@ async def test_the_socket_refuses_a_command_above_the_role_of_its_callers(tmp_pa
 
     control = Control(tmp_path / "control.sock")
     for role in Role:
-        served = ControlServer(tmp_path / "control.sock", {ArchivePruneCommand: prune}, role)
+        served = ControlServer(
+            tmp_path / "control.sock",
+            {ArchivePruneCommand: prune},
+            {os.geteuid(): role}.__getitem__,
+        )
         await served.start()
         try:
             asking = asyncio.to_thread(control.ask, ArchivePruneCommand(), timeout_s=10.0)
@@ -233,9 +238,11 @@ async def test_the_socket_refuses_a_command_above_the_role_of_its_callers(tmp_pa
     assert len(pruned) == 2
 
 
-def test_whom_the_mode_of_the_socket_lets_in_may_give_every_command() -> None:
-    role = inspect.signature(ControlServer).parameters["role"].default
-    assert [name for name, kind in COMMANDS.items() if not role.includes(kind.role)] == []
+def test_root_and_the_user_of_the_node_may_give_every_command() -> None:
+    for uid in (0, os.geteuid()):
+        role = role_of(uid, Role.VIEWER)
+        assert [name for name, kind in COMMANDS.items() if not role.includes(kind.role)] == []
+    assert role_of(os.geteuid() + 1, Role.VIEWER) is Role.VIEWER
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from instep.node.balance.probe_server import ProbeServer
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
 from instep.node.config.values import IpNetwork
+from instep.node.directory import user_name
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
@@ -73,6 +75,7 @@ class Listeners:
     async def _follow(self) -> None:
         settings = self._node.runtime.settings
         await self._follow_peers(settings.listen)
+        self._follow_group(settings.socket_group)
         if "listen" not in self.troubles and self._node.membership.advertised != settings.advertise:
             self._node.membership.advertised = settings.advertise
             self._node.peers.tell_self()
@@ -107,6 +110,24 @@ class Listeners:
             return
         self.troubles.pop("listen", None)
         self._node.runtime.note("listens", f"{self._node.runtime.name} listens on {wanted} now")
+
+    def _follow_group(self, group: str | None) -> None:
+        """The control socket lets the members of this group in; the daemon makes it a moment after its start."""
+        directory = self._node.directory
+        if not directory.socket.exists():
+            return
+        try:
+            directory.share_socket(group)
+        except (LookupError, PermissionError) as error:
+            why = "there is no such group"
+            if isinstance(error, PermissionError):
+                user = user_name(os.geteuid())
+                why = (
+                    f"{user} is no member of it; usermod -aG {group} {user}, then: instep stop, instep start"
+                )
+            self._trouble("socket_group", f"socket_group = {group} lets no one in: {why}")
+        else:
+            self.troubles.pop("socket_group", None)
 
     def _trouble(self, name: str, told: str) -> None:
         if self.troubles.get(name) != told:

@@ -3,7 +3,8 @@
 ``instep.api`` defines each command's parameters and result; a handler is an async function ``(command, speaker) ->
 result``. The last line of every answer is ``{"result": ...}`` or ``{"error": ...}``; before it come
 ``{"progress": ...}`` or ``{"item": ...}`` lines.
-The socket has mode 0600: its owner owns the node. The mode decides who may call; every caller has the server's role.
+The modes of the socket and its folder let callers in: the node's user and root, and the members of ``socket_group``.
+The role of a caller follows from the user that the kernel names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import asyncio
 import json
 import logging
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from instep.errors import InstepError, UsageError
 from instep.node.runtime.driver import own_error
 
 BODY_MAX = 1 << 20
+_CREDENTIALS = struct.Struct("3i")
+"""``struct ucred``: process, user, group."""
 log = logging.getLogger(__name__)
 
 
@@ -53,10 +58,10 @@ Commands = Mapping[type[Command[Any]], Handler]
 class ControlServer:
     """Serves the commands of one node on its Unix socket."""
 
-    def __init__(self, path: Path, commands: Commands, role: Role = Role.ADMIN) -> None:
+    def __init__(self, path: Path, commands: Commands, role_of: Callable[[int], Role]) -> None:
         self._path = path
         self._commands = {kind.command: (kind, handler) for kind, handler in commands.items()}
-        self._role = role
+        self._role_of = role_of
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -108,7 +113,7 @@ class ControlServer:
                 f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
             )
         kind, handler = self._commands[name]
-        require_role(kind, self._role)
+        require_role(kind, self._role_of(_caller(request)))
         try:
             params = json.loads(await request.read() or b"{}")
         except (ValueError, RecursionError) as error:
@@ -116,3 +121,19 @@ class ControlServer:
         if not isinstance(params, dict):
             raise UsageError("parameters are not a JSON object")
         return as_json(await handler(command_from(kind, params), speaker))
+
+
+def role_of(uid: int, member: Role) -> Role:
+    """A user's role: root and the node's user may all, and the modes let in nobody else but members of the group."""
+    return Role.ADMIN if uid in (0, os.geteuid()) else member
+
+
+def _caller(request: web.Request) -> int:
+    """The user id at the other end of the socket, as the kernel noted it when the caller connected."""
+    assert request.transport is not None
+    descriptor = request.transport.get_extra_info("socket").fileno()
+    with socket.socket(socket.AF_UNIX, fileno=os.dup(descriptor)) as link:
+        uid: int = _CREDENTIALS.unpack(
+            link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )[1]
+    return uid

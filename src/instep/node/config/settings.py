@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from instep.api.command import Role
 from instep.model.address import Address
 from instep.model.ids import FilesetName, NodeName
 from instep.node.config import values
@@ -14,12 +15,13 @@ from instep.node.config.balancers import BalancerSettings, read_balancers
 from instep.node.config.facts import FactSettings, read_facts
 from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
-from instep.node.config.kinds import as_set, off_or, only, some_of
+from instep.node.config.kinds import as_set, choice, matching, off_or, only, some_of
 from instep.node.config.partners import PartnerSettings, read_partners
 from instep.node.config.table_reader import Table
 from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
 
 POLL_MS_MIN = 100
+_GROUP = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "is not the name of a group such as operators")
 _PRESERVE_HERE = ("owner", "setuid", "security")
 
 
@@ -43,6 +45,10 @@ class Settings:
     """Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for."""
     allow_drain: frozenset[NodeName] = key([], as_set(node_names))
     """Partners that may drain this node with `instep node drain`; no partner by default."""
+    socket_group: str | None = key("off", off_or(_GROUP))
+    """A group of this machine whose members may give commands here without being root, or `off`."""
+    socket_role: str = key("viewer", choice(*(role.value for role in Role)))
+    """The commands of the members of `socket_group`: `viewer` looks, `operator` also acts, `admin` may all."""
     allow: tuple[IpNetwork, ...] = key([], networks)
     """Networks from which peers may connect; empty means loopback only."""
     poll_ms: int = key("30s", duration_ms)
