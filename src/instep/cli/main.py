@@ -6,6 +6,7 @@ Command modules are imported when their command is called, so that ``instep stat
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ COMMANDS: dict[str, str] = {
     "status": "filesets.looking", "log": "filesets.looking", "diff": "filesets.looking",
     "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
-    "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
+    "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""
 
@@ -49,7 +50,8 @@ class LazyGroup(InstepGroup):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        found = getattr(importlib.import_module(f"instep.cli.{module}"), cmd_name)
+        attribute = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        found = getattr(importlib.import_module(f"instep.cli.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found
 

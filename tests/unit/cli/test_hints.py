@@ -86,7 +86,7 @@ def _printed() -> Iterator[tuple[str, str]]:
                     yield f"{module}:{line}", END.split(text[found.end() :])[0].strip()
 
 
-def _wrong_with(typed: str) -> str | None:
+def why_not_typed(typed: str) -> str | None:
     """What the command's own parser says against it, or that it names no fileset."""
     words = [TYPED.get(word, word) for word in shlex.split(typed)]
     command: click.Command = cli
@@ -116,5 +116,5 @@ def test_every_printed_command_is_taken_as_it_is_printed(monkeypatch: pytest.Mon
     monkeypatch.setattr(EXISTING_FILE, "exists", False)  # a file of an example
     printed = sorted(set(_printed()))
     assert len(printed) > 250
-    wrong = {f"{where}: instep {typed}": _wrong_with(typed) for where, typed in printed}
+    wrong = {f"{where}: instep {typed}": why_not_typed(typed) for where, typed in printed}
     assert not {key: why for key, why in wrong.items() if why is not None}

@@ -93,7 +93,7 @@ def choose(
         bound = Address("127.0.0.1", _free_port())
     if at is None:
         at = read_address(str(given_advertise), "advertise") if given_advertise else _reachable(bound)
-    chosen_name = node_name(name or str(old.get("name") or _host_name()))
+    chosen_name = node_name(name or str(old.get("name") or host_name()))
     written = old.get("allow")
     networks = allow or (tuple(str(one) for one in written) if isinstance(written, list) else ())
     return Chosen(chosen_name, bound, at, networks, is_advertise_given=bool(given_advertise))
@@ -141,10 +141,10 @@ def _reachable(bound: Address) -> Address:
     """The default address for others to dial: the listener, or an outward address for a wildcard."""
     if not bound.is_wildcard:
         return bound
-    return Address(default_route_address() or _host_name(), bound.port)
+    return Address(default_route_address() or host_name(), bound.port)
 
 
-def _host_name() -> str:
+def host_name() -> str:
     return socket.gethostname().lower().rstrip(".") or os.uname().nodename
 
 
