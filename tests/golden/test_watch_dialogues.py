@@ -65,6 +65,23 @@ def test_a_file_that_partners_cannot_fetch_is_published_with_a_copy_now_and_then
     talk.check("hot_file")
 
 
+def test_a_large_file_that_is_published_again_and_again_is_published_now_and_then() -> None:
+    talk = published(publisher(), 1)
+    for number in range(2, 11):
+        at = 5_000 + number * 1_000
+        talk.at(at).say(p.TreeChanged((b"access.log",))).at(at + 200).say(TimerFired("settle"))
+        (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+        copied = (b"access.log",) if scan.hot else ()
+        summary = replace(found(f"root {number}", changed=1), large=(b"access.log",), copied=copied)
+        talk.say(p.TreeScanned(scan.req, summary))
+        talk.say(p.Committed(talk.asked(p.Commit), ref(number)))
+        assert scan.hot == ((b"access.log",) if number == 10 else ())
+    talk.at(16_000).say(p.TreeChanged((b"access.log",))).at(16_200).say(TimerFired("settle"))
+    (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+    assert [each.path for each in scan.cooling] == [b"access.log"]
+    talk.check("large_file")
+
+
 def test_a_hot_file_that_a_program_left_alone_is_looked_at_when_its_rhythm_says_that_it_ended() -> None:
     talk = published(publisher(), 1)
     talk.at(5_000).say(p.ContentMissed(b"app.db"), p.ContentMissed(b"app.db")).at(5_200)

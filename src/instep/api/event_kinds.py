@@ -28,6 +28,7 @@ WARNINGS: Mapping[str, str] = {
     "hot_file": "a file changes faster than partners can fetch it",
     "identity_in_use": "two nodes use one identity",
     "join_refused": "a node could not join",
+    "large_file": "a large file is published again and again, so it is published now and then",
     "late_archived": "files that were written into a tree while it was exchanged are in the archive",
     "late_edits": "paths changed here after the line was given away",
     "late_unknown": "whether paths changed here after the line was given away is not known yet",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from instep.core.guards.hot import HOT_FILES_MAX, PACE_FIRST_MS, PACE_MOST_MS, WINDOW_MS, HotFiles
+from instep.core.guards.hot import (
+    HOT_FILES_MAX,
+    LARGE_TIMES,
+    LARGE_WITHIN_MS,
+    PACE_FIRST_MS,
+    PACE_MOST_MS,
+    WINDOW_MS,
+    HotFiles,
+)
 
 SETTLE = (200, 10_000)
 
@@ -79,3 +87,26 @@ def test_how_long_it_is_left_alone_before_it_is_quiet_is_a_matter_of_its_rhythm(
     files.changed([b"a"], 15_100, 10_000)
     files.published([b"a"], 65_000)
     assert quiet_ms(65_001) == 400
+
+
+def test_a_large_file_that_is_published_again_and_again_is_hot_and_reported_once() -> None:
+    files, step_ms = HotFiles(), LARGE_WITHIN_MS // LARGE_TIMES - 1
+    for number in range(LARGE_TIMES - 1):
+        assert files.large_published([b"log", b"once %d" % number], number * step_ms) == []
+    now = LARGE_TIMES * step_ms
+    assert files.large_published([b"log"], now) == [b"log"]
+    assert (files.hot(now), files.cooling(now, *SETTLE)) == ((b"log",), ())
+    files.published([b"log"], now)
+    assert [each.path for each in files.cooling(now + PACE_FIRST_MS - 1, *SETTLE)] == [b"log"]
+    later = now + WINDOW_MS
+    assert files.hot(later) == ()
+    for number in range(LARGE_TIMES):
+        assert files.large_published([b"log"], later + number) == []
+    assert files.hot(later + LARGE_TIMES) == (b"log",)
+
+
+def test_a_large_file_that_is_published_now_and_then_is_like_any_other() -> None:
+    files = HotFiles()
+    for number in range(3 * LARGE_TIMES):
+        assert files.large_published([b"log"], number * LARGE_WITHIN_MS // (LARGE_TIMES - 1)) == []
+    assert files.hot(3 * LARGE_WITHIN_MS) == ()

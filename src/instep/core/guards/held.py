@@ -104,7 +104,7 @@ _WORDS = {
     "device": "a device",
     "unstable": "being written",
     "open": "open for writing",
-    "hot": "changing faster than it can be fetched",
+    "hot": "changing all the time",
     IGNORED_INSIDE: "left for the ignored paths in it",
     MOVED_ON: "left as a program changed it meanwhile",
     "bad_time": "of an impossible time",

@@ -1,6 +1,8 @@
-"""Files that change faster than partners can fetch them: how they are noticed, and how seldom they are published.
+"""Files that change all the time: how they are noticed, and how seldom they are published.
 
-A file is **hot** once its contents had moved on twice within half an hour when a partner asked for them. From then on
+A file is **hot** once its contents had moved on twice within half an hour when a partner asked for them; or once it is
+large and was published eight times within a minute, as a log that grows: each of its versions is a whole copy in the
+history and in every archive. From then on
 it is published only with a copy of its contents in the history, so that all contents that a generation names can
 always be had; and only now and then, so that the copies stay few and all else goes on at its own pace. Between, the
 file is held at its last entry.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from instep.core.vocabulary import MachineWord
 
@@ -28,8 +30,14 @@ QUIET_PAUSES = 4
 PAUSES_WITHIN_MS = 60_000
 """Pauses that ended so long ago are forgotten."""
 PAUSES_MAX = 32
+LARGE_BYTES = 256 << 10
+LARGE_TIMES = 8
+LARGE_WITHIN_MS = 60_000
 HOT_FILES_MAX = 1_000
 """Of more, the oldest is forgotten; it is noticed again."""
+
+
+T = TypeVar("T")
 
 
 class ContentMissed(MachineWord):
@@ -80,19 +88,29 @@ class _Heat:
         return min(settle_max_ms, max(settle_ms, QUIET_PAUSES * self.pauses[0][1]))
 
 
+def _renewed(table: dict[bytes, T], path: bytes, value: T) -> T:
+    """Put the value of a path last in a table that forgets the first of too many."""
+    table.pop(path, None)
+    table[path] = value
+    while len(table) > HOT_FILES_MAX:
+        del table[next(iter(table))]
+    return value
+
+
 class HotFiles:
     """Not persisted: after a restart two misses are enough to know a file again."""
 
     def __init__(self) -> None:
         self._files: dict[bytes, _Heat] = {}
+        self._large: dict[bytes, deque[int]] = {}
+        """When large files were published last."""
+        self._told: dict[bytes, None] = {}
+        """Large files that were reported: each once."""
 
     def missed(self, path: bytes, now_ms: int) -> bool:
         """A partner asked for contents that the file no longer has. True when the file must be looked at now: this
         node cannot give the contents that the head names."""
-        heat = self._files.pop(path, None) or _Heat(now_ms)
-        self._files[path] = heat
-        while len(self._files) > HOT_FILES_MAX:
-            del self._files[next(iter(self._files))]
+        heat = _renewed(self._files, path, self._files.get(path) or _Heat(now_ms))
         heat.last_ms = now_ms
         heat.missed_at_ms = [at for at in heat.missed_at_ms if now_ms - at < WINDOW_MS][-MISSES:]
         heat.missed_at_ms.append(now_ms)
@@ -100,6 +118,22 @@ class HotFiles:
             return False
         heat.is_hot = True
         return True
+
+    def large_published(self, paths: Iterable[bytes], now_ms: int) -> list[bytes]:
+        """New contents of these large files were published by themselves. The ones that are hot by that, and were not
+        reported before."""
+        found: list[bytes] = []
+        for path in paths:
+            at_ms = _renewed(self._large, path, self._large.get(path) or deque(maxlen=LARGE_TIMES))
+            at_ms.append(now_ms)
+            heat = self._files.get(path)
+            if len(at_ms) < LARGE_TIMES or now_ms - at_ms[0] >= LARGE_WITHIN_MS or (heat and heat.is_hot):
+                continue
+            _renewed(self._files, path, heat or _Heat(now_ms)).is_hot = True
+            if path not in self._told:
+                found.append(path)
+            _renewed(self._told, path, None)
+        return found
 
     def published(self, paths: Iterable[bytes], now_ms: int) -> None:
         """Copies of these files were kept and published."""

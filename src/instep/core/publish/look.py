@@ -48,6 +48,17 @@ class PublishLook(PublishGuards):
             if self._config.mode is PublishMode.AUTO:
                 self._unpublished.touch((path,), self._now)
 
+    def _large_published(self, run: Run, summary: p.ScanSummary) -> None:
+        """A large file that is published again and again, not because an operator asked, is published more seldom."""
+        if any(not request.is_flush for request in run.requests):
+            return
+        for path in self._hot.large_published(summary.large, self._now):
+            text = (
+                f"{shown(path)} is large and changes all the time, as a log that grows: it is published now and then; "
+                "ignore it where no partner needs it"
+            )
+            self._note("large_file", text, path=shown(path))
+
     def _cooling(self) -> tuple[Cooling, ...]:
         return self._hot.cooling(self._now, self._config.settle_ms, self._config.settle_max_ms)
 

@@ -311,6 +311,7 @@ class PublishMachine(PublishRestore):
         self._difference = None
         summary = run.summary
         self._hot.published(summary.copied, self._now)
+        self._large_published(run, summary)
         self._succeed()
         text = f"generation {head.number}: {summary.added} added, {summary.changed} changed, {summary.removed} removed"
         self._note("published", text, generation=head.number, author=run.author)

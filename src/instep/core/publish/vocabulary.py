@@ -116,8 +116,9 @@ class ScanSummary(MachineWord):
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts the
     base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last entries, ``reported``
     those that hold nothing up. ``is_full``: the whole tree was looked at, at a ``cost``. Of ``copied`` hot files the
-    history has the contents. ``losses``: against the base and against each checkpoint, when anything was lost;
-    ``at_ms`` is wall clock. ``hook_writes`` is set where hooks of this node made all of the changes."""
+    history has the contents; ``large`` files have new ones. ``losses``: against the base and against each checkpoint,
+    when anything was lost; ``at_ms`` is wall clock. ``hook_writes`` is set where hooks of this node made all of the
+    changes."""
 
     root: Digest
     entries: int
@@ -137,6 +138,7 @@ class ScanSummary(MachineWord):
     losses: tuple[Lost, ...] = ()
     at_ms: int = 0
     copied: tuple[bytes, ...] = ()
+    large: tuple[bytes, ...] = ()
     hook_writes: tuple[HookWrite, ...] = ()
 
 

@@ -57,7 +57,7 @@ class Settling(NamedTuple):
             return None
         quiet_ns = self.cooling.get(path)
         if quiet_ns is not None and age < quiet_ns:
-            return Problem(path, "hot", "partners could not fetch it before it changed again")
+            return Problem(path, "hot", "")
         if openness is Openness.OPEN:
             return Problem(path, "unstable", "a program has it open for writing")
         if openness is Openness.CLOSED:

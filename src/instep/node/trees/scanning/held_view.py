@@ -26,7 +26,7 @@ _WHY = {
     "device": "it is a device",
     "unreadable": "it cannot be read",
     "unstable": "it is being written",
-    "hot": "it changes faster than partners can fetch it, so it is published now and then",
+    "hot": "it changes all the time, so it is published now and then",
     "open": "a program has it open for writing",
     IGNORED_INSIDE: "it is not what the generation says: ignored paths lie in it, and those are never touched",
     MOVED_ON: "it is not what the generation says: a program changed it while the tree was brought back",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from instep.core.guards.hot import HOT_FILES_MAX, LARGE_BYTES
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
 from instep.model.paths import sort_key
@@ -64,6 +65,7 @@ class ScanTally:
     holding: Holding = field(default_factory=Holding)
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
+    large: list[bytes] = field(default_factory=list)
 
     def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
         if old is None and new is not None:
@@ -77,6 +79,8 @@ class ScanTally:
             self.changed += 1
             if old.digest != new.digest:
                 self.changed_bytes += new.size
+                if new.size >= LARGE_BYTES and len(self.large) < HOT_FILES_MAX:
+                    self.large.append(path)
         if len(self.paths) < PATHS_KEPT_MAX:
             self.paths.append(path)
 

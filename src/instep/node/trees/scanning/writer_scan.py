@@ -181,6 +181,7 @@ class WriterScan:
             if tally.removed
             else (),
             at_ms=now_ms,
+            large=tuple(tally.large),
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
         return WriterScanned(summary, tuple(tally.paths), pages, tally.holding.damaged())
