@@ -106,6 +106,32 @@ class RestoreCommand(FilesetCommand[OutcomeDocument], frozen=True):
     dry_run: bool = False
 
 
+class SkippedDocument(Document, frozen=True):
+    """A generation that was left out, and why."""
+
+    number: int
+    reason: str
+
+
+class ExportDocument(Document, frozen=True, kw_only=True):
+    """The generations that became commits now; paths that git does not take are in ``left_out``."""
+
+    fileset: str
+    to: str
+    changed: bool
+    written: tuple[int, ...]
+    skipped: tuple[SkippedDocument, ...]
+    left_out: tuple[str, ...]
+    left_out_total: int
+
+
+@command("export_git", Role.ADMIN, RefusedError, ContentionError, UnavailableError, DamagedError)
+class ExportGitCommand(FilesetCommand[ExportDocument], frozen=True, kw_only=True):
+    """The generations as commits of a bare git repository in the directory ``to``; a second run appends newer ones."""
+
+    to: str
+
+
 class RetryDocument(Document, frozen=True, kw_only=True):
     """The filesets that were asked to retry, and on which other node; ``why`` where nothing had failed there."""
 

@@ -51,3 +51,24 @@ def test_without_a_daemon_a_path_of_no_generation_is_named(instep: Run, node: An
     SqliteStore(node.database).close()
     code, _, err = instep("log", "catalog", "a")
     assert (code, "no generation that is known here has a" in err) == (2, True), err
+
+
+def test_an_export_says_which_generations_are_left_out(instep: Run, daemon: FakeDaemon) -> None:
+    done = {
+        "fileset": "c", "to": "/a b", "changed": True, "written": [3, 4], "left_out": ["x/.git/\x1b"], "left_out_total": 1,
+        "skipped": [{"number": 2, "reason": "gone"}],
+    }  # fmt: skip
+    daemon.answer("export_git", done)
+    code, out, _ = instep("log", "c", "--git", "/a b")
+    assert (code, daemon.params("export_git")["to"]) == (20, "/a b")
+    assert out.splitlines() == [
+        "c: 2 generations became commits; see: git --git-dir '/a b' log --stat",
+        "  generation 2 is left out: gone",
+        "  git takes no path with .git in it: 1 path: x/.git/\\x1b",
+    ]
+    daemon.answer("export_git", {**done, "skipped": [], "left_out": [], "written": []})
+    assert instep("log", "c", "--git", "d")[:2] == (
+        0,
+        "c: nothing new; see: git --git-dir '/a b' log --stat\n",
+    )
+    assert instep("log", "c", "a", "--git", "d")[0] == 2

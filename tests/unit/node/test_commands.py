@@ -63,7 +63,8 @@ def test_a_directory_of_the_callers_choice_is_for_admins() -> None:
         for name, kind in COMMANDS.items()
         if "to" in kind.__struct_fields__ or chosen - {"to"} <= set(kind.__struct_fields__)
     }
-    assert set(found) == {"archive_restore", "fileset_accept", "fileset_adopt", "fileset_check", "restore"}
+    filesets = {"fileset_accept", "fileset_adopt", "fileset_check"}
+    assert set(found) == {"archive_restore", "export_git", "restore"} | filesets
     assert set(found.values()) == {Role.ADMIN}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +13,16 @@ import click
 from msgspec.structs import replace
 
 from instep.api import looking as api
+from instep.api.lines import ExportGitCommand
 from instep.api.verifying import VerifyCommand
-from instep.cli.filesets.held_text import held_lines, reported_lines
+from instep.cli.filesets.held_text import SET_ASIDE, held_lines, reported_lines
 from instep.cli.filesets.status_text import exit_code, status_lines
 from instep.cli.output import first_line, moment, printable, table
-from instep.cli.session import DURATION, Session, command, timeout_option
+from instep.cli.session import DURATION, Session, absolute, command, timeout_option
 from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
+
+EXPORT_S = 24 * 3_600.0
 
 
 @command("status", example="instep status --watch")
@@ -54,12 +58,23 @@ def _offline_status(session: Session, fileset: str | None) -> api.StatusDocument
 @command("log", example="instep log catalog\ninstep log catalog styles/road.sld")
 @click.argument("fileset", required=False)
 @click.argument("path", required=False)
-def log(session: Session, fileset: str | None, path: str | None) -> None:
+@click.option(
+    "--git", "directory", metavar="DIR", help="Write the generations there, as commits of a bare repository."
+)
+def log(session: Session, fileset: str | None, path: str | None, directory: str | None) -> None:
     """The generations, newest first, and where the contents of each can still be had.
 
     With PATH those in which it changed, by whom, and which nodes serve which version of it; a directory changes with
     all below it, and a renamed path is followed to its older names.
+
+    With --git DIR the generations become commits; a second run appends newer ones. One whose contents are nowhere any
+    more is left out by name, then the exit code is 20.
     """
+    if directory is not None:
+        if path is not None:
+            raise UsageError("--git takes the whole fileset, no path", hint="instep log FILESET --git DIR")
+        _export(session, fileset, directory)
+        return
     if path is not None:
         _show_path_log(session, fileset, os.fsencode(path).rstrip(b"/"))
         return
@@ -76,6 +91,25 @@ def _offline_log(session: Session, fileset: str | None) -> api.LogDocument:
     from instep.node.lines.snapshot import offline_log
 
     return offline_log(session.node.path, fileset)
+
+
+def _export(session: Session, fileset: str | None, directory: str) -> None:
+    document = session.call(ExportGitCommand(fileset, to=absolute(directory)), EXPORT_S)
+    if not session.gave_json(document):
+        many = len(document.written)
+        made = (
+            f"{counted(many, 'generation')} became {which(many, 'a commit', 'commits')}"
+            if many
+            else "nothing new"
+        )
+        print(f"{document.fileset}: {made}; see: git --git-dir {shlex.quote(document.to)} log --stat")
+        for one in document.skipped:
+            print(f"  generation {one.number} is left out: {printable(one.reason)}")
+        if document.left_out:
+            some = ", ".join(map(printable, document.left_out))
+            print(f"  git takes no path with .git in it: {counted(document.left_out_total, 'path')}: {some}")
+    if document.skipped:
+        raise click.exceptions.Exit(SET_ASIDE)
 
 
 def _show_path_log(session: Session, fileset: str | None, path: bytes) -> None:

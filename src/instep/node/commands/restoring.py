@@ -6,14 +6,16 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from instep.api import lines as api
 from instep.api.parts import generation
 from instep.core.publish import restore_vocabulary as s
-from instep.errors import UnavailableError, UsageError
+from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.manifest.entry import Kind
+from instep.model.paths import shown
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, writer_of
@@ -22,6 +24,7 @@ from instep.node.commands.targets import generation_of, running_service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.retrieval.fetching_out import FetchingOut
+from instep.node.retrieval.git_export import LEFT_OUT_MAX, GitExport
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.writing.writer import WriterService
 
@@ -91,6 +94,42 @@ class Restores(CommandHandlers):
             added=len(changes),
             bytes=sum(c.new.size for c in changes if c.new is not None and c.new.kind is Kind.FILE),
         )
+
+    async def export_git(self, asked: api.ExportGitCommand, speaker: Speaker) -> api.ExportDocument:
+        """On any node, with the contents that are here or at its partners."""
+        service = running_service_of(self._node, asked.fileset)
+        to = self._outside(asked.to)
+
+        async def progress(done: int, total: int) -> None:
+            await speaker.progress("generations", done, total, "generations")
+
+        export = GitExport(service, service.lenders(), sorted(service.sources))
+        done = await export.run(os.fsencode(to), progress)
+        if done.numbers:
+            text = f"{counted(len(done.numbers), 'generation')} were written to {to} as commits"
+            self._node.runtime.note("exported", text, service.line)
+        return api.ExportDocument(
+            fileset=service.fileset.name,
+            to=to,
+            changed=bool(done.numbers),
+            written=tuple(done.numbers),
+            skipped=tuple(api.SkippedDocument(number, reason) for number, reason in done.skipped),
+            left_out=tuple(shown(path) for path in list(done.left_out)[:LEFT_OUT_MAX]),
+            left_out_total=len(done.left_out),
+        )
+
+    def _outside(self, to: str) -> str:
+        """The directory, absolute and in no fileset: there it would be published."""
+        if not os.path.isabs(to):
+            raise UsageError(f"{to} is not an absolute path", code="no_directory")
+        for fileset in self._node.runtime.settings.filesets.values():
+            if Path(to).resolve().is_relative_to(fileset.path):
+                raise RefusedError(
+                    f"{to} lies in the fileset {fileset.name}, which would carry it",
+                    hint="name a directory outside",
+                    code="inside_a_fileset",
+                )
+        return to
 
     def _target(self, service: LineService, number: int | None) -> HeadRef:
         """The generation of that number, or the head."""

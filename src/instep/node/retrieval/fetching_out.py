@@ -20,7 +20,9 @@ from instep.net.messages import messages as m
 from instep.net.transfer import AnswerStatus
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
-from instep.tree.objects.large import digest_of_fd, mismatch
+from instep.tree.archive.contents import Contents
+from instep.tree.objects.large import copy_whole, digest_of_fd, mismatch
+from instep.tree.root.descriptors import closing_fd
 
 FETCH_S = 600.0
 """So long one node may take for one content, and a second more for each ``SLOW_BYTES`` of it."""
@@ -64,6 +66,22 @@ class FetchingOut:
         self.senders = list(senders)
         self._left_out: dict[NodeName, str] = {}
         self._loop = asyncio.get_running_loop()
+
+    def put(self, change: Change, entry: Entry, contents: Contents, fd: int) -> None:
+        """In the thread of the walk: the content into an empty file of the caller's, from this node, else fetched;
+        verified. ``DamagedError`` where the file of this node changed while it was copied."""
+        into = Into(fd, entry)
+        target = contents.target(entry) if entry.kind is Kind.SYMLINK else None
+        found = contents.open(entry) if entry.kind is Kind.FILE else None
+        if target is not None:
+            into.write(0, target)
+        elif found is None:
+            self.fetch(change, entry, into)
+        else:
+            with closing_fd(found):
+                copy_whole(found, fd, entry.size, is_sparse=False)
+            if not into.is_right():
+                raise mismatch(entry)
 
     def fetch(self, change: Change, entry: Entry, into: Into) -> None:
         """In the thread of the walk: wait for the event loop to bring one content, verified. ``UnavailableError``

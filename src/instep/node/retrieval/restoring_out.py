@@ -15,13 +15,13 @@ from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import Change, diff
 from instep.model.paths import is_below, shown
-from instep.node.retrieval.fetching_out import FetchingOut, Into
+from instep.node.retrieval.fetching_out import FetchingOut
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.writing.restore_plan import nowhere
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.outlet import finish_directory, open_outlet, put_out
-from instep.tree.objects.large import copy_whole, mismatch
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import closing_fd
 
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -115,30 +115,14 @@ class RestoringOut:
         put_out(outlet, entry.path, make, shown_as=to)
 
     def _target_of(self, change: Change, entry: Entry, contents: Contents) -> bytes:
-        target = contents.target(entry)
-        if target is not None:
-            return target
-        fd = os.memfd_create("target", os.MFD_CLOEXEC)
-        try:
-            self._fetching.fetch(change, entry, Into(fd, entry))
+        with closing_fd(os.memfd_create("target", os.MFD_CLOEXEC)) as fd:
+            self._fetching.put(change, entry, contents, fd)
             return os.pread(fd, entry.size, 0)
-        finally:
-            os.close(fd)
 
     def _make_file(self, fd: int, name: bytes, change: Change, entry: Entry, contents: Contents) -> None:
         to = os.open(name, _WRITE, 0o600, dir_fd=fd)
         try:
-            into = Into(to, entry)
-            found = contents.open(entry)
-            if found is None:
-                self._fetching.fetch(change, entry, into)
-            else:
-                try:
-                    copy_whole(found, to, entry.size, is_sparse=False)
-                finally:
-                    os.close(found)
-                if not into.is_right():
-                    raise mismatch(entry)
+            self._fetching.put(change, entry, contents, to)
             os.fchmod(to, entry.mode & 0o777)
             os.utime(to, ns=(entry.mtime_ns, entry.mtime_ns))
             os.fsync(to)

@@ -1,0 +1,196 @@
+"""A bare git repository that holds the generations of one line, and the ``git`` program that writes it.
+
+No shell and no hook runs; the settings of users and of the machine are not read. The directory is held by a descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from types import TracebackType
+from typing import IO, Self
+
+from instep.errors import ContentionError, RefusedError, ResourceError
+from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
+from instep.model.ids import LineId
+from instep.model.paths import shown
+from instep.node.retrieval.git_stream import BRANCH, DONE, FEATURES, ExportedGeneration, written_of
+from instep.tree.archive.outlet import open_outlet
+from instep.tree.root.beneath import Root
+
+_WITHIN_S = 60.0
+_LINES_KEPT = 2_000
+_KEY = "instep.line"
+_ENVIRONMENT: Mapping[str, str] = {
+    **MINIMAL_ENVIRONMENT, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0",
+}  # fmt: skip
+_GIT = ("git", "--git-dir=.", "-c", f"core.hooksPath={os.devnull}")
+
+
+class GitRepository:
+    """Blocks: for a thread. One process at a time writes it."""
+
+    def __init__(self, to: bytes, line: LineId) -> None:
+        """Open or begin the repository of ``line``. ``RefusedError`` where the directory holds anything else,
+        ``ContentionError`` while another export writes it."""
+        self.name = shown(to)
+        self._outlet: Root = open_outlet(to)
+        self._folder = -1
+        self._import: subprocess.Popen[bytes] | None = None
+        self._said = os.memfd_create("git", os.MFD_CLOEXEC)
+        """The errors of the program that was started last."""
+        try:
+            self._open(line)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End a program that still runs: then the branch stays where its last checkpoint left it."""
+        if self._import is not None:
+            self._import.kill()
+            self._import.wait(_WITHIN_S)
+            assert self._import.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # the rest of its buffer has no reader any more
+                self._import.stdin.close()
+            self._import = None
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+        self._outlet.close()
+        os.close(self._said)
+
+    def _open(self, line: LineId) -> None:
+        found = os.fstat(self._outlet.fd)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise RefusedError(
+                f"{self.name} belongs to another user, or other users may write there",
+                hint="name a directory that is not there yet",
+                code="directory_not_ours",
+            )
+        self._folder = self._outlet.open_dir(b"")
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ContentionError(
+                f"another export writes {self.name}", hint="wait until it has ended", code="busy"
+            ) from error
+        if not self._outlet.names(b""):
+            self._run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--template=", ".")
+            self._run(*_GIT, "config", _KEY, str(line))
+        elif self._answer(*_GIT, "config", "--get", _KEY) != str(line):
+            raise RefusedError(
+                f"{self.name} holds something else than the generations of {line}",
+                hint="name an empty directory, or the one of an earlier export of this fileset",
+                code="not_this_line",
+            )
+
+    def newest(self) -> ExportedGeneration | None:
+        """The newest generation that is a commit."""
+        message = self._answer(*_GIT, "log", "-1", "--format=%B", BRANCH, "--")
+        return written_of(message) if message is not None else None
+
+    def write(self, *pieces: bytes) -> None:
+        """Hand pieces to ``git fast-import``, which is started at the first. ``ResourceError`` once it has failed."""
+        if self._import is None:
+            self._import = self._started(*_GIT, "fast-import", "--quiet", "--date-format=raw")
+            pieces = FEATURES, *pieces
+        assert self._import.stdin is not None
+        try:
+            for piece in pieces:
+                self._import.stdin.write(piece)
+        except BrokenPipeError as error:
+            self._import.wait(_WITHIN_S)
+            raise self._failed("fast-import") from error
+
+    def write_from(self, fd: int, size: int) -> None:
+        """Hand over the first ``size`` bytes of an open file."""
+        at = 0
+        while at < size and (piece := os.pread(fd, min(1 << 20, size - at), at)):
+            self.write(piece)
+            at += len(piece)
+        self.write(b"\n")
+
+    def finish(self) -> None:
+        """Wait until everything that was handed over is in the repository, and the branch names it."""
+        if self._import is None:
+            return
+        self.write(DONE)
+        assert self._import.stdin is not None
+        try:
+            self._import.stdin.close()
+        except BrokenPipeError as error:
+            raise self._failed("fast-import") from error
+        if self._import.wait() != 0:
+            raise self._failed("fast-import")
+        self._import = None
+
+    def spool(self) -> IO[bytes]:
+        """A file without a name on the disk of the repository."""
+        return tempfile.TemporaryFile(dir=f"/proc/self/fd/{self._folder}")
+
+    def _started(self, *words: str) -> subprocess.Popen[bytes]:
+        os.ftruncate(self._said, os.lseek(self._said, 0, os.SEEK_SET))
+        try:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                cwd=f"/proc/self/fd/{self._folder}",
+                env=dict(_ENVIRONMENT),
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise _no_git() from error
+
+    def _run(self, *words: str) -> None:
+        with self._started(*words) as process:
+            assert process.stdin is not None
+            process.stdin.close()
+            if process.wait(_WITHIN_S) != 0:
+                raise self._failed(words[1])
+
+    def _answer(self, *words: str) -> str | None:
+        """What a question to git prints, without the last line end; None where it knows nothing."""
+        try:
+            found = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                cwd=f"/proc/self/fd/{self._folder}",
+                env=dict(_ENVIRONMENT),
+                timeout=_WITHIN_S,
+            )
+        except FileNotFoundError as error:
+            raise _no_git() from error
+        return found.stdout.decode("utf-8", "replace").rstrip("\n") if found.returncode == 0 else None
+
+    def _failed(self, what: str) -> ResourceError:
+        size = os.fstat(self._said).st_size
+        said = os.pread(self._said, _LINES_KEPT, max(0, size - _LINES_KEPT))
+        words = said.decode("utf-8", "replace").strip()
+        return ResourceError(
+            f"git {what} failed in {self.name}: {words or 'it says nothing'}",
+            hint="mend that, and run the command again: it goes on behind the newest commit",
+            code="git_failed",
+        )
+
+
+def _no_git() -> ResourceError:
+    return ResourceError(
+        "the program git is not installed here", hint="apt-get install git, then again", code="no_program"
+    )
