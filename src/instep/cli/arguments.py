@@ -43,7 +43,8 @@ def checked(value: str, param: click.Parameter, context: click.Context | None) -
     name = str(param.name)
     shown = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
     owner = context.info_name if context is not None else None
-    group = context.parent.info_name if context is not None and context.parent is not None else None
+    above = context.parent if context is not None else None
+    group = (above.info_name if above.parent is not None else "top") if above is not None else None
     if name in ("message", "reason") and len(value) > MESSAGE_MAX:
         raise _too_long(shown, len(value), MESSAGE_MAX)
     if not {name, f"{owner} {name}", f"{group} {name}"} & _TREE_PATHS:
@@ -111,10 +112,10 @@ def _network(value: str, shown: str) -> None:
 
 
 _RULES: dict[str, Callable[[str, str], None]] = {
-    "fileset": _fileset, "fileset name": _fileset, "instep words": _fileset_or_generation,
+    "fileset": _fileset, "fileset name": _fileset, "top words": _fileset_or_generation,
     "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
-    "partner name": _node, "pki name": _node, "instep name": _node, "instep names": _node,
+    "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
     "address": _address, "at": _address, "listen": _address, "advertise": _address,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
-"""By the argument's name, where that says too little with the group of its command in front."""
+"""By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""
