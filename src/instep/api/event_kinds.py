@@ -75,6 +75,7 @@ NOTES: Mapping[str, str] = {
     "head": "a newer generation is known",
     "history_mended": "lost contents of the history are back",
     "hook": "a hook went well",
+    "hook_writes": "changes that a hook made are published without running it again",
     "in_step": "a line stands well again, here or at the partner `node`",
     "invited": "a token was made",
     "joined": "a node joined",

@@ -109,6 +109,7 @@ class AcceptedDocument(Document, frozen=True, kw_only=True):
     sample: tuple[DifferenceDocument, ...] | UnsetType = UNSET
     generation: int | UnsetType | None = UNSET
     set_aside: tuple[FullGenerationDocument, ...] | UnsetType = UNSET
+    warnings: tuple[str, ...] | UnsetType = UNSET
 
 
 class Comparing(Command[AcceptedDocument], frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -16,7 +17,8 @@ from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.manifest.entry_rules import check_entry
 from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
-from instep.tree.objects.fidelity import Allow, Local, Owners, apply_metadata, expected_local
+from instep.tree.objects.fidelity import Allow, Local, apply_metadata, expected_local
+from instep.tree.objects.owners import OwnerRules, Owners
 from instep.tree.root.place import Place
 from instep.tree.scan.listing import unfit
 from instep.tree.scan.scan import Scanned, scan
@@ -161,7 +163,7 @@ def test_a_link_outside_the_tree_makes_no_group(tmp_path: Path) -> None:
 
 
 def test_owners_are_mapped_by_name() -> None:
-    owners = Owners(users={"alice": "root"}, groups={"staff2": "0"})
+    owners = Owners(OwnerRules.of(("alice=root", ":staff2=:0")))
     local = Local(preserve=frozenset((Preserve.OWNER,)), allow=frozenset((Allow.OWNER,)), owners=owners)
     entry = Entry(b"f", Kind.FILE, 0o644, 0, 0, Digest(b""), 0, Extra(owner="alice", group="staff2"))
     assert expected_local(entry, local).extra == Extra(owner="root", group="root")
@@ -171,6 +173,48 @@ def test_owners_are_mapped_by_name() -> None:
         with pytest.raises(ResourceError) as caught:
             expected_local(stranger, local)
         assert caught.value.error_code == "unknown_owner"
+
+
+def test_by_name_gives_files_to_accounts_that_are_known_here_and_never_to_root() -> None:
+    """Nothing of ``allow_preserve``: the rule is this node's own, the names are a peer's."""
+    unknown: dict[str, None] = {}
+    rules = OwnerRules.of(("by_name", "tomcat=daemon"))
+    owners = Owners(rules, is_careful=True, unknown=unknown)
+    local = Local(preserve=frozenset((Preserve.OWNER,)), owners=owners)
+
+    def here(owner: str, group: str) -> tuple[str | None, str | None]:
+        entry = Entry(b"f", Kind.FILE, 0o6640, 0, 0, Digest(b""), 0, Extra(owner=owner, group=group))
+        expected = expected_local(entry, local)
+        assert expected.mode == 0o640
+        assert expected.extra is not None
+        return expected.extra.owner, expected.extra.group
+
+    own = owners.user_of(os.geteuid()), owners.group_of(os.getegid())
+    assert here("nobody", "nogroup") == ("nobody", "nogroup")
+    assert here("tomcat", "nogroup") == ("daemon", "nogroup")
+    assert here("root", "root") == here("no-such-user", "no-such-group") == here("0", "12345") == own
+    assert {"user no-such-user", "group no-such-group", "group 12345"} <= unknown.keys()
+    without = Local(preserve=frozenset((Preserve.OWNER,)))
+    plain = Entry(b"f", Kind.FILE, 0o640, 0, 0, Digest(b""), 0, Extra(owner="nobody", group="nogroup"))
+    assert expected_local(plain, without).extra is None
+
+
+def test_everything_belongs_to_one_account_also_where_no_owner_travels() -> None:
+    local = Local(owners=Owners(OwnerRules.of(("nobody",)), is_careful=True))
+    plain = Entry(b"f", Kind.FILE, 0o640, 0, 0, Digest(b""), 0)
+    assert expected_local(plain, local).extra == Extra(owner="nobody", group="nogroup")
+    grouped = Local(owners=Owners(OwnerRules.of(("nobody:daemon",)), is_careful=True))
+    assert expected_local(plain, grouped).extra == Extra(owner="nobody", group="daemon")
+    lacking_it = Local(owners=Owners(OwnerRules.of(("no-such-user",)), is_careful=True))
+    with pytest.raises(ResourceError) as caught:
+        expected_local(plain, lacking_it)
+    assert caught.value.error_code == "unknown_owner"
+
+
+@pytest.mark.parametrize("words", [("a b",), ("a:b:c",), ("a=:b",), ("nobody", "by_name"), ("=a",), ("-",)])
+def test_rules_of_owners_that_mean_nothing_are_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(words[0])):
+        OwnerRules.of(words)
 
 
 def test_what_a_file_system_lacks_is_named(abilities: frozenset[Ability]) -> None:

@@ -21,10 +21,11 @@ from instep.cli.filesets.recipes import (
     show_recipe,
     with_recipe,
 )
-from instep.cli.filesets.roots import all_wrong, check_root, mark_root
+from instep.cli.filesets.roots import all_wrong, check_root, foreign_owners, mark_root, owner_words
 from instep.cli.output import printable, table
 from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
 from instep.errors import RefusedError, UsageError
+from instep.model.definition import Preserve
 from instep.model.ids import fileset_name
 from instep.node.config.editing import edits
 from instep.node.config.filesets import FilesetSettings
@@ -91,6 +92,8 @@ def fileset_add(
     given_keys = with_recipe(ready, {key: value for key, value in given.items() if value})
     prepare = None
     if chosen not in settings.filesets:
+        if preserve is None and foreign_owners(session, Path(root)).names:
+            given_keys.setdefault("preserve", [Preserve.OWNER.value])
         try:
             check_root(session, chosen, Path(root))
         except RefusedError as error:
@@ -100,14 +103,17 @@ def fileset_add(
     reloaded = session.reload() if changed else None
     settings = session.settings()
     offered, reasons = _offered(settings, chosen)
+    warnings, owners = owner_words(session, settings.filesets[chosen])
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
-        **recipe_fields(recipe_name, given_keys),
+        **recipe_fields(recipe_name, given_keys), "warnings": warnings,
     }  # fmt: skip
     if not session.gave_json(document):
         print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
         show_recipe(recipe_name, name, given_keys)
+        for line in (*(f"warning: {each}" for each in warnings), *owners):
+            print(f"  {printable(line)}")
         print(f"  offered to {', '.join(offered) or 'no partner yet'}")
         for partner, why in reasons.items():
             print(f"  not to {partner}: {why}")
@@ -207,6 +213,8 @@ def fileset_accept(
             show_recipe(recipe_name, name, ready)
             state = "follows" if told.changed else "follows already"
             print(f"{name} in {told.path} {state} {told.writer}")
+            for warning in told.warnings or ():
+                print(f"  warning: {printable(warning)}")
         _show_why(told)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from instep.errors import ConfigError, InstepError, RefusedError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
 from instep.node.config.editing import edits
+from instep.node.config.filesets import FilesetSettings
+from instep.node.facts.owners import Foreign, foreign_in, of_written
 from instep.tree.root.marker import check_marker, create_marker, read_marker
 from instep.tree.root.place import resolve_place
 
@@ -64,3 +67,18 @@ def mark_root(session: Session, name: FilesetName, root: Path) -> None:
     owner = session.node.owner
     if read_marker(root, owner) is None:
         create_marker(root, name, session.settings().name, owner)
+
+
+def foreign_owners(session: Session, root: Path) -> Foreign:
+    """The owners of a tree besides the user of this node's daemon."""
+    uid, _ = session.node.owner or (os.geteuid(), os.getegid())
+    return foreign_in(root, uid) if root.is_dir() else Foreign()
+
+
+def owner_words(session: Session, fileset: FilesetSettings) -> tuple[list[str], list[str]]:
+    """The owners in a fileset that is written here: warnings, and a line where they are carried."""
+    foreign, definition = foreign_owners(session, fileset.path), fileset.definition
+    trouble = of_written(fileset.name, foreign, definition.preserve if definition is not None else ())
+    if trouble is not None:
+        return [str(trouble)], []
+    return [], [f"files belong to {foreign}: their owners are carried, by name"] if foreign.names else []

@@ -29,6 +29,8 @@ from instep.node.commands.targets import service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config.editing import edits
 from instep.node.config.filesets import FilesetSettings
+from instep.node.facts.daemon_rights import may_give_away
+from instep.node.facts.owners import of_followed
 from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_service import LineService
 from instep.node.peers.dialled_link import DialledLink
@@ -40,6 +42,7 @@ from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.placing import check_new_root, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.objects.fidelity import Allow, Local
+from instep.tree.objects.owners import BY_NAME
 from instep.tree.root.beneath import Root
 from instep.tree.root.marker import check_marker, read_marker
 from instep.tree.root.place import Place
@@ -245,10 +248,16 @@ class Filesets(CommandHandlers):
             raise refusal
         if mode != "observe":
             take_root(runtime, name, path, make=True)
+        if may_give_away() and "owners" not in asked.settings:
+            given["owners"] = [BY_NAME]
         if offer.line.origin != offer.writer:
             given["origin"] = str(offer.line.origin)
         await self._follow(asked, name, offer.writer, given, offer.line)
         document = api.AcceptedDocument(fileset=name, path=str(path), writer=offer.writer, changed=True)
+        definition, settings = decode_definition(offer.definition), runtime.settings
+        trouble = of_followed(settings.filesets[name], definition.preserve, settings.allow_preserve)
+        if trouble is not None:
+            document = replace(document, warnings=(str(trouble),))
         return document if is_empty else _with_numbers(document, numbers, head)
 
     async def _follow(

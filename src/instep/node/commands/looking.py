@@ -18,7 +18,15 @@ from instep.net.trust.pki_problems import problems_of
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
-from instep.node.commands.targets import current_reports, direct_followers, generation_of, path_of, service_of
+from instep.node.commands.targets import (
+    current_reports,
+    direct_followers,
+    generation_of,
+    owner_trouble,
+    path_of,
+    service_of,
+)
+from instep.node.facts.owners import of_written
 from instep.node.lines.line_service import LineService
 from instep.node.lines.path_log import LOG_MAX, path_log
 from instep.node.lines.snapshot import (
@@ -118,6 +126,16 @@ class Looking(CommandHandlers):
         warnings += self._context.balancers.troubles.values()
         for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
             warnings += (said[name] for name in self._node.services if name in said)
+        for service in self._node.services.values():
+            trouble, definition = (
+                owner_trouble(self._node.runtime.settings, service),
+                service.known_definition(),
+            )
+            foreign = self._context.housekeeping.closed.get(service.fileset.name)
+            if foreign is not None and definition is not None:
+                trouble = of_written(service.fileset.name, foreign, definition.preserve)
+            if trouble is not None:
+                warnings.append(str(trouble))
         for name, at_ms in self._node.peers.copies.items():
             if wall_ms() - at_ms < COPY_SHOWN_MS:
                 warnings.append(

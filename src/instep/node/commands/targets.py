@@ -5,6 +5,8 @@ from __future__ import annotations
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef, NodeName
 from instep.net.messages.messages import Report
+from instep.node.config.settings import Settings
+from instep.node.facts.owners import OwnerTrouble, of_followed
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import pick_fileset
 from instep.node.node import Node
@@ -95,3 +97,12 @@ def direct_followers(node: Node, service: LineService) -> list[NodeName]:
 def path_of(path: str | None, path_b64: bytes | None) -> bytes | None:
     """The path of a command, exact bytes first."""
     return path_b64 if path_b64 is not None or path is None else path.encode()
+
+
+def owner_trouble(settings: Settings, service: LineService) -> OwnerTrouble | None:
+    """The owners that a tree which is followed here should have and has not."""
+    definition = service.known_definition()
+    if definition is None or service.is_written_here or service.fileset.observe:
+        return None
+    unknown = tuple(service.tree.unknown_owners)
+    return of_followed(service.fileset, definition.preserve, settings.allow_preserve, unknown)

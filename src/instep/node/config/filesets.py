@@ -16,7 +16,7 @@ from instep.node.config.facts import ServiceSettings, service_kind
 from instep.node.config.golden import GoldenSettings, read_golden
 from instep.node.config.hooks import HooksSettings, read_hooks
 from instep.node.config.keys import NO_DEFAULT, Key, Section, inline, key, keys_of, section, sections_of
-from instep.node.config.kinds import BadValue, as_set, boolean, choice, off_or, some_of, string
+from instep.node.config.kinds import BadValue, as_set, boolean, choice, kind, off_or, some_of, string, strings
 from instep.node.config.partners import PartnerSettings
 from instep.node.config.table_reader import Table
 from instep.node.config.values import (
@@ -30,7 +30,21 @@ from instep.node.config.values import (
     relative_path,
     relative_paths,
 )
+from instep.tree.objects.owners import OwnerRules
 from instep.tree.root.resolving import resolved
+
+
+@kind(is_list=True)
+def _owners(raw: object) -> tuple[str, ...]:
+    words = strings([raw] if isinstance(raw, str) else raw)
+    try:
+        OwnerRules.of(words)
+    except ValueError as error:
+        raise BadValue(
+            f"holds {str(error)!r}; right is by_name, pairs such as tomcat=tomcat9 and :staff=:users, or one USER:GROUP"
+        ) from None
+    return words
+
 
 _FOLLOWED = "is for filesets that are followed here; this one is written here"
 _KEEP_AND_EXCHANGE = (
@@ -117,6 +131,10 @@ class FilesetSettings:
     """Folder for staging, journal and archive; `auto`: beside the root where possible."""
     without: frozenset[str] = key([], as_set(some_of(*_WITHOUT)))
     """Metadata that this node's file system cannot keep and is given up here."""
+    owners: tuple[str, ...] = key([], _owners)
+    """To whom files belong where it is followed: `[]`, the daemon's user; `by_name`, the writer's owners that are known
+    here, and never root; `tomcat=tomcat9` and `:staff=:users`, the same under other names; `tomcat` or `tomcat:tomcat`,
+    one user and group for all."""
     observe: bool = key(False, boolean)
     """Compare and report, never write."""
     service: ServiceSettings | None = key(None, service_kind)

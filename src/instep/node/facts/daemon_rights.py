@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import instep
 from instep.model.definition import Preserve
 from instep.node.config.filesets import FilesetSettings
+from instep.tree.objects.owners import OwnerRules
 from instep.tree.scan.rules import is_lost_and_found
 from instep.tree.scan.touched import is_reserved
 
@@ -34,7 +36,7 @@ LOOKED_AT_MAX = 2_000
 """So many objects of a tree are looked at to see to which users it belongs."""
 RIGHTS = Path(instep.__file__).parent / "daemon/units/rights"
 """Drop-ins of the unit, one for each reason to have rights; installed with the program."""
-_UNIT_HINT = f"drop-ins lie in {RIGHTS}; see the guide's page Owners and rights"
+UNIT_HINT = f"drop-ins lie in {RIGHTS}; see the guide's page Owners and rights"
 
 
 @dataclass(slots=True)
@@ -60,6 +62,16 @@ def rights_of_process() -> frozenset[str]:
     return frozenset(name for name, bit in CAPABILITIES.items() if bits >> bit & 1)
 
 
+GIVING = ("CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE")
+"""What it takes to give files to other users, and to change them afterwards."""
+
+
+@functools.cache
+def may_give_away() -> bool:
+    """Whether this process may give files to other users."""
+    return rights_of_process().issuperset(GIVING)
+
+
 def need_of(
     fileset: FilesetSettings,
     uid: int,
@@ -78,9 +90,9 @@ def need_of(
         wanted |= {"CAP_DAC_OVERRIDE": why, "CAP_FOWNER": why}
     elif others and uid != 0 and not os.access(fileset.path, os.R_OK | os.X_OK):
         wanted["CAP_DAC_READ_SEARCH"] = f"{name} must be read, and belongs to uid {others[0]}"
-    if is_followed and Preserve.OWNER in keeps and "owner" in allowed:
-        why = f"{name} keeps owners"
-        wanted |= {"CAP_CHOWN": why, "CAP_FOWNER": why, "CAP_DAC_OVERRIDE": why}
+    rules = OwnerRules.of(fileset.owners)
+    if is_followed and (rules.everything or (Preserve.OWNER in keeps and (rules or "owner" in allowed))):
+        wanted |= dict.fromkeys(GIVING, f"{name} keeps owners")
     if is_followed and "setuid" in allowed:
         wanted["CAP_FSETID"] = 'allow_preserve has "setuid"'
     if is_followed and "security" in allowed:
@@ -96,10 +108,15 @@ def need_of(
 
 def owners_in(root: Path) -> frozenset[int]:
     """The users that own the root and the first objects below it."""
-    found: set[int] = set()
-    pending, left = [os.fsencode(root)], LOOKED_AT_MAX
+    found = {one.st_uid for one in objects_in(root)}
     with contextlib.suppress(OSError):
         found.add(os.stat(root, follow_symlinks=False).st_uid)
+    return frozenset(found)
+
+
+def objects_in(root: Path) -> Iterator[os.stat_result]:
+    """The first objects below the root, as far as they can be seen."""
+    pending, left = [os.fsencode(root)], LOOKED_AT_MAX
     while pending and left > 0:
         with contextlib.suppress(OSError), os.scandir(pending.pop()) as listing:
             for entry in listing:
@@ -112,10 +129,9 @@ def owners_in(root: Path) -> frozenset[int]:
                     status = entry.stat(follow_symlinks=False)
                     if is_lost_and_found(entry.name, status):
                         continue
-                    found.add(status.st_uid)
+                    yield status
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-    return frozenset(found)
 
 
 def rights_row(uid: int, has: frozenset[str], needs: Iterable[Need]) -> RightsRow:
@@ -129,7 +145,7 @@ def rights_row(uid: int, has: frozenset[str], needs: Iterable[Need]) -> RightsRo
     if missing:
         why = "; ".join(dict.fromkeys(wanted[name] for name in missing))
         unit = " ".join(sorted(wanted))
-        hint = f"in a drop-in of the unit: AmbientCapabilities={unit} and CapabilityBoundingSet={unit}; {_UNIT_HINT}"
+        hint = f"in a drop-in of the unit: AmbientCapabilities={unit} and CapabilityBoundingSet={unit}; {UNIT_HINT}"
         return RightsRow(False, ours, f"needs {_listed(missing)}: {why}", hint)
     owners = frozenset().union(*(need.owners for need in needs)) if needs else frozenset()
     extra = [name for name in CAPABILITIES if name in has and name not in wanted]
@@ -141,9 +157,9 @@ def rights_row(uid: int, has: frozenset[str], needs: Iterable[Need]) -> RightsRo
     ):
         only = next(iter(owners))
         text = f"more than it needs: all files belong to uid {only}, whose daemon would need no rights at all"
-        return RightsRow(True, ours, f"{text}; {_UNIT_HINT}", None)
+        return RightsRow(True, ours, f"{text}; {UNIT_HINT}", None)
     if extra and needs:
-        return RightsRow(True, ours, f"more than it needs, {_listed(wanted)}; {_UNIT_HINT}", None)
+        return RightsRow(True, ours, f"more than it needs, {_listed(wanted)}; {UNIT_HINT}", None)
     return RightsRow(True, ours, "what it needs", None)
 
 

@@ -18,6 +18,7 @@ from instep.model.manifest.check import missing
 from instep.model.manifest.entry import Entry
 from instep.model.statrow import StatRow
 from instep.node.config.filesets import FilesetSettings
+from instep.node.facts.daemon_rights import may_give_away
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.drift_look import CostWatch, DriftFound, drift_in, readable
@@ -38,6 +39,7 @@ from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.archive.source import ArchiveSource
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
+from instep.tree.objects.owners import OwnerRules, Owners
 from instep.tree.root.os_errors import tree_error
 from instep.tree.root.place import Place
 from instep.tree.root.tree_generation import held_by_tree, note_held
@@ -64,6 +66,8 @@ class FilesetTree:
         self.live: HeadRef | None = None
         """The generation that this tree stands for: the last that a writer announced, or that a follower saved as
         live. An observed tree stands for none."""
+        self.unknown_owners: dict[str, None] = {}
+        """Users and groups of manifests that stand for no account here, as ``user tomcat``."""
         self.touched = TouchedPaths()
         """Paths that the watch reported and that no look took in: unpublished paths, or possible drift."""
         self.hook_writes = HookWrites(lambda: self.watch.look() if self.watch is not None else None)
@@ -168,10 +172,13 @@ class FilesetTree:
         preserve = frozenset(definition.preserve)
         if self.fileset.is_written_here:
             return Local(preserve=preserve, is_own=True)
+        allow = frozenset(Allow(name) for name in self.runtime.settings.allow_preserve)
+        rules = OwnerRules.of(self.fileset.owners if may_give_away() else ())
         return Local(
             preserve=preserve,
-            allow=frozenset(Allow(name) for name in self.runtime.settings.allow_preserve),
+            allow=allow,
             without=frozenset(Preserve(name) for name in self.fileset.without),
+            owners=Owners(rules, is_careful=Allow.OWNER not in allow, unknown=self.unknown_owners),
         )
 
     # The watch ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 
@@ -19,6 +20,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import decode_leaf, level_of
 from instep.node.config.filesets import FilesetSettings
+from instep.node.facts.owners import Foreign, foreign_in
 from instep.node.following.lingering import end_due
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
@@ -48,6 +50,8 @@ class Housekeeping:
         """How much damage of a writer's history was known when it was mended last."""
         self.over_share: dict[FilesetName, str] = {}
         """The archives that took more than ``max_share`` when they were tidied last, in words with what helps."""
+        self.closed: dict[FilesetName, Foreign | None] = {}
+        """The owners of a tree that is written here, where other users may not read some of its files."""
         self.thinned: dict[FilesetName, str] = {}
         """The archives that were thinned when they were tidied last, in words."""
 
@@ -64,6 +68,8 @@ class Housekeeping:
 
     async def _look_at(self, service: LineService) -> None:
         name = service.fileset.name
+        if name not in self.closed:
+            await asyncio.to_thread(self._look_at_owners, service)
         try:
             known = await asyncio.to_thread(_damage_of, service)
         except (InstepError, OSError):
@@ -72,6 +78,10 @@ class Housekeeping:
             self._damage[name] = known
             await self._mend(service)
         self._from_partners.begin(service)
+
+    def _look_at_owners(self, service: LineService) -> None:
+        foreign = foreign_in(service.fileset.path, os.geteuid())
+        self.closed[service.fileset.name] = foreign if foreign.is_closed else None
 
     async def run(self) -> None:
         for service in list(self._node.services.values()):
@@ -105,6 +115,7 @@ class Housekeeping:
         await service.worker.run(self._prune_archive, service)
         kept = await asyncio.to_thread(self.forget_generations, service)
         if service.is_written_here:
+            await asyncio.to_thread(self._look_at_owners, service)
             await service.worker.run(self._collect_history, service, kept)
 
     def _prune_archive(self, service: LineService) -> None:

@@ -26,7 +26,7 @@ from instep.node.trees.served_tree import ServedTree
 from instep.node.trees.switch_outcome import refuse_open_journal
 from instep.node.trees.tree_comparison import Numbers
 from instep.tree.journal.journal import Journal
-from instep.tree.objects.fidelity import Owners
+from instep.tree.objects.owners import Owners
 from instep.tree.root.beneath import Root
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.writable import require_writable_folder

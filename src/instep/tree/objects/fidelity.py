@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import enum
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from instep.errors import ResourceError
 from instep.model.definition import Preserve
 from instep.model.ids import Digest
 from instep.model.limits import ENTRY_MAX_BYTES, INLINE_XATTR_MAX
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.inode import SETID, Inode
+from instep.tree.objects.owners import Owners
 from instep.tree.root.descriptors import Tolerated
 
 _INLINE_TOTAL_MAX = ENTRY_MAX_BYTES // 2
@@ -49,78 +47,6 @@ class Allow(enum.Enum):
     SECURITY = "security"
 
 
-_ACCOUNTS: dict[str, tuple[Callable[[int], str], Callable[[str], int]]] = {
-    "user": (lambda uid: pwd.getpwuid(uid).pw_name, lambda name: pwd.getpwnam(name).pw_uid),
-    "group": (lambda gid: grp.getgrgid(gid).gr_name, lambda name: grp.getgrnam(name).gr_gid),
-}
-
-
-class Owners:
-    """Names of users and groups here, with the node's owner mapping; a number stands for itself.
-
-    ``users`` and ``groups`` map the names in a manifest to names of this machine.
-    """
-
-    def __init__(
-        self, users: Mapping[str, str] | None = None, groups: Mapping[str, str] | None = None
-    ) -> None:
-        self._here = {"user": dict(users or {}), "group": dict(groups or {})}
-        self._names: dict[tuple[str, int], str] = {}
-        self._ids: dict[tuple[str, str], int] = {}
-
-    def refresh(self) -> None:
-        """Forget looked-up names; called at the start of a scan or apply, since accounts may change."""
-        self._names.clear()
-        self._ids.clear()
-
-    def user_of(self, uid: int) -> str:
-        return self._name_of("user", uid)
-
-    def group_of(self, gid: int) -> str:
-        return self._name_of("group", gid)
-
-    def uid_of(self, name: str) -> int:
-        """The uid for a user name of a manifest; ``ResourceError`` ``unknown_owner`` when no user has it."""
-        return self._id_of("user", name)
-
-    def gid_of(self, name: str) -> int:
-        return self._id_of("group", name)
-
-    def _name_of(self, what: str, number: int) -> str:
-        name = self._names.get((what, number))
-        if name is None:
-            try:
-                name = _ACCOUNTS[what][0](number)
-            except KeyError:
-                name = str(number)
-            self._names[what, number] = name
-        return name
-
-    def _id_of(self, what: str, name: str) -> int:
-        number = self._ids.get((what, name))
-        if number is None:
-            local = self._here[what].get(name, name)
-            try:
-                number = _ACCOUNTS[what][1](local)
-            except KeyError:
-                number = _number(local, name, what)
-            self._ids[what, name] = number
-        return number
-
-
-def _number(local: str, name: str, what: str) -> int:
-    # 2**32 - 1 means "leave as it is" to chown(2): a manifest must not say that.
-    if local.isascii() and local.isdigit() and int(local) < 0xFFFFFFFF:
-        return int(local)
-    raise ResourceError(
-        f"there is no {what} {local!r} on this machine",
-        hint=f"create the {what} on this machine, or accept with --without owner",
-        code="unknown_owner",
-        owner=name,
-        local=local,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Local:
     """The metadata that this node carries and may set.
@@ -137,9 +63,12 @@ class Local:
 
     def keeps(self, what: Preserve) -> bool:
         """Whether ``what`` is asked for, can be kept here, and may be set here."""
-        if what not in self.preserve or what in self.without:
+        if what in self.without:
             return False
-        return what is not Preserve.OWNER or self.may(Allow.OWNER)
+        if what is Preserve.OWNER and self.owners.rules.everything is not None:
+            return True
+        is_allowed = what is not Preserve.OWNER or self.may(Allow.OWNER) or bool(self.owners.rules)
+        return what in self.preserve and is_allowed
 
     def may(self, what: Allow) -> bool:
         return self.is_own or what in self.allow
@@ -174,14 +103,17 @@ def expected_local(entry: Entry, local: Local) -> Entry:
     file system cannot keep is left out; owners are mapped to names of this machine. ``chunks`` stay.
     """
     mode = entry.mode if local.may(Allow.SETUID) else entry.mode & ~SETID
+    owners = local.owners
     extra = entry.extra
     if extra is None:
-        return entry if mode == entry.mode else msgspec.structs.replace(entry, mode=mode)
+        if owners.rules.everything is None:
+            return entry if mode == entry.mode else msgspec.structs.replace(entry, mode=mode)
+        extra = _NOTHING
+    is_one = owners.rules.everything is not None
     keeps_owner = local.keeps(Preserve.OWNER)
-    owners = local.owners
     wanted = Extra(
-        owner=_mapped(extra.owner, owners.uid_of, owners.user_of) if keeps_owner else None,
-        group=_mapped(extra.group, owners.gid_of, owners.group_of) if keeps_owner else None,
+        owner=owners.local_user(extra.owner or "") if keeps_owner and (is_one or extra.owner) else None,
+        group=owners.local_group(extra.group or "") if keeps_owner and (is_one or extra.group) else None,
         xattrs=tuple(x for x in extra.xattrs if local.carries(x[0])),
         large_xattrs=tuple(x for x in extra.large_xattrs if local.carries(x[0])),
         link_group=extra.link_group if local.keeps(Preserve.HARDLINKS) else None,
@@ -194,10 +126,6 @@ def expected_local(entry: Entry, local: Local) -> Entry:
 
 
 _NOTHING = Extra()
-
-
-def _mapped(name: str | None, to_id: Callable[[str], int], to_name: Callable[[int], str]) -> str | None:
-    return None if name is None else to_name(to_id(name))
 
 
 def has_holes(fd: int, found: os.stat_result) -> bool:
@@ -301,7 +229,7 @@ def _apply_to(
     extra = expected.extra
     has_mode = entry.kind is not Kind.SYMLINK
     if extra is not None and extra.owner is not None and extra.group is not None:
-        os.chown(where, local.owners.uid_of(extra.owner), local.owners.gid_of(extra.group))
+        os.chown(where, local.owners.id_here("user", extra.owner), local.owners.id_here("group", extra.group))
     if local.reads_xattrs:
         if has_mode:
             os.chmod(where, 0o700)  # a mode without "w" would forbid its owner to set attributes

@@ -202,8 +202,9 @@ class Stage:
         return self._rules.ignored(path, is_dir) or is_in_lost_and_found(self._root, path)
 
     def is_same(self, old: Entry, new: Entry) -> bool:
+        """``old`` of a revert is how it lies here: a look found that it is not the local form of ``new``."""
         here = expected_local(old, self.local), expected_local(new, self.local)
-        return same_but_for_times_of_directories(*here)
+        return self._header.why is not Why.DRIFT and same_but_for_times_of_directories(*here)
 
     def target_directory(self, path: bytes) -> Entry | None:
         entry = self._targets.lookup(self.target.root, path)

@@ -14,16 +14,18 @@ from instep.core.follow.gates import CLOCK
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError
 from instep.model.counts import counted
+from instep.model.definition import Definition
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
 from instep.net.trust.pki_problems import problems_of
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
-from instep.node.commands.targets import accepted_by
+from instep.node.commands.targets import accepted_by, owner_trouble
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.facts.mounts import mount_at, why_shared
+from instep.node.facts.owners import foreign_in, of_written
 from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
@@ -222,6 +224,7 @@ class Preflight:
             ok = path == str(fileset.path) or "path" not in gates
             hint = f"on {partner}: instep fileset remove {name}, then accept it in {fileset.path}"
             await self._row(f"path of {name} on {partner}", ok, str(fileset.path), path, hint, node=partner)
+        await self._owners(service)
         over = self._context.housekeeping.over_share.get(name)
         await self._row(f"archive of {name}", over is None, over or "within max_share")
         await self._mount(service)
@@ -273,6 +276,20 @@ class Preflight:
         name, (ok, words) = service.fileset.name, check_words(*service.not_carried)
         note = words if service.not_carried[1].total else UNSET
         await self._row(f"paths of {name}", ok, words, hint=f"instep status {name}", note=note)
+
+    async def _owners(self, service: LineService) -> None:
+        """Whether files get the owners that they should have. At the writer this is a note and no failure: the users of
+        the partners' daemons are not known here."""
+        definition, name = service.known_definition() or Definition(), f"owners of {service.fileset.name}"
+        if service.is_written_here:
+            foreign = await asyncio.to_thread(foreign_in, service.fileset.path, os.geteuid())
+            said = of_written(service.fileset.name, foreign, definition.preserve)
+            words = said.words if said is not None else "carried, or the daemon's own"
+            await self._row(name, True, words, note=UNSET if said is None else str(said))
+            return
+        trouble = owner_trouble(self._node.runtime.settings, service)
+        words, hint = trouble or ("as they should be", None)
+        await self._row(name, trouble is None, words, hint=hint)
 
     async def _partner_gates(self, service: LineService) -> None:
         """Each gate of a line written here against every connected partner that accepted it."""

@@ -7,7 +7,7 @@ from typing import Any
 import tomlkit
 
 from instep.errors import ConfigError
-from instep.model.definition import Definition
+from instep.model.definition import Definition, Preserve
 from instep.model.ids import LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy, decode_policy
 from instep.node.config.definitions import RolloutKeys, TravellingKeys
@@ -15,6 +15,7 @@ from instep.node.config.editing.edits import Document, edit, partner_row
 from instep.node.config.keys import keys_of
 from instep.node.config.loading import parse, read_text
 from instep.node.directory import NodeDirectory
+from instep.tree.objects.owners import BY_NAME
 
 
 def change_writer(
@@ -51,6 +52,8 @@ def _change(
     table = filesets.get(line.fileset)
     if table is None:
         return
+    if definition is None and Preserve.OWNER.value in table.get("preserve", ()) and "owners" not in table:
+        table["owners"] = [BY_NAME]  # the old writer's files keep the owners that they have
     table["writer"] = str(writer)
     if "origin" in table or line.origin != writer:
         table["origin"] = str(line.origin)
