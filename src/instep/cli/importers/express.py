@@ -8,7 +8,7 @@ from pathlib import PurePath
 from instep.cli.importers.plan import Plan, Server, Tree, plan_of, refuse, servers_of
 
 TLS_WORDS = {
-    "none": "was reached over plain HTTP: everybody on the way could read and change what was sent",
+    "none": "was reached over plain HTTP: each machine on the way could read and change it",
     "noverify": "was reached over HTTPS, and any certificate was taken: it could have been another server",
     "strict": "was reached over HTTPS, verified by a public authority",
 }
