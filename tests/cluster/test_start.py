@@ -63,6 +63,8 @@ def test_six_commands(usual_ports: Fleet) -> None:
         "catalog   IN STEP   3 of 3 serve generation 1"
     )
     assert {n["name"] for n in s2.run("node", "list").json["nodes"]} == {"main", "s1", "s2"}
+    again = main.run("invite", "s1", "--from", "127.0.0.1", json=False)
+    assert "s1 is connected now" in again.stderr and f"--accept catalog={tree} --start" in again.stderr
     for node in (main, s1, s2):
         checks = node.run("check", expect=None).json["checks"]
         assert not [c for c in checks if not c["ok"]], checks

@@ -11,7 +11,16 @@ from instep.core.guards.losses import Lost
 from instep.core.hook_writes import HOOK_WRITES
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
-from instep.core.vocabulary import HookEnded, HookKind, HookWrite, RunHook, SignerVerdict, TimerFired, Trouble
+from instep.core.vocabulary import (
+    HookAdded,
+    HookEnded,
+    HookKind,
+    HookWrite,
+    RunHook,
+    SignerVerdict,
+    TimerFired,
+    Trouble,
+)
 from instep.errors import Retry
 from instep.model.ids import NodeName
 from instep.model.standing import Standing
@@ -102,6 +111,25 @@ def test_a_dry_run_asks_the_validate_hook_and_publishes_nothing() -> None:
         assert not [one for one in talk.effects if isinstance(one, p.Commit)]
 
 
+def test_a_hook_that_was_added_runs_once_for_the_present_generation() -> None:
+    talk = published(publisher(), 1)
+    talk.say(
+        p.PublishConfigChanged(p.PublishConfig(node=MAIN, has_reload=True, has_validate=True)), HookAdded()
+    )
+    talk.say(
+        HookEnded(talk.asked(RunHook), HookKind.RELOAD, Trouble("hook", "no such program", Retry.LATER, 8))
+    )
+    assert (talk.machine.report.standing, talk.machine.report.code) == (Standing.FAILING, "reload_failed")
+    talk.at(60_000).say(TimerFired("retry-publish"))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD))
+    if scan := [one for one in talk.effects if isinstance(one, p.Scan)]:
+        talk.say(p.TreeScanned(scan[0].req, found("root 1")))
+    talk.at(90_000).say(TimerFired("settle"))
+    assert not [one for one in talk.effects if isinstance(one, RunHook)]
+    talk.check("hook_added")
+    assert talk.machine.report.standing is Standing.IN_STEP
+
+
 def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree() -> None:
     talk = publisher(p.PublishFacts(head=ref(1), base=ref(1), highest=1, was_confirmed=True))
     talk.say(p.Started()).say(s.TreeRecovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
@@ -181,7 +209,7 @@ def test_a_strict_fileset_publishes_all_or_nothing() -> None:
 
 
 def test_a_writer_with_amnesia_goes_on_above_its_own_past() -> None:
-    talk = publisher(partners=(S1,)).say(p.Started())
+    talk = publisher(partners=(S1,), has_past=True).say(p.Started())
     asked = talk.asked(p.AskPartners)
     talk.say(s.TreeRecovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
     talk.at(300).say(p.HeadOfOursSeen(S1, generation(41), OK), p.PartnersAnswered(asked, (S1,)))

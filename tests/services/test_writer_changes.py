@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.support.fleet import tree_of
@@ -93,3 +94,36 @@ async def test_a_report_ends_with_what_it_is_about(tmp_path: Path) -> None:
         assert {row["name"] for row in found["nodes"]} == {"s1", "main"}
         s1.write({"a": "4"})
         assert (await s1.publish(wait=True))["wait"]["reached"]
+
+
+@in_virtual_time
+async def test_a_paused_partner_is_no_next_writer_and_its_pause_ends_with_the_change(tmp_path: Path) -> None:
+    """Goal: a handover to a paused partner waited in vain and said to run it again; and the former home showed the
+    pause of another node for ever, which reports to the new writer."""
+    async with services(tmp_path) as cluster:
+        cluster.make(2)
+        cluster.link("s1", "s2")
+        main, s1, s2 = cluster["main"], cluster["s1"], cluster["s2"]
+        for node in (s1, s2):
+            await node.reload()
+        main.write({"a": "one"})
+        await cluster.followed("s1", "s2")
+        await cluster.in_step("s1", "s2")
+        await s2.call("pause", fileset="data", reason="kernel")
+
+        def standing_at(node: ServiceNode) -> Callable[[], Awaitable[bool]]:
+            async def is_paused() -> bool:
+                rows = (await node.call("node_list"))["nodes"]
+                return bool({row["name"]: row["standing"] for row in rows}["s2"] == "paused")
+
+            return is_paused
+
+        await reached(standing_at(main), lambda: "the report of the pause")
+        for dry_run in (True, False):
+            error = await main.refuses("paused", "handover", fileset="data", node="s2", dry_run=dry_run)
+            assert error.hint == "on s2: instep resume data" and "kernel" in error.reason
+        await main.call("handover", fileset="data", node="s1", timeout_s=60)
+        await reached(standing_at(s1), lambda: "the report to the new writer")
+        await s2.call("resume", fileset="data")
+        await s2.stands("in_step")
+        assert not await standing_at(main)()

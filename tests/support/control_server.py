@@ -39,6 +39,10 @@ class FakeDaemon:
     def lines(self, command: str, *lines: dict[str, Any]) -> None:
         self._answers[command] = lambda _: list(lines)
 
+    def replies(self, command: str, answer: Answer) -> None:
+        """Answer by the parameters."""
+        self._answers[command] = answer
+
     def answers(self, command: str, params: dict[str, Any]) -> list[dict[str, Any]]:
         try:
             command_from(COMMANDS[command], params)

@@ -11,11 +11,13 @@ from instep.errors import NotAllowedError, RefusedError, UnavailableError
 
 
 class InviteDocument(Document, frozen=True):
-    """A token, until when it works once, and the address that it names."""
+    """A token, until when it works once, and the address that it names. ``warning``: a node of this name is connected
+    now."""
 
     token: str
     expires_at: str | None
     address: str
+    warning: str | UnsetType = UNSET
 
 
 @command("invite", Role.ADMIN, RefusedError)

@@ -217,6 +217,10 @@ class RetryAsked(MachineWord):
     """``instep retry``: forget refusals, fights and back-off, and look and try now."""
 
 
+class HookAdded(MachineWord):
+    """The fileset got its first reload hook: it runs once for the generation that the tree holds."""
+
+
 class Recover(MachineWord):
     """Look at the journal and finish or undo. Answer: ``RecoveryEnded``, at a writer ``TreeRecovered``, or
     ``RecoverFailed``. A writer scans and publishes nothing until then.
@@ -245,7 +249,9 @@ class FetchFailed(RequestFailed):
     """Answer to ``FetchPages``."""
 
 
-LineEvent = Started | EpochSeen | RootBack | WatchChanged | Paused | Resumed | RetryAsked | TimerFired
+LineEvent = (
+    Started | EpochSeen | RootBack | WatchChanged | Paused | Resumed | RetryAsked | HookAdded | TimerFired
+)
 """Events of both machines of a line, besides answers."""
 LineEffect = KeepGeneration | KeepEpoch | Recover | FetchPages | RunHook | Cancel | Refuse | Note | SetTimer
 """Effects of both machines of a line."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 import click
 
 from instep.api import members as api
@@ -16,6 +18,8 @@ from instep.cli.output import printable, say, table
 from instep.cli.session import DURATION, Session, command, daemon_word, group, timeout_option
 from instep.errors import RefusedError, ResourceError, UsageError
 from instep.model.ids import node_name
+from instep.model.link import Link
+from instep.node.config.settings import Settings
 from instep.node.config.values import shown_duration
 
 
@@ -58,8 +62,25 @@ def invite(
     if not session.gave_json({"tokens": [{"name": name, **as_json(told)} for name, told in tokens.items()]}):
         for name, told in tokens.items():
             print(told.token, flush=True)
+            if told.warning:
+                say(f"warning: {told.warning}")
             say(f"on {name}, within {shown_duration(ttl_ms)}:")
-            say(f"  instep join {told.token} --start")
+            say(
+                f"  instep join {told.token}{_accepts(settings, name, replicate=replicate, data=data)} --start"
+            )
+
+
+def _accepts(settings: Settings, name: str, *, replicate: bool, data: bool) -> str:
+    """The filesets that the new node may have from here, at the paths that they have here."""
+    link = Link(replicate=replicate, data=data, hub=False)
+    offered = [
+        f"{one.name}={one.path}"
+        for one in settings.filesets.values()
+        if one.definition is not None
+        and one.offers_to(node_name(name))
+        and link.lets(one.definition.fileset_class, own_line=True)
+    ]
+    return "".join(f" --accept {quote(each)}" for each in offered)
 
 
 node = group("node", "The nodes of the cluster, their facts and how they stand.")

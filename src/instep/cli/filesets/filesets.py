@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -15,16 +17,18 @@ from instep.api import filesets as api
 from instep.api.command import as_json
 from instep.cli.completion import complete_setting
 from instep.cli.filesets.recipes import (
+    parameter_option,
     recipe_fields,
     recipe_options,
     recipe_settings,
     show_recipe,
     with_recipe,
+    with_words,
 )
 from instep.cli.filesets.roots import all_wrong, check_root, foreign_owners, mark_root, owner_words
 from instep.cli.output import printable, table
 from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
-from instep.errors import RefusedError, UsageError
+from instep.errors import InstepError, RefusedError, UsageError
 from instep.model.definition import Preserve
 from instep.model.ids import fileset_name
 from instep.node.config.editing import edits
@@ -120,7 +124,7 @@ def fileset_add(
         if changed and reloaded is None:
             print(f"  next: instep --dir {session.node.path} start")
         for partner in offered:
-            print(f"  next, on {partner}: instep fileset accept {name} PATH")
+            print(f"  next, on {partner}: instep fileset accept {name} PATH{with_words(recipe_name, params)}")
         if not offered and not reasons:
             print("  next: instep invite NAME")
 
@@ -203,7 +207,11 @@ def fileset_accept(
         raise UsageError(
             f"{home} is this node", hint=f"instep fileset add {name} {quote(path)}", code="own_name"
         )
-    told = session.call(asked, timeout_ms / 1000)
+    try:
+        told = session.call(asked, timeout_ms / 1000)
+    except InstepError as error:
+        error.hint = _keeping(error.hint, with_words(recipe_name, params))
+        raise
     if not session.gave_json({**as_json(told), **recipe_fields(recipe_name, ready)}):
         if told.only_here is not UNSET:
             print(f"  only here: {told.only_here}")
@@ -216,6 +224,12 @@ def fileset_accept(
             for warning in told.warnings or ():
                 print(f"  warning: {printable(warning)}")
         _show_why(told)
+
+
+def _keeping(hint: str | None, words: str) -> str | None:
+    """A hint that says to accept again, with the recipe that was typed."""
+    again = r"fileset accept \S+ (?:'[^']*'|\S+)(?: --[a-z]+)*"
+    return None if hint is None else re.sub(again, lambda found: found[0] + words, hint)
 
 
 def _show_why(told: api.AcceptedDocument) -> None:
@@ -233,18 +247,51 @@ def _show_why(told: api.AcceptedDocument) -> None:
 @click.argument(
     "assignments", nargs=-1, required=True, metavar="KEY=VALUE...", shell_complete=complete_setting
 )
-def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> None:
-    """Change settings of a fileset; an empty value goes back to the default."""
+@parameter_option
+@click.option("--dry-run", is_flag=True, help="Only show what a recipe would set.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal before a recipe is written.")
+def fileset_set(
+    session: Session,
+    name: str,
+    assignments: tuple[str, ...],
+    params: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Change settings of a fileset; an empty value goes back to the default.
+
+    recipe=RECIPE writes the settings of a recipe to a fileset that exists, and shows them first.
+    """
     wrong = [one for one in assignments if "=" not in one]
     if wrong:
         raise UsageError(
             f"{wrong[0]!r} is not KEY=VALUE", hint=f"instep fileset set {name} settle=5ms", code="bad_key"
         )
-    pairs = dict(one.split("=", 1) for one in assignments)
-    changed = edits.set_fileset(
-        session.node, name, {key.strip(): value.strip() for key, value in pairs.items()}
-    )
-    session.show_change({"fileset": name}, changed, f"{name} is set")
+    pairs = {key.strip(): value.strip() for key, value in (one.split("=", 1) for one in assignments)}
+    chosen = pairs.pop("recipe", None)
+    ready = _ready_for(session, name, chosen, params)
+    if chosen and not session.is_json:
+        show_recipe(chosen, name, ready, "would set" if dry_run else "sets")
+    if dry_run:
+        session.show({"fileset": name, "changed": False, "dry_run": True, **recipe_fields(chosen, ready)}, "")
+        return
+    if (
+        chosen
+        and not session.is_json
+        and not yes
+        and sys.stdin.isatty()
+        and not click.confirm("Write them?", err=True)
+    ):
+        raise RefusedError("nothing was changed", code="declined")
+    changed = edits.set_fileset(session.node, name, pairs, ready)
+    session.show_change({"fileset": name, **recipe_fields(chosen, ready)}, changed, f"{name} is set")
+
+
+def _ready_for(session: Session, name: str, chosen: str | None, params: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of a recipe for a fileset that exists."""
+    found = session.settings().filesets.get(name)  # type: ignore[call-overload]
+    role = WRITTEN if found is None or found.is_written_here else FOLLOWED
+    return recipe_settings(session, chosen, params, role, str(found.path if found is not None else ""))
 
 
 @command("remove", parent=fileset, example="instep fileset remove catalog")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -70,7 +71,7 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
     """The settings as they are written to ``instep.toml``."""
     import tomlkit
 
-    from instep.node.config.editing.edits import toml_item
+    from instep.node.config.editing.toml_items import toml_item
 
     document = tomlkit.document()
     filesets = tomlkit.table(is_super_table=True)
@@ -156,10 +157,18 @@ def recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str
     return {} if recipe_name is None else {"recipe": recipe_name, "settings": settings}
 
 
-def show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
-    """Print the settings that were written, for the operator to edit."""
+def with_words(recipe_name: str | None, params: tuple[str, ...]) -> str:
+    """The recipe as another command takes it."""
+    words = [] if recipe_name is None else ["--recipe", recipe_name]
+    for one in params:
+        words += ["--param", one]
+    return "".join(f" {quote(word)}" for word in words)
+
+
+def show_recipe(recipe_name: object, name: str, settings: dict[str, Any], verb: str = "set") -> None:
+    """Print the settings that are or were written, for the operator to edit."""
     if recipe_name is None:
         return
-    print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
+    print(f"  recipe {recipe_name} {verb}, for you to edit in instep.toml:")
     for line in settings_lines(settings, name):
         print(f"    {printable(line)}" if line else "")

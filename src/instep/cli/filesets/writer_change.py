@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,13 @@ from instep.api import succession as api
 from instep.cli.output import first_line, printable, say
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, timeout_option
-from instep.errors import RefusedError, UsageError
+from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from instep.net.trust.pki import Pki
+
+
+PLAN_S = 10.0
 
 
 @command("handover", example="instep handover catalog s1 --timeout 2m")
@@ -81,21 +88,49 @@ def promote(
         is_left = plan.lost or plan.unheard
         if not click.confirm("Go on without them?" if is_left else "Go on?", err=True):
             raise RefusedError("nothing was changed", code="declined")
+    taken = None
     if pki_backup is not None and not plan.has_ca_key:
-        _take_ca(session, pki_backup, passphrase_file)
-    document = session.call(api.PromoteCommand(fileset), timeout_ms / 1000)
+        taken = _take_ca(session, pki_backup, passphrase_file)
+    try:
+        document = session.call(api.PromoteCommand(fileset), timeout_ms / 1000)
+    except InstepError:
+        if taken is not None:
+            _give_back(session, taken, fileset)
+        raise
+    if taken is not None:
+        say("this node holds the cluster's CA now: invite, renew and revoke here")
     session.show(document, _promoted_lines(document))
 
 
-def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None:
+def _give_back(session: Session, taken: Pki, fileset: str) -> None:
+    """The key was taken for a promotion that failed: it stays only where this node became the writer all the same."""
+    from instep.net.trust.keystore import give_up_ca
+
+    try:
+        is_writer = not session.call(api.PromoteCommand(fileset, dry_run=True), PLAN_S).changed
+    except UnavailableError:
+        say(
+            f"the cluster's CA key stays on this node; when no promotion follows, remove {taken.directory / 'ca.key'}"
+        )
+        return
+    except InstepError:
+        is_writer = False
+    if not is_writer:
+        give_up_ca(taken)
+        say("the cluster's CA key was taken off this node again")
+
+
+def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> Pki | None:
+    """Take the CA of the backup into this node; None where it was here already."""
     from instep.net.trust.keystore import adopt_ca
     from instep.net.trust.pki import Pki
 
     passphrase, _ = read_passphrase(session, passphrase_file, is_new=False)
     pki = Pki(session.node.pki)
-    if adopt_ca(file, pki, passphrase):
-        pki.mark_backed_up(int(time.time() * 1000))
-        say("this node holds the cluster's CA now: invite, renew and revoke here")
+    if not adopt_ca(file, pki, passphrase):
+        return None
+    pki.mark_backed_up(int(time.time() * 1000))
+    return pki
 
 
 def _lost_lines(document: api.PromoteDocument, what: str) -> Iterator[str]:

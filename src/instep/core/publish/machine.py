@@ -104,6 +104,8 @@ class PublishMachine(PublishRestore):
                 self._hook_loop = HookLoop()
                 self._backoff.clear_all()
                 self._unpublished.touch((), self._now, everything=True)
+            case w.HookAdded():
+                self._is_hook_due = True
             case w.TimerFired():
                 self._timer(event.name)
             case _:
@@ -286,7 +288,11 @@ class PublishMachine(PublishRestore):
         run = self._run
         assert run is not None
         trouble = _hook_trouble(event.kind, event.trouble) if event.trouble is not None else None
-        if run.would is not None:
+        if run.is_hook and trouble is None:
+            self._is_hook_due = False
+            self._succeed()
+            self._end_run(p.Unchanged(self._facts.head))
+        elif run.would is not None:
             self._end_run(replace(run.would, refusal=trouble))
         elif trouble is not None:
             self._fail_run(trouble)
@@ -308,7 +314,7 @@ class PublishMachine(PublishRestore):
             self._saved = committed(run.committing, head)
         self._facts = committed(self._facts, head)
         self._holders.clear()
-        self._difference = None
+        self._difference, self._is_hook_due = None, False
         summary = run.summary
         self._hot.published(summary.copied, self._now)
         self._large_published(run, summary)
@@ -420,6 +426,10 @@ class PublishMachine(PublishRestore):
             self._requests = [r for r in self._requests if r not in shared]
             self._run = self._new_run(shared)
             return True
+        is_for_hook = self._is_hook_due and self._config.has_reload and self._facts.head is not None
+        if is_for_hook and self._backoff.is_ready("publish", self._now):
+            self._run = self._new_run((), is_hook=True)
+            return True
         if not self._is_due():
             return False
         is_look = by_hand and not owes_a_generation(self._facts, self._config.node)
@@ -457,16 +467,16 @@ class PublishMachine(PublishRestore):
         if self._restore_on(run):
             return
         config, summary = self._config, run.summary
-        if summary is None:
+        if summary is None and not run.is_hook:
             self._begin_scan(run)
             return
-        if config.has_validate and not run.is_validated:
+        if config.has_validate and not run.is_hook and not run.is_validated:
             self._out.append(
                 w.RunHook(self._begin(PublishPhase.VALIDATE), w.HookKind.VALIDATE, None, run.base)
             )
         elif config.has_reload and not run.is_reloaded:
             self._out.append(w.RunHook(self._begin(PublishPhase.RELOAD), w.HookKind.RELOAD, None, run.base))
-        else:
+        elif summary is not None:
             self._commit(run, summary)
 
     def _commit(self, run: Run, summary: ScanSummary) -> None:
@@ -518,6 +528,7 @@ class PublishMachine(PublishRestore):
             is_working=self._job is not None and self._job.phase not in LOOKING,
             trouble=self._not_the_writer() or self._recover_trouble or self._trouble,
             is_first_held=self._is_first_held,
+            has_past=self._config.has_past,
             is_fetching=not self._facts.has_pages,
             is_unpublished=self._config.mode is p.PublishMode.MANUAL
             and (self._unpublished.is_touched or self._is_different),

@@ -25,6 +25,8 @@ class PublishSeen:
     trouble: Trouble | None
     is_first_held: bool
     is_fetching: bool
+    has_past: bool = False
+    """The node knows no generation of its line and has contents of earlier ones."""
     is_unpublished: bool = False
     """Changes wait for ``instep publish``, because publishing is manual."""
     restored: Trouble | None = None
@@ -63,11 +65,16 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Pu
             Standing.APPLYING, "adopting", "fetching the manifest of our own newer generation", (), head
         )
     if seen.is_first_held:
+        reason = "nothing was published yet; a partner is asked first whether it knows the line, and none answered yet"
+        if seen.has_past:
+            reason = (
+                "this node knows no generation of its line and no listed partner answered yet, so it may have "
+                "lost its state"
+            )
         return PublishReport(
-            Standing.HELD,
+            Standing.HELD if seen.has_past else Standing.UNKNOWN,
             "first_publish_waits",
-            "this node knows no generation of its line and no listed partner answered yet, so it may have "
-            "lost its state",
+            reason,
             (
                 "wait until a partner connects",
                 f"or, if this is the first publish: instep publish {line.fileset}",

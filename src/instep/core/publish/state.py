@@ -49,6 +49,8 @@ class Run:
     """The paths that the restore could not bring to their target entries."""
     is_look: bool = False
     """Scans only to say whether the tree differs: nothing is published."""
+    is_hook: bool = False
+    """Runs the reload hook that was added, for the present generation: nothing is scanned or published."""
     summary: ScanSummary | None = None
     would: p.WouldPublish | None = None
     """The answer of a dry run, which a hook has still to check."""
@@ -109,6 +111,7 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         self._unpublished = Unpublished()
         self._hot = HotFiles()
         self._hook_loop = HookLoop()
+        self._is_hook_due = False
         self._cost: ScanCost | None = None
         """Of the last full scan."""
         self._due_shown: int | None = None
@@ -144,9 +147,12 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         restore: s.RestoreAsked | None = None,
         *,
         is_look: bool = False,
+        is_hook: bool = False,
     ) -> Run:
         facts = self._facts
-        return Run(facts.head, facts.base, requests, restore, is_look=is_look, twins=facts.twins)
+        return Run(
+            facts.head, facts.base, requests, restore, is_look=is_look, is_hook=is_hook, twins=facts.twins
+        )
 
     @property
     def _is_run_passed(self) -> bool:

@@ -64,6 +64,8 @@ class PublishConfig(MachineWord):
     """An operator wrote this node's name where the newest epoch record names another."""
     is_strict: bool = False
     """Any held path refuses the publish."""
+    has_past: bool = False
+    """Something here shows that the line was published from this node before."""
 
 
 class Missing(enum.IntEnum):

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from instep.errors import DamagedError, NotAllowedError, RefusedError, ResourceError, UsageError
 from instep.net.trust.certs import Purpose, certificates_of_pem, pin_of
-from instep.net.trust.key_files import write_file
+from instep.net.trust.key_files import sync_folder, write_file
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import union_of_pem
 
@@ -115,6 +115,12 @@ def adopt_ca(file: Path, pki: Pki, passphrase: bytes) -> bool:
         {name: data for name, data in content.files.items() if name.startswith("issued/")},
     )
     return True
+
+
+def give_up_ca(pki: Pki) -> None:
+    """Be no CA any more, durably: the other way from ``adopt_ca``."""
+    (pki.directory / "ca.key").unlink()
+    sync_folder(pki.directory)
 
 
 def _opened(file: Path, passphrase: bytes) -> _Backup:

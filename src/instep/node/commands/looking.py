@@ -216,7 +216,7 @@ class Looking(CommandHandlers):
         runtime = self._node.runtime
         known = runtime.store.generations(service.line, LOG_MAX)
         refs = [signed.ref() for signed in known]
-        reports = service.reports()
+        reports = current_reports(self._node, service)
         lives = {name: report.live for name, report in reports.items() if report.live is not None}
         found = await service.root_now()
 

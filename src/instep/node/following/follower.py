@@ -58,7 +58,7 @@ from instep.node.following.rollout_part import (
 )
 from instep.node.lines.epoch_records import overrules
 from instep.node.lines.gating import gates_of, require_gates
-from instep.node.lines.hook_calls import CHANGED_MAX, is_any_meant, run_hook
+from instep.node.lines.hook_calls import CHANGED_MAX, is_any_meant, note_hooks, run_hook
 from instep.node.lines.initial_standing import first_follower_standing
 from instep.node.lines.line_net import LineNet, Source
 from instep.node.lines.line_service import LineService
@@ -146,6 +146,7 @@ class FollowService(LineService):
         definition = self.known_definition() or Definition()
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
+        note_hooks(self.runtime.store, self.fileset, self.driver.post)
         self.lingering.plan()
         try:
             blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
@@ -161,6 +162,7 @@ class FollowService(LineService):
         self.fileset = self.tree.fileset = self.around.fileset = self.golden.fileset = fileset
         self.around.hurry()
         self.driver.post(f.FollowConfigChanged(self.config()))
+        note_hooks(self.runtime.store, self.fileset, self.driver.post)
         if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
             self.driver.post(f.RetryAsked())
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 import msgspec
 
-from instep.core.vocabulary import RunHook, Trouble
+from instep.core.vocabulary import HookAdded, RunHook, Trouble
 from instep.errors import Retry
 from instep.fleet.hooks.hooks import run_hook as run_one
 from instep.fleet.hooks.spec import HookCall, HookSpec
@@ -17,6 +17,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.config.hooks import HookSettings
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import FilesetTree
+from instep.store.port import NodeStore
 from instep.tree.scan.rules import Rules
 
 CHANGED_MAX = 100_000
@@ -127,3 +128,18 @@ async def _run_one(
         f"look at its output: instep events; then: instep retry {fileset.name}",
         (("attempts", outcome.attempts), ("output", outcome.output_tail[-2000:])),
     )
+
+
+_HAD = {False: b"none", True: b"some"}
+
+
+def note_hooks(store: NodeStore, fileset: FilesetSettings, post: Callable[[HookAdded], None]) -> None:
+    """Record whether the fileset has a reload hook, and post when it had none before, also while the daemon was down:
+    the application has not seen the present generation through it. A fileset that is new here has the hooks that it
+    begins with: its first generation runs them."""
+    key, now = f"reload_hooks/{fileset.name}", _HAD[bool(fileset.hooks.reload)]
+    before = store.get(key)
+    if before != now:
+        store.put(key, now)
+    if (before, now) == (_HAD[False], _HAD[True]):
+        post(HookAdded())

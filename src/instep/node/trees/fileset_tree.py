@@ -3,6 +3,7 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -40,6 +41,7 @@ from instep.tree.archive.source import ArchiveSource
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.objects.owners import OwnerRules, Owners
+from instep.tree.root.control_folder import opened as control_opened
 from instep.tree.root.os_errors import tree_error
 from instep.tree.root.place import Place
 from instep.tree.root.tree_generation import held_by_tree, note_held
@@ -122,6 +124,13 @@ class FilesetTree:
             self.taken()
         assert self._history is not None, "a tree that is followed has no history of its own"
         return self._history
+
+    @property
+    def has_past(self) -> bool:
+        """Whether history or archive hold anything: the fileset is not new here."""
+        with contextlib.suppress(InstepError, OSError), control_opened(self.place()) as there:
+            return any(os.listdir(folder) for folder in (there.history, there.archive) if folder.exists())
+        return False
 
     def contents(self) -> Contents:
         """Every content of the fileset on this node, for one job of the caller's own."""

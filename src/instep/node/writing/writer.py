@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from instep.api.looking import LineDocument
 from instep.api.parts import FailureDocument, WaitingDocument
 from instep.core.follow import vocabulary as f
-from instep.core.guards.guards import DeletionPolicy
 from instep.core.guards.held import HeldPaths
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as v
@@ -39,8 +38,7 @@ from instep.model.rollout import RolloutPolicy, decode_policy
 from instep.model.standing import Standing
 from instep.net.messages.messages import Head, Report
 from instep.node.config.filesets import FilesetSettings
-from instep.node.lines.epoch_records import overrules
-from instep.node.lines.hook_calls import run_hook
+from instep.node.lines.hook_calls import note_hooks, run_hook
 from instep.node.lines.initial_standing import first_writer_standing
 from instep.node.lines.line_net import Lender, LineNet
 from instep.node.lines.line_service import LineService
@@ -58,6 +56,7 @@ from instep.node.trees.tree_comparison import Numbers
 from instep.node.writing.balancer_check import BalancerCheck
 from instep.node.writing.committing import bundle_of, commit, told_head, with_beside
 from instep.node.writing.disk_watch import DiskWatch
+from instep.node.writing.publish_config import publish_config
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
 from instep.node.writing.rollout_view import status_document, why_never
@@ -65,7 +64,6 @@ from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.history import History
 from instep.tree.root.failpoints import failpoint, register
 
-RESCAN_MS = 600_000
 HEAD_SAVED = register("publish.head_saved")
 
 
@@ -101,26 +99,7 @@ class WriterService(LineService):
     # Life ---------------------------------------------------------------------------------------------------
 
     def config(self) -> v.PublishConfig:
-        fileset, settings = self.fileset, self.runtime.settings
-        deletions = fileset.max_deletions
-        return v.PublishConfig(
-            node=self.runtime.name,
-            mode=v.PublishMode(fileset.publish),
-            settle_ms=fileset.settle_ms,
-            settle_max_ms=fileset.settle_max_ms,
-            trigger=fileset.trigger,
-            trigger_max_ms=fileset.trigger_max_ms,
-            deletions=DeletionPolicy(
-                share_percent=int(deletions.percent) if deletions.percent is not None else 100,
-                count=deletions.count,
-            ),
-            rescan_ms=RESCAN_MS,
-            has_validate=bool(fileset.hooks.validate),
-            has_reload=bool(fileset.hooks.reload),
-            partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
-            overrules=overrules(self.runtime.store, self.line, fileset.writer),
-            is_strict=fileset.strict,
-        )
+        return publish_config(self.tree)
 
     @property
     def drivers(self) -> tuple[Driver[Any, Any], ...]:
@@ -130,6 +109,7 @@ class WriterService(LineService):
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
+        note_hooks(self.runtime.store, self.fileset, self.driver.post)
         disk = DiskWatch(self.tree, lambda: self.driver.post(v.DiskTurned()))
         try:
             begun = self.tree.begin_watch(
@@ -149,6 +129,7 @@ class WriterService(LineService):
         if (before.ignore, before.include) != (fileset.definition.ignore, fileset.definition.include):
             self.tree.watch_anew(fileset.definition)
         self.driver.post(v.PublishConfigChanged(self.config()))
+        note_hooks(self.runtime.store, self.fileset, self.driver.post)
         self.rollout.reconfigure(self._policy())
 
     async def ask(self, make: Callable[[int], s.WriterEvent], timeout_s: float) -> v.Outcome:

@@ -18,7 +18,7 @@ from instep.net.messages.messages import DRAIN_MS_MAX
 from instep.node.commands.cluster.checking import Preflight
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.targets import is_connected, session_of
+from instep.node.commands.targets import current_reports, is_connected, session_of
 from instep.node.config.editing import edits
 from instep.node.facts.facts import told
 from instep.node.lines.snapshot import moment, reports_of
@@ -37,7 +37,15 @@ class MemberCommands(CommandHandlers):
         link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
         ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
         invited = self._node.membership.invite(node_name(asked.name), link, ttl_ms)
-        return api.InviteDocument(invited.token, moment(invited.expires_at_ms), invited.address)
+        name = node_name(asked.name)
+        warning = (
+            f"{name} is connected now: a join with this token gives its name to another machine and revokes its keys. "
+            f"For other rights of the present one: instep partner set {name}"
+        )
+        is_taken = is_connected(self._node, name)
+        return api.InviteDocument(
+            invited.token, moment(invited.expires_at_ms), invited.address, warning if is_taken else UNSET
+        )
 
     # Partners -------------------------------------------------------------------------------------------------
 
@@ -129,16 +137,15 @@ class MemberCommands(CommandHandlers):
         return api.NodesDocument(nodes=tuple(rows))
 
     def _standing(self, name: NodeName) -> str:
-        """The worst standing that a connected node reported."""
+        """The worst standing that a connected node reports now; reports from before a change of writer have ended."""
         node, order = self._node, list(Standing)
         if not is_connected(self._node, name):
             is_partner = name in node.runtime.settings.partners
             return Standing.UNREACHABLE.value if is_partner else Standing.UNKNOWN.value
-        lines = [service.line for service in node.services.values()]
-        reports = [reports_of(node.runtime.store, line).get(name) for line in lines]
-        found = [report.standing.standing for report in reports if report is not None]
-        worst: Standing = max(found, key=order.index, default=Standing.IN_STEP)
-        return worst.value
+        found = [Standing.IN_STEP for service in node.services.values() if service.writer == name]
+        reports = (current_reports(node, service).get(name) for service in node.services.values())
+        found += [report.standing.standing for report in reports if report is not None]
+        return max(found, key=order.index, default=Standing.UNKNOWN).value
 
     async def node_facts(self, asked: api.NodeFactsCommand, speaker: Speaker) -> api.FactsDocument:
         me = self._node.runtime.name

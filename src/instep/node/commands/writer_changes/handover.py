@@ -97,6 +97,14 @@ class Handover(CommandHandlers):
         report = reports.get(target)
         if report is not None and report.standing.standing is Standing.OBSERVING:
             raise RefusedError(f"{target} only observes {name}", code="observing", node=target)
+        if report is not None and report.standing.standing is Standing.PAUSED:
+            raise RefusedError(
+                f"{name} is paused on {target}"
+                + (f" ({report.standing.reason})" if report.standing.reason else ""),
+                hint=f"on {target}: instep resume {name}",
+                code="paused",
+                node=target,
+            )
         return tuple(who for who in direct_followers(self._node, service) if who != target)
 
     async def _ask(self, service: WriterService, target: NodeName, partners: tuple[NodeName, ...]) -> None:
@@ -186,7 +194,20 @@ class Handover(CommandHandlers):
             self._node,
             lambda: self._is_there(service, target),
             deadline,
-            f"{target} is not in step with {service.fileset.name}",
+            lambda: f"{target} is not in step with {service.fileset.name}{self._why(service, target)}",
+        )
+
+    def _why(self, service: WriterService, target: NodeName) -> str:
+        """How the target stands, and what helps there."""
+        report = service.reports().get(target)
+        if report is None:
+            return ""
+        now = report.standing
+        steps = f"; on {target}: {'; '.join(now.next_steps)}" if now.next_steps else ""
+        return (
+            f": it is {now.standing.value.replace('_', ' ')}"
+            + (f", {now.reason}" if now.reason else "")
+            + steps
         )
 
     async def _sign(self, service: WriterService, target: NodeName, deadline: float) -> None:

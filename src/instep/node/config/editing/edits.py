@@ -24,6 +24,7 @@ from instep.errors import ConfigError, ContentionError, RefusedError, ResourceEr
 from instep.model.address import Address
 from instep.net.trust.key_files import locked, write_file
 from instep.node.config.editing.file_replacement import FoundFile
+from instep.node.config.editing.toml_items import merge, plain, toml_item
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
 from instep.node.config.kinds import BadValue
@@ -144,14 +145,22 @@ def accept_fileset(
     return edit(node, change, prepare)
 
 
-def set_fileset(node: NodeDirectory, name: str, assignments: Mapping[str, str]) -> bool:
-    """``KEY=VALUE`` as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
+def set_fileset(
+    node: NodeDirectory,
+    name: str,
+    assignments: Mapping[str, str],
+    ready: Mapping[str, object] = MappingProxyType({}),
+) -> bool:
+    """``KEY=VALUE`` as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets. ``ready`` are
+    a recipe's settings: each takes the place of the present one, but lists are added to."""
 
     def change(document: Document) -> None:
         table = document.get("filesets", {}).get(name)
         if table is None:
             hint = f"instep fileset add {name} PATH"
             raise UsageError(f"there is no fileset {name} here", hint=hint, code="no_fileset", name=name)
+        for key, value in ready.items():
+            merge(table, key, value)
         for key, text in assignments.items():
             _assign(table, key, text)
 
@@ -261,50 +270,19 @@ def _put_fileset(document: Document, name: str, wanted: Mapping[str, object], fi
     if table is None:
         filesets.add(name, toml_item(wanted))
         return
-    differing = {key: _plain(table.get(key)) for key in fixed if _plain(table.get(key)) != wanted[key]}
+    differing = {key: plain(table.get(key)) for key in fixed if plain(table.get(key)) != wanted[key]}
     if differing:
         raise RefusedError(
             f"fileset {name} exists with "
             + ", ".join(f"{key} = {value!r}" for key, value in differing.items()),
-            hint=f"instep fileset set {name} KEY=VALUE; or first: instep fileset remove {name}",
+            hint=f"instep fileset set {name} KEY=VALUE or recipe=RECIPE; or first: instep fileset remove {name}",
             code="fileset_exists",
             ours=differing,
             wanted={key: wanted[key] for key in differing},
         )
     for key, value in wanted.items():
-        if _plain(table.get(key)) != value:
+        if plain(table.get(key)) != value:
             table[key] = toml_item(value) if isinstance(value, Mapping) else value
-
-
-def toml_item(settings: Mapping[str, object]) -> Table:
-    """A table as a person would write it: plain keys first, then tables with one hook a line, scripts on lines of
-    their own."""
-    made = tomlkit.table()
-    for key, value in sorted(settings.items(), key=lambda pair: isinstance(pair[1], Mapping)):
-        if isinstance(value, Mapping):
-            inner = tomlkit.table()
-            for name, one in value.items():
-                inner.add(name, _inline(one))
-            made.add(key, inner)
-        else:
-            made.add(key, _inline(value))
-    return made
-
-
-def _inline(value: object) -> Any:
-    if isinstance(value, str) and "\n" in value and "'''" not in value:
-        return tomlkit.string(value, literal=True, multiline=True)
-    if isinstance(value, Mapping):
-        row = tomlkit.inline_table()
-        for key, one in value.items():
-            row.add(key, _inline(one))
-        return row
-    if isinstance(value, list):
-        items = tomlkit.array()
-        for one in value:
-            items.append(_inline(one))
-        return items
-    return value
 
 
 def _assign(table: Table, key: str, text: str) -> None:
@@ -329,7 +307,7 @@ def _assign(table: Table, key: str, text: str) -> None:
         table.pop(last, None)
         return
     value = _typed(key, text)
-    if _plain(table.get(last)) != value:
+    if plain(table.get(last)) != value:
         table[last] = value
 
 
@@ -362,10 +340,6 @@ def _section(document: Document, name: str) -> Any:
 def _drop(document: Document, section: str, name: str) -> None:
     if name in document.get(section, {}):
         document[section].remove(name)
-
-
-def _plain(item: object) -> object:
-    return item.unwrap() if hasattr(item, "unwrap") else item
 
 
 def _locked(node: NodeDirectory) -> AbstractContextManager[None]:

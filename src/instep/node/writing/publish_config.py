@@ -1,0 +1,35 @@
+"""The settings of a written fileset as its machine takes them."""
+
+from __future__ import annotations
+
+from instep.core.guards.guards import DeletionPolicy
+from instep.core.publish.vocabulary import PublishConfig, PublishMode
+from instep.node.lines.epoch_records import overrules
+from instep.node.trees.fileset_tree import FilesetTree
+
+RESCAN_MS = 600_000
+
+
+def publish_config(tree: FilesetTree) -> PublishConfig:
+    """As ``instep.toml`` says now, and what the root and the state show."""
+    fileset, runtime = tree.fileset, tree.runtime
+    deletions = fileset.max_deletions
+    return PublishConfig(
+        node=runtime.name,
+        mode=PublishMode(fileset.publish),
+        settle_ms=fileset.settle_ms,
+        settle_max_ms=fileset.settle_max_ms,
+        trigger=fileset.trigger,
+        trigger_max_ms=fileset.trigger_max_ms,
+        deletions=DeletionPolicy(
+            share_percent=int(deletions.percent) if deletions.percent is not None else 100,
+            count=deletions.count,
+        ),
+        rescan_ms=RESCAN_MS,
+        has_validate=bool(fileset.hooks.validate),
+        has_reload=bool(fileset.hooks.reload),
+        partners=tuple(name for name in runtime.settings.partners if fileset.offers_to(name)),
+        overrules=overrules(runtime.store, fileset.line, fileset.writer),
+        is_strict=fileset.strict,
+        has_past=runtime.state_note is not None or tree.has_past,
+    )
