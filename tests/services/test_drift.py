@@ -71,7 +71,14 @@ async def test_edits_on_a_partner_are_put_back_and_kept(tmp_path: Path) -> None:
         await reached(is_back, lambda: "the tree as published")
         await s1.stands("in_step")
         assert {"sub/f1", "extra"} <= (await s1.archived("drift")).keys()
-        assert any("drift" in event["what"] and "sub/f1" in event["text"] for event in await s1.events())
+        for node, named in ((s1, None), (main, "s1")):
+            events = [
+                e for e in await node.events() if e["what"] == "drift_reverted" and e.get("node") == named
+            ]
+            assert any("sub/f1" in event["text"] for event in events), (named, await node.events())
+            told = [part for event in events for part in event["text"].split("; ")]
+            assert any(" restored: " in f" {part}" and "sub/f2" in part for part in told), told
+            assert not any("archived" in part and "sub/f2" in part for part in told), told
         for number, (path, text) in enumerate(
             {
                 "sub/f1": "local work",

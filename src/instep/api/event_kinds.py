@@ -15,7 +15,7 @@ WARNINGS: Mapping[str, str] = {
     "directories_kept": "removed directories stay: ignored paths or mounts lie in them",
     "drain_refused": "a partner asked to drain this node and may not",
     "drift_archived": "a switch met local changes, and archived them",
-    "drift_reverted": "local changes were archived and the generation's files restored",
+    "drift_reverted": "local changes were archived or the generation's files restored, here or at the partner `node`",
     "epoch_conflict": "an epoch of a line was given to more than one node",
     "file_damaged": "a file of the tree has other bytes than its generation says",
     "generation_twice": "two generations of a line have one number",

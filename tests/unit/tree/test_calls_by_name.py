@@ -142,6 +142,7 @@ LOOKED_AT: dict[str, str] = {
                 "watch/culprits.py:_drain:os.readlink",
                 "watch/culprits.py:_program:.read_text",
                 "root/kernel.py:mounts_below:open",
+                "root/resolving.py:resolved:open",
                 "watch/fanotify.py:_tell:os.readlink",
                 "watch/fanotify.py:_path_below:os.readlink",
                 "objects/laying.py:_umask:open",

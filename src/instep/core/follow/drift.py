@@ -33,6 +33,7 @@ class FollowDrift(FollowDue):
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
         elif self._backoff.is_ready("revert", self._now):
             source = next((s.name for s in self._sources.all_up() if s.holds(tree.id)), None)
+            drift.begin_revert(free)
             self._out.append(f.Revert(self._begin(FollowPhase.REVERT, tree), tree, free, source))
 
     def _observe(self) -> None:
@@ -84,6 +85,7 @@ class FollowDrift(FollowDue):
         """A revert switches like an apply: when that fails, its journal says what became of the tree. Where contents
         could not be had it did not come so far."""
         self._unstage()
+        self._drift.returning = ()
         self._drift.touch(self._drift.drifted)
         if trouble.exit_code != _UNAVAILABLE_EXIT:
             self._is_recovered = False
@@ -99,13 +101,15 @@ class FollowDrift(FollowDue):
         if is_kept or not drift.fights.split(drift.drifted, self._now)[0]:
             self._set(is_doubted=False)
 
-    def _reverted(self, paths: tuple[bytes, ...]) -> None:
+    def _reverted(self, event: f.Reverted) -> None:
         self._succeed("revert")
         self._unstage()
+        paths = event.paths
         wrote = self._drift.reverted(paths, self._now)
-        said, named = named_paths(paths)
         why = f": {hook_words(wrote)}" if wrote else ""
-        self._note("drift_reverted", f"archived and restored: {said}{why}", paths=named)
+        said, named = named_paths(paths)
+        words = event.words or f"archived and restored: {said}"
+        self._note("drift_reverted", f"local changes: {words}{why}", paths=named)
         is_over = self._hook_loop.is_over(wrote if len(wrote) == len(paths) else ())
         if self._config.has_reload and not is_over:
             self._set(due=Due.RELOAD)

@@ -66,6 +66,10 @@ class DriftView:
         self.total = 0
         self.was_away = False
         """The root was out of sight, and the tree was not looked at as a whole since."""
+        self.returning: tuple[bytes, ...] = ()
+        """Paths that a revert restores, until the look that follows it has seen them."""
+        self.returning_total = 0
+        """With those that later reverts restore."""
         self._dirty: dict[bytes, None] = {}
         self._is_all_dirty = True
         self._asked: tuple[bytes, ...] = ()
@@ -109,6 +113,7 @@ class DriftView:
 
     def failed(self) -> None:
         """The check failed: the paths that it asked about are dirty again."""
+        self.returning = ()
         self.touch(self._asked, everything=self._asked_all)
 
     def found(
@@ -119,6 +124,7 @@ class DriftView:
         hook_writes: tuple[HookWrite, ...] = (),
     ) -> None:
         """The check's answer, merged into what was known."""
+        self.returning = ()
         kept_writes = (
             {} if self._asked_all else {p: w for p, w in self.hook_writes.items() if not self._was_asked(p)}
         )
@@ -137,6 +143,11 @@ class DriftView:
 
     def _was_asked(self, path: bytes) -> bool:
         return any(path == a or is_below(path, a) for a in self._asked)
+
+    def begin_revert(self, paths: tuple[bytes, ...]) -> None:
+        """These are restored now, the other drifted ones later or never."""
+        self.returning = paths
+        self.returning_total = len(paths) + self.total - len(self.drifted)
 
     def reverted(self, paths: tuple[bytes, ...], now_ms: int) -> tuple[HookWrite, ...]:
         """Those were restored: count it, and look at them once more, for a program may have been quicker. What hooks

@@ -150,7 +150,7 @@ class FollowMachine(FollowApply):
                 self._drift.failed()
                 self._fail("drift", event.trouble)
             case f.Reverted():
-                self._reverted(event.paths)
+                self._reverted(event)
             case f.RevertFailed():
                 self._revert_failed(event.trouble)
             case f.Compared():
@@ -277,6 +277,8 @@ class FollowMachine(FollowApply):
                 self._drift.hook_writes[p] for p in self._drift.drifted if p in self._drift.hook_writes
             ),
             was_away=self._drift.was_away,
+            returning=self._drift.returning,
+            returning_total=self._drift.returning_total,
             drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
             compared=(
                 None

@@ -10,6 +10,7 @@ from instep.core.hook_writes import HOOK_WRITES, hook_steps, hook_words
 from instep.core.lines.accept import EpochBook
 from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import HookWrite, Trouble
+from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.paths import shown
 from instep.model.standing import Standing
@@ -55,6 +56,9 @@ class Seen:
     """The hub that knows a newer head than the line's here, and that head."""
     cut_off: tuple[NodeName, ...] = ()
     """All hubs that the line comes from, where none of them has a source."""
+    returning: tuple[bytes, ...] = ()
+    """The paths that a revert restores, until the look that follows it has seen them."""
+    returning_total: int = 0
     was_away: bool = False
     """The root was out of sight, and the tree was not looked at as a whole since."""
     blind: Trouble | None = None
@@ -96,10 +100,8 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
         return _of_trouble(line, seen.trouble)
     if config.is_observing:
         return _observing(line, facts, seen)
-    if seen.is_working:
-        return Stand(
-            Standing.APPLYING, None, f"applying {_number(facts.head)}, live is {_number(facts.live)}"
-        )
+    if seen.is_working or seen.returning:
+        return _working(facts, seen)
     if seen.waits_for is not None:
         return Stand(
             Standing.HELD,
@@ -121,6 +123,20 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
     if facts.is_doubted or seen.was_away:
         return _unproven(facts)
     return _at_head(line, config, facts.head, seen)
+
+
+def _working(facts: FollowFacts, seen: Seen) -> Stand:
+    if not seen.returning:
+        reason = f"applying {_number(facts.head)}, live is {_number(facts.live)}"
+        return Stand(Standing.APPLYING, None, reason)
+    total = seen.returning_total
+    reason = f"restoring {counted(total, 'path')} that {which(total, 'was', 'were')} changed here"
+    return Stand(Standing.APPLYING, "reverting", f"{reason}: {_named(seen.returning, total)}")
+
+
+def _named(paths: tuple[bytes, ...], total: int) -> str:
+    more = f" and {total - NAMED_MAX} more" if total > NAMED_MAX else ""
+    return ", ".join(shown(path) for path in paths[:NAMED_MAX]) + more
 
 
 def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> Stand:
@@ -267,16 +283,15 @@ def _behind(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) 
 
 def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
     if seen.fought:
-        names = ", ".join(shown(p) for p in seen.fought[:NAMED_MAX])
+        by = f"; written by {' and '.join(seen.fighters[:NAMED_MAX])}" if seen.fighters else ""
         return Stand(
             Standing.DRIFTED,
             "drift_fight",
-            f"{' and '.join(seen.fighters[:NAMED_MAX]) or 'a program here'} keeps writing {names}: restored three "
-            "times in ten minutes, now left alone",
-            (f"stop the program or ignore the path, then: instep retry {line.fileset}",),
+            f"{_named(seen.fought, len(seen.fought))} changed again after being restored three times in ten minutes, "
+            f"now left alone{by}",
+            (f"stop the program that writes there or ignore the path, then: instep retry {line.fileset}",),
         )
-    names = ", ".join(shown(p) for p in seen.drifted[:NAMED_MAX])
-    more = f" and {seen.drifted_total - NAMED_MAX} more" if seen.drifted_total > NAMED_MAX else ""
+    names = _named(seen.drifted, seen.drifted_total)
     steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()
     by = f"; {hook_words(seen.hook_writes)}" if seen.hook_writes else ""
-    return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{more}{by}", steps)
+    return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{by}", steps)

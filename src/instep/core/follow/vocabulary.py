@@ -247,9 +247,8 @@ class TreeTouched(MachineWord):
 
 
 class DriftChecked(MachineWord):
-    """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
-    all. ``writers`` says which program was seen writing which of them, ``cost`` what a look at the whole tree
-    took, ``hook_writes`` which of them a hook of this node wrote."""
+    """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in all.
+    Programs (``writers``) or hooks of this node were seen writing some. ``cost`` is of a look at the whole tree."""
 
     req: int
     paths: tuple[bytes, ...]
@@ -263,10 +262,11 @@ class DriftCheckFailed(RequestFailed): ...
 
 
 class Reverted(MachineWord):
-    """Answer to ``Revert``: those paths were archived and restored."""
+    """Answer to ``Revert``: what became of ``paths`` in words; without words all were archived and restored."""
 
     req: int
     paths: tuple[bytes, ...]
+    words: str = ""
 
 
 class RevertFailed(RequestFailed): ...

@@ -293,13 +293,12 @@ class HeadNotice(StreamMessage, tag="head_notice", frozen=True, array_like=True)
 
 
 class Report(StreamMessage, tag="report", frozen=True, array_like=True):
-    """How a line stands at the reporting node. ``attested_root`` is the root that its tree really had at
-    ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is the subject.
-    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way. ``staged`` is
-    verified and passed its gates and ``validate``; ``replaced`` is the generation that live replaced; ``refused`` was
-    put back; ``tree`` is the tree's generation, live or not; ``order_serial`` is of the newest order, 0 for none;
-    ``spent_permit`` is the highest permit for ``head`` that a refusal ended there; ``refused_config`` is why the node's
-    own ``instep.toml`` is not in use there; ``is_ended``: the node does not follow the line any more."""
+    """How a line stands at ``node``. ``attested_root``: what its tree really had at ``at_ms``. ``via``: its
+    own sender, when a hub passes reports on. ``done_bytes`` of ``total_bytes`` were fetched while it applies, else both
+    are 0. ``staged`` passed its gates and ``validate``; ``replaced``: what live replaced; ``refused`` was put back;
+    ``tree``: the tree's generation, live or not; ``order_serial``: of the newest order, else 0; ``spent_permit``: the
+    highest permit for ``head`` that a refusal ended; ``refused_config``: why ``instep.toml`` is not in use;
+    ``is_ended``: it does not follow the line any more; ``drift``: local changes archived or restored last, and when."""
 
     line: LineId
     node: Name
@@ -322,6 +321,7 @@ class Report(StreamMessage, tag="report", frozen=True, array_like=True):
     spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
     refused_config: Text = ""
     is_ended: bool = False
+    drift: tuple[Text, Count] = ("", 0)
 
 
 class OrderMessage(StreamMessage, tag="order", frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
-from instep.core.follow.vocabulary import PutBack, Revert, StageContents
+from instep.core.follow.vocabulary import PutBack, Revert, Reverted, StageContents
 from instep.errors import UnavailableError
 from instep.model.definition import Definition
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -27,7 +27,7 @@ from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.stat_rows import record_rows, store_rows
 from instep.node.trees.space import require_room
-from instep.node.trees.switch_outcome import refuse_held
+from instep.node.trees.switch_outcome import refuse_held, reverted_by
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.control_folder import opened
 from instep.tree.root.failpoints import failpoint, register
@@ -222,12 +222,14 @@ class Applying:
 
     # Revert -------------------------------------------------------------------------------------------------
 
-    async def revert(self, effect: Revert) -> None:
+    async def revert(self, effect: Revert) -> Reverted:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""
         open_stage = partial(self._open_revert, effect.base, effect.paths)
         switched = await self._replace(open_stage, effect.base, effect.source)
+        reverted = await self._tree.worker.run(reverted_by, effect, switched)
         await self._tree.worker.run(self.close_now)
         refuse_held(self._tree.place(), switched)
+        return reverted
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
         self._lingering.give_up()

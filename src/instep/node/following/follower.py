@@ -84,6 +84,8 @@ from instep.tree.watch.culprits import Culprits
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
+DRIFT_EVENTS = ("drift_archived", "drift_reverted")
+DRIFT_TEXT_MAX = 1_000
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
@@ -118,6 +120,8 @@ class FollowService(LineService):
         self.driver.on_stuck = self._stuck
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """The ignore and include patterns that the watch knows."""
+        self._drift_noted = ("", 0)
+        """The local changes that were archived or restored last, and when: an event at the writer, too."""
         self._asking: set[tuple[NodeName, bool]] = set()
         self._behind = HubOrders(self.line, net)
 
@@ -316,7 +320,12 @@ class FollowService(LineService):
     def report_message(self) -> m.Report:
         done, total = self.applying.progress
         report = report_of(self.runtime, self.line, self.facts, self._told, self.standing)
-        return replace(report, done_bytes=done, total_bytes=total)
+        return replace(report, done_bytes=done, total_bytes=total, drift=self._drift_noted)
+
+    def _keep(self, effect: KeepGeneration | KeepEpoch | Refuse | Note | SetTimer) -> None:
+        super()._keep(effect)
+        if isinstance(effect, Note) and effect.what in DRIFT_EVENTS:
+            self._drift_noted = (effect.text[:DRIFT_TEXT_MAX], wall_ms())
 
     async def _verified(self, live: HeadRef, is_deep: bool) -> Numbers:
         numbers = await self.worker.run(self.tree.verify, live, is_deep)
@@ -592,9 +601,9 @@ class FollowService(LineService):
         return f.DriftChecked(effect.req, found.paths, found.total, tuple(writers.items()), found.cost, wrote)
 
     async def _revert(self, effect: f.Revert) -> f.FollowEvent:
-        await self.applying.revert(effect)
+        reverted = await self.applying.revert(effect)
         await self.worker.run(self.culprits.watch, effect.paths)
-        return f.Reverted(effect.req, effect.paths)
+        return reverted
 
     async def _compare(self, effect: f.CompareTree) -> f.FollowEvent:
         numbers = await self.worker.run(self.tree.verify, effect.head, False)

@@ -78,6 +78,8 @@ class PeerContext(abc.ABC):
         self.belonging = PageMembership()
         self._reported: dict[LineId, dict[NodeName, bool]] = {}
         self._standings: dict[tuple[LineId, NodeName], StandingEvents] = {}
+        self._drifts: dict[tuple[LineId, NodeName], int] = {}
+        """When a partner last archived or restored local changes, by its own clock."""
         self._refused_configs: dict[NodeName, str] = {}
 
     @abc.abstractmethod
@@ -152,6 +154,13 @@ class PeerContext(abc.ABC):
         if key not in self._standings:
             self._standings[key] = StandingEvents(self.runtime, *key)
         self._standings[key].take(report.standing)
+        if key not in self._drifts:
+            before = reports_of(self.runtime.store, report.line).get(node)
+            self._drifts[key] = before.drift[1] if before is not None else 0
+        text, at_ms = report.drift
+        if at_ms > self._drifts[key]:
+            self.runtime.note_of_peer(node, "drift_reverted", f"{node}: {text}", report.line, node=node)
+            self._drifts[key] = at_ms
         if refused != self._refused_configs.get(node, ""):
             self._refused_configs[node] = refused
             is_refused = "is refused: " + refused if refused else "is in use again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from instep.core.follow import vocabulary as f
+from instep.core.follow.state import named_paths
 from instep.core.guards.held import (
     HELD_LISTED_MAX,
     IGNORED_INSIDE,
@@ -15,9 +16,9 @@ from instep.core.guards.held import (
 )
 from instep.errors import ContentionError, InstepError
 from instep.model.ids import LineId
-from instep.model.paths import shown
+from instep.model.paths import parent_of, shown
 from instep.node.runtime.runtime import Runtime
-from instep.tree.journal.journal import Journal
+from instep.tree.journal.journal import Journal, Op
 from instep.tree.root.place import Place
 from instep.tree.stage.ignored import ignored_in_the_way
 from instep.tree.switch.step_work import Switched
@@ -38,6 +39,34 @@ def look_again(switched: Switched, post: Callable[[f.TreeTouched], None]) -> Non
     touched = (*switched.missed, *switched.held)
     if touched:
         post(f.TreeTouched(touched))
+
+
+def reverted_by(effect: f.Revert, switched: Switched) -> f.Reverted:
+    """What a revert did at each of its paths, by the steps of its journal; before that is removed."""
+    asked, left = frozenset(effect.paths), frozenset((*switched.missed, *switched.held, *switched.kept))
+    archived: set[bytes] = set()
+    restored: set[bytes] = set()
+    for step in switched.journal.steps():
+        path: bytes = step.path
+        while path and path not in asked:
+            path = parent_of(path)
+        if path not in asked or step.path in left:
+            continue
+        if step.op in (Op.CHANGE, Op.REMOVE):
+            archived.add(path)
+        if step.op is not Op.REMOVE:
+            restored.add(path)
+    became: dict[str, list[bytes]] = {
+        "archived and restored": [],
+        "restored": [],
+        "archived": [],
+        "left as they are": [],
+    }
+    for path in effect.paths:
+        parts = [what for what, those in (("archived", archived), ("restored", restored)) if path in those]
+        became[" and ".join(parts) or "left as they are"].append(path)
+    words = (f"{what}: {named_paths(tuple(paths))[0]}" for what, paths in became.items() if paths)
+    return f.Reverted(effect.req, effect.paths, "; ".join(words))
 
 
 def note_undone(runtime: Runtime, line: LineId, cause: InstepError) -> None:

@@ -34,7 +34,7 @@ class Culprits:
         self._fd = -1
         self._once: dict[bytes, None] = {}
         self._marked: dict[bytes, None] = {}
-        self._found: dict[bytes, str] = {}
+        self._found: dict[bytes, tuple[int, str]] = {}
 
     def watch(self, paths: Sequence[bytes]) -> None:
         """Record that these paths were put back: from the second time on, watch for the programs that write them.
@@ -70,9 +70,14 @@ class Culprits:
         self._marked.clear()
 
     def names(self, paths: Iterable[bytes]) -> dict[bytes, str]:
-        """Which program wrote each of ``paths`` last, as far as it was seen: ``python3 (process 12)``."""
+        """Which program wrote each of ``paths`` last, as far as it was seen: ``python3 (process 12)``, or
+        ``python3 (ended)``."""
         self._drain()
-        return {path: name for path in paths if (name := self._found.get(path)) is not None}
+        found = {path: self._found[path] for path in paths if path in self._found}
+        return {
+            path: f"{name} (process {pid})" if _program(pid) == name else f"{name} (ended)"
+            for path, (pid, name) in found.items()
+        }
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -102,10 +107,10 @@ class Culprits:
 
     def _note(self, path: bytes, pid: int) -> None:
         name = _program(pid)
-        if name is None and path in self._found:
-            return  # it has ended; its name is known
+        if name is None:
+            return  # it has ended, and nothing says what it was
         self._found.pop(path, None)
-        self._found[path] = f"{name or 'a program that has ended'} (process {pid})"
+        self._found[path] = pid, name
         while len(self._found) > _NAMED_MAX:
             del self._found[next(iter(self._found))]
 

@@ -26,6 +26,7 @@ from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import direct_followers, running_service_of, session_of
 from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
+from instep.node.following.follower import DRIFT_EVENTS
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
@@ -38,7 +39,6 @@ QUIET_TRIES = 5
 """So often a moment is looked for in which nothing is written; the last try signs without one."""
 LATE_MAX = 100
 """So many late paths are named."""
-DRIFT_EVENTS = ("drift_archived", "drift_reverted")
 PAUSED = register("handover.paused")
 SIGNED = register("handover.signed")
 
