@@ -144,9 +144,10 @@ class Control:
             raise not_allowed(self._path.parent) from error
         except (OSError, ValueError) as error:
             raise UnavailableError(
-                f"the control socket broke during {command}: {type(error).__name__}: {error}",
+                f"the daemon ended during {command}, or its answer cannot be read",
                 hint="instep status; then look at the daemon's log",
                 code="daemon_ended",
+                why=f"{type(error).__name__}: {error}",
             ) from error
         finally:
             answer.close()

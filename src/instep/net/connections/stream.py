@@ -57,7 +57,7 @@ class SocketStream:
         if message.type is aiohttp.WSMsgType.ERROR:
             if isinstance(message.data, aiohttp.WebSocketError):
                 raise PeerError(
-                    f"{self._peer} broke the stream's framing: {message.data}", code="bad_message"
+                    f"{self._peer} sent bytes that are no message", code="bad_message", why=str(message.data)
                 ) from message.data
             raise self._broken(message.data if isinstance(message.data, BaseException) else None)
         raise PeerError(f"{self._peer} sent text where messages are binary", code="bad_message")
@@ -74,7 +74,8 @@ class SocketStream:
                 await self._socket.close()
 
     def _broken(self, cause: BaseException | None) -> UnavailableError:
-        why = f": {cause}" if cause is not None and str(cause) else ""
-        return UnavailableError(
-            f"the stream with {self._peer} broke{why}", code="stream_broken", peer=self._peer
-        )
+        """The library's own text is for the facts: it names sockets and frames, which no operator sees."""
+        is_silent = isinstance(cause, TimeoutError)
+        what = f"{self._peer} does not answer any more" if is_silent else f"the link to {self._peer} broke"
+        code = "timed_out" if is_silent else "stream_broken"
+        return UnavailableError(what, code=code, peer=self._peer, why=str(cause or ""))

@@ -72,13 +72,13 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
             return UnavailableError(f"{address} has too many connections or failed", code="peer_full", **at)
         if any(each in reason for each in ("PROTOCOL_VERSION", "WRONG_VERSION", "UNSUPPORTED_PROTOCOL")):
             return PeerError(f"{address} does not speak TLS 1.3", code="tls_version", why=reason, **at)
-        return UnavailableError(f"TLS with {address} failed: {reason}", code="tls_failed", **at)
+        return UnavailableError(f"no TLS connection with {address}", code="tls_failed", why=reason, **at)
     if isinstance(error, TimeoutError):
         return UnavailableError(f"{address} did not answer in time", code="timed_out", **at)
     if isinstance(error, socket.gaierror):
         return UnavailableError(f"{address}: the name is not known here", code="unknown_host", **at)
     if isinstance(error, ConnectionRefusedError):
         return UnavailableError(f"nothing listens at {address}", code="connection_refused", **at)
-    if isinstance(error, OSError):
-        return UnavailableError(f"{address} cannot be reached: {error.strerror or error}", **at)
-    return UnavailableError(f"{address} failed: {error}", **at)
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.strerror:
+        return UnavailableError(f"{address} cannot be reached: {error.strerror}", **at)
+    return UnavailableError(f"{address} cut the connection", code="connection_cut", why=str(error), **at)

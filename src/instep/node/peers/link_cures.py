@@ -5,16 +5,20 @@ from __future__ import annotations
 from instep.errors import InstepError
 from instep.model.ids import NodeName
 
-SILENT = frozenset({"closed", "connection_refused", "timed_out", "unavailable", "unknown_host"})
+SILENT = frozenset(
+    {"closed", "connection_refused", "stream_broken", "timed_out", "unavailable", "unknown_host"}
+)
 """Nothing answers at the address, or no longer."""
 
 
 def cures_of(error: InstepError, us: NodeName, partner: NodeName) -> tuple[str, ...]:
     """What an operator types about the link from ``us`` to ``partner``; the first one is the likeliest."""
+    moved = f"where it has another address now, here: instep node set-address {partner} HOST:PORT"
     match error.error_code:
         case code if code in SILENT:
-            moved = f"where it has another address now, here: instep node set-address {partner} HOST:PORT"
             return (f"on {partner}: instep start; or, {moved}",)
+        case "bad_answer" | "connection_cut" | "stream_refused" | "tls_failed" | "tls_version":
+            return (f"another program may listen there; on {partner}: instep status; or, {moved}",)
         case "refused_by_peer_revoked":
             return (f"on the node that holds the CA key: instep invite {us}; then here: instep join TOKEN",)
         case "refused_by_peer_allow":
