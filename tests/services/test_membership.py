@@ -31,6 +31,9 @@ async def test_a_removed_node_is_forgotten_everywhere(tmp_path: Path) -> None:
         main.write({"file": "1"})
         await cluster.followed("s1", "s2")
         await cluster.in_step("s1", "s2")
+        rows = {row["name"]: row for row in (await main.call("node_list", facts=True))["nodes"]}
+        assert "platform" in rows["s1"]["facts"] and "platform" in rows["s2"]["facts"]
+        assert not any(row["facts"] for row in (await main.call("node_list"))["nodes"] if not row["self"])
         await s1.refuses("still_writes", "node_remove", name="main")
         await s1.refuses("no_ca", "node_remove", name="s2")
         skip_time(60.0)

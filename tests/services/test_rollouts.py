@@ -132,8 +132,12 @@ async def test_a_canary_is_watched_paused_aborted_and_goes_back(tmp_path: Path) 
         late = await main.call("wait", fileset="data", timeout_s=180)
         assert {row["node"] for row in late["waiting_for"]} == {"s2", "s3"}, late
         assert (await hooked.rollout())["permitted"] == ["s1"]
+        planned = await main.call("rollout_abort", fileset="data", dry_run=True)
+        assert (planned["changed"], planned["going_back"]) == (True, ["s1"])
+        assert (await hooked.rollout())["permitted"] == ["s1"], "a dry run changes nothing"
         await main.call("rollout_abort", fileset="data")
         await hooked.await_state("aborted")
+        assert not (await main.call("rollout_abort", fileset="data", dry_run=True))["changed"]
         assert hooked.words() == ["first"] * 3
         refused = await main.refuses("no_rollout", "rollout_pause", fileset="data")
         assert "aborted" in refused.reason

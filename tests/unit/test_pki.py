@@ -186,7 +186,10 @@ def test_revocation_lists_only_grow_and_only_from_the_ca(ca: Pki, tmp_path: Path
     s1 = joined(ca, tmp_path / "s1")
     s2 = joined(ca, tmp_path / "s2", node_name("s2"))
     old = ca.crl_pem()
+    assert len(ca.revocable(S1, NOW)[0]) == len(Purpose)
+    assert ca.revoked_names() == {}, "a dry run revokes nothing"
     assert ca.revoke(S1, NOW)
+    assert (ca.revocable(S1, NOW), ca.revoked_names()) == (([], {}), {S1: NOW})
     assert not ca.revoke(S1, NOW)
     assert code_of(lambda: ca.revoke(MAIN, NOW), RefusedError) == "own_name"
     assert code_of(lambda: ca.revoke(node_name("s9"), NOW), RefusedError) == "unknown_name"

@@ -102,8 +102,9 @@ class PartnerResendCommand(Command[PartnerResendDocument], frozen=True):
 
 
 class NodeRowDocument(Document, frozen=True):
-    """A node; its facts are known of this node only. ``address`` is where it can be dialled, ``seen_at`` the host that
-    its connections come from; ``pin`` is the SHA-256 of its public key."""
+    """A node; its facts, where the command asked for them and it sent them. ``address`` is where it can be dialled,
+    ``seen_at`` the host that its connections come from; ``pin`` is the SHA-256 of its public key. ``drains`` are the
+    reasons, of this node. A node with ``revoked_at`` has no certificate in force."""
 
     name: str
     self: bool
@@ -113,6 +114,8 @@ class NodeRowDocument(Document, frozen=True):
     standing: str
     drained: bool | UnsetType = UNSET
     seen_at: str | UnsetType = UNSET
+    drains: tuple[str, ...] | UnsetType = UNSET
+    revoked_at: str | UnsetType = UNSET
 
 
 class NodesDocument(Document, frozen=True, kw_only=True):
@@ -124,7 +127,10 @@ class NodesDocument(Document, frozen=True, kw_only=True):
 
 @command("node_list", Role.VIEWER)
 class NodeListCommand(Command[NodesDocument], frozen=True):
-    """All nodes that this node knows."""
+    """All nodes that this node knows, and the ones whose certificates are revoked. With ``facts`` also those of each
+    connected partner that follows a fileset written here."""
+
+    facts: bool = False
 
 
 class FactsDocument(Document, frozen=True):
@@ -202,18 +208,22 @@ class UndrainCommand(Command[DrainDocument], frozen=True):
 
 
 class RevokeDocument(Document, frozen=True):
-    """The node whose certificates are revoked; ``daemon`` says that a stopped one will read it when it starts."""
+    """The node whose certificates are revoked; ``daemon`` says that a stopped one will read it when it starts. A dry
+    run says what would be revoked: ``certificates`` by serial number."""
 
     name: str
     changed: bool
     daemon: str | UnsetType = UNSET
+    dry_run: bool | UnsetType = UNSET
+    certificates: tuple[str, ...] | UnsetType = UNSET
 
 
 @command("revoke", Role.ADMIN, RefusedError)
 class RevokeCommand(Command[RevokeDocument], frozen=True):
-    """Revoke the certificates of a node and cut its connections."""
+    """Revoke the certificates of a node and cut its connections; with ``dry_run`` only say which those are."""
 
     name: str
+    dry_run: bool = False
 
 
 class NodeRemoveDocument(Document, frozen=True):

@@ -57,13 +57,15 @@ class RolloutShowCommand(FilesetCommand[RolloutsDocument], frozen=True):
 
 
 class RolloutStateDocument(Document, frozen=True):
-    """The state of a rollout after a command."""
+    """The state of a rollout after a command; in a dry run ``going_back`` are the nodes that it would put back."""
 
     fileset: str
     changed: bool
     generation: GenerationDocument | None
     state: str
     paused: bool
+    dry_run: bool | UnsetType = UNSET
+    going_back: tuple[str, ...] | UnsetType = UNSET
 
 
 @command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError)
@@ -78,9 +80,10 @@ class RolloutResumeCommand(FilesetCommand[RolloutStateDocument], frozen=True):
 
 @command("rollout_abort", Role.OPERATOR, RefusedError, UnavailableError)
 class RolloutAbortCommand(FilesetCommand[RolloutStateDocument], frozen=True):
-    """End the rollout; partners that switched go back, unless ``keep`` lets them stay."""
+    """End the rollout; partners that switched go back, unless ``keep`` lets them stay. ``dry_run`` only names them."""
 
     keep: bool = False
+    dry_run: bool = False
 
 
 @command("rollout_confirm", Role.OPERATOR, RefusedError, UnavailableError)

@@ -79,6 +79,10 @@ def test_what_is_asked_reaches_the_daemon_and_twice_is_no_error(instep: Run, dae
         0, "catalog: generation 42: nothing to change; it is aborted\n",
     )  # fmt: skip
     assert daemon.params("rollout_abort")["keep"] is True
+    daemon.answer("rollout_abort", {**done, "dry_run": True, "going_back": ["s1", "s2"]})
+    assert instep("rollout", "abort", "--dry-run")[1] == (
+        "catalog: generation 42: would be aborted; s1, s2 would go back; it is waves, paused\n"
+    )
     for verb in ("resume", "confirm", "retry"):
         daemon.answer(f"rollout_{verb}", done)
         assert instep("rollout", verb, "--json")[:2] == (0, json.dumps(done) + "\n")

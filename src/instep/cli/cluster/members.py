@@ -14,7 +14,7 @@ from instep.cli.cluster.addresses import read_address, read_network
 from instep.cli.cluster.partners import link_options, offline_partners, require_known, shown_network
 from instep.cli.cluster.topology import dot_lines, tree_lines
 from instep.cli.control import DaemonDown
-from instep.cli.output import printable, say, table
+from instep.cli.output import moment, printable, say, table
 from instep.cli.session import DURATION, Session, command, daemon_word, group, timeout_option
 from instep.errors import RefusedError, ResourceError, UsageError
 from instep.model.ids import node_name
@@ -30,6 +30,7 @@ from instep.node.config.values import shown_duration
     "--ttl", "ttl_ms", type=DURATION, default="1h", show_default=True, help="How long a token works, once."
 )
 @click.option("--from", "from_address", metavar="ADDR", help="Also allow peers from this address or network.")
+@timeout_option("30s")
 def invite(
     session: Session,
     names: tuple[str, ...],
@@ -38,6 +39,7 @@ def invite(
     hub: bool,
     ttl_ms: int,
     from_address: str | None,
+    timeout_ms: int,
 ) -> None:
     """Print a one-time token for each new node; the ready join line goes to stderr."""
     from instep.node.config.editing import edits
@@ -57,7 +59,7 @@ def invite(
     asked = {
         name: api.InviteCommand(name, replicate=replicate, data=data, hub=hub, ttl_s=ttl_s) for name in names
     }
-    tokens = {name: session.call(command, 30.0) for name, command in asked.items()}
+    tokens = {name: session.call(command, timeout_ms / 1000) for name, command in asked.items()}
 
     if not session.gave_json({"tokens": [{"name": name, **as_json(told)} for name, told in tokens.items()]}):
         for name, told in tokens.items():
@@ -89,13 +91,24 @@ node = group("node", "The nodes of the cluster, their facts and how they stand."
 @command("list", parent=node, example="instep node list --json")
 def node_list(session: Session) -> None:
     """All nodes that this node knows, with address, fingerprint and standing."""
-    document = session.call_or(lambda: _offline_nodes(session), api.NodeListCommand())
+    document = session.call_or(lambda: _offline_nodes(session), api.NodeListCommand(facts=True))
     if not session.gave_json(document):
         rows = [
-            (n.name + (" (this node)" if n.self else ""), _where(n), n.standing, n.pin)
+            (
+                n.name + (" (this node)" if n.self else ""), _where(n), _stands(n), n.pin,
+                ", ".join(f"{key} {value}" for key, value in n.facts.items() if not n.self),
+            )
             for n in document.nodes
-        ]
-        table(rows, ("node", "address", "standing", "fingerprint"))
+        ]  # fmt: skip
+        table(rows, ("node", "address", "standing", "fingerprint", "facts"))
+
+
+def _stands(row: api.NodeRowDocument) -> str:
+    """Its standing, and what keeps work from it."""
+    if row.revoked_at:
+        return f"revoked {moment(row.revoked_at)}"
+    why = f": {'; '.join(row.drains)}" if row.drains else ""
+    return f"{row.standing}, drained{why}" if row.drained else row.standing
 
 
 def _where(row: api.NodeRowDocument) -> str | None:

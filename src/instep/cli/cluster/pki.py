@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from instep.api import members as api
 from instep.cli.cluster.addresses import read_address
@@ -17,6 +18,7 @@ from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
 from instep.errors import RefusedError, ResourceError
+from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import tls
 from instep.net.trust.certs import CertificateFacts, Purpose, certificates_of_pem, facts_of, name_of
@@ -78,10 +80,11 @@ def pki_list(session: Session) -> None:
 
 
 @command("renew", parent=pki, example="instep pki renew")
-def pki_renew(session: Session) -> None:
+@timeout_option("60s")
+def pki_renew(session: Session, timeout_ms: int) -> None:
     """New certificates for this node's keys now; the daemon does so by itself in time."""
     try:
-        document = session.call(api.RenewCommand(), 60.0)
+        document = session.call(api.RenewCommand(), timeout_ms / 1000)
     except DaemonDown:
         found = _open(session)
         if not found.is_ca:
@@ -93,15 +96,27 @@ def pki_renew(session: Session) -> None:
 
 @command("revoke", parent=pki, example="instep pki revoke s2")
 @click.argument("name")
-def pki_revoke(session: Session, name: str) -> None:
+@click.option("--dry-run", is_flag=True, help="Only say which certificates would be revoked.")
+@timeout_option("60s")
+def pki_revoke(session: Session, name: str, dry_run: bool, timeout_ms: int) -> None:
     """Withdraw a node's certificates; every node learns it within a poll interval."""
     chosen = node_name(name)
     try:
-        document = session.call(api.RevokeCommand(name), 60.0)
+        document = session.call(api.RevokeCommand(name, dry_run=dry_run), timeout_ms / 1000)
     except DaemonDown:
-        changed = _open(session).revoke(chosen, int(time.time() * 1000))
-        document = api.RevokeDocument(name, changed, "stopped")
-    done = f"{name} is revoked" if document.changed else f"{name} was revoked already"
+        if dry_run:
+            from instep.node.commands.cluster.members import would_revoke
+
+            document = replace(would_revoke(_open(session), chosen), daemon="stopped")
+        else:
+            changed = _open(session).revoke(chosen, int(time.time() * 1000))
+            document = api.RevokeDocument(name, changed, "stopped")
+    if not document.changed:
+        done = f"{name} was revoked already"
+    elif dry_run:
+        done = f"{name} would be revoked: {counted(len(document.certificates or ()), 'certificate')}"
+    else:
+        done = f"{name} is revoked"
     session.show(document, done)
 
 

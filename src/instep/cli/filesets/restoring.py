@@ -9,9 +9,9 @@ import click
 
 from instep.api import lines as api
 from instep.cli.filesets.held_text import exit_if_held, held_lines
-from instep.cli.filesets.publishing import PUBLISH_S, outcome_counts, publish_lines
+from instep.cli.filesets.publishing import outcome_counts, publish_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import GENERATION, Session, absolute, command
+from instep.cli.session import GENERATION, Session, absolute, command, timeout_option
 from instep.errors import UsageError
 
 
@@ -30,8 +30,14 @@ def _number(raw: str) -> int:
     "--accept-deletions", is_flag=True, help="Go back although that removes more than max_deletions."
 )
 @click.option("--dry-run", is_flag=True, help="Only show the changes.")
+@timeout_option("1h")
 def rollback(
-    session: Session, words: tuple[str, ...], message: str, accept_deletions: bool, dry_run: bool
+    session: Session,
+    words: tuple[str, ...],
+    message: str,
+    accept_deletions: bool,
+    dry_run: bool,
+    timeout_ms: int,
 ) -> None:
     """Bring the tree to an older generation, whatever lies there, and publish that as a new one."""
     if len(words) > 2:
@@ -41,7 +47,7 @@ def rollback(
         api.RollbackCommand(
             _number(number), fileset, message, accept_deletions=accept_deletions, dry_run=dry_run
         ),
-        PUBLISH_S,
+        timeout_ms / 1000,
     )
     session.show(document, publish_lines(document, dry_run))
     exit_if_held(document, ok=False)
@@ -60,6 +66,7 @@ def rollback(
 @click.option("-m", "--message", default="", help="Shown in log and status, when it becomes a generation.")
 @click.option("--accept-deletions", is_flag=True, help="Go on although that removes more than max_deletions.")
 @click.option("--dry-run", is_flag=True, help="Only show the changes, and whether all contents can be had.")
+@timeout_option("1h")
 def restore(
     session: Session,
     fileset: str,
@@ -70,6 +77,7 @@ def restore(
     message: str,
     accept_deletions: bool,
     dry_run: bool,
+    timeout_ms: int,
 ) -> None:
     """Bring the tree, or some paths of it, back to a generation; contents come from this node and its partners.
 
@@ -82,7 +90,7 @@ def restore(
             to=None if directory is None else absolute(directory), message=message,
             accept_deletions=accept_deletions, dry_run=dry_run,
         ),
-        PUBLISH_S,
+        timeout_ms / 1000,
     )  # fmt: skip
     session.show(document, _restore_lines(document, dry_run))
     exit_if_held(document, ok=False)

@@ -91,6 +91,8 @@ def _ask(session: Session, asked: Command[api.RolloutStateDocument], said: str) 
     if not session.gave_json(document):
         number = document.generation.number if document.generation is not None else None
         word = said if document.changed else "nothing to change"
+        if document.dry_run and document.changed:
+            word = f"would be aborted; {', '.join(document.going_back or ()) or 'no partner'} would go back"
         state = document.state.replace("_", " ") + (", paused" if document.paused else "")
         print(f"{document.fileset}: generation {number}: {word}; it is {state}")
 
@@ -112,9 +114,10 @@ def resume(session: Session, fileset: str | None) -> None:
 @command("abort", parent=rollout, example="instep rollout abort catalog")
 @click.argument("fileset", required=False)
 @click.option("--keep", is_flag=True, help="Partners that switched keep the generation.")
-def abort(session: Session, fileset: str | None, keep: bool) -> None:
+@click.option("--dry-run", is_flag=True, help="Only name the partners that would go back.")
+def abort(session: Session, fileset: str | None, keep: bool, dry_run: bool) -> None:
     """End the rollout: no further partner switches, and partners that did go back to the generation before."""
-    _ask(session, api.RolloutAbortCommand(fileset, keep=keep), "aborted")
+    _ask(session, api.RolloutAbortCommand(fileset, keep=keep, dry_run=dry_run), "aborted")
 
 
 @command("confirm", parent=rollout, example="instep rollout confirm catalog")

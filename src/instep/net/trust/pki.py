@@ -322,17 +322,36 @@ class Pki:
     def revoke(self, name: NodeName, now_ms: int, *, for_good: bool = False) -> bool:
         """Revoke all certificates of a node; whether anything changed. ``RefusedError`` ``unknown_name`` when
         this CA never issued one for it. ``for_good``: the list names the node, too, so that every node forgets it."""
+        with self._locked():
+            current, names = self.revocable(name, now_ms, for_good=for_good)
+            return self._revoke(current, now_ms, names)
+
+    def revoked_names(self) -> dict[NodeName, int]:
+        """On the CA's node: the nodes whose certificates are all revoked, and since when; without the removed ones."""
+        ends: dict[NodeName, list[int | None]] = {}
+        for record in self.records() if self.is_ca else ():
+            ends.setdefault(record.name, []).append(record.revoked_at_ms)
+        gone = self.crl().names
+        return {
+            name: max(end for end in each if end is not None)
+            for name, each in ends.items()
+            if None not in each and name not in gone
+        }
+
+    def revocable(
+        self, name: NodeName, now_ms: int, *, for_good: bool = False
+    ) -> tuple[list[Record], dict[str, int]]:
+        """The certificates that ``revoke`` would revoke, and the names with their moments that it would add."""
         if name == self.name:
             raise RefusedError(f"{name} is this node, which holds the CA", code="own_name", name=name)
-        with self._locked():
-            records = [record for record in self.records() if record.name == name]
-            if not records and not self._state().is_restored and not for_good:
-                raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
-            current = [r for r in records if r.revoked_at_ms is None]
-            # A CA that came back from a backup may have issued what it does not know of: that goes by name.
-            names = {str(name): now_ms // 1000} if for_good or self._state().is_restored else {}
-            is_news = current or (name not in self.crl().names if for_good else not records)
-            return self._revoke(current, now_ms, names if is_news else {})
+        records = [record for record in self.records() if record.name == name]
+        if not records and not self._state().is_restored and not for_good:
+            raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
+        current = [r for r in records if r.revoked_at_ms is None]
+        # A CA that came back from a backup may have issued what it does not know of: that goes by name.
+        names = {str(name): now_ms // 1000} if for_good or self._state().is_restored else {}
+        is_news = current or (name not in self.crl().names if for_good else not records)
+        return current, names if is_news else {}
 
     def _revoke(self, records: Sequence[Record], now_ms: int, names: Mapping[str, int] | None = None) -> bool:
         if not records and not names:

@@ -293,6 +293,7 @@ def _shown(service: LineService) -> api.FilesetDocument:
         name=service.fileset.name,
         path=str(service.fileset.path),
         writer=service.fileset.writer,
+        is_written_here=service.is_written_here,
         mode=definition.mode.value,
         fileset_class=definition.fileset_class.value,
         ignore=tuple(definition.ignore),

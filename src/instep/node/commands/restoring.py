@@ -46,7 +46,7 @@ class Restores(CommandHandlers):
             accept_deletions=asked.accept_deletions,
             is_dry_run=asked.dry_run,
         )
-        return await self._done(service, ask, speaker)
+        return await self._done(service, ask, asked.timeout_s, speaker)
 
     async def restore(self, asked: api.RestoreCommand, speaker: Speaker) -> api.OutcomeDocument:
         """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
@@ -65,7 +65,7 @@ class Restores(CommandHandlers):
             publishes=False,
             source=self._source(asked.source),
         )
-        return await self._done(service, ask, speaker)
+        return await self._done(service, ask, asked.timeout_s, speaker)
 
     async def _restore_out(self, asked: api.RestoreCommand, to: str) -> api.OutcomeDocument:
         """Into a directory, on any node."""
@@ -159,10 +159,15 @@ class Restores(CommandHandlers):
         return name
 
     async def _done(
-        self, service: WriterService, ask: Callable[[int], s.RestoreAsked], speaker: Speaker
+        self,
+        service: WriterService,
+        ask: Callable[[int], s.RestoreAsked],
+        within_s: float | None,
+        speaker: Speaker,
     ) -> api.OutcomeDocument:
+        limit_s = within_s or RESTORE_S
         try:
-            async with works_of(service.ask(ask, RESTORE_S)) as works:
+            async with works_of(service.ask(ask, limit_s)) as works:
                 while not (await asyncio.wait(works, timeout=SHOWN_S))[0]:
                     done, total = service.restoring.progress
                     if total:
@@ -170,7 +175,7 @@ class Restores(CommandHandlers):
                 return outcome_document(service, works[0].result())
         except TimeoutError as error:
             raise UnavailableError(
-                f"the restore of {service.fileset.name} did not end within {RESTORE_S:.0f} s",
+                f"the restore of {service.fileset.name} did not end within {limit_s:g} s",
                 hint=f"it goes on; see: instep status {service.fileset.name}",
                 code="timed_out",
             ) from error

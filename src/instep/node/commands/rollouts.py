@@ -8,6 +8,7 @@ from collections.abc import Callable
 from instep.api import rollouts as api
 from instep.api.parts import FailureDocument, WaitingDocument, generation
 from instep.core.rollout import vocabulary as r
+from instep.core.rollout.book import GOING
 from instep.core.rollout.nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
@@ -43,8 +44,24 @@ class Rollouts(CommandHandlers):
         return await self._ask(asked.fileset, r.ResumeAsked)
 
     async def abort(self, asked: api.RolloutAbortCommand, speaker: Speaker) -> api.RolloutStateDocument:
-        facts = writer_of(self._node, asked.fileset).rollout.facts
+        service = writer_of(self._node, asked.fileset)
+        facts = service.rollout.facts
         is_done = facts.failed_code == "aborted" or facts.state is r.RolloutState.ABORTED
+        if asked.dry_run:
+            view = service.rollout.view
+            switched = (
+                node.node for node in (view.nodes if view is not None else ()) if node.state == "switched"
+            )
+            is_going = not is_done and facts.state in (*GOING, r.RolloutState.CONFIRMING)
+            return api.RolloutStateDocument(
+                fileset=service.fileset.name,
+                changed=is_going,
+                generation=generation(facts.target),
+                state=facts.state.value,
+                paused=facts.is_paused,
+                dry_run=True,
+                going_back=tuple(switched) if is_going and not asked.keep else (),
+            )
         return await self._ask(
             asked.fileset, lambda number: r.AbortAsked(number, not asked.keep), is_done=is_done
         )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from msgspec import UNSET
 
 from instep.api import members as api
 from instep.api.verifying import CheckCommand, CheckDocument
-from instep.errors import NotAllowedError, RefusedError, UnavailableError
-from instep.model.ids import NodeName, node_name
+from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
+from instep.model.ids import LineId, NodeName, node_name
 from instep.model.link import Link
 from instep.model.standing import Standing
 from instep.net.connections.dial import split_address
 from instep.net.connections.tls import trust_fetch
 from instep.net.messages.messages import DRAIN_MS_MAX
+from instep.net.trust.pki import Pki
 from instep.node.commands.cluster.checking import Preflight
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
@@ -30,6 +32,14 @@ FETCH_S = 10.0
 FACTS_S = 20.0
 DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
+log = logging.getLogger(__name__)
+
+
+def would_revoke(pki: Pki, name: NodeName) -> api.RevokeDocument:
+    """The answer of a dry run."""
+    current, names = pki.revocable(name, wall_ms())
+    serials = tuple(one.serial for one in current)
+    return api.RevokeDocument(name, bool(current or names), dry_run=True, certificates=serials)
 
 
 class MemberCommands(CommandHandlers):
@@ -123,18 +133,42 @@ class MemberCommands(CommandHandlers):
         me, is_drained = node.membership.me(), node.runtime.draining.is_drained
         standings = [service.standing.standing for service in node.services.values()]
         own = max(standings, key=order.index, default=Standing.IN_STEP).value
-        rows = [
-            api.NodeRowDocument(me.name, True, me.address, me.pin, await self._own_facts(), own, is_drained)
-        ]
+        drains = tuple(drain.reason for drain in node.runtime.draining.reasons())
+        ours = (me.name, True, me.address, me.pin, await self._own_facts(), own, is_drained)
+        rows = [api.NodeRowDocument(*ours, drains=drains)]
         known = set(node.membership.members) | set(node.runtime.settings.partners)
+        facts = await self._facts_of(sorted(known - {me.name})) if asked.facts else {}
         for name in sorted(known - {me.name}):
             member = node.membership.members.get(name)
             pin = member.pin or None if member is not None else None
             is_drained = bool(member and member.serving and member.serving.is_drained)
             seen_at = member.seen_at if member is not None and member.seen_at else UNSET
             known_as = (name, False, self._address(name), pin)
-            rows.append(api.NodeRowDocument(*known_as, {}, self._standing(name), is_drained, seen_at))
+            rows.append(
+                api.NodeRowDocument(*known_as, facts.get(name, {}), self._standing(name), is_drained, seen_at)
+            )
+        for name, at_ms in sorted(node.pki.revoked_names().items()):
+            if name not in known:
+                ended = moment(at_ms) or UNSET
+                rows.append(
+                    api.NodeRowDocument(name, False, None, None, {}, Standing.UNKNOWN.value, revoked_at=ended)
+                )
         return api.NodesDocument(nodes=tuple(rows))
+
+    async def _facts_of(self, names: list[NodeName]) -> dict[NodeName, dict[str, str]]:
+        """The facts of the nodes that send some here, asked at the same time."""
+        found: dict[NodeName, dict[str, str]] = {}
+
+        async def ask(name: NodeName) -> None:
+            try:
+                found[name] = await self._facts_about(name, self._followed_by(name))
+            except InstepError as error:
+                log.info("%s sent no facts: %s", name, error.reason)
+
+        async with asyncio.TaskGroup() as asking:
+            for name in names:
+                asking.create_task(ask(name))
+        return found
 
     def _standing(self, name: NodeName) -> str:
         """The worst standing that a connected node reports now; reports from before a change of writer have ended."""
@@ -159,25 +193,27 @@ class MemberCommands(CommandHandlers):
         return told(await runtime.facts.of_node(runtime.settings), runtime.facts.key)
 
     async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
-        """The facts that a connected partner sends about filesets that are written here; facts of one fileset alone,
-        such as ``path``, with its name."""
-        peers = self._node.peers
-        session = peers.sessions.get(name)
-        lines = [
-            service.line
-            for service in self._node.services.values()
-            if session is not None and service.is_written_here and service.line in session.accepted
-        ]
-        if session is None or not lines:
+        lines = self._followed_by(name)
+        if not lines:
             raise UnavailableError(
                 f"{name} follows nothing of this node over a connection now, so it sends no facts here",
                 hint=f"on {name}: instep node facts",
                 code="not_connected",
                 node=name,
             )
+        return await self._facts_about(name, lines)
+
+    def _followed_by(self, name: NodeName) -> list[LineId]:
+        """The lines that are written here and that a partner follows over a connection now."""
+        session, services = self._node.peers.sessions.get(name), self._node.services.values()
+        accepted = session.accepted if session is not None else ()
+        return [each.line for each in services if each.is_written_here and each.line in accepted]
+
+    async def _facts_about(self, name: NodeName, lines: list[LineId]) -> dict[str, str]:
+        """The facts that a partner sends about these; facts of one fileset alone, such as ``path``, with its name."""
         found: dict[str, str] = {}
         for line in lines:
-            for fact, value in (await session.facts(line, FACTS_S)).facts:
+            for fact, value in (await self._node.peers.sessions[name].facts(line, FACTS_S)).facts:
                 found[f"{fact} of {line.fileset}" if fact in OF_A_FILESET else fact] = value
         return found
 
@@ -222,6 +258,8 @@ class MemberCommands(CommandHandlers):
         node = self._node
         name = node_name(asked.name)
         self._require_ca(f"instep pki revoke {name}")
+        if asked.dry_run:
+            return would_revoke(node.pki, name)
         changed = node.pki.revoke(name, wall_ms())
         if edits.remove_partner(node.directory, name):
             node.reload()
