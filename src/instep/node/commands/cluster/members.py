@@ -133,7 +133,7 @@ class MemberCommands(CommandHandlers):
         me, is_drained = node.membership.me(), node.runtime.draining.is_drained
         standings = [service.standing.standing for service in node.services.values()]
         own = max(standings, key=order.index, default=Standing.IN_STEP).value
-        drains = tuple(drain.reason for drain in node.runtime.draining.reasons())
+        drains = tuple(each.reason for each in node.runtime.draining.reasons())
         ours = (me.name, True, me.address, me.pin, await self._own_facts(), own, is_drained)
         rows = [api.NodeRowDocument(*ours, drains=drains)]
         known = set(node.membership.members) | set(node.runtime.settings.partners)
