@@ -24,6 +24,7 @@ async def test_commands_that_do_nothing_say_so_and_why(tmp_path: Path) -> None:
             told = await node.call("retry", fileset="data", **asked)
             assert not told["changed"] and "nothing failed" in told["why"], told
         assert not (await main.call("resume", fileset="data"))["changed"]
+        assert (await main.call("reload", fileset="data"))["without_hook"]
 
         again = await s1.accepts()
         assert not again["changed"] and again["why"] == "it is in step", again

@@ -97,7 +97,8 @@ class RolloutRetryCommand(FilesetCommand[RolloutStateDocument], frozen=True):
 
 
 class ReloadDocument(Document, frozen=True):
-    """The nodes by how their reload went; an absent one reloads when it is back."""
+    """The nodes by how their reload went; an absent one reloads when it is back. ``without_hook``: this node has no
+    reload hook, so nothing ran here."""
 
     fileset: str
     generation: GenerationDocument
@@ -105,6 +106,7 @@ class ReloadDocument(Document, frozen=True):
     waiting_for: tuple[WaitingDocument, ...]
     failed: tuple[FailureDocument, ...]
     absent: tuple[str, ...]
+    without_hook: bool | UnsetType = UNSET
 
 
 @command("reload", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)

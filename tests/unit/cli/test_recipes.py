@@ -109,6 +109,7 @@ def test_a_fileset_that_exists_takes_a_recipe_that_is_shown_first(
     assert run([*words, "set", "maps", "recipe=ours", "--dry-run"]) == 0
     out = capfd.readouterr().out
     assert 'ignore = ["/cache/"]' in out and 'settle = "3s"' in out
+    assert run([*words, "set", "maps", "settle=soon", "--dry-run"]) == 3, "checked as the act is"
     assert node.config.read_text() == before
     for changed in (True, False):
         assert run([*words, "set", "maps", "recipe=ours", "publish=manual", "--json"]) == 0

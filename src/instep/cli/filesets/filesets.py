@@ -248,7 +248,7 @@ def _show_why(told: api.AcceptedDocument) -> None:
     "assignments", nargs=-1, required=True, metavar="KEY=VALUE...", shell_complete=complete_setting
 )
 @parameter_option
-@click.option("--dry-run", is_flag=True, help="Only show what a recipe would set.")
+@click.option("--dry-run", is_flag=True, help="Only check, and show what a recipe would set.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal before a recipe is written.")
 def fileset_set(
     session: Session,
@@ -272,16 +272,13 @@ def fileset_set(
     ready = _ready_for(session, name, chosen, params)
     if chosen and not session.is_json:
         show_recipe(chosen, name, ready, "would set" if dry_run else "sets")
+    would = edits.set_fileset(session.node, name, pairs, ready, is_dry=True)
     if dry_run:
-        session.show({"fileset": name, "changed": False, "dry_run": True, **recipe_fields(chosen, ready)}, "")
+        document = {"fileset": name, "changed": would, "dry_run": True, **recipe_fields(chosen, ready)}
+        session.show(document, f"{name} would be set" if would else f"{name}: nothing to change")
         return
-    if (
-        chosen
-        and not session.is_json
-        and not yes
-        and sys.stdin.isatty()
-        and not click.confirm("Write them?", err=True)
-    ):
+    is_asked = would and bool(chosen) and not session.is_json and not yes and sys.stdin.isatty()
+    if is_asked and not click.confirm("Write them?", err=True):
         raise RefusedError("nothing was changed", code="declined")
     changed = edits.set_fileset(session.node, name, pairs, ready)
     session.show_change({"fileset": name, **recipe_fields(chosen, ready)}, changed, f"{name} is set")

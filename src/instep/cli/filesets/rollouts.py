@@ -143,6 +143,8 @@ def reload(session: Session, fileset: str | None, rolling: bool, timeout_ms: int
     document = session.call(api.ReloadCommand(fileset, rolling=rolling), timeout_ms / 1000)
     if not session.gave_json(document):
         print(f"{document.fileset}: reloaded on {', '.join(document.reloaded)}")
+        if document.without_hook:
+            print("  no reload hook is set on this node: nothing ran here")
         rows: list[tuple[object, ...]] = [(one.node, one.code, one.reason) for one in document.failed]
         rows += [(one.node, "waits", one.standing) for one in document.waiting_for]
         rows += [(name, "absent", "reloads when it is back") for name in document.absent]

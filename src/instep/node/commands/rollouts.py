@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from msgspec import UNSET
+
 from instep.api import rollouts as api
 from instep.api.parts import FailureDocument, WaitingDocument, generation
 from instep.core.rollout import vocabulary as r
@@ -147,4 +149,5 @@ class Rollouts(CommandHandlers):
             waiting_for=tuple(waiting),
             failed=tuple(failed),
             absent=tuple(absent),
+            without_hook=UNSET if service.fileset.hooks.reload else True,
         )

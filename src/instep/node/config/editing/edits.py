@@ -70,9 +70,14 @@ def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
 
 
 def edit(
-    node: NodeDirectory, change: Callable[[Document], None], prepare: Callable[[], None] | None = None
+    node: NodeDirectory,
+    change: Callable[[Document], None],
+    prepare: Callable[[], None] | None = None,
+    *,
+    is_dry: bool = False,
 ) -> bool:
-    """Apply ``change`` to the parsed document and write it when it is right and differs.
+    """Apply ``change`` to the parsed document and write it when it is right and differs; whether it differs. ``is_dry``
+    writes nothing.
 
     ``prepare`` runs between, once the file is known to be right: it makes whatever must exist before the file names it.
     """
@@ -85,6 +90,8 @@ def edit(
             after = _changed(node, file.text, change)
             if after == file.text:
                 return False
+            if is_dry:
+                return True
             if prepare is not None:
                 prepare()
                 prepare = None
@@ -150,6 +157,8 @@ def set_fileset(
     name: str,
     assignments: Mapping[str, str],
     ready: Mapping[str, object] = MappingProxyType({}),
+    *,
+    is_dry: bool = False,
 ) -> bool:
     """``KEY=VALUE`` as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets. ``ready`` are
     a recipe's settings: each takes the place of the present one, but lists are added to."""
@@ -164,7 +173,7 @@ def set_fileset(
         for key, text in assignments.items():
             _assign(table, key, text)
 
-    return edit(node, change)
+    return edit(node, change, is_dry=is_dry)
 
 
 def remove_fileset(node: NodeDirectory, name: str) -> bool:
