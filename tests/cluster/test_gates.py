@@ -64,7 +64,7 @@ def test_too_little_room_is_refused_before_the_first_byte(fleet: Fleet) -> None:
         assert not any(fleet.base.glob("s1/**/stage/**/o/*")), "nothing was laid"
         failed = [c for c in fleet["s1"].run("check", expect=4).json["checks"] if not c["ok"]]
         wanted = f"space for generation {line['head']['number']} of data"
-        assert (wanted, f"needs {28 << 20} bytes") in [(c["name"], c["theirs"]) for c in failed], failed
+        assert any(c["name"] == wanted and f"needs {28 << 20} bytes" in c["theirs"] for c in failed), failed
         ballast.unlink()
         fleet["s1"].await_standing("in_step")
         assert (fleet.tree("s1") / "large").stat().st_size == 28 << 20

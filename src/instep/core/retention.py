@@ -2,8 +2,9 @@
 
 The archive is never pruned below its retention (P5): a batch goes when it is neither among the ``keep_last`` newest
 nor younger than ``keep_within``. When the batches that the retention holds are larger than ``max_share`` of the file
-system, older versions of the same paths are thinned until they fit. Nothing else goes: ``over_share_bytes`` says how
-much is left over, and status shows it to the operator. Only an operator may shorten the retention further.
+system, or leave too little of it free, older versions of the same paths are thinned until they fit. Nothing else goes:
+``over_share_bytes`` says how much is left over, and status shows it to the operator. Only an operator may shorten the
+retention further.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import msgspec
 
 from instep.model.ids import Digest, HeadRef
 
+FREE_MIN_SHARE = 0.05
+"""So much of a disk stays free of archives, and of copies of hot files."""
 RESTART_MAX_MS = 3_600_000
 """Across a restart the clock of the retention goes on by this much at most, however long the node was off."""
 HOUR_MS, DAY_MS, WEEK_MS = 3_600_000, 86_400_000, 7 * 86_400_000
@@ -33,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """``max_bytes`` is ``max_share`` of this file system, None for no bound. In a thinned archive every version of the
+    """``max_bytes`` is what ``at_most_bytes`` says, None for no bound. In a thinned archive every version of the
     last hour stays, one an hour for ``keep_hourly`` hours, one a day for ``keep_daily`` days, then one a week."""
 
     keep_last: int = 10
@@ -89,6 +92,12 @@ def looked_at(
     if steady > keep_within_ms:
         now = max(now, wall_ms)
     return RetentionClock(min(now, wall_ms), wall_ms, steady)
+
+
+def at_most_bytes(total: int, free: int, held: int, share_percent: float) -> int:
+    """What an archive that takes ``held`` bytes now may take of a disk: its share, and no more than leaves
+    ``FREE_MIN_SHARE`` of the disk free."""
+    return max(0, min(int(total * share_percent / 100), held + free - int(total * FREE_MIN_SHARE)))
 
 
 def plan_prune(

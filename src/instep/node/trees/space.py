@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instep.errors import ResourceError
 from instep.model.ids import Digest
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import GetPage, diff
 from instep.tree.journal.plan import find_moves
 from instep.tree.root.place import Place
 
+SPARE_SHARE, SPARE_MAX_BYTES = 0.005, 64 << 20
+"""So much of a disk stays free: others write there too, and this node's journal and archive index."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """``need_bytes``: contents that are still to be laid; ``free_bytes``: the space that this user may still fill."""
+    """``need_bytes``: contents that are still to be laid; ``free_bytes``: the space that this user may still fill, of
+    which ``spare_bytes`` stay free where anything is laid."""
 
     need_bytes: int
     free_bytes: int
+    spare_bytes: int = 0
 
     @property
     def is_enough(self) -> bool:
-        return self.need_bytes <= self.free_bytes
+        return self.need_bytes + self.spare_bytes <= self.free_bytes
 
 
 def room_for(place: Place, base: Digest | None, target: Digest, get: GetPage) -> Room:
@@ -35,12 +40,13 @@ def room_for(place: Place, base: Digest | None, target: Digest, get: GetPage) ->
     usage = shutil.disk_usage(place.control)
     if not usage.total:  # a file system that counts nothing, as ramfs: its free space is unknown
         return Room(0, 0)
-    free = usage.free
-    if (need := _need(base, target, get, lambda _: False)) <= free:
-        return Room(need, free)
+    free, spare = usage.free, min(int(usage.total * SPARE_SHARE), SPARE_MAX_BYTES)
+    room = _room(_sizes(base, target, get, lambda _: False), free, spare)
+    if room.is_enough:
+        return room
     moved = find_moves(diff(base, target, get))
-    need = _need(base, target, get, lambda path: moved.live_path(path) is not None)
-    return Room(max(0, need - _held(place.stage)), free)
+    room = _room(_sizes(base, target, get, lambda path: moved.live_path(path) is not None), free, spare)
+    return replace(room, need_bytes=max(0, room.need_bytes - _held(place.stage)))
 
 
 def require_room(place: Place, base: Digest | None, target: Digest, get: GetPage) -> None:
@@ -48,7 +54,8 @@ def require_room(place: Place, base: Digest | None, target: Digest, get: GetPage
     room = room_for(place, base, target, get)
     if not room.is_enough:
         raise ResourceError(
-            f"needs {room.need_bytes} bytes, free are {room.free_bytes} on the file system of {place.control}",
+            f"needs {room.need_bytes} bytes, free are {room.free_bytes} on the file system of {place.control}, where "
+            f"{room.spare_bytes} stay free",
             hint=f"free space there: instep archive prune {place.fileset} --dry-run; it goes on by itself",
             code="no_space",
             need_bytes=room.need_bytes,
@@ -56,23 +63,31 @@ def require_room(place: Place, base: Digest | None, target: Digest, get: GetPage
         )
 
 
-def _need(base: Digest | None, target: Digest, get: GetPage, is_moved: Callable[[bytes], bool]) -> int:
-    return sum(
-        change.new.size
-        for change in diff(base, target, get)
-        if change.new is not None and _is_laid(change.old, change.new) and not is_moved(change.path)
-    )
+def _room(sizes: Iterable[int], free: int, spare: int) -> Room:
+    need, is_laying = 0, False
+    for size in sizes:
+        need, is_laying = need + size, True
+    return Room(need, free, spare if is_laying else 0)
 
 
-def _is_laid(old: Entry | None, new: Entry) -> bool:
-    """Whether its contents are written anew. Contents that may take less than their size are left out: this
-    check must never refuse an apply that has room, and a disk that fills up meanwhile is met by ``disk_full``."""
-    extra = new.extra
-    if new.kind is not Kind.FILE or (extra is not None and (extra.sparse or extra.link_group is not None)):
-        return False
-    if extra is not None and extra.chunks is not None and old is not None and old.kind is Kind.FILE:
-        return False  # a large file that changed may share blocks with the live one
-    return old is None or old.kind is not Kind.FILE or old.digest != new.digest
+def _sizes(
+    base: Digest | None, target: Digest, get: GetPage, is_moved: Callable[[bytes], bool]
+) -> Iterator[int]:
+    """The least that each file which is laid anew takes. Contents that may take less than their size count as nothing:
+    no apply that has room is refused."""
+    for change in diff(base, target, get):
+        old, new = change.old, change.new
+        if new is None or new.kind is not Kind.FILE or is_moved(change.path):
+            continue
+        is_file = old is not None and old.kind is Kind.FILE
+        if old is not None and is_file and old.digest == new.digest:
+            continue
+        extra = new.extra
+        may_be_less = extra is not None and (extra.sparse or extra.link_group is not None)
+        shares = (
+            extra is not None and extra.chunks is not None and is_file
+        )  # with the live file, where it can
+        yield 0 if may_be_less or shares else new.size
 
 
 def _held(folder: Path) -> int:

@@ -13,7 +13,15 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 
-from instep.core.retention import Batch, RetentionPolicy, kept_generations, plan_prune, plan_thinning
+from instep.core.retention import (
+    FREE_MIN_SHARE,
+    Batch,
+    RetentionPolicy,
+    at_most_bytes,
+    kept_generations,
+    plan_prune,
+    plan_thinning,
+)
 from instep.errors import InstepError
 from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName, HeadRef
@@ -34,6 +42,8 @@ from instep.tree.archive.archive import Archive
 FIRST_S = 60.0
 EVERY_S = 900.0
 LOOK_S = 10.0
+SHORT_EVERY_S = 60.0
+"""So often an archive is tidied at most because its disk runs short."""
 GENERATIONS_MAX = 2_000
 """So many generations of a line are kept at most, however young."""
 log = logging.getLogger(__name__)
@@ -46,23 +56,26 @@ class Housekeeping:
         self._node = node
         self.mending = Mending(node.runtime)
         self._from_partners = HistoryFromPartners(node, self.mending)
+        self._short_at: dict[FilesetName, float] = {}
         self._damage: dict[FilesetName, int] = {}
         """How much damage of a writer's history was known when it was mended last."""
         self.over_share: dict[FilesetName, str] = {}
-        """The archives that took more than ``max_share`` when they were tidied last, in words with what helps."""
+        """The archives that took more than they may when they were tidied last, in words with what helps."""
         self.closed: dict[FilesetName, Foreign | None] = {}
         """The owners of a tree that is written here, where other users may not read some of its files."""
         self.thinned: dict[FilesetName, str] = {}
         """The archives that were thinned when they were tidied last, in words."""
 
     async def look(self) -> None:
-        """Mend rotten contents soon after a reader of a history finds them, not with the next tidying. Its own task."""
+        """Mend rotten contents soon after a reader finds them, and thin an archive soon after its disk runs short: not
+        with the next tidying. Its own task."""
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
                 for service in list(self._node.services.values()):
                     if service.is_written_here and service.machine.phase is None:
                         await self._look_at(service)
+                    await self._look_at_room(service)
         finally:
             await self._from_partners.close()
 
@@ -82,6 +95,18 @@ class Housekeeping:
     def _look_at_owners(self, service: LineService) -> None:
         foreign = foreign_in(service.fileset.path, os.geteuid())
         self.closed[service.fileset.name] = foreign if foreign.is_closed else None
+
+    async def _look_at_room(self, service: LineService) -> None:
+        name, now = service.fileset.name, asyncio.get_running_loop().time()
+        try:
+            usage = await asyncio.to_thread(shutil.disk_usage, service.fileset.path)
+            is_short = usage.free < usage.total * FREE_MIN_SHARE
+            if not is_short or now - self._short_at.get(name, now - SHORT_EVERY_S) < SHORT_EVERY_S:
+                return
+            self._short_at[name] = now
+            await service.worker.run(self._prune_archive, service)
+        except (InstepError, OSError) as error:
+            log.info("%s: the archive was not thinned: %s", service.line, error)
 
     async def run(self) -> None:
         for service in list(self._node.services.values()):
@@ -122,7 +147,8 @@ class Housekeeping:
         place = service.tree.place()
         end_due(service.tree, place)
         archive = Archive(place)
-        batches, policy = archive.batches(), retention_of(service.fileset)
+        batches = archive.batches()
+        policy = retention_of(service.fileset, held_bytes=sum(batch.size_bytes for batch in batches))
         now_ms = self._now_ms(service, batches)
         plan = plan_prune(batches, policy, now_ms)
         if plan.names:
@@ -131,7 +157,7 @@ class Housekeeping:
             older = f"{counted(many, 'batch', 'batches')} of the archive {which(many, 'is', 'are')} older"
             text = f"{older} than its retention and {which(many, 'was', 'were')} removed"
             self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
-        name, share = service.fileset.name, service.fileset.archive.max_share_percent
+        name = service.fileset.name
         self.over_share.pop(name, None)
         self.thinned.pop(name, None)
         over = plan.over_share_bytes
@@ -139,9 +165,10 @@ class Housekeeping:
             kept = [batch for batch in batches if batch.name not in plan.names]
             over = max(0, over - self._thin(service, archive, kept, policy, now_ms))
         if over:
-            more = f"{over / (1 << 20):.1f} MiB more than max_share, {share:g}% of its disk"
+            share = f"{service.fileset.archive.max_share_percent:g}%"
             self.over_share[name] = words = (
-                f"the archive of {name} holds {more}, within its retention; see what would go: "
+                f"the archive of {name} holds {over / (1 << 20):.1f} MiB more than max_share, {share} of its disk, or "
+                f"than leaves {FREE_MIN_SHARE:.0%} of it free, within its retention; see what would go: "
                 f"instep archive prune {name} --keep-last 1 --keep-within 1d --dry-run"
             )
             log.warning("%s", words)
@@ -161,7 +188,8 @@ class Housekeeping:
         freed = archive.prune(names)
         many, name = len(names), service.fileset.name
         text = (
-            f"the archive of {name} was thinned to keep within max_share: {counted(many, 'batch', 'batches')} "
+            f"the archive of {name} was thinned to keep within max_share, or its disk from running full: "
+            f"{counted(many, 'batch', 'batches')} "
             f"{which(many, 'was', 'were')} removed, each with a newer version of the same files beside it"
         )
         self.thinned[name] = text
@@ -261,15 +289,19 @@ def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Diges
 
 
 def retention_of(
-    fileset: FilesetSettings, keep_last: int | None = None, keep_within_ms: int | None = None
+    fileset: FilesetSettings,
+    keep_last: int | None = None,
+    keep_within_ms: int | None = None,
+    held_bytes: int = 0,
 ) -> RetentionPolicy:
-    """How long the archive of a fileset is kept, with an operator's own numbers instead of the settings'."""
+    """How long the archive of a fileset, which takes ``held_bytes``, is kept, with an operator's own numbers instead of
+    the settings'."""
     settings = fileset.archive
     usage = shutil.disk_usage(fileset.path)
     return RetentionPolicy(
         keep_last=keep_last if keep_last is not None else settings.keep_last,
         keep_within_ms=keep_within_ms if keep_within_ms is not None else settings.keep_within_ms,
-        max_bytes=int(usage.total * settings.max_share_percent / 100),
+        max_bytes=at_most_bytes(usage.total, usage.free, held_bytes, settings.max_share_percent),
         keep_hourly=settings.keep_hourly,
         keep_daily=settings.keep_daily,
     )

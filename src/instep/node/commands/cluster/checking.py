@@ -368,7 +368,7 @@ class Preflight:
             f"space for generation {head.number} of {service.fileset.name}",
             room.is_enough,
             f"{room.free_bytes} bytes free",
-            f"needs {room.need_bytes} bytes",
+            f"needs {room.need_bytes} bytes, and {room.spare_bytes} stay free",
             f"free space: instep archive prune {service.fileset.name} --dry-run; it goes on by itself",
         )
 

@@ -12,14 +12,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from instep.core.retention import FREE_MIN_SHARE
 from instep.errors import ResourceError
 from instep.model.ids import Digest, FilesetName
 from instep.store.port import NodeStore
 from instep.tree.archive.history import History
 
 KEPT = 3
-FREE_MIN_SHARE = 0.05
-"""So much of the disk stays free."""
 
 log = logging.getLogger(__name__)
 _decoder = msgspec.msgpack.Decoder(dict[bytes, list[bytes]])
