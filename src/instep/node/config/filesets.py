@@ -73,15 +73,15 @@ def _expected(raw: object) -> ExpectedMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivePolicy:
-    """The least that the archive keeps. A batch that one of the first two keys keeps, stays, but for what
-    is thinned above ``max_share``."""
+    """The least that the archive keeps. A batch that one of the first two keys keeps, stays, except where
+    the archive is thinned above ``max_share``."""
 
     keep_last: int = key(10, count)
     """Generations whose replaced files stay at least."""
     keep_within_ms: int = key("30d", duration_ms)
     """Age up to which replaced files stay at least."""
     max_share_percent: float = key("20%", percent)
-    """Share of the file system above which older versions are thinned, and status warns of what is left over."""
+    """Share of the file system above which older versions are thinned, and status warns of the rest."""
     keep_hourly: int = key(24, count)
     """Hours of which one version of each file stays when the archive is thinned. All of the last hour stay."""
     keep_daily: int = key(7, count)
