@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from instep.errors import ResourceError
+from instep.node.retrieval.git_repository import GitRepository
 from tests.support.fleet import tree_of
 from tests.support.services import services
 from tests.support.virtual_time import in_virtual_time
@@ -128,3 +130,29 @@ async def test_a_directory_that_holds_anything_else_is_refused(tmp_path: Path) -
             error = await main.refuses(code, "export_git", fileset="data", to=str(to))
             assert error.hint and sorted(to.rglob("*")) == before
         await main.refuses("inside_a_fileset", "export_git", fileset="data", to=str(main.tree / "git"))
+
+
+@in_virtual_time
+async def test_an_interrupted_export_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a run that ended between two commits leaves a repository that the next run completes."""
+    async with services(tmp_path) as cluster:
+        main, to = cluster.add("main"), tmp_path / "history.git"
+        main.writes('publish = "manual"')
+        main.start()
+        for text in ("one", "two", "three"):
+            main.write({"a": text})
+            await main.publish()
+        write, commits = GitRepository.write, list[bytes]()
+
+        def ended(repository: GitRepository, *pieces: bytes) -> None:
+            commits.extend(piece for piece in pieces if piece.startswith(b"commit "))
+            if len(commits) == 2:
+                raise ResourceError("the machine stops here", code="stopped")
+            write(repository, *pieces)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(GitRepository, "write", ended)
+            await main.refuses("stopped", "export_git", fileset="data", to=str(to))
+        found = await main.call("export_git", fileset="data", to=str(to))
+        assert found["written"] == [1, 2, 3] and _numbers(to) == [1, 2, 3]
+        assert _git(to, "fsck", "--strict") == ""
