@@ -88,7 +88,7 @@ def test_groups_become_filesets_with_their_actions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Goal: one host writes, paths and patterns are kept, actions are hooks for the paths they were for, a prefix is another
-    root; what has no counterpart is said."""
+    root; lines without a counterpart are named."""
     plan = _plan("csync2", CSYNC2, tmp_path, capsys)
     found = load(_begin(plan, "web1", tmp_path, capsys)).filesets
     web, www = found["web"], found["web-2"]  # type: ignore[index]

@@ -124,7 +124,7 @@ class ControlServer:
 
 
 def role_of(uid: int, member: Role) -> Role:
-    """A user's role: root and the node's user may all, and the modes let in nobody else but members of the group."""
+    """A user's role: root and the node's user may all, and of the others the modes let in only members of the group."""
     return Role.ADMIN if uid in (0, os.geteuid()) else member
 
 
