@@ -43,6 +43,8 @@ class Workload:
         for number in range(5):
             self._write(f"moved-0/deep/{number}", f"moves {number}")
         self._write("moved-0/deep/large", "m" * 1_500_000)
+        for number in range(3):
+            self._write(f"renamed/{number}-0", f"renamed {number}")
         (tree / "meta").mkdir()
         self._write("meta/small", "stays")
         self._write("meta/big", "stays" * 20_000)
@@ -85,6 +87,8 @@ class Workload:
         self._write(f"half-{new}/data", f"half {new}")
         self._write(f"half-{new}/more", f"more {new}")
         os.rename(tree / f"moved-{old}", tree / f"moved-{new}")
+        for number in range(3):
+            os.rename(tree / f"renamed/{number}-{old}", tree / f"renamed/{number}-{new}")
         is_odd = new % 2
         os.chmod(tree / "meta/small", 0o600 if is_odd else 0o644)
         os.chmod(tree / "meta/big", 0o600 if is_odd else 0o644)

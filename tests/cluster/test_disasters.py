@@ -176,7 +176,7 @@ def test_a_disk_that_fails_in_the_middle(fleet: Fleet) -> None:
         ("stage.sealing=enospc", "disk_full"),
         ("switch.step.after:7=erofs", "read_only"),
         ("switch.begun=eacces", "no_permission"),
-        ("apply.recording=eio", "io_error"),
+        ("apply.recording=eio", "disk_error"),
     )
     with crashers(fleet, "main", "s1") as (main, s1):
         s1.await_in_step(main.publish()["number"])

@@ -48,7 +48,7 @@ def failed(world: World, spec: str) -> InstepError:
 
 
 def assert_told(error: InstepError) -> None:
-    assert re.match(r"maps: \S+ cannot be [\w ,]+: ", error.reason), error.reason
+    assert re.match(r"maps: .+ cannot be [\w ,]+: ", error.reason), error.reason
     assert error.hint is not None
     assert error.hint.endswith("; then it goes on by itself, at once with: instep retry maps"), error.hint
     assert error.facts["operation"]
