@@ -45,3 +45,33 @@ async def test_a_bad_file_changes_nothing_and_a_right_one_is_live_by_itself(tmp_
         assert (await main.publish(wait=True))["wait"]["reached"]
         assert (s1.tree / "file").read_text() == "3"
         assert not (s1.tree / "ignored.tmp").exists()
+
+
+@in_virtual_time
+async def test_a_name_has_one_writer(tmp_path: Path) -> None:
+    """Goal: neither a follower's file nor a new row makes a second writer of a name (E11); the followed line goes on."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        main.write({"file": "1"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        path = s1.directory.config
+        good = path.read_text()
+        path.write_text(good.replace('writer = "main"', 'writer = "s1"'))
+        refused = await s1.refuses("two_writers", "reload_config")
+        assert "data is written on main" in str(refused.facts["problems"])
+        main.write({"file": "2"})
+        await s1.holds("file", "2")
+        path.write_text(good[: good.index("[filesets.data]")])
+        await s1.call("reload_config")
+
+        async def is_offered() -> bool:
+            return bool((await s1.call("fileset_offers"))["offers"])
+
+        await reached(is_offered, lambda: "the offer")
+        path.write_text(good.replace('writer = "main"', 'writer = "s1"'))
+        await s1.refuses("two_writers", "reload_config")
+        path.write_text(good)
+        await s1.call("reload_config")
+        await cluster.in_step("s1")

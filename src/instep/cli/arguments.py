@@ -13,6 +13,7 @@ import click
 
 from instep.api.command import MESSAGE_MAX
 from instep.errors import UsageError
+from instep.model.address import DEFAULT_PORT, parse_address
 from instep.model.ids import COUNT_MAX, fileset_name, node_name
 
 ARGUMENT_BYTES_MAX = 4096
@@ -51,7 +52,7 @@ def checked(value: str, param: click.Parameter, context: click.Context | None) -
         _check_text(value, shown, name)
     rule = _RULES.get(f"{group} {name}") or _RULES.get(name)
     if rule is not None and value:
-        rule(value, shown)
+        return rule(value, shown)
     return value
 
 
@@ -75,33 +76,43 @@ def _check_text(value: str, shown: str, name: str) -> None:
         )
 
 
-def _node(value: str, _: str) -> None:
-    node_name(value)
+def _node(value: str, _: str) -> str:
+    return node_name(value)
 
 
-def _fileset(value: str, _: str) -> None:
-    fileset_name(value)
+def _fileset(value: str, _: str) -> str:
+    return fileset_name(value)
 
 
-def _fileset_or_generation(value: str, _: str) -> None:
+def _fileset_or_generation(value: str, _: str) -> str:
     fileset_name(value)
     if value.isdecimal() and int(value) > COUNT_MAX:
         raise UsageError(
             f"{value} is not a generation number", hint="instep log FILESET", code="bad_generation"
         )
+    return value
 
 
-def _address(value: str, shown: str) -> None:
+def _peer_address(value: str, shown: str) -> str:
+    """An address of a node, with the usual port where none was typed."""
+    host = f"[{value}]" if value.count(":") > 1 and "[" not in value else value
+    for typed in (value, f"{host}:{DEFAULT_PORT}"):
+        if parse_address(typed) is not None:
+            return typed
+    return _address(value, shown)
+
+
+def _address(value: str, shown: str) -> str:
     from instep.node.config.kinds import BadValue
     from instep.node.config.values import address
 
     try:
-        address(value)
+        return str(address(value))
     except BadValue as error:
         raise UsageError(f"{shown} {value!r} {error}", code="bad_address") from None
 
 
-def _network(value: str, shown: str) -> None:
+def _network(value: str, shown: str) -> str:
     from instep.node.config.kinds import BadValue
     from instep.node.config.values import network
 
@@ -109,13 +120,15 @@ def _network(value: str, shown: str) -> None:
         network(value)
     except BadValue as error:
         raise UsageError(f"{shown} {value!r} {error}", code="bad_network") from None
+    return value
 
 
-_RULES: dict[str, Callable[[str, str], None]] = {
+_RULES: dict[str, Callable[[str, str], str]] = {
     "fileset": _fileset, "fileset name": _fileset, "top words": _fileset_or_generation,
     "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
-    "address": _address, "at": _address, "listen": _address, "advertise": _address,
+    "trust address": _address, "address": _peer_address, "at": _peer_address,
+    "listen": _peer_address, "advertise": _peer_address,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

@@ -25,7 +25,7 @@ def read_passphrase(session: Session, file: Path | None, *, is_new: bool) -> tup
                 hint=f"chmod 600 {file}",
                 code="secret_mode",
             )
-        return file.read_text().rstrip("\n").encode(), None
+        return file.read_bytes().rstrip(b"\n"), None
     if sys.stdin.isatty() and not session.is_json:
         typed = click.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True)
         return str(typed).encode(), None

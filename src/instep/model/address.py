@@ -6,6 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+DEFAULT_PORT = 7443
+"""Where nodes listen for peers, unless told otherwise."""
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                    r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")  # fmt: skip
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")

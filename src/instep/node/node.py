@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from instep.core.vocabulary import trouble_of
 from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.counts import counted, which
-from instep.model.ids import FilesetName
+from instep.model.ids import FilesetName, NodeName
 from instep.net.client import PeerClient
 from instep.net.connections.listener import Refusal
 from instep.net.connections.tls import TlsContexts
@@ -97,6 +97,7 @@ class Node:
         try:
             settings = load(self.directory.path)
             self._check_reloadable(settings)
+            self._check_writers(settings)
         except ConfigError as error:
             self.config_problem = error
             problems: Any = error.facts.get("problems", ())
@@ -142,6 +143,38 @@ class Node:
                 f"{counted(len(problems), 'setting')} {which(len(problems), 'needs', 'need')} a restart",
                 hint="instep stop, then: instep start",
                 code="needs_restart",
+                problems=problems,
+            )
+
+    def other_writers(self, fileset: FilesetSettings) -> set[NodeName]:
+        """The nodes that partners name as writers of another line of this name."""
+        return {
+            offer.writer
+            for uplink in self.peers.uplinks.values()
+            for line, offer in uplink.offers.items()
+            if line.fileset == fileset.name and line != fileset.line
+        }
+
+    def _check_writers(self, settings: Settings) -> None:
+        """A name has one writer: no file makes this node the writer of a second line of it, beside the line that it
+        follows or that a partner offers. A change of writer keeps the line."""
+        problems = []
+        for name, fileset in settings.filesets.items():
+            running = self.services.get(name)
+            if not fileset.is_written_here or (running is not None and running.line == fileset.line):
+                continue
+            writers = self.other_writers(fileset)
+            if running is not None and not running.is_written_here:
+                writers.add(running.fileset.writer)
+            if writers:
+                why = f"names this node, and {name} is written on {', '.join(sorted(writers))}"
+                problems.append(problem(None, f"filesets.{name}.writer", str(fileset.writer), why))
+        if problems:
+            raise ConfigError(
+                f"{counted(len(problems), 'fileset')} would have two writers",
+                hint="on the present writer: instep handover FILESET NODE; when it is dead, here: "
+                "instep promote FILESET --home-is-dead; to follow it: instep fileset accept NAME PATH",
+                code="two_writers",
                 problems=problems,
             )
 

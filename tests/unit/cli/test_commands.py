@@ -226,11 +226,20 @@ def test_commands_that_only_change_configuration_work_without_a_daemon(
 
 def test_a_running_daemon_is_told_of_the_change(instep: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
     daemon.answer("reload_config", {"changed": True, "running": "aa"})
+    offer = {
+        "name": "c", "writer": "s9", "from": "s9", "mode": "mirror", "class": "metadata", "entries": 1, "bytes": 1,
+        "accepted": False,
+    }  # fmt: skip
+    daemon.answer("fileset_offers", {"offers": [offer]})
     (tmp_path / "data").mkdir()
+    code, _, err = instep("fileset", "add", "c", str(tmp_path / "data"))
+    assert code == 4 and "c is written on s9" in err and "instep fileset accept c" in err
+    daemon.answer("fileset_offers", {"offers": []})
+    daemon.calls.clear()
     assert (
         json.loads(instep("fileset", "add", "c", str(tmp_path / "data"), "--json")[1])["daemon"] == "reloaded"
     )
-    assert [name for name, _ in daemon.calls] == ["reload_config"]
+    assert [name for name, _ in daemon.calls] == ["fileset_offers", "reload_config"]
 
 
 def test_a_token_that_cannot_work_is_refused_with_the_command_that_helps(

@@ -27,7 +27,7 @@ from instep.node.trees import placing
 from instep.node.upkeep.after_reboot import Host, Installation
 from tests.unit.cli.test_hostile_arguments import TYPED, _commands
 
-NOBODY = 65534
+OTHER = pwd.getpwnam("daemon").pw_uid
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 WITHOUT_A_NODE = frozenset({"demo", "recipe list", "recipe show", "completion", "debug replay", "pki trust fetch", "pki trust import",
                             "init", "join", "config check", "pki restore", "import csync2", "import express", "import incron"})  # fmt: skip
@@ -80,7 +80,7 @@ def test_another_user_is_told_so(
     node.socket.touch(0o600)
     monkeypatch.setenv("INSTEP_DIR", str(node.path))
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER)
     try:
         code = run([line[0], "--json", *line[1:]])
     finally:
@@ -94,10 +94,10 @@ def test_another_user_is_told_so(
 def test_root_starts_a_node_as_its_owner(node: NodeDirectory, tmp_path: Path) -> None:
     open_to_all = Host(installation=Installation(Path("/usr"), Path("/usr/bin/env"), Path("/usr/lib")))
     assert owner_of(node, open_to_all) is None
-    os.chown(node.path, NOBODY, NOBODY)
+    os.chown(node.path, OTHER, OTHER)
     user = owner_of(node, open_to_all)
     assert user is not None
-    assert (user.name, user.uid, user.gid) == (pwd.getpwuid(NOBODY).pw_name, NOBODY, NOBODY)
+    assert (user.name, user.uid, user.gid) == (pwd.getpwuid(OTHER).pw_name, OTHER, OTHER)
     closed = tmp_path / "closed"
     closed.mkdir(0o700)
     with pytest.raises(RefusedError, match="cannot enter"):
@@ -119,10 +119,10 @@ async def test_members_of_the_group_may_look(node: NodeDirectory) -> None:
     await served.start()
     control = Control(node.socket)
     try:
-        for group, code in ((None, "not_your_node"), ("nogroup", "role_missing"), (None, "not_your_node")):
+        for group, code in ((None, "not_your_node"), ("daemon", "role_missing"), (None, "not_your_node")):
             node.share_socket(group)
-            os.setegid(NOBODY)
-            os.seteuid(NOBODY)
+            os.setegid(OTHER)
+            os.seteuid(OTHER)
             try:
                 with pytest.raises(NotAllowedError) as refused:
                     await asyncio.to_thread(control.ask, StopCommand(), timeout_s=10.0)
@@ -145,6 +145,6 @@ def test_root_serves_no_node_of_another_user(
     node: NodeDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("INVOCATION_ID", raising=False)
-    os.chown(node.path, NOBODY, NOBODY)
+    os.chown(node.path, OTHER, OTHER)
     assert run(["--dir", str(node.path), "serve"]) == 4
-    assert f"sudo -u nobody instep --dir {node.path} serve" in capsys.readouterr().err
+    assert f"sudo -u daemon instep --dir {node.path} serve" in capsys.readouterr().err

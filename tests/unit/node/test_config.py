@@ -201,6 +201,7 @@ hooks = {{ probe = {{ http = "GET http://localhost/", auth_file = "/elsewhere/se
 def test_contradictions_are_warnings() -> None:
     settings = parse(
         'name = "a"\nlisten = "0.0.0.0:1"\n[partners.b]\nreplicate = false\ndata = true\n'
+        '[partners.e]\naddress = "10.0.0.5:7443"\n[partners.f]\naddress = "10.0.0.5:7443"\n'
         '[filesets.x]\npath = "/x"\nwriter = "c"\nto = ["d"]\n'
     )
     assert not settings.partners[NodeName("b")].link.data
@@ -211,6 +212,7 @@ def test_contradictions_are_warnings() -> None:
         "cannot be dialled",
         "through a hub",
         "not a partner yet",
+        "partners e and f have one address, 10.0.0.5:7443",
     ):
         assert part in told
 

@@ -11,14 +11,13 @@ import click
 
 from instep.cli.session import Function
 from instep.errors import ConfigError, RefusedError, UsageError
-from instep.model.address import Address
+from instep.model.address import DEFAULT_PORT, Address
 from instep.model.ids import NodeName, node_name
 from instep.node.config.kinds import BadValue
 from instep.node.config.loading import read_text
 from instep.node.config.values import IpNetwork, address, network
 from instep.node.directory import NodeDirectory
 
-DEFAULT_PORT = 7443
 PORTS_TRIED = 50
 
 

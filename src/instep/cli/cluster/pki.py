@@ -182,8 +182,17 @@ def pki_export(
             code="no_key_here",
         )
     endings = {"pem": "-pem", "pkcs12": ".p12", "jks": ".jks"}
+    target = target or Path(f"{name}{endings[form]}")
+    around = session.settings().fileset_around(target)
+    if around is not None:
+        raise RefusedError(
+            f"{target} lies in the fileset {around.name}, which would carry the key to other nodes",
+            hint=f"instep pki export {name} --format {form} --to PATH, outside",
+            code="key_in_a_fileset",
+            fileset=around.name,
+        )
     passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
-    files = export(found, ExportFormat(form), target or Path(f"{name}{endings[form]}"), passphrase)
+    files = export(found, ExportFormat(form), target, passphrase)
     _show_written(session, name, files, made)
 
 

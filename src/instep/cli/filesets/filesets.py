@@ -25,7 +25,14 @@ from instep.cli.filesets.recipes import (
     with_recipe,
     with_words,
 )
-from instep.cli.filesets.roots import all_wrong, check_root, foreign_owners, mark_root, owner_words
+from instep.cli.filesets.roots import (
+    all_wrong,
+    check_root,
+    foreign_owners,
+    mark_root,
+    owner_words,
+    require_no_writer,
+)
 from instep.cli.output import printable, table
 from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
 from instep.errors import InstepError, RefusedError, UsageError
@@ -98,6 +105,7 @@ def fileset_add(
     if chosen not in settings.filesets:
         if preserve is None and foreign_owners(session, Path(root)).names:
             given_keys.setdefault("preserve", [Preserve.OWNER.value])
+        require_no_writer(session, chosen, Path(root))
         try:
             check_root(session, chosen, Path(root))
         except RefusedError as error:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from instep.api.filesets import FilesetOffersCommand
+from instep.cli.control import DaemonDown
 from instep.cli.session import Session
 from instep.errors import ConfigError, InstepError, RefusedError
 from instep.model.counts import counted, which
@@ -15,6 +18,8 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.owners import Foreign, foreign_in, of_written
 from instep.tree.root.marker import check_marker, create_marker, read_marker
 from instep.tree.root.place import resolve_place
+
+OFFERS_S = 30.0
 
 
 def all_wrong(
@@ -60,6 +65,23 @@ def check_root(session: Session, name: FilesetName, root: Path) -> None:
     owner = session.node.owner
     if read_marker(root, owner) is not None:
         check_marker(root, name, settings.name, owner=owner)
+
+
+def require_no_writer(session: Session, name: FilesetName, root: Path) -> None:
+    """``RefusedError`` when a partner offers a fileset of this name: it would have two writers. A stopped daemon knows
+    no offers: once it runs, its status warns."""
+    try:
+        offers = session.call(FilesetOffersCommand(), OFFERS_S).offers
+    except DaemonDown:
+        return
+    writers = sorted({offer.writer for offer in offers if offer.name == name})
+    if writers:
+        raise RefusedError(
+            f"{name} is written on {', '.join(writers)}, and a name has one writer",
+            hint=f"to follow it: instep fileset accept {name} {quote(str(root))}; else choose another name",
+            code="two_writers",
+            writers=writers,
+        )
 
 
 def mark_root(session: Session, name: FilesetName, root: Path) -> None:

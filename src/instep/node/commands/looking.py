@@ -110,6 +110,16 @@ class Looking(CommandHandlers):
             if line.fileset not in followed
         )  # fmt: skip
 
+    def _second_writers(self) -> Iterator[str]:
+        for service in self._node.services.values():
+            name = service.fileset.name
+            others = sorted(self._node.other_writers(service.fileset)) if service.is_written_here else []
+            if others:
+                yield (
+                    f"{name} is written here and on {', '.join(others)}, and a name has one writer: on one of them: "
+                    f"instep fileset remove {name}"
+                )
+
     def _warnings(self) -> list[str]:
         pki = self._node.pki
         warnings = list(self._node.runtime.settings.warnings)
@@ -123,6 +133,7 @@ class Looking(CommandHandlers):
             warnings.append(f"after a reboot {reboot.words}")
         warnings += self._context.listeners.troubles.values()
         warnings += self._node.membership.troubles()
+        warnings += self._second_writers()
         warnings += self._context.balancers.troubles.values()
         for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
             warnings += (said[name] for name in self._node.services if name in said)

@@ -122,13 +122,13 @@ class Restores(CommandHandlers):
         """The directory, absolute and in no fileset: there it would be published."""
         if not os.path.isabs(to):
             raise UsageError(f"{to} is not an absolute path", code="no_directory")
-        for fileset in self._node.runtime.settings.filesets.values():
-            if Path(to).resolve().is_relative_to(fileset.path):
-                raise RefusedError(
-                    f"{to} lies in the fileset {fileset.name}, which would carry it",
-                    hint="name a directory outside",
-                    code="inside_a_fileset",
-                )
+        around = self._node.runtime.settings.fileset_around(Path(to))
+        if around is not None:
+            raise RefusedError(
+                f"{to} lies in the fileset {around.name}, which would carry it",
+                hint="name a directory outside",
+                code="inside_a_fileset",
+            )
         return to
 
     def _target(self, service: LineService, number: int | None) -> HeadRef:

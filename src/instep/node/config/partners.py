@@ -51,5 +51,11 @@ def read_partners(top: Table, own_name: str | None) -> dict[NodeName, PartnerSet
             if row["data"] or row["hub"]:
                 table.warn("", f"partner {name}: replicate = false voids data and hub")
             row |= {"data": False, "hub": False}
-        found[partner] = PartnerSettings(**row)
+        found[partner] = settings = PartnerSettings(**row)
+        twins = [other for other, each in found.items() if each.address == settings.address is not None]
+        if len(twins) > 1:
+            both = " and ".join(twins)
+            table.warn(
+                "address", f"partners {both} have one address, {settings.address}: one of them is wrong"
+            )
     return found

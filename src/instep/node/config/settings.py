@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -73,6 +75,12 @@ class Settings:
     """Settings that are allowed but probably not meant; status repeats them."""
     fingerprint: str = ""
     """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
+
+    def fileset_around(self, path: Path) -> FilesetSettings | None:
+        """The fileset whose tree holds this path, links on the way followed."""
+        real = Path(os.path.realpath(path))
+        found = (each for each in self.filesets.values() if real.is_relative_to(os.path.realpath(each.path)))
+        return next(found, None)
 
 
 def read_settings(top: Table, fingerprint: str) -> Settings | None:
