@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,7 +138,7 @@ def root_gone(night: Night) -> None:
 @row("a partner's disk is new")
 def disk_replaced(night: Night) -> None:
     tree = night.fleet.tree("s1")
-    shutil.rmtree(tree)
+    tree.rename(night.fleet.base / f"old-{tree.parent.name}")
     tree.mkdir()
     night.looks("s1", "marker")
     night.types()
@@ -146,7 +147,7 @@ def disk_replaced(night: Night) -> None:
 @row("the writer's disk is new")
 def writers_disk_replaced(night: Night) -> None:
     tree = night.fleet.tree("main")
-    shutil.rmtree(tree)
+    tree.rename(night.fleet.base / f"old-{tree.parent.name}")
     tree.mkdir()
     night.looks("main", "marker")
     night.types()
@@ -157,6 +158,13 @@ def writers_disk_replaced(night: Night) -> None:
 def marker_gone(night: Night) -> None:
     shutil.rmtree(night.fleet.tree("main") / ".instep")
     night.looks("main", "marker")
+    night.types()
+
+
+@row("a program removed the marker at a partner")
+def partners_marker_gone(night: Night) -> None:
+    shutil.rmtree(night.fleet.tree("s1") / ".instep")
+    night.looks("s1", "marker")
     night.types()
 
 
@@ -194,6 +202,18 @@ def writer_dead(night: Night) -> None:
 def daemon_dead(night: Night) -> None:
     night.fleet.main.kill()
     night.looks("main", "the daemon is stopped")
+    night.types()
+
+
+@row("the daemon hangs, seen on its own node")
+def daemon_hangs(night: Night) -> None:
+    main = night.fleet.main
+    pid = main.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    night.looks("main", f"process {pid} is there and does not answer")
+    assert f"kill -9 {pid}" in night.step
+    main.kill()
     night.types()
 
 

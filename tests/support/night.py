@@ -33,6 +33,12 @@ _ALIKE = (
     (re.compile(r"\b\d[\d.]* (?:bytes|[KMG]iB|[kMG]?B)\b"), "N MiB"),
     (re.compile(r"(?<=free are )\d+\b(?! [kKMG]?i?B)"), "N MiB"),
     (re.compile(r"\b\d+ of \d+ paths"), "60 of 60 paths"),
+    (re.compile(r"^line \d+"), "line 17"),
+    (
+        re.compile(r"; partners keep generation \d+$"),
+        "",
+    ),  # the watch of the root does not say it, the scan does
+    (re.compile(r"\b(process|kill -9) \d+"), r"\1 4711"),
     (re.compile(r"\bgeneration \d+"), "generation 42"),
     (re.compile(r"\bdata \d+$"), "data 41"),
 )

@@ -141,7 +141,7 @@ class OfferDocument(Document, frozen=True):
 
 
 class EndDocument(Document, frozen=True):
-    """Why the last daemon ended with an error."""
+    """Why the last daemon ended with an error; without a moment, what the present one does that does not answer."""
 
     at: str | None
     reason: str

@@ -74,12 +74,18 @@ class Session:
             wait_s = None if timeout_s is None else timeout_s + 5
             return self.control.ask(command, timeout_s=wait_s, on_progress=bar)
 
-    def call_or(self, fallback: Callable[[], Result], command: Command[Result]) -> Result:
-        """Ask the daemon, or answer from the last state when none runs."""
+    def call_or(
+        self, fallback: Callable[[], Result], command: Command[Result], silent_s: float | None = None
+    ) -> Result:
+        """Ask the daemon, or answer from the last state when none runs, or, with ``silent_s``, none that answers."""
         try:
-            return self.call(command)
+            return self.call(command) if silent_s is None else self.control.ask(command, timeout_s=silent_s)
         except DaemonDown:
             self.node.require()
+            return fallback()
+        except UnavailableError as error:
+            if silent_s is None or error.error_code != "timeout":
+                raise
             return fallback()
 
     def reload(self) -> ReloadConfigDocument | None:

@@ -58,6 +58,18 @@ class NodeDirectory:
         return self.path / "daemon.pid"
 
     @property
+    def daemon_pid(self) -> int | None:
+        """The process that holds this directory as its daemon; None when none does. The lock is only looked up: to try
+        it would stop a daemon that begins at that moment."""
+        try:
+            pid, inode = int(self.pid.read_text()), self.pid.stat().st_ino
+            held = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "FLOCK" in line]
+        except (OSError, ValueError):
+            return None
+        is_held = any(str(pid) in words and words[-3].endswith(f":{inode}") for words in held)
+        return pid if is_held else None
+
+    @property
     def last_end(self) -> Path:
         """Why the last daemon ended with an error; absent while one runs."""
         return self.path / "daemon.end"

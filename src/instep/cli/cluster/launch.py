@@ -31,6 +31,9 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
     control = Control(node.socket)
     if control.is_up():
         return False
+    if node.daemon_pid is not None:  # one that begins, or hangs
+        _await_answer(node, control, None, timeout_s, 0)
+        return False
     host = Host()
     forget_end(node)
     if has_unit(node, host):
@@ -147,6 +150,13 @@ def _await_answer(
         if process is not None and process.poll() is not None:
             raise _failed(f"the daemon ended at once with exit code {process.returncode}", node, log_begin)
         pause.wait(_PAUSE_S)
+    if process is None and node.daemon_pid is not None:
+        raise UnavailableError(
+            f"the daemon (process {node.daemon_pid}) runs and did not answer within {timeout_s:g} s",
+            hint=f"look at its log, then: kill -9 {node.daemon_pid}; then: instep start",
+            code="daemon_silent",
+            log=str(node.log),
+        )
     raise _failed(f"the daemon did not answer within {timeout_s:g} s", node, log_begin)
 
 

@@ -23,6 +23,8 @@ from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
 
 EXPORT_S = 24 * 3_600.0
+SILENT_S = 10.0
+"""A daemon that says nothing for so long hangs: ``status`` then has the last state, and the process."""
 
 
 @command("status", example="instep status --watch")
@@ -36,7 +38,8 @@ def status(session: Session, fileset: str | None, watch: bool, with_exit_code: b
     """
     if watch:
         session.watch(api.StatusCommand(fileset, watch=True), status_lines)
-    document = session.call_or(lambda: _offline_status(session, fileset), api.StatusCommand(fileset))
+    asked = api.StatusCommand(fileset)
+    document = session.call_or(lambda: _offline_status(session, fileset), asked, SILENT_S)
     session.show(document, status_lines(document))
     code = exit_code(document) if with_exit_code else 0
     if code:

@@ -56,9 +56,11 @@ def exit_code(document: api.StatusDocument) -> int:
 def status_lines(document: api.StatusDocument) -> Iterator[str]:
     """The text of ``instep status``, line by line."""
     if document.daemon != "running":
-        yield f"{document.node}: the daemon is stopped; this is its last state"
+        state = "is stopped" if document.daemon == "stopped" else "does not answer"
+        yield f"{document.node}: the daemon {state}; this is its last state"
     if document.ended:
-        yield f"  it ended at {moment(document.ended.at)}: {printable(document.ended.reason)}"
+        when = f"it ended at {moment(document.ended.at)}: " if document.ended.at else ""
+        yield f"  {when}{printable(document.ended.reason)}"
         yield from (f"  next: {printable(step)}" for step in document.ended.next)
     yield from _config_lines(document.config)
     down = [link for link in document.links or () if not link.up]

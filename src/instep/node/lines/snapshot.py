@@ -153,18 +153,24 @@ def offline_status(directory: Path) -> api.StatusDocument:
     node = NodeDirectory(directory)
     node.require()
     steps = (f"instep --dir {directory} start",)
+    record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
+    daemon, ended, pid = "stopped", _ended(node), node.daemon_pid
+    if pid is not None:
+        record = StandingRecord(Standing.UNKNOWN, 0, "the daemon does not answer", "daemon_silent", ())
+        way = f"look at its log, then: kill -9 {pid} (nothing is lost by that); then: instep start"
+        daemon, ended = "silent", api.EndDocument(None, f"process {pid} is there and does not answer", (way,))
     try:
         settings = load(directory)
     except ConfigError as error:
         problems: Any = error.facts.get("problems", ())
         bad = api.ConfigDocument("bad", problems=tuple(problems))
-        return api.StatusDocument(None, "stopped", bad, (), next=steps, ended=_ended(node))
+        return api.StatusDocument(None, daemon, bad, (), next=steps, ended=ended)
     filesets: tuple[api.FilesetStatusDocument, ...] = ()
     if (node.state / "node.db").exists():
         with closing(SqliteStore(node.state / "node.db")) as store:
-            filesets = tuple(_offline_fileset(store, fileset) for fileset in settings.filesets.values())
+            filesets = tuple(_offline_fileset(store, one, record) for one in settings.filesets.values())
     current = api.ConfigDocument("current", problems=())
-    return api.StatusDocument(settings.name, "stopped", current, filesets, next=steps, ended=_ended(node))
+    return api.StatusDocument(settings.name, daemon, current, filesets, next=steps, ended=ended)
 
 
 def _ended(node: NodeDirectory) -> api.EndDocument | UnsetType:
@@ -174,7 +180,9 @@ def _ended(node: NodeDirectory) -> api.EndDocument | UnsetType:
     return api.EndDocument(moment(end.at_ms), end.reason, (end.hint,) if end.hint else ())
 
 
-def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetStatusDocument:
+def _offline_fileset(
+    store: NodeStore, fileset: FilesetSettings, record: StandingRecord
+) -> api.FilesetStatusDocument:
     line = fileset.line
     facts = load_facts(store, line)
     head = live = None
@@ -182,7 +190,6 @@ def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetS
         head = live = facts.head
     elif facts is not None:
         head, live = facts.head, facts.live
-    record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
     partners = [
         partner_document(
             store, name, report, head, is_connected=False, since_ms=0, poll_ms=0, now_ms=report.at_ms
