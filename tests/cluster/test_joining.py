@@ -20,6 +20,8 @@ from instep.net.trust.pki import Pki
 from instep.net.trust.tokens import token_text
 from instep.node.config.loading import load
 from tests.support import peers
+from tests.support.fleet import Fleet
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,3 +119,44 @@ def test_init_is_idempotent_and_says_what_it_chose(tmp_path: Path) -> None:
     code, told = instep(tmp_path / "o", "init", "Not A Name")
     assert code == 2
     assert not (tmp_path / "o").exists()
+
+
+def test_a_node_gets_another_name(fleet: Fleet) -> None:
+    """Goal: one command on the node gives it certificates for a free name; the writer, another partner that dials it and its own
+    markers use that name, changes flow on, the old name is over, and the command typed again changes nothing."""
+    fleet.make(2)
+    main, s1, s2 = (fleet[name] for name in ("main", "s1", "s2"))
+    fleet.write({"file": "1"})
+    fleet.wait()
+    fleet.acquaint("s1", "s2")
+    s1.run("partner", "set", "s2", "--replicate")
+    s2.run("partner", "set", "s1", "--address", f"127.0.0.1:{s1.port}")
+    main.run("fileset", "set", "data", "to=s1,s2")
+    for words, code in (
+        (("main", "home"), "still_writes"),
+        (("s1", "web1"), "other_node"),
+    ):
+        assert main.run("node", "rename", *words, expect=4).error["code"] == code
+    assert s1.run("node", "rename", "s1", "s2", expect=4).error["code"] == "name_taken"
+    s1.await_standing("in_step")
+    assert s1.run("node", "rename", "s1", "web1").json["changed"]
+    assert not s1.run("node", "rename", "s1", "web1").json["changed"]
+    s1.await_standing("in_step")
+    fleet.write({"file": "2"})
+
+    def is_known() -> bool:
+        rows = {row["name"]: row["standing"] for row in main.line()["partners"]}
+        return rows == {"s2": "in_step", "web1": "in_step"}
+
+    eventually(is_known, 30, lambda: str(main.line()["partners"]))
+    fleet.wait()
+    fleet.assert_same("s1", "s2")
+    assert 'to = ["web1", "s2"]' in (main.directory / "instep.toml").read_text()
+    eventually(lambda: "[partners.web1]" in (s2.directory / "instep.toml").read_text(), 20, lambda: s2.log())
+    eventually(
+        lambda: all(link["up"] for link in s2.status()["links"]), 20, lambda: str(s2.status()["links"])
+    )
+    assert {row["name"] for row in main.run("node", "list").json["nodes"]} == {"main", "web1", "s2"}
+    assert any(event["what"] == "renamed" for event in main.run("events").json["events"])
+    checks = [row for row in s1.run("check", expect=None).json["checks"] if not row["ok"]]
+    assert not checks, checks

@@ -88,6 +88,7 @@ NOTES: Mapping[str, str] = {
     "put_back": "the generation before is back",
     "recovered": "an interrupted switch was finished",
     "removed": "a node was taken out of the cluster",
+    "renamed": "a node has another name",
     "renewed": "certificates were renewed",
     "restored": "paths were restored",
     "revocations": "a newer revocation list arrived",

@@ -215,6 +215,23 @@ def node_remove(session: Session, name: str) -> None:
     session.show(document, f"{name} is removed" if document.changed else f"{name} was removed already")
 
 
+@command("rename", parent=node, example="instep node rename s1 web1")
+@click.argument("name")
+@click.argument("new", metavar="NEW")
+@timeout_option("60s")
+def node_rename(session: Session, name: str, new: str, timeout_ms: int) -> None:
+    """Give this node another name: it gets certificates for it, and the other nodes use it in their files.
+
+    The daemon is stopped and started. A node that writes a fileset or holds the CA key keeps its name. Files, archive
+    and rights stay.
+    """
+    from instep.cli.cluster.renaming import rename
+
+    changed = rename(session, node_name(name), node_name(new), timeout_ms / 1000)
+    document = {"name": new, "before": name, "changed": changed}
+    session.show(document, f"{name} is {new}" if changed else f"this node is {new} already")
+
+
 @command("drain", parent=node, example='instep node drain --for 2h --reason "kernel update"')
 @click.argument("name", required=False)
 @click.option("--for", "for_ms", type=DURATION, help="End by itself after this time.")

@@ -332,20 +332,19 @@ class OrderMessage(StreamMessage, tag="order", frozen=True, array_like=True):
 
 
 class Serving(Message, frozen=True, array_like=True):
-    """How a node can be put behind a balancer, in its own words. Addresses are ``host:port``, empty where there is
-    none; ``places`` are (balancer, kind, host or host and port), with an empty kind for all that are not named."""
+    """How a node can be put behind a balancer, in its own words; ``written`` are those of ``filesets`` that it writes.
+    Addresses are ``host:port``, empty where there is none; ``places`` are (balancer, kind or none, host or address)."""
 
     health: Address = ""
     agent: Address = ""
     filesets: Annotated[tuple[Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
     written: Annotated[tuple[Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
-    """Of those, which it writes."""
     places: Annotated[tuple[tuple[Word, Word, Address], ...], msgspec.Meta(max_length=512)] = ()
     is_drained: bool = False
 
 
 class Member(Message, frozen=True, array_like=True):
-    """A node of the cluster. ``pin`` is the hex SHA-256 of its TLS key; ``seen_at`` the host that it dials from."""
+    """A node. ``pin`` is the hex SHA-256 of its TLS key; ``seen_at`` its host; ``formerly`` its name before."""
 
     name: Name
     address: Address
@@ -354,6 +353,7 @@ class Member(Message, frozen=True, array_like=True):
     updated_ms: Count = 0
     serving: Serving | None = None
     seen_at: Address = ""
+    formerly: Word = ""
 
 
 class Members(StreamMessage, tag="members", frozen=True, array_like=True):

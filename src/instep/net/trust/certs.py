@@ -217,6 +217,18 @@ def make_request(key: PrivateKey, name: NodeName, purpose: Purpose) -> bytes:
     return builder.sign(key, _algorithm(key)).public_bytes(serialization.Encoding.DER)
 
 
+def name_in_request(raw: bytes) -> NodeName:
+    """The name that a TLS signing request asks for; ``check_request`` looks at the rest of it. ``PeerError``."""
+    try:
+        names = (
+            x509.load_der_x509_csr(raw).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        )
+        (name,) = names.get_values_for_type(x509.DNSName)
+        return node_name(name)
+    except (ValueError, UsageError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise PeerError(f"signing request cannot be decoded: {error}", code="bad_request") from error
+
+
 def check_request(raw: bytes, name: NodeName, purpose: Purpose) -> PublicKey:
     """The key of a request that is for this node and purpose and proves possession, else ``PeerError``."""
     try:

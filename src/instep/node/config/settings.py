@@ -32,7 +32,7 @@ class Settings:
     """The whole configuration of a node."""
 
     name: NodeName = key(NO_DEFAULT, node_name, needs_restart=True)
-    """This node's name. Certificates carry it; it never changes."""
+    """This node's name. Certificates carry it: see `instep node rename`."""
     listen: Address = key("127.0.0.1:7443", values.address)
     """Where peers connect, with mutual TLS."""
     advertise: Address = key(None, values.address, is_filled=True)

@@ -14,9 +14,9 @@ from instep.net.messages.faults import reply_of_error
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.peers.carrying import carry
-from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_clock import PeerClock
 from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.questions.partner_drain import drain_for_partner
 from instep.node.peers.questions.stream_replies import StreamReplies
 from instep.node.runtime.driver import own_error, wall_ms
 from instep.node.runtime.requests import Requests

@@ -17,7 +17,7 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
 from instep.net.trust.tokens import SECRET_BYTES, Invitation, PendingInvite, TokenBook, token_text
-from instep.node.config.editing import edits
+from instep.node.config.editing import edits, node_edits
 from instep.node.peers.presence import dialled_at, is_loopback_host, serving_of, why_not_serving
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
@@ -43,7 +43,7 @@ class Membership:
     def __init__(self, runtime: Runtime, tls: TlsContexts, settings_changed: Callable[[], None]) -> None:
         self._runtime = runtime
         self._tls = tls
-        self._settings_changed = settings_changed
+        self.settings_changed = settings_changed
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
@@ -124,7 +124,7 @@ class Membership:
         edits.set_partner(runtime.directory, request.name, flags)
         book.use(request.token_id, now, pin=pin)
         self._save(book)
-        self._settings_changed()
+        self.settings_changed()
         self._remember(m.Member(request.name, request.address, pin, b"", now))
         runtime.note("joined", f"{request.name} joined from {address}", name=request.name)
         return m.JoinReply(
@@ -141,14 +141,6 @@ class Membership:
             ),
             offers=offers,
         )
-
-    def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
-        runtime = self._runtime
-        if not runtime.pki.is_ca:
-            raise RefusedError(f"{runtime.name} does not hold the CA key", code="no_ca")
-        issued = runtime.pki.issue(who, request.tls_csr, request.sign_csr, wall_ms())
-        runtime.note_of_peer(who, "renewed", f"{who} got new certificates", name=who)
-        return m.RenewReply(issued.tls, issued.sign, runtime.pki.authorities_pem())
 
     # Members ------------------------------------------------------------------------------------------------
 
@@ -222,7 +214,8 @@ class Membership:
         self.pinned_key_told(who, hello.sign_key)
         told = dialled_at(hello.address, seen_at)
         self._follow_move(who, told)
-        self._remember(m.Member(who, told, pin, hello.sign_key, wall_ms(), serving, seen_at))
+        formerly = known.formerly if known is not None else ""
+        self._remember(m.Member(who, told, pin, hello.sign_key, wall_ms(), serving, seen_at, formerly))
 
     def told_self(self, who: NodeName, message: m.Members) -> None:
         """A partner reports how it serves, on its own verified connection: its reports about others are refused."""
@@ -253,7 +246,8 @@ class Membership:
         latest = wall_ms() + SKEW_MS
         is_news = False
         followed = self._runtime.settings.filesets.values()
-        is_believed = not followed or any(fileset.writer == source for fileset in followed)
+        is_of_writer = any(fileset.writer == source for fileset in followed)
+        is_believed = not followed or is_of_writer
         row = self._runtime.settings.partners.get(source)
         removed = self._runtime.pki.crl().names
         for member in message.members:
@@ -273,7 +267,9 @@ class Membership:
             if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):
                 if member.name == source or is_believed:
                     self._follow_move(member.name, member.address)
-                is_news = self._take(member) or is_news
+                if is_of_writer and member.name != source and member.formerly in self.members:
+                    self.renamed(NodeName(member.formerly), member.name)
+                is_news = self.take(member) or is_news
         if is_news:
             self._save_members()
 
@@ -288,7 +284,7 @@ class Membership:
             return
         try:
             edits.set_partner(self._runtime.directory, name, {"address": str(at)})
-            self._settings_changed()
+            self.settings_changed()
         except InstepError as error:
             text = f"{name} is at {at} now, which instep.toml could not take: {error.reason}; "
             text += f"instep node set-address {name} {at}"
@@ -298,10 +294,10 @@ class Membership:
         self._runtime.note("address_changed", text, node=name, address=str(at))
 
     def _remember(self, member: m.Member) -> None:
-        if self._take(member):
+        if self.take(member):
             self._save_members()
 
-    def _take(self, member: m.Member) -> bool:
+    def take(self, member: m.Member) -> bool:
         """Keep the member if it is news and there is room; return whether it was kept. An address that could say
         more in a balancer's file than where something listens is refused, and the node then stands in none."""
         known = self.members.get(member.name)
@@ -336,14 +332,23 @@ class Membership:
         """The CA signed that this node is gone: nothing here lists it or shows its reports any more."""
         text = f"{name} was removed from the cluster"
         try:
-            if edits.forget_node(self._runtime.directory, name):
-                self._settings_changed()
+            if node_edits.forget_node(self._runtime.directory, name):
+                self.settings_changed()
         except InstepError as error:
             text += f"; instep.toml still names it: {error.reason}"
         self._met.discard(name)
         self.forget(name)
         self._runtime.store.delete_reports(name)
         self._runtime.note("removed", text, node=name)
+
+    def renamed(self, old: NodeName, new: NodeName) -> None:
+        """Use the new name in place of the old one, in this node's file and records."""
+        if node_edits.rename_node(self._runtime.directory, old, new):
+            self.settings_changed()
+        self._met.discard(old)
+        self.forget(old)
+        self._runtime.store.delete_reports(old)
+        self._runtime.note("renamed", f"{old} is {new} now", node=new, before=old)
 
     def unlink(self, name: NodeName) -> None:
         """The node is no partner any more: its serving report is not passed on, and no balancer gets it."""

@@ -27,6 +27,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.membership import Membership
+from instep.node.peers.new_names import NewNames
 from instep.node.peers.offering import offer_of
 from instep.node.peers.peer_context import Dial, PeerContext
 from instep.node.runtime.driver import wall_ms
@@ -43,6 +44,7 @@ class Peers(PeerContext):
     def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership, dial: Dial) -> None:
         super().__init__(runtime, tls, membership, dial)
         membership.on_news = self.tell_members
+        self.new_names = NewNames(runtime, membership)
         self.sessions: dict[NodeName, AcceptedLink] = {}
         self.uplinks: dict[NodeName, DialledLink] = {}
         self._leaving: list[DialledLink] = []
@@ -257,7 +259,7 @@ class Peers(PeerContext):
 
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
         self.access.require_partner(who)
-        return self.membership.renew(who, request)
+        return self.new_names.renew(who, request, tuple(self.lines.values()))
 
     async def heads(self, who: NodeName, request: m.HeadsRequest) -> m.HeadsReply:
         self.access.require_partner(who)
@@ -343,6 +345,9 @@ class Peers(PeerContext):
 
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)
+        if self.new_names.finish(who):
+            self.on_revoked()
+            self.tell_revocations()
         other = self.sessions.get(who)
         if other is not None and other.hello.session != hello.session and await other.is_alive():
             self.copies[who] = wall_ms()

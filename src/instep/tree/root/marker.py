@@ -87,13 +87,29 @@ def create_marker(
         with closing_fd(opened.open_dir(CONTROL_NAME)) as control:
             if owner is not None:
                 os.fchown(control, *owner)
-            _write_durably(control, msgspec.json.encode(marker) + b"\n", owner)
+            _write_durably(control, marker, owner)
             with closing_fd(opened.open_dir(b"")) as top:
                 os.fsync(top)
     return marker
 
 
-def _write_durably(control: int, text: bytes, owner: tuple[int, int] | None) -> None:
+def rename_in_marker(
+    root: Path, fileset: FilesetName, old: NodeName, new: NodeName, owner: tuple[int, int] | None = None
+) -> None:
+    """The node has another name from now on: put it into the marker, if there is one. Refusals as ``check_marker``."""
+    with open_root(root) as opened:
+        marker = _read(opened, root, owner)
+        if marker is None or marker.node == new:
+            return
+        _refuse_foreign(marker, root, fileset, old)
+        with closing_fd(opened.open_dir(CONTROL_NAME)) as control:
+            _write_durably(control, Marker(fileset, new, marker.random), owner, is_there=True)
+
+
+def _write_durably(
+    control: int, marker: Marker, owner: tuple[int, int] | None, *, is_there: bool = False
+) -> None:
+    text = msgspec.json.encode(marker) + b"\n"
     temporary = b"id." + secrets.token_hex(4).encode()
     with closing_fd(os.open(temporary, CREATE, 0o600, dir_fd=control)) as fd:
         if owner is not None:
@@ -101,7 +117,10 @@ def _write_durably(control: int, text: bytes, owner: tuple[int, int] | None) -> 
         os.write(fd, text)
         os.fsync(fd)
     try:
-        rename_noreplace(control, temporary, control, b"id")
+        if is_there:
+            os.rename(temporary, b"id", src_dir_fd=control, dst_dir_fd=control)
+        else:
+            rename_noreplace(control, temporary, control, b"id")
     except RenameUnsupportedError:
         os.rename(temporary, b"id", src_dir_fd=control, dst_dir_fd=control)
     os.fsync(control)

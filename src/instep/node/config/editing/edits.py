@@ -230,23 +230,6 @@ def remove_partner(node: NodeDirectory, name: str) -> bool:
     return edit(node, lambda document: _drop(document, "partners", name))
 
 
-def forget_node(node: NodeDirectory, name: str) -> bool:
-    """Take a node out of every place that names it as one to serve, to follow orders of, or to ask."""
-
-    def change(document: Document) -> None:
-        _drop(document, "partners", name)
-        balancers = document.get("balancers", {}).values()
-        named = [table.get("to") for table in document.get("filesets", {}).values()]
-        named += [table.get("nodes") for table in balancers]
-        for row in (document.get("allow_drain"), *named):
-            while isinstance(row, list) and name in row:
-                row.remove(name)
-        for table in balancers:
-            table.get("backends", {}).pop(name, None)
-
-    return edit(node, change)
-
-
 def allow_networks(node: NodeDirectory, networks: Sequence[str]) -> bool:
     """Add networks to ``allow``; networks that are listed already stay as they are."""
 

@@ -1,0 +1,44 @@
+"""Edits of ``instep.toml`` that follow another node: one that left, or has another name."""
+
+from __future__ import annotations
+
+from instep.node.config.editing.edits import Document, edit
+from instep.node.directory import NodeDirectory
+
+
+def forget_node(node: NodeDirectory, name: str) -> bool:
+    """Take a node out of every place that names it as one to serve, to follow orders of, or to ask."""
+
+    def change(document: Document) -> None:
+        document.get("partners", {}).pop(name, None)
+        balancers = document.get("balancers", {}).values()
+        named = [table.get("to") for table in document.get("filesets", {}).values()]
+        named += [table.get("nodes") for table in balancers]
+        for row in (document.get("allow_drain"), *named):
+            while isinstance(row, list) and name in row:
+                row.remove(name)
+        for table in balancers:
+            table.get("backends", {}).pop(name, None)
+
+    return edit(node, change)
+
+
+def rename_node(node: NodeDirectory, old: str, new: str) -> bool:
+    """Put another name in every place that ``forget_node`` empties, and in this node's own."""
+
+    def change(document: Document) -> None:
+        if document.get("name") == old:
+            document["name"] = new
+        partners = document.get("partners", {})
+        balancers = document.get("balancers", {}).values()
+        for rows in (partners, *(table.get("backends", {}) for table in balancers)):
+            if old in rows:
+                row = rows.pop(old).unwrap()
+                if new not in rows:
+                    rows[new] = row
+        named = [table.get("to") for table in document.get("filesets", {}).values()]
+        for row in (document.get("allow_drain"), *named, *(table.get("nodes") for table in balancers)):
+            if isinstance(row, list) and old in row:
+                row[row.index(old)] = new
+
+    return edit(node, change)
