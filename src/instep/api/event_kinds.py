@@ -25,6 +25,7 @@ WARNINGS: Mapping[str, str] = {
     "history_damaged": "bytes of the history were changed or removed",
     "history_lost": "the history lost contents, and partners are asked for them",
     "hook_failed": "a hook failed; `output` has its last words",
+    "hold_expired": "a path of `hold_while` stayed for ten minutes: changes are published beside it",
     "hot_file": "a file changes faster than partners can fetch it",
     "identity_in_use": "two nodes use one identity",
     "join_refused": "a node could not join",

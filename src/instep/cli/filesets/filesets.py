@@ -30,8 +30,8 @@ from instep.cli.filesets.roots import (
     check_root,
     foreign_owners,
     mark_root,
-    owner_words,
     require_no_writer,
+    words_of_root,
 )
 from instep.cli.output import printable, table
 from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
@@ -115,7 +115,7 @@ def fileset_add(
     reloaded = session.reload() if changed else None
     settings = session.settings()
     offered, reasons = _offered(settings, chosen)
-    warnings, owners = owner_words(session, settings.filesets[chosen])
+    warnings, owners = words_of_root(session, settings.filesets[chosen])
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),

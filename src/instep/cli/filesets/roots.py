@@ -16,6 +16,7 @@ from instep.model.ids import FilesetName
 from instep.node.config.editing import edits
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.owners import Foreign, foreign_in, of_written
+from instep.node.facts.work_tree import git_words
 from instep.tree.root.marker import check_marker, create_marker, read_marker
 from instep.tree.root.place import resolve_place
 
@@ -97,10 +98,10 @@ def foreign_owners(session: Session, root: Path) -> Foreign:
     return foreign_in(root, uid) if root.is_dir() else Foreign()
 
 
-def owner_words(session: Session, fileset: FilesetSettings) -> tuple[list[str], list[str]]:
-    """The owners in a fileset that is written here: warnings, and a line where they are carried."""
+def words_of_root(session: Session, fileset: FilesetSettings) -> tuple[list[str], list[str]]:
+    """Warnings about the tree of a fileset that is written here, and a line where owners are carried."""
     foreign, definition = foreign_owners(session, fileset.path), fileset.definition
     trouble = of_written(fileset.name, foreign, definition.preserve if definition is not None else ())
-    if trouble is not None:
-        return [str(trouble)], []
-    return [], [f"files belong to {foreign}: their owners are carried, by name"] if foreign.names else []
+    carried = [f"files belong to {foreign}: their owners are carried, by name"] if foreign.names else []
+    warnings = [str(each) for each in (trouble, git_words(fileset)) if each is not None]
+    return warnings, [] if trouble is not None else carried

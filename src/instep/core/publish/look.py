@@ -89,5 +89,6 @@ class PublishLook(PublishGuards):
             lets_go=run.lets_go(self._facts.held),
             hot=self._hot.hot(self._now),
             cooling=self._cooling(),
+            holds=not (run.is_by_hand or run.is_look) and self._holding.may_wait(self._now),
         )
         self._out.append(scan)

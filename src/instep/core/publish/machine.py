@@ -23,6 +23,7 @@ from instep.core.publish import contract
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.commit_facts import committed
+from instep.core.publish.hold import EXPIRED, HOLD, beside_words
 from instep.core.publish.restore import PublishRestore, known_by_number_only
 from instep.core.publish.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
 from instep.core.publish.right_to_write import owes_a_generation
@@ -119,8 +120,7 @@ class PublishMachine(PublishRestore):
             case p.TreeScanned():
                 self._scanned(event.summary)
             case p.ScanFailed():
-                self._needs_recovery = event.trouble.code == "journal_open"
-                self._fail_run(event.trouble)
+                self._scan_failed(event.trouble)
             case p.CommitFailed():
                 self._saved = None
                 self._fail_run(event.trouble)
@@ -209,6 +209,8 @@ class PublishMachine(PublishRestore):
             self._look_at_held()
         elif name == "hot":
             self._look_at_hot()
+        elif name == "hold":
+            self._unpublished.touch((), self._now)
         elif name == "rescan":
             if self._config.mode is PublishMode.AUTO or self._facts.held.total:
                 self._look_anew()
@@ -231,6 +233,8 @@ class PublishMachine(PublishRestore):
         assert run is not None
         run.summary = summary
         self._is_surveyed, self._was_away = True, False
+        if self._holding.scanned(self._now, summary.hold_path) and summary.hold_path is not None:
+            self._note(EXPIRED, beside_words(summary.hold_path))
         if summary.cost is not None:
             self._cost = summary.cost
             self._arm_full_look()
@@ -272,6 +276,14 @@ class PublishMachine(PublishRestore):
                 self._end_run(p.Unchanged(self._facts.head, self._facts.held))
             else:
                 self._spare_hooks(run, summary)
+
+    def _scan_failed(self, trouble: w.Trouble) -> None:
+        if trouble.code == HOLD:
+            self._drop_run()
+            self._out.append(w.SetTimer("hold", self._holding.put_off(self._now, trouble)))
+            return
+        self._needs_recovery = trouble.code == "journal_open"
+        self._fail_run(trouble)
 
     def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
         if run.parent != run.base or (self._facts.twins and run.is_over):
@@ -333,18 +345,6 @@ class PublishMachine(PublishRestore):
                 self._facts.held if run.restore is None else run.left,
             )
         )
-
-    def _hold_run(self, trouble: w.Trouble) -> None:
-        """The operator has to decide: nothing is retried by itself, but the tree is looked at when it changes."""
-        self._trouble = None
-        self._unpublished.give_back()
-        self._end_run(p.NotPublished(trouble))
-
-    def _fail_run(self, trouble: w.Trouble) -> None:
-        self._trouble = trouble
-        self._unpublished.give_back()
-        self._retry_later("publish")
-        self._end_run(p.NotPublished(trouble))
 
     # --- what is missing ------------------------------------------------------------------------------------
 
@@ -418,6 +418,8 @@ class PublishMachine(PublishRestore):
         by_hand = self._config.mode is PublishMode.MANUAL
         self._is_different = self._is_different or (by_hand and self._unpublished.is_touched)
         asked = [r for r in self._requests if isinstance(r, p.PublishAsked)]
+        if self._holding.is_waiting(self._now) and all(r.is_flush for r in asked):
+            return False
         if asked:
             shared = tuple(
                 r for r in asked if r.is_dry_run == asked[0].is_dry_run and not asked[0].is_dry_run
@@ -532,12 +534,13 @@ class PublishMachine(PublishRestore):
             is_fetching=not self._facts.has_pages,
             is_unpublished=self._config.mode is p.PublishMode.MANUAL
             and (self._unpublished.is_touched or self._is_different),
-            restored=self._held_trouble(),
+            restored=self._held_trouble() or self._holding.trouble,
             was_away=self._was_away,
             is_surveyed=self._is_compared
             and (self._is_surveyed or self._config.mode is p.PublishMode.MANUAL),
             blind=self._blind,
             undeclared=self._hook_loop.undeclared,
+            beside=self._holding.beside,
         )
         report = publish_stand_of(self.line, self._facts, seen)
         if report != self._reported:

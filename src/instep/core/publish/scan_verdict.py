@@ -68,8 +68,7 @@ class PublishGuards(PublishState):
 
     def _spare_hooks(self, run: Run, summary: ScanSummary) -> None:
         """Changes that hooks of this node made are published; the hooks that made them do not run for them for ever."""
-        is_by_hand = run.restore is not None or any(not request.is_flush for request in run.requests)
-        wrote = () if is_by_hand else summary.hook_writes
+        wrote = () if run.is_by_hand else summary.hook_writes
         if not self._hook_loop.is_over(wrote):
             return
         hooks = {each.hook for each in wrote}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from instep.core.guards.held import words_of
 from instep.core.hook_writes import HOOK_WRITES, hook_steps, hook_words
+from instep.core.publish.hold import EXPIRED, beside_words
 from instep.core.publish.vocabulary import PublishFacts, PublishReport
 from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import HookWrite, Trouble
@@ -37,6 +38,8 @@ class PublishSeen:
     """The root was out of sight, and the tree was not looked at since."""
     blind: Trouble | None = None
     """Why the watch cannot see all paths."""
+    beside: bytes | None = None
+    """A path of ``hold_while`` that is there for too long to wait for."""
     undeclared: tuple[HookWrite, ...] = ()
     """The paths that hooks of this node write, and do not name."""
 
@@ -112,6 +115,9 @@ def _in_step(seen: PublishSeen, head: HeadRef) -> PublishReport:
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
         return PublishReport(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
+    if seen.beside is not None:
+        steps = ("remove it where no program needs it any more; from then on it holds publishing again",)
+        return PublishReport(Standing.IN_STEP, EXPIRED, beside_words(seen.beside), steps, head)
     if seen.undeclared:
         reason = f"{hook_words(seen.undeclared)}: that is published too, and the hook runs once more for it"
         return PublishReport(Standing.IN_STEP, HOOK_WRITES, reason, hook_steps(seen.undeclared), head)

@@ -12,6 +12,7 @@ from instep.core.hook_writes import HookLoop
 from instep.core.line_machine import LineJob, LineMachine
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
+from instep.core.publish.hold import PublishHold
 from instep.core.publish.right_to_write import why_not_writer
 from instep.core.publish.unpublished import Unpublished
 from instep.core.publish.vocabulary import PublishConfig, PublishFacts, ScanSummary
@@ -65,6 +66,11 @@ class Run:
         return self.restore is not None or bool(self.requests)
 
     @property
+    def is_by_hand(self) -> bool:
+        """An operator asked for it, and not only a command that waits."""
+        return self.restore is not None or any(not request.is_flush for request in self.requests)
+
+    @property
     def author(self) -> str:
         if self.restore is not None:
             return self.restore.author
@@ -111,6 +117,7 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         self._unpublished = Unpublished()
         self._hot = HotFiles()
         self._hook_loop = HookLoop()
+        self._holding = PublishHold()
         self._is_hook_due = False
         self._cost: ScanCost | None = None
         """Of the last full scan."""
@@ -137,6 +144,11 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         self._needs_recovery = True
         self._recover_trouble: Trouble | None = None
         self._announced: HeadRef | None = None
+
+    @property
+    def waits_for_path(self) -> Trouble | None:
+        """Why publishing by itself waits for a path of ``hold_while``."""
+        return self._holding.trouble
 
     def _not_the_writer(self) -> Trouble | None:
         return why_not_writer(self.line, self._facts, self._config.node)
@@ -172,6 +184,18 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         self._run = None
         for number in run.numbers:
             self._out.append(p.GiveAnswer(number, outcome))
+
+    def _hold_run(self, trouble: Trouble) -> None:
+        """The operator has to decide: nothing is retried by itself, but the tree is looked at when it changes."""
+        self._trouble = None
+        self._unpublished.give_back()
+        self._end_run(p.NotPublished(trouble))
+
+    def _fail_run(self, trouble: Trouble) -> None:
+        self._trouble = trouble
+        self._unpublished.give_back()
+        self._retry_later("publish")
+        self._end_run(p.NotPublished(trouble))
 
     def _succeed(self) -> None:
         self._trouble = None

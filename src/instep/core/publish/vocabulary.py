@@ -120,7 +120,7 @@ class ScanSummary(MachineWord):
     those that hold nothing up. ``is_full``: the whole tree was looked at, at a ``cost``. Of ``copied`` hot files the
     history has the contents; ``large`` files have new ones. ``losses``: against the base and against each checkpoint,
     when anything was lost; ``at_ms`` is wall clock. ``hook_writes`` is set where hooks of this node made all of the
-    changes."""
+    changes. ``hold_path``: a path of ``hold_while`` exists."""
 
     root: Digest
     entries: int
@@ -142,6 +142,7 @@ class ScanSummary(MachineWord):
     copied: tuple[bytes, ...] = ()
     large: tuple[bytes, ...] = ()
     hook_writes: tuple[HookWrite, ...] = ()
+    hold_path: bytes | None = None
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -289,7 +290,8 @@ class Scan(MachineWord):
     starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
     among them anew that a program has open for writing. Losses are counted from the base and from ``since``. Held paths
     in ``lets_go`` keep no last entry. ``hot`` files are carried only with a copy of their contents, those that are
-    ``cooling`` only when they are quiet. Answer: ``TreeScanned`` or ``ScanFailed``."""
+    ``cooling`` only when they are quiet. ``holds``: scan nothing while a path of ``hold_while`` exists. Answer:
+    ``TreeScanned`` or ``ScanFailed``, with the code ``hold_while`` in that case."""
 
     req: int
     base: HeadRef | None
@@ -301,6 +303,7 @@ class Scan(MachineWord):
     lets_go: frozenset[bytes] = frozenset()
     hot: tuple[bytes, ...] = ()
     cooling: tuple[Cooling, ...] = ()
+    holds: bool = False
 
 
 class Commit(MachineWord):

@@ -113,6 +113,9 @@ class FilesetSettings:
     """Latest publish of changes to other files, with a trigger."""
     max_deletions: MaxDeletions = key("50%", values.max_deletions)
     """More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions."""
+    hold_while: tuple[bytes, ...] = key([], relative_paths)
+    """Publishing by itself waits while one of these paths exists, at most 10 minutes; a star stands for a part of one
+    name. Such as `.git/index.lock`."""
     strict: bool = key(False, boolean)
     """All or nothing: a path that cannot be carried refuses the publish instead of keeping its last entry."""
     history: str = key("auto", choice("auto", "on", "off"))

@@ -243,7 +243,7 @@ class WriterService(LineService):
         try:
             outcome = await self.ask(lambda number: v.PublishAsked(number, is_flush=True), limit_s)
         except TimeoutError:
-            return None  # the wait that follows names the nodes that it still waits for
+            return self.machine.waits_for_path  # else the wait that follows names the nodes it waits for
         return outcome.trouble if isinstance(outcome, v.NotPublished) else None
 
     def not_in_step(self, target: HeadRef | None, nodes: Collection[NodeName]) -> tuple[WaitingDocument, ...]:

@@ -13,14 +13,18 @@ from dataclasses import replace
 import msgspec
 
 from instep.core.publish import vocabulary as v
+from instep.core.publish.hold import HOLD, MOST
+from instep.errors import ContentionError
 from instep.model.definition import Definition
 from instep.model.ids import Digest, HeadRef
+from instep.model.paths import shown
 from instep.net.messages.messages import BUNDLE_BYTES_MAX
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.drift_look import CostWatch
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.hot_copies import HotCopies
 from instep.node.trees.keeping.own_history import history_keeps
+from instep.node.trees.scanning.hold_paths import first_there
 from instep.node.trees.scanning.writer_scan import WriterScan, WriterScanned
 from instep.node.trees.served_tree import ServedTree
 from instep.node.trees.switch_outcome import refuse_open_journal
@@ -86,12 +90,29 @@ class WriterTree:
         self._keep_suspects(self.suspects() | {path})
         self._post(v.TreeChanged((path,)))
 
+    def _hold(self, effect: v.Scan) -> bytes | None:
+        """A path of ``hold_while`` that exists; ``ContentionError`` ``hold_while`` where the scan shall wait for it."""
+        fileset = self._tree.fileset
+        if not fileset.hold_while:
+            return None
+        with Root(fileset.path) as root:
+            found = first_there(root, fileset.hold_while)
+        if found is None or not effect.holds:
+            return found
+        raise ContentionError(
+            f"publishing waits while {shown(found)} exists, at most {MOST}",
+            hint=f"it goes on by itself once that is gone; at once with: instep publish {fileset.name}",
+            code=HOLD,
+            path=shown(found),
+        )
+
     def survey(
         self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]
     ) -> WriterScanned:
         taken = self._tree.taken()
         require_writable_folder(taken.place.control)
         refuse_open_journal(Journal.load(taken.place), self._tree.name)
+        self._hold(effect)
         self.contents = {}
         self._contents_bytes = 0
         suspects = self.suspects()
@@ -125,7 +146,9 @@ class WriterTree:
             summary = surveyed.summary
         self._keep_suspects(surveyed.damaged)
         is_changed = self._definition_changed(effect.base)
-        summary = msgspec.structs.replace(summary, copied=self.hot.made, definition_changed=is_changed)
+        summary = msgspec.structs.replace(
+            summary, copied=self.hot.made, definition_changed=is_changed, hold_path=self._hold(effect)
+        )
         return replace(surveyed, summary=summary)
 
     def _settling(self, effect: v.Scan) -> Settling:

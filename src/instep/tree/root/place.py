@@ -206,7 +206,8 @@ def _check_root(root: Path) -> None:
     if found is not None and stat.S_ISLNK(found.st_mode):
         raise RefusedError(
             f"the root {root} is a symbolic link",
-            hint=f"name the directory itself: {os.path.realpath(root)}",
+            hint=f"name the directory itself, {os.path.realpath(root)}; where a deploy turns the link, keep in step "
+            f"the directory that holds the link and what it leads to: {root.parent}",
             code="root_is_symlink",
             root=str(root),
         )

@@ -9,7 +9,9 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 
+from instep.model.manifest.entry import Kind
 from instep.model.paths import parent_of
 from instep.tree.journal.journal import Op, Step
 from instep.tree.journal.renames import displaced_names, place_over, put_new, take_away
@@ -29,6 +31,12 @@ _CLOSING = register("switch.closing")
 _DIRS_SYNCED = register("switch.dirs_synced")
 
 
+def is_turned(step: Step) -> bool:
+    """Whether a symlink gets another target."""
+    links = [entry is not None and entry.kind is Kind.SYMLINK for entry in (step.old, step.new)]
+    return step.op is Op.CHANGE and all(links)
+
+
 class Steps(Removals):
     """Forward: from the base to the target."""
 
@@ -36,7 +44,7 @@ class Steps(Removals):
         removals = self._all_forward()
         failpoint(_REMOVALS)
         if removals:
-            self._all_removals()
+            self._all_of(lambda step: step.op is Op.REMOVE, self.remove)
         failpoint(_CLOSING)
         if self.is_closing:
             self._close_directories()
@@ -44,8 +52,9 @@ class Steps(Removals):
         failpoint(_DIRS_SYNCED)
 
     def _all_forward(self) -> bool:
-        """All steps but removals; whether there are some."""
-        removals = self.is_closing = False
+        """All steps but removals; whether there are some. Links that are turned come last: the paths that they lead to
+        are there by then, as when a deploy turns ``current`` to its next release."""
+        removals = links = self.is_closing = False
         for step in self.journal.steps():
             with path_named(self.place, step):
                 match step.op:
@@ -59,20 +68,24 @@ class Steps(Removals):
                     case Op.META if self.is_directory(step):
                         self.is_closing = True
                         self._open_directory(step)
+                    case Op.CHANGE if is_turned(step):
+                        links = True
                     case Op.NEW | Op.CHANGE | Op.MOVE | Op.META:
-                        failpoint(_STEP_BEFORE)
-                        self._forward(step)
-                        failpoint(_STEP_AFTER)
+                        self._one(self._forward, step)
+        if links:
+            self._all_of(is_turned, self._forward)
         return removals
 
-    def _all_removals(self) -> None:
+    def _one(self, work: Callable[[Step], None], step: Step) -> None:
+        failpoint(_STEP_BEFORE)
+        work(step)
+        failpoint(_STEP_AFTER)
+
+    def _all_of(self, is_meant: Callable[[Step], bool], work: Callable[[Step], None]) -> None:
         for step in self.journal.steps():
-            if step.op is not Op.REMOVE:
-                continue
-            with path_named(self.place, step):
-                failpoint(_STEP_BEFORE)
-                self.remove(step)
-                failpoint(_STEP_AFTER)
+            if is_meant(step):
+                with path_named(self.place, step):
+                    self._one(work, step)
 
     def _forward(self, step: Step) -> None:
         if step.op is Op.MOVE:

@@ -26,6 +26,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.facts.mounts import mount_at, why_shared
 from instep.node.facts.owners import foreign_in, of_written
+from instep.node.facts.work_tree import git_words
 from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
@@ -286,6 +287,9 @@ class Preflight:
             said = of_written(service.fileset.name, foreign, definition.preserve)
             words = said.words if said is not None else "carried, or the daemon's own"
             await self._row(name, True, words, note=UNSET if said is None else str(said))
+            git = await asyncio.to_thread(git_words, service.fileset)
+            if git is not None:
+                await self._row(f"git in {service.fileset.name}", True, git.partition(";")[0], note=git)
             return
         trouble = owner_trouble(self._node.runtime.settings, service)
         words, hint = trouble or ("as they should be", None)
