@@ -6,7 +6,7 @@ from instep.core.follow.vocabulary import DriftPolicy, FollowConfig, FollowFacts
 from instep.core.publish.vocabulary import PublishFacts
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.standing import Standing
-from instep.node.lines.initial_standing import first_follower_standing, first_writer_standing
+from instep.node.lines.line_standing import first_follower_standing, first_writer_standing
 
 LINE = LineId(FilesetName("data"), NodeName("main"))
 

@@ -59,9 +59,9 @@ from instep.node.following.rollout_part import (
 from instep.node.lines.epoch_records import overrules
 from instep.node.lines.gating import gates_of, require_gates
 from instep.node.lines.hook_calls import CHANGED_MAX, is_any_meant, note_hooks, run_hook
-from instep.node.lines.initial_standing import first_follower_standing
 from instep.node.lines.line_net import LineNet, Source
 from instep.node.lines.line_service import LineService
+from instep.node.lines.line_standing import first_follower_standing
 from instep.node.lines.saved_facts import follow_facts
 from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.lines.switch_hooks import SwitchHooks

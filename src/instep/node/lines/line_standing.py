@@ -7,11 +7,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from instep.core.follow.vocabulary import FollowReport
-from instep.core.publish.vocabulary import PublishReport
+from instep.core.follow.standing import Seen, Stand, stand_of
+from instep.core.follow.vocabulary import FollowConfig, FollowFacts, FollowReport
+from instep.core.publish.standing import PublishSeen, publish_stand_of
+from instep.core.publish.vocabulary import PublishFacts, PublishReport
 from instep.core.vocabulary import RootBack, Trouble, trouble_of
 from instep.errors import InstepError
-from instep.model.ids import HeadRef
+from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing, StandingRecord
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.line_net import LineNet
@@ -22,6 +24,23 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import BROKEN, broken_standing, stuck_standing
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.root_watch import RootWatch
+
+SAVED = (Standing.PAUSED, Standing.BLOCKED, Standing.FAILING)
+"""With nothing seen yet only saved facts lead to these; any other standing wants a look at tree or partners."""
+_NOTHING_PUBLISHED = PublishSeen(is_working=False, trouble=None, is_first_held=False, is_fetching=False)
+_NOTHING_FOLLOWED = Seen(
+    is_working=False,
+    is_source_up=False,
+    is_contact_lost=False,
+    trouble=None,
+    offer_trouble=None,
+    drifted=(),
+    drifted_total=0,
+    fought=(),
+    fighters=(),
+    drift_trouble=None,
+    compared=None,
+)
 
 
 class LineStanding(ABC):
@@ -99,3 +118,22 @@ class LineStanding(ABC):
         self.standing = record
         self._events.take(record)
         self.runtime.tell()
+
+
+# Before the machine reports: a standing that the saved facts decide alone is shown at once -------------------
+
+
+def first_writer_standing(line: LineId, facts: PublishFacts) -> StandingRecord:
+    """Where a writer's line stands until its machine reports."""
+    return _record(publish_stand_of(line, facts, _NOTHING_PUBLISHED))
+
+
+def first_follower_standing(line: LineId, config: FollowConfig, facts: FollowFacts) -> StandingRecord:
+    """Where a followed line stands until its machine reports."""
+    return _record(stand_of(line, config, facts, _NOTHING_FOLLOWED))
+
+
+def _record(found: Stand | PublishReport) -> StandingRecord:
+    if found.standing in SAVED:
+        return StandingRecord(found.standing, wall_ms(), found.reason, found.code, found.next_steps)
+    return StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")

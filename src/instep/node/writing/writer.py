@@ -39,9 +39,9 @@ from instep.model.standing import Standing
 from instep.net.messages.messages import Head, Report
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.hook_calls import note_hooks, run_hook
-from instep.node.lines.initial_standing import first_writer_standing
 from instep.node.lines.line_net import Lender, LineNet
 from instep.node.lines.line_service import LineService
+from instep.node.lines.line_standing import first_writer_standing
 from instep.node.lines.saved_facts import publish_facts
 from instep.node.runtime.draining import rollout_key
 from instep.node.runtime.driver import Driver, wall_ms
