@@ -60,11 +60,11 @@ def test_too_little_room_is_refused_before_the_first_byte(fleet: Fleet) -> None:
         ballast.write_bytes(bytes(40 << 20))
         fleet.write({"large": os.urandom(28 << 20)})
         line = fleet["s1"].await_standing("blocked", code="no_space")
-        assert f"needs {28 << 20} bytes, free are " in line["reason"], line
+        assert "needs 28.0 MiB, free are " in line["reason"], line
         assert not any(fleet.base.glob("s1/**/stage/**/o/*")), "nothing was laid"
         failed = [c for c in fleet["s1"].run("check", expect=4).json["checks"] if not c["ok"]]
         wanted = f"space for generation {line['head']['number']} of data"
-        assert any(c["name"] == wanted and f"needs {28 << 20} bytes" in c["theirs"] for c in failed), failed
+        assert any(c["name"] == wanted and "needs 28.0 MiB" in c["theirs"] for c in failed), failed
         ballast.unlink()
         fleet["s1"].await_standing("in_step")
         assert (fleet.tree("s1") / "large").stat().st_size == 28 << 20

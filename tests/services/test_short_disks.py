@@ -57,3 +57,8 @@ async def test_an_archive_is_thinned_while_its_disk_runs_short(tmp_path: Path) -
             assert (s1.tree / "file").read_text()[:1] == "5"
             ballast.unlink()
             await cluster.in_step("s1")
+
+            async def is_said_no_more() -> bool:
+                return not (await s1.status())["warnings"]
+
+            await reached(is_said_no_more, lambda: "no warning of a shortage that is over")

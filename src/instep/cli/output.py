@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from instep.errors import InstepError
+from instep.model.counts import sized
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -109,14 +110,7 @@ def table(rows: Sequence[Sequence[object]], heading: Sequence[str] = ()) -> None
 
 
 def shown_bytes(count: object) -> str:
-    if not isinstance(count, int | float):
-        return "-"
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    return sized(count) if isinstance(count, int | float) else "-"
 
 
 def moment(iso: object) -> str:

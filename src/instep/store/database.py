@@ -19,6 +19,7 @@ from pathlib import Path
 import apsw
 
 from instep.errors import DamagedError, InstepError, RefusedError, ResourceError, UnavailableError
+from instep.model.counts import sized
 
 BUSY_MS = 10_000
 """How long a write waits for another connection's."""
@@ -285,7 +286,7 @@ def _full(path: Path) -> InstepError:
     usage = _usage(path)
     free = usage.free if usage is not None else 0
     return ResourceError(
-        f"no space for the state in {path.parent}: {free} bytes are free, {ROOM_NEEDED_BYTES} are needed",
+        f"no space for the state in {path.parent}: {sized(free)} are free, {sized(ROOM_NEEDED_BYTES)} are needed",
         code="store_full",
         hint=f"free space on the file system of {path.parent}; it goes on by itself",
         path=str(path.parent),

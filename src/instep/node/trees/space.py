@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instep.errors import ResourceError
+from instep.model.counts import sized
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import GetPage, diff
@@ -54,8 +55,8 @@ def require_room(place: Place, base: Digest | None, target: Digest, get: GetPage
     room = room_for(place, base, target, get)
     if not room.is_enough:
         raise ResourceError(
-            f"needs {room.need_bytes} bytes, free are {room.free_bytes} on the file system of {place.control}, where "
-            f"{room.spare_bytes} stay free",
+            f"needs {sized(room.need_bytes)}, free are {sized(room.free_bytes)} on the file system of {place.control}, "
+            f"of which {sized(room.spare_bytes)} stay free",
             hint=f"free space there: instep archive prune {place.fileset} --dry-run; it goes on by itself",
             code="no_space",
             need_bytes=room.need_bytes,

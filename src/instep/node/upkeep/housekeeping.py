@@ -23,7 +23,7 @@ from instep.core.retention import (
     plan_thinning,
 )
 from instep.errors import InstepError
-from instep.model.counts import counted, which
+from instep.model.counts import counted, sized, which
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import decode_leaf, level_of
@@ -42,6 +42,8 @@ from instep.tree.archive.archive import Archive
 FIRST_S = 60.0
 EVERY_S = 900.0
 LOOK_S = 10.0
+WARNED_BYTES = 1 << 20
+"""An archive that is over by less is not what fills a disk."""
 SHORT_EVERY_S = 60.0
 """So often an archive is tidied at most because its disk runs short."""
 GENERATIONS_MAX = 2_000
@@ -100,10 +102,14 @@ class Housekeeping:
         name, now = service.fileset.name, asyncio.get_running_loop().time()
         try:
             usage = await asyncio.to_thread(shutil.disk_usage, service.fileset.path)
-            is_short = usage.free < usage.total * FREE_MIN_SHARE
-            if not is_short or now - self._short_at.get(name, now - SHORT_EVERY_S) < SHORT_EVERY_S:
+            before = self._short_at.get(name)
+            if usage.free >= usage.total * FREE_MIN_SHARE:
+                if self._short_at.pop(name, None) is None:
+                    return  # else the words in status about the shortage go
+            elif before is not None and now - before < SHORT_EVERY_S:
                 return
-            self._short_at[name] = now
+            else:
+                self._short_at[name] = now
             await service.worker.run(self._prune_archive, service)
         except (InstepError, OSError) as error:
             log.info("%s: the archive was not thinned: %s", service.line, error)
@@ -164,10 +170,10 @@ class Housekeeping:
         if over:
             kept = [batch for batch in batches if batch.name not in plan.names]
             over = max(0, over - self._thin(service, archive, kept, policy, now_ms))
-        if over:
+        if over >= WARNED_BYTES:
             share = f"{service.fileset.archive.max_share_percent:g}%"
             self.over_share[name] = words = (
-                f"the archive of {name} holds {over / (1 << 20):.1f} MiB more than max_share, {share} of its disk, or "
+                f"the archive of {name} holds {sized(over)} more than max_share, {share} of its disk, or "
                 f"than leaves {FREE_MIN_SHARE:.0%} of it free, within its retention; see what would go: "
                 f"instep archive prune {name} --keep-last 1 --keep-within 1d --dry-run"
             )

@@ -13,7 +13,7 @@ from instep.api.verifying import CheckRowDocument
 from instep.core.follow.gates import CLOCK
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError
-from instep.model.counts import counted
+from instep.model.counts import counted, sized
 from instep.model.definition import Definition
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
@@ -148,8 +148,8 @@ class Preflight:
         await self._row(
             "room for the state",
             trouble is None and free >= ROOM_NEEDED_BYTES,
-            trouble.reason if trouble is not None else f"{free} bytes are free in {directory}",
-            f"at least {ROOM_NEEDED_BYTES} bytes",
+            trouble.reason if trouble is not None else f"{sized(free)} are free in {directory}",
+            f"at least {sized(ROOM_NEEDED_BYTES)}",
             f"free space on the file system of {directory}; it goes on by itself",
         )
         kept = sorted(p for p in directory.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
@@ -371,8 +371,8 @@ class Preflight:
         await self._row(
             f"space for generation {head.number} of {service.fileset.name}",
             room.is_enough,
-            f"{room.free_bytes} bytes free",
-            f"needs {room.need_bytes} bytes, and {room.spare_bytes} stay free",
+            f"{sized(room.free_bytes)} free",
+            f"needs {sized(room.need_bytes)}, and {sized(room.spare_bytes)} stay free",
             f"free space: instep archive prune {service.fileset.name} --dry-run; it goes on by itself",
         )
 

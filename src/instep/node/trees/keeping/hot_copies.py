@@ -14,6 +14,7 @@ import msgspec
 
 from instep.core.retention import FREE_MIN_SHARE
 from instep.errors import ResourceError
+from instep.model.counts import sized
 from instep.model.ids import Digest, FilesetName
 from instep.store.port import NodeStore
 from instep.tree.archive.history import History
@@ -88,7 +89,7 @@ def _require_room(history: History, size: int) -> None:
     if free - size < disk.f_blocks * disk.f_frsize * FREE_MIN_SHARE:
         raise ResourceError(
             "it changes faster than partners can fetch it, and there is no room for a copy: "
-            f"{size} bytes, {free} are free",
+            f"{sized(size)}, {sized(free)} are free",
             hint="free space, or ignore the file",
             code="no_room_for_copy",
             need_bytes=size,
