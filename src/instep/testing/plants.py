@@ -338,6 +338,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         "edit_every_ms": 2_000,
         "cut_every_ms": 3_000,
     },
+    "hook_not_told": {"has_hooks": True, "reconfigure_every_ms": 2_000},
     "other_settings_count": {"has_hooks": True, "hook_ms": 1_000, "reconfigure_every_ms": 2_000},
     "waits_for_who_left": {
         "policy": RolloutPolicy(strategy=Strategy.ROLLING, absent=Absent.WAIT),
@@ -366,6 +367,7 @@ PLANTS = (
     "save_not_durable",
     "revert_unarchived",
     "no_journal",
+    "hook_not_told",
     "never_undone",
     "removes_held",
     *FOLLOW_PLANTS,

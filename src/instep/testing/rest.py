@@ -74,7 +74,7 @@ class Rest:
                 differing = partner.differing(live)
                 if differing:
                     raise BrokenPromise("P3", f"{partner.name} rests on a tree that differs: {differing[:3]}")
-            if partner.owes_a_reload(live.id):
+            if partner.never_reloaded(live.id):
                 raise BrokenPromise(
                     "P2", f"{partner.name}: the reload hook that was due for {live.number} never ran"
                 )

@@ -297,6 +297,14 @@ class _Cluster(SimCluster):
         self.writer.overflow()
         self.writer.ask_publish(accept_deletions=True)
         self._rest_since = None  # something was changed: the rest before that counts no more
+        if self.world.options.reconfigure_every_ms:
+            self.world.at(4_000, lambda: self._change_hook(is_there=False))
+            self.world.at(5_000, lambda: self._change_hook(is_there=True))
+
+    def _change_hook(self, *, is_there: bool) -> None:
+        """A partner's reload hook goes and comes back with no generation after it."""
+        self.partners[-1].change_hook(is_there=is_there)
+        self._rest_since = None
 
     def _end_fights(self) -> None:
         """The programs are stopped; an operator who sees a fight in the status types ``instep retry``."""

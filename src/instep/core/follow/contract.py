@@ -54,7 +54,7 @@ PHASES = {
             f"rest recover fetch stage gates validate switch check {_DUE}",
         ),
         PhaseRow("switch", (f.Switch,), (f.TreeSwitched, f.SwitchFailed), f"rest recover {_DUE}"),
-        PhaseRow("reload", (RunHook,), (HookEnded,), f"rest fetch check {_DUE}"),
+        PhaseRow("reload", (RunHook,), (HookEnded,), f"rest fetch stage gates validate switch check {_DUE}"),
         PhaseRow("probe", (RunHook,), (HookEnded,), f"rest fetch check {_DUE}"),
         PhaseRow(
             "return",

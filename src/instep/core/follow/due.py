@@ -35,7 +35,8 @@ class FollowDue(FollowPermits):
             return facts.head == facts.refused
         if facts.is_doubted and facts.due is not Due.NOTHING:
             return False  # Hooks run for a tree that was seen to hold its generation.
-        if facts.due is Due.RELOAD and not self._config.has_reload:
+        self._take_added_hook()
+        if self._facts.due is Due.RELOAD and not self._config.has_reload:
             self._set(due=self._due_after_reload())
         if self._facts.due is Due.PROBE and not self._config.has_probe:
             self._set(due=Due.RECORD)
@@ -65,6 +66,13 @@ class FollowDue(FollowPermits):
             )
             self._out.append(RunHook(self._begin(phase, tree), kind, tree, live))
         return True
+
+    def _take_added_hook(self) -> None:
+        """A reload hook that was added is due for the generation that the tree holds, whatever was due for it."""
+        if self._is_hook_added and not self._config.is_observing:
+            self._is_hook_added = False
+            if self._config.has_reload:
+                self._set(due=Due.RELOAD)
 
     def _goes_back_to(self) -> HeadRef | None:
         """The generation to put a refused tree back to: live, or the one that live replaced when live itself is

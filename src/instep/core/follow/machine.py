@@ -73,9 +73,7 @@ class FollowMachine(FollowApply):
             case f.RetryAsked():
                 self._retry()
             case w.HookAdded():
-                is_live = self._facts.tree is not None and self._facts.tree == self._facts.live
-                if is_live and self._facts.due is f.Due.NOTHING and self._config.has_reload:
-                    self._set(due=f.Due.RELOAD)
+                self._is_hook_added = True
             case f.PollAsked():
                 self._ask_all()
             case f.TreeTouched():

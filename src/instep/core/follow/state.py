@@ -91,6 +91,7 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
         self._sticky: HeadRef | None = None
         self._drift = DriftView()
         self._hook_loop = HookLoop()
+        self._is_hook_added = False
         self._drift_ready_ms = 0
         self._scan_cost = ScanCost()
         self._compared: f.Compared | None = None

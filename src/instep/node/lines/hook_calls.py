@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from instep.core.vocabulary import HookAdded, RunHook, Trouble
+from instep.core.vocabulary import HookAdded, HookKind, RunHook, Trouble
 from instep.errors import Retry
 from instep.fleet.hooks.hooks import run_hook as run_one
 from instep.fleet.hooks.spec import HookCall, HookSpec
@@ -58,7 +58,10 @@ async def run_hook(
     with tree.hook_writes.during(
         slot, (path for hook in getattr(fileset.hooks, slot) for path in hook.writes)
     ):
-        return await run_slot(tree.runtime, fileset, call, changed)
+        trouble = await run_slot(tree.runtime, fileset, call, changed)
+    if trouble is None and effect.kind is HookKind.RELOAD:
+        _note_reloaded(tree.runtime.store, fileset)
+    return trouble
 
 
 async def run_slot(
@@ -130,16 +133,26 @@ async def _run_one(
     )
 
 
-_HAD = {False: b"none", True: b"some"}
+_NONE, _SOME = b"none", b"some"
 
 
 def note_hooks(store: NodeStore, fileset: FilesetSettings, post: Callable[[HookAdded], None]) -> None:
-    """Record whether the fileset has a reload hook, and post when it had none before, also while the daemon was down:
-    the application has not seen the present generation through it. A fileset that is new here has the hooks that it
-    begins with: its first generation runs them."""
-    key, now = f"reload_hooks/{fileset.name}", _HAD[bool(fileset.hooks.reload)]
-    before = store.get(key)
-    if before != now:
-        store.put(key, now)
-    if (before, now) == (_HAD[False], _HAD[True]):
+    """Post when the fileset has a reload hook and had none before, also while the daemon was down: the application has
+    not seen the present generation through it. Posted again after a restart, until the hook ran. A fileset that is new
+    here has the hooks that it begins with: its first generation runs them."""
+    key, before = _key(fileset), store.get(_key(fileset))
+    if fileset.hooks.reload and before == _NONE:
         post(HookAdded())
+    elif before is None or not fileset.hooks.reload:
+        now = _SOME if fileset.hooks.reload else _NONE
+        if before != now:
+            store.put(key, now)
+
+
+def _note_reloaded(store: NodeStore, fileset: FilesetSettings) -> None:
+    if store.get(_key(fileset)) == _NONE:
+        store.put(_key(fileset), _SOME)
+
+
+def _key(fileset: FilesetSettings) -> str:
+    return f"reload_hooks/{fileset.name}"

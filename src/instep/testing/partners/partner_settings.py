@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from instep.core.follow import vocabulary as f
+from instep.core.vocabulary import HookAdded
 from instep.model.ids import Digest, LineId, NodeName
 from instep.testing.partners.partner_drift import PartnerDrift
 from instep.testing.partners.rollout_partner import RolloutSide
@@ -31,6 +32,19 @@ class SimPartnerSettings(PartnerDrift):
         self._not_owed: dict[Digest, None] = {}
         """Generations that were here or on their way when the file began to name a reload hook."""
         self.config = self._own_config()
+        self.is_hook_known = self.config.has_reload
+        """The node's record that the present reload hook ran, or that the fileset began with it."""
+
+    def boot(self) -> None:
+        super().boot()
+        self._tell_of_hook()
+
+    def _tell_of_hook(self) -> None:
+        """As the node does: an added hook is told of until it ran."""
+        if not self.config.has_reload:
+            self.is_hook_known = False
+        elif not self.is_hook_known and self.world.plant != "hook_not_told":
+            self.take(HookAdded())
 
     def _own_config(self) -> f.FollowConfig:
         options = self.world.options
@@ -67,12 +81,18 @@ class SimPartnerSettings(PartnerDrift):
             changed = {what: f.DriftPolicy.KEEP if keeps else f.DriftPolicy.REVERT}
         self._reconfigure(replace(config, **changed))
 
+    def change_hook(self, *, is_there: bool) -> None:
+        """The reload hook goes, or comes where the first settings have one."""
+        self._reconfigure(replace(self.config, has_reload=is_there and self._own_config().has_reload))
+
     def restore_settings(self) -> None:
         """Restore the file's first settings."""
         self._reconfigure(self._own_config())
 
     def _reconfigure(self, config: f.FollowConfig) -> None:
         old, self.config = self.config, config
+        if not config.has_reload:
+            self.loaded = None  # the next one is another hook
         if config.has_reload and not old.has_reload:
             journal, facts = self.place.journal, self.store.facts
             here = () if facts is None else (facts.tree, facts.live)
@@ -84,13 +104,18 @@ class SimPartnerSettings(PartnerDrift):
             if self.rollouts is not None:
                 self.rollouts.watch.forgiven(self.name)
             self.take(f.FollowConfigChanged(config))
+            self._tell_of_hook()
 
     def owes_a_reload(self, generation: Digest) -> bool:
         """P2: whether its reload hook never ran for this generation, and had to."""
         return self.config.has_reload and self.loaded != generation and generation not in self._not_owed
 
+    def never_reloaded(self, live: Digest) -> bool:
+        """Whether the reload hook, be it an added one, never ran for the generation that is live."""
+        return self.config.has_reload and self.loaded != live
+
     def _reloaded(self, generation: Digest) -> None:
-        self.loaded = generation
+        self.loaded, self.is_hook_known = generation, True
         self._not_owed.clear()
 
     def may_write(self, effect: f.FollowEffect) -> None:

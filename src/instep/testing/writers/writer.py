@@ -14,7 +14,7 @@ from instep.core.publish.commit_facts import LastCommit, committed
 from instep.core.publish.machine import PublishMachine
 from instep.core.publish.own_line import own_at
 from instep.core.rollout import vocabulary as v
-from instep.core.vocabulary import HookEnded, HookKind, RunHook, SignerVerdict, Trouble
+from instep.core.vocabulary import HookAdded, HookEnded, HookKind, RunHook, SignerVerdict, Trouble
 from instep.errors import PeerError
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
@@ -94,6 +94,8 @@ class SimWriter(WriterBase):
         old, self.config = self.config, config
         if self.is_alive and config != old:
             self.take(p.PublishConfigChanged(config))
+            if config.has_reload and not old.has_reload:
+                self.take(HookAdded())
 
     def make_machine(self) -> PublishMachine:
         self.announced = None
