@@ -21,6 +21,11 @@ def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> 
     ).error
     assert wrong["code"] == "wrong_pin"
     assert {wrong["facts"]["shown"], wrong["facts"]["typed"]} == {pins["main"], pins["beta"]}
+    seen = alpha.run("pki", "trust", "fetch", f"127.0.0.1:{beta.port}").json
+    assert seen["pin"] == pins["beta"] and "trusted" not in seen, "nothing is believed unasked"
+    fetch = ("pki", "trust", "fetch", f"127.0.0.1:{beta.port}", "--pin")
+    assert alpha.run(*fetch, pins["main"], expect=5).error["code"] == "wrong_pin"
+    assert alpha.run(*fetch, pins["beta"]).json["trusted"] == ["beta"]
     alpha.run(
         "partner", "add", "beta", f"127.0.0.1:{beta.port}", "--pin", pins["beta"], "--replicate", "--data"
     )

@@ -32,6 +32,7 @@ _ALIKE = (
     (re.compile(r"\b\d\d:\d\d(?::\d\d)?\b"), "02:31"),
     (re.compile(r"\b\d[\d.]* (?:bytes|[KMG]iB|[kMG]?B)\b"), "N MiB"),
     (re.compile(r"(?<=free are )\d+\b(?! [kKMG]?i?B)"), "N MiB"),
+    (re.compile(r"(?<=, where )\d+(?= stay free)"), "N MiB"),
     (re.compile(r"\b\d+ of \d+ paths"), "60 of 60 paths"),
     (re.compile(r"^line \d+"), "line 17"),
     (

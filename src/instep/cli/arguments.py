@@ -123,11 +123,21 @@ def _network(value: str, shown: str) -> str:
     return value
 
 
+def _fingerprint(value: str, shown: str) -> str:
+    from instep.node.config.kinds import BadValue
+    from instep.node.config.values import fingerprint
+
+    try:
+        return fingerprint(value)
+    except BadValue as error:
+        raise UsageError(f"{shown} {value!r} {error}", code="bad_value") from None
+
+
 _RULES: dict[str, Callable[[str, str], str]] = {
     "fileset": _fileset, "fileset name": _fileset, "top words": _fileset_or_generation,
     "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
-    "trust address": _address, "address": _peer_address, "at": _peer_address,
+    "trust address": _address, "trust pin": _fingerprint, "address": _peer_address, "at": _peer_address,
     "listen": _peer_address, "advertise": _peer_address,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from cryptography import x509
 from msgspec.structs import replace
 
 from instep.api import members as api
@@ -17,7 +19,7 @@ from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
-from instep.errors import RefusedError, ResourceError
+from instep.errors import NotAllowedError, RefusedError, ResourceError
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import tls
@@ -196,29 +198,69 @@ def pki_export(
     _show_written(session, name, files, made)
 
 
-@command("fetch", parent=trust, example="instep pki trust fetch 10.30.0.1:7443")
+@command(
+    "fetch",
+    parent=trust,
+    example="""instep pki trust fetch 10.30.0.1:7443
+instep pki trust fetch 10.30.0.1:7443 --pin 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08""",
+)
 @click.argument("address", metavar="HOST:PORT")
+@click.option("--pin", metavar="FINGERPRINT", help="Trust the node when its key has this fingerprint.")
 @timeout_option("10s")
-def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
-    """Show the certificates that a server presents, without believing them."""
+def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int) -> None:
+    """Show the certificates that a server presents, and trust the node when its fingerprint is confirmed.
+
+    On a terminal it asks; --pin answers beforehand. Without either nothing is believed. Ask the other
+    administrator for the fingerprint by another way, such as the telephone.
+    """
     at = read_address(address)
     chain = tls.trust_fetch(at.host, at.port, timeout_s=timeout_ms / 1000)
     rows = [_facts(facts) for facts in chain.facts()]
+    document: dict[str, Any] = {
+        "address": str(at),
+        "pin": chain.pin,
+        "certificates": rows,
+        "pem": chain.pem().decode(),
+    }
+    if not session.is_json:
+        for row in rows:
+            say(f"{printable(row['subject'])}  until {row['not_after']}")
+            say(f"  names {', '.join(map(printable, row['names']))}")
+            say(f"  fingerprint of the key {row['pin']}")
+    if pin is not None and pin != chain.pin:
+        raise NotAllowedError(
+            f"the key at {at} has another fingerprint",
+            hint="ask the administrator of that node for it by another way",
+            code="wrong_pin",
+            shown=chain.pin,
+            typed=pin,
+        )
+    is_asked = pin is None and not session.is_json and sys.stdin.isatty() and sys.stdout.isatty()
+    if pin is not None or (is_asked and click.confirm("Trust this node? Compare the fingerprint first")):
+        document["trusted"] = _trust(session, certificates_of_pem(chain.pem())[:1])
     if session.is_json:
-        write_json({"address": str(at), "pin": chain.pin, "certificates": rows, "pem": chain.pem().decode()})
-        return
-    for row in rows:
-        say(f"{printable(row['subject'])}  until {row['not_after']}")
-        say(f"  names {', '.join(map(printable, row['names']))}")
-        say(f"  fingerprint of the key {row['pin']}")
-    sys.stdout.write(chain.pem().decode())
+        write_json(document)
+    elif "trusted" in document:
+        say(f"trusted: {', '.join(document['trusted'])}")
+    elif not is_asked:
+        sys.stdout.write(chain.pem().decode())
+
+
+def _trust(session: Session, certificates: Sequence[x509.Certificate]) -> list[str]:
+    """Trust each certificate for the node that it names."""
+    found, names = _open(session), []
+    for certificate in certificates:
+        name = name_of(certificate, Purpose.TLS)
+        found.pin_partner(name, certificate)
+        names.append(str(name))
+    session.reload()
+    return names
 
 
 @command("import", parent=trust, example="instep pki trust import k1.pem")
 @click.argument("file", type=EXISTING_FILE)
 def trust_import(session: Session, file: Path) -> None:
     """Trust the node certificates in a PEM file, each for the node that it names."""
-    found = _open(session)
     try:
         certificates = certificates_of_pem(file.read_bytes())
     except OSError as error:
@@ -230,10 +272,5 @@ def trust_import(session: Session, file: Path) -> None:
             hint="instep pki trust fetch HOST:PORT > FILE",
             code="no_certificate",
         )
-    names = []
-    for certificate in nodes:
-        name = name_of(certificate, Purpose.TLS)
-        found.pin_partner(name, certificate)
-        names.append(name)
-    session.reload()
+    names = _trust(session, nodes)
     session.show({"trusted": names, "changed": True}, f"trusted: {', '.join(names)}")
