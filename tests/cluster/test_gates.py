@@ -60,7 +60,12 @@ def test_too_little_room_is_refused_before_the_first_byte(fleet: Fleet) -> None:
         ballast.write_bytes(bytes(40 << 20))
         fleet.write({"large": os.urandom(28 << 20)})
         line = fleet["s1"].await_standing("blocked", code="no_space")
-        assert "needs 28.0 MiB, free are " in line["reason"], line
+        assert "the new contents take 28.0 MiB, " in line["reason"] and " MiB are free" in line["reason"], (
+            line
+        )
+        assert (
+            "if large has holes, at the writer: instep fileset set data preserve=sparse" in line["next"][0]
+        ), line
         assert not any(fleet.base.glob("s1/**/stage/**/o/*")), "nothing was laid"
         failed = [c for c in fleet["s1"].run("check", expect=4).json["checks"] if not c["ok"]]
         wanted = f"space for generation {line['head']['number']} of data"

@@ -349,7 +349,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         load(tmp_path)
     assert (caught.value.error_code, caught.value.hint) == ("no_node", f"instep --dir {tmp_path} init")
     for raw, code, told in (
-        (b"x" * ((1 << 20) + 1), "unreadable_configuration", "larger than 1048576 bytes"),
+        (b"x" * ((1 << 20) + 1), "unreadable_configuration", "larger than 1.0 MiB"),
         (b'name = "a"\n# \xff\n', "bad_configuration", "1 problem"),
     ):
         node.config.write_bytes(raw)

@@ -336,3 +336,39 @@ async def test_a_report_ends_with_what_it_is_about(tmp_path: Path) -> None:
         await cluster["leaf"].forget()
         await becomes({"hub": "in_step"})
         assert (await main.line())["not_accepted"] == ["s1"]
+
+
+@in_virtual_time
+async def test_last_heard_of_is_when_it_was_last_heard(tmp_path: Path) -> None:
+    """Goal: a partner that had nothing to report was heard of until its connection ended, and is said to have been, after
+    a restart too."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main = cluster["main"]
+        main.write({"file": "1"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+
+        async def row() -> dict[str, Any]:
+            found: dict[str, Any] = (await main.line())["partners"][0]
+            return found
+
+        reported = (await row())["last_checked"]
+
+        async def is_heard_since() -> bool:
+            (partner,) = (await main.call("partner_list"))["partners"]
+            return bool(partner["last_checked"] > reported)
+
+        await reached(is_heard_since, lambda: "s1 is heard of after its report", 600)
+        cluster.cut("main", "s1")
+
+        async def is_lost() -> bool:
+            return bool((await row())["code"] == "not_connected")
+
+        await reached(is_lost, lambda: "s1 is lost")
+        for _ in range(2):
+            lost = await row()
+            assert lost["since"] > reported, lost
+            assert f"last heard of at {lost['since']}" in lost["reason"], lost
+            await main.stop()
+            main.start()

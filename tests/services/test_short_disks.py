@@ -53,7 +53,7 @@ async def test_an_archive_is_thinned_while_its_disk_runs_short(tmp_path: Path) -
             main.write({"file": "7" * (5 * MIB)})
             await main.publish()
             line = await s1.stands("blocked", code="no_space")
-            assert "stay free" in line["reason"], line
+            assert "kept free" in line["reason"], line
             assert (s1.tree / "file").read_text()[:1] == "5"
             ballast.unlink()
             await cluster.in_step("s1")

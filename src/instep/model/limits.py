@@ -6,6 +6,8 @@ an entry that a receiver refuses.
 
 from __future__ import annotations
 
+from instep.model.counts import sized
+
 PATH_MAX = 4096
 """Bytes of a path that a receiver takes."""
 COMPONENT_MAX = 255
@@ -48,5 +50,5 @@ def broken_by_stat(size: int, mtime_ns: int) -> Broken | None:
         year = 1970 + mtime_ns // 31_556_952_000_000_000
         return "bad_time", f"its time is of the year {year}, times from 1677 to 2262 can be carried"
     if size > SIZE_MAX:
-        return "too_large", f"it is {size} bytes large, the limit is {SIZE_MAX}"
+        return "too_large", f"it is {sized(size)} large, the limit is {sized(SIZE_MAX)}"
     return None

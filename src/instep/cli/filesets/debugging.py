@@ -11,7 +11,7 @@ from instep.api import debugging as api
 from instep.cli.output import printable
 from instep.cli.session import Session, command, group
 from instep.errors import DamagedError, InstepError, UsageError
-from instep.model.counts import counted
+from instep.model.counts import counted, sized
 
 RECORD_BYTES_MAX = 256 << 20
 
@@ -86,7 +86,7 @@ def _read(file: Path) -> bytes:
         ) from error
     if len(text) > RECORD_BYTES_MAX:
         raise DamagedError(
-            f"{file} has more than {RECORD_BYTES_MAX} bytes, the most that a record has",
+            f"{file} is larger than {sized(RECORD_BYTES_MAX)}, the most that a record has",
             hint="give a file from records/ in the node directory, or make one: instep debug record FILESET",
             code="bad_record",
         )

@@ -13,6 +13,7 @@ from instep.cli.filesets.publishing import outcome_counts, publish_lines
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import GENERATION, Session, absolute, command, timeout_option
 from instep.errors import UsageError
+from instep.model.counts import counted
 
 
 def _number(raw: str) -> int:
@@ -100,7 +101,7 @@ def _restore_lines(document: api.OutcomeDocument, dry_run: bool) -> Iterator[str
     name = document.fileset
     if document.to:
         word = "would be written to" if dry_run else "are in"
-        what = f"{document.added} paths, {shown_bytes(document.bytes)}"
+        what = f"{counted(document.added, 'path')}, {shown_bytes(document.bytes)}"
         yield f"{name}: {what} {word} {printable(document.to)}"
         return
     if not document.changed:

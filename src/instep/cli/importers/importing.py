@@ -14,6 +14,7 @@ from instep.cli.importers.incron import incron_plan, read_exports
 from instep.cli.importers.plan import FILE_BYTES_MAX, Plan, Server, refuse, servers_of
 from instep.cli.output import printable
 from instep.cli.session import EXISTING_FILE, Function, Session, command, group
+from instep.model.counts import sized
 
 import_ = group("import", "An old set-up as a plan of commands; nothing is carried out.")
 
@@ -77,7 +78,7 @@ def _text(file: Path, kind: str) -> str:
     with file.open("rb") as opened:
         raw = opened.read(FILE_BYTES_MAX + 1)
     if len(raw) > FILE_BYTES_MAX:
-        raise refuse(kind, str(file), f"it has more than {FILE_BYTES_MAX} bytes")
+        raise refuse(kind, str(file), f"it is larger than {sized(FILE_BYTES_MAX)}")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

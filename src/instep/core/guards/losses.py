@@ -17,7 +17,7 @@ from instep.core.guards.guards import DeletionPolicy, judge_deletions
 from instep.core.guards.held import HeldPaths
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
-from instep.model.counts import counted, which
+from instep.model.counts import counted, sized, which
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry, Kind
@@ -164,8 +164,8 @@ def _judge(lost: Lost, policy: DeletionPolicy) -> Trouble | None:
     allowed = max(BYTES_FREE, lost.bytes_before * policy.share_percent // 100)
     if lost.removed > 1 and lost.size_bytes > allowed:
         facts = (("allowed_bytes", allowed), ("bytes", lost.bytes_before), ("removed_bytes", lost.size_bytes))
-        of = f"{lost.size_bytes} of {lost.bytes_before} bytes"
-        why = f"{of} would be removed, {allowed} are allowed without being asked"
+        of = f"{sized(lost.size_bytes)} of {sized(lost.bytes_before)}"
+        why = f"{of} would be removed, {sized(allowed)} are allowed without being asked"
         return _refusal(why, facts)
     return None
 

@@ -232,7 +232,8 @@ class PublishMachine(PublishRestore):
         run = self._run
         assert run is not None
         run.summary = summary
-        self._is_surveyed, self._was_away = True, False
+        self._is_surveyed = True
+        self._was_away = self._was_away and not summary.is_full
         if self._holding.scanned(self._now, summary.hold_path) and summary.hold_path is not None:
             self._note(EXPIRED, beside_words(summary.hold_path))
         if summary.cost is not None:

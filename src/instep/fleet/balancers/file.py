@@ -16,6 +16,7 @@ from pathlib import Path
 from instep.errors import RefusedError, ResourceError, UnavailableError
 from instep.fleet.balancers.plan import MARK
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, output_of
+from instep.model.counts import sized
 
 CHECK_S = 30.0
 OUTPUT_KEPT = 8 << 10
@@ -137,7 +138,7 @@ def read_kept(path: Path) -> str | None:
     except OSError as error:
         raise ResourceError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
     if len(raw) > FILE_BYTES_MAX:
-        raise ResourceError(f"{path} has more than {FILE_BYTES_MAX} bytes", path=str(path))
+        raise ResourceError(f"{path} is larger than {sized(FILE_BYTES_MAX)}", path=str(path))
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from instep.fleet.hooks.aside import Aside, Hangs
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
+from instep.model.counts import sized
 
 if TYPE_CHECKING:
     import aiohttp
@@ -226,7 +227,7 @@ def _private_lines(key: str, path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise CannotAsk(f"{key} {path} is not UTF-8 text") from error
     if len(raw) > _AUTH_BYTES_MAX:
-        raise CannotAsk(f"{key} {path} is longer than {_AUTH_BYTES_MAX} bytes")
+        raise CannotAsk(f"{key} {path} is longer than {sized(_AUTH_BYTES_MAX)}")
     return lines
 
 

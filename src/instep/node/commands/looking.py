@@ -216,6 +216,7 @@ class Looking(CommandHandlers):
                     since_ms=node.started_ms,
                     poll_ms=node.runtime.settings.poll_ms,
                     now_ms=now,
+                    heard_ms=node.peers.heard_ms(name) if way == name else None,
                 )
             )
         return rows

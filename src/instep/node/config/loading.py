@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from instep.errors import ConfigError
+from instep.model.counts import sized
 from instep.node.config.settings import Settings, read_settings
 from instep.node.config.table_reader import Reading, Table, by_line, counted, problem
 from instep.node.config.toml_lines import NotToml, key_lines, toml_document
@@ -48,7 +49,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", code="unreadable_configuration") from error
     if len(raw) > FILE_BYTES_MAX:
-        raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes", code="unreadable_configuration")
+        raise ConfigError(f"{path} is larger than {sized(FILE_BYTES_MAX)}", code="unreadable_configuration")
     if raw.startswith(_MARKS):
         why = "begins with a byte order mark; save it as UTF-8 without one"
         raise _refusal(path, [problem(1, "", None, why)])

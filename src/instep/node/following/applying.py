@@ -122,7 +122,7 @@ class Applying:
         tree, place = self._tree, self._tree.place()
         require_writable_folder(place.control)
         found = base.root if base is not None else self._found_root(head, place)
-        require_room(place, found, head.root, tree.get_page)
+        require_room(place, found, head.root, tree.get_page, tree.definition(head).preserve)
         sources, exchange = (tree.archived(place),), self._lingering.exchange()
         return tree.open_stage(place, head, found, previous=base, sources=sources, exchange=exchange)
 

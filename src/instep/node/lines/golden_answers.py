@@ -17,6 +17,7 @@ from instep.errors import Retry
 from instep.fleet.golden.golden import ask_all, judge, named
 from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.spec import HookSpec
+from instep.model.counts import sized
 from instep.model.ids import HeadRef
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.golden import GoldenSettings
@@ -111,7 +112,7 @@ class Golden:
         kept, left = [], KEPT_BYTES_MAX
         for answer in answers:
             if len(answer.picture) > left:
-                problem = f"does not fit: the pictures of one recording may have {KEPT_BYTES_MAX} bytes"
+                problem = f"does not fit: the pictures of one recording may have {sized(KEPT_BYTES_MAX)}"
                 answer = msgspec.structs.replace(answer, picture=b"", problem=problem)
             left -= len(answer.picture)
             kept.append(answer)

@@ -63,8 +63,10 @@ def partner_document(
     since_ms: int,
     poll_ms: int,
     now_ms: int,
+    heard_ms: int | None = None,
 ) -> api.PartnerDocument:
-    """One partner's row: its own report, corrected by this node's view of it."""
+    """One partner's row: its own report, corrected by this node's view of it. ``heard_ms`` is when anything came from
+    it last; of a node behind a hub only its report is known."""
     if report is None:
         record = StandingRecord(
             Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
@@ -76,10 +78,11 @@ def partner_document(
         return api.PartnerDocument(name, None, *_standing(record), None, None)
     record = report.standing
     if not is_connected and now_ms - report.at_ms > poll_ms:
+        heard_ms = heard_ms if heard_ms is not None else report.at_ms
         record = StandingRecord(
             Standing.UNREACHABLE,
-            report.at_ms,
-            f"{name} was last heard of at {moment(report.at_ms)}, then: {report.standing.standing.value}",
+            heard_ms,
+            f"{name} was last heard of at {moment(heard_ms)}, then: {report.standing.standing.value}",
             "not_connected",
             (f"on {name}: instep status; instep check",),
         )

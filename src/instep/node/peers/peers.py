@@ -35,6 +35,8 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 
 ASK_S = 5.0
+HEARD = "heard/"
+"""Where the store has when a partner was heard of last before its connection ended."""
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +54,16 @@ class Peers(PeerContext):
         self._verifying: set[NodeName] = set()
         self.copies: dict[NodeName, int] = {}
         """When another process with a connected partner's keys was last refused, by the wall clock."""
+
+    def heard_ms(self, name: NodeName) -> int | None:
+        """When anything came from a node last, over a connection that either side dialled; None for never."""
+        session, uplink = self.sessions.get(name), self.uplinks.get(name)
+        kept = self.runtime.store.get(f"{HEARD}{name}")
+        found = [int(kept)] if kept is not None else []
+        found += [session.last_heard_ms] if session is not None else []
+        if uplink is not None and uplink.last_heard_ms is not None:
+            found.append(uplink.last_heard_ms)
+        return max(found, default=None)
 
     # LineNet: the port of the lines ---------------------------------------------------------------------------
 
@@ -372,6 +384,8 @@ class Peers(PeerContext):
         finally:
             if self.sessions.get(who) is session:
                 del self.sessions[who]
+                heard = b"%d" % session.last_heard_ms
+                self.runtime.deferred.write(("heard", who), lambda store: store.put(f"{HEARD}{who}", heard))
                 if session.ended is not None:
                     self.note_link(who, f"{who} is not connected any more", session.ended)
                 for service in self.lines.values():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import instep.fleet
 from instep.errors import ConfigError, RefusedError, UsageError
+from instep.model.counts import sized
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.recipe import Recipe, read_recipe
 from instep.tree.root.resolving import resolved
@@ -88,7 +89,7 @@ def _read(file: Path, owners: tuple[int, ...] | None, roots: Iterable[Path]) -> 
         ) from error
     if len(raw) > FILE_BYTES_MAX:
         raise ConfigError(
-            f"recipe {file} is larger than {FILE_BYTES_MAX} bytes", code="unreadable_recipe", file=str(file)
+            f"recipe {file} is larger than {sized(FILE_BYTES_MAX)}", code="unreadable_recipe", file=str(file)
         )
     try:
         return raw.decode()

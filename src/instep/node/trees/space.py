@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instep.errors import ResourceError
 from instep.model.counts import sized
+from instep.model.definition import Preserve
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import GetPage, diff
+from instep.model.paths import shown
 from instep.tree.journal.plan import find_moves
 from instep.tree.root.place import Place
 
 SPARE_SHARE, SPARE_MAX_BYTES = 0.005, 64 << 20
 """So much of a disk stays free: others write there too, and this node's journal and archive index."""
+HOLES_FROM = 1 << 20
+"""A smaller file has no holes worth a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +46,48 @@ def room_for(place: Place, base: Digest | None, target: Digest, get: GetPage) ->
     if not usage.total:  # a file system that counts nothing, as ramfs: its free space is unknown
         return Room(0, 0)
     free, spare = usage.free, min(int(usage.total * SPARE_SHARE), SPARE_MAX_BYTES)
-    room = _room(_sizes(base, target, get, lambda _: False), free, spare)
+    room = _room(_laid(base, target, get, lambda _: False), free, spare)
     if room.is_enough:
         return room
     moved = find_moves(diff(base, target, get))
-    room = _room(_sizes(base, target, get, lambda path: moved.live_path(path) is not None), free, spare)
+    room = _room(_laid(base, target, get, lambda path: moved.live_path(path) is not None), free, spare)
     return replace(room, need_bytes=max(0, room.need_bytes - _held(place.stage)))
 
 
-def require_room(place: Place, base: Digest | None, target: Digest, get: GetPage) -> None:
-    """``ResourceError`` ``no_space`` with both values when there is not enough."""
+def require_room(
+    place: Place, base: Digest | None, target: Digest, get: GetPage, preserve: Collection[Preserve]
+) -> None:
+    """``ResourceError`` ``no_space`` with both values when there is not enough. A file that alone does not fit may have
+    holes, which take room where ``preserve`` leaves them out."""
     room = room_for(place, base, target, get)
-    if not room.is_enough:
-        raise ResourceError(
-            f"needs {sized(room.need_bytes)}, free are {sized(room.free_bytes)} on the file system of {place.control}, "
-            f"of which {sized(room.spare_bytes)} stay free",
-            hint=f"free space there: instep archive prune {place.fileset} --dry-run; it goes on by itself",
-            code="no_space",
-            need_bytes=room.need_bytes,
-            free_bytes=room.free_bytes,
-        )
+    if room.is_enough:
+        return
+    hint = f"free space there: instep archive prune {place.fileset} --dry-run; it goes on by itself"
+    size, largest = max((size, path) for path, size in _laid(base, target, get, lambda _: False))
+    if Preserve.SPARSE not in preserve and size > max(room.free_bytes, HOLES_FROM):
+        keys = ",".join(each.value for each in (*preserve, Preserve.SPARSE))
+        step = f"instep fileset set {place.fileset} preserve={keys}"
+        hint += f"; if {shown(largest)} has holes, at the writer: {step}"
+    raise ResourceError(
+        f"no space on the file system of {place.control}: the new contents take {sized(room.need_bytes)}, "
+        f"{sized(room.free_bytes)} are free, and {sized(room.spare_bytes)} are kept free",
+        hint=hint,
+        code="no_space",
+        need_bytes=room.need_bytes,
+        free_bytes=room.free_bytes,
+    )
 
 
-def _room(sizes: Iterable[int], free: int, spare: int) -> Room:
+def _room(laid: Iterable[tuple[bytes, int]], free: int, spare: int) -> Room:
     need, is_laying = 0, False
-    for size in sizes:
+    for _, size in laid:
         need, is_laying = need + size, True
     return Room(need, free, spare if is_laying else 0)
 
 
-def _sizes(
+def _laid(
     base: Digest | None, target: Digest, get: GetPage, is_moved: Callable[[bytes], bool]
-) -> Iterator[int]:
+) -> Iterator[tuple[bytes, int]]:
     """The least that each file which is laid anew takes. Contents that may take less than their size count as nothing:
     no apply that has room is refused."""
     for change in diff(base, target, get):
@@ -88,7 +102,7 @@ def _sizes(
         shares = (
             extra is not None and extra.chunks is not None and is_file
         )  # with the live file, where it can
-        yield 0 if may_be_less or shares else new.size
+        yield change.path, 0 if may_be_less or shares else new.size
 
 
 def _held(folder: Path) -> int:

@@ -15,6 +15,7 @@ from instep.core.guards.held import (
     ScanProblem,
 )
 from instep.errors import ContentionError, InstepError
+from instep.model.counts import counted, which
 from instep.model.ids import LineId
 from instep.model.paths import parent_of, shown
 from instep.node.runtime.runtime import Runtime
@@ -30,7 +31,8 @@ def note_kept(runtime: Runtime, line: LineId, switched: Switched) -> None:
     """Removed directories that stay are an event."""
     if switched.kept:
         named = [shown(path) for path in switched.kept[:NAMED_MAX]]
-        text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
+        left = counted(len(switched.kept), "removed directory", "removed directories")
+        text = f"{left} {which(len(switched.kept), 'stays', 'stay')}: something ignored or mounted lies in it"
         runtime.note("directories_kept", text, line, paths=named)
 
 

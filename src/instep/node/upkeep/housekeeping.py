@@ -247,7 +247,7 @@ class Housekeeping:
         freed = history.collect(live.__contains__)
         roster.record(history, lost)
         if freed:
-            log.info("%s: history let go of %d bytes", service.line, freed)
+            log.info("%s: history let go of %s", service.line, sized(freed))
 
     async def sweep(self) -> int | None:
         """Drop pages that no known generation of any line names; how many. None while some line is at work: its

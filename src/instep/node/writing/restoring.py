@@ -18,7 +18,7 @@ from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError, UnavailableError
-from instep.model.definition import decode_definition
+from instep.model.definition import Preserve, decode_definition
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
 from instep.model.manifest.entry import Entry, Kind
@@ -255,7 +255,7 @@ class Restoring:
 
     def _require_room(self, goal: _Goal) -> None:
         try:
-            require_room(self._tree.place(), goal.found, goal.tree, self._tree.get_page)
+            require_room(self._tree.place(), goal.found, goal.tree, self._tree.get_page, tuple(Preserve))
         except ResourceError as error:
             error.hint = f"free space there: instep archive prune {self._tree.name}; then repeat the command"
             raise

@@ -215,7 +215,7 @@ class Preflight:
         await self._row(
             f"free space for {name}",
             share >= FREE_MIN_SHARE,
-            f"{usage.free >> 20} MiB free ({share:.0%})",
+            f"{sized(usage.free)} free ({share:.0%})",
             f"at least {FREE_MIN_SHARE:.0%}",
             f"free space, or shorten the archive: instep archive prune {name} --dry-run",
         )

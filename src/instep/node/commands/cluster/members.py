@@ -84,14 +84,12 @@ class MemberCommands(CommandHandlers):
 
     def _last_checked(self, name: NodeName) -> int | None:
         node = self._node
-        uplink = node.peers.uplinks.get(name)
-        moments = [uplink.last_heard_ms] if uplink is not None and uplink.last_heard_ms is not None else []
+        heard_ms = node.peers.heard_ms(name)
+        moments = [heard_ms] if heard_ms is not None else []
         for service in node.services.values():
             report = reports_of(node.runtime.store, service.line).get(name)
             if report is not None:
                 moments.append(report.at_ms)
-        if name in node.peers.sessions:
-            moments.append(node.peers.sessions[name].last_heard_ms)
         return max(moments, default=None)
 
     async def partner_add(self, asked: api.PartnerAddCommand, speaker: Speaker) -> api.PartnerAddDocument:
