@@ -71,7 +71,7 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlanStep:
     """One line to type on a node; without a ``command``, something that only a person can do there."""
 
     node: str
@@ -87,7 +87,7 @@ class Step:
 class Plan:
     """``remarks`` say what the old set-up meant and the new one does differently."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
     remarks: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
@@ -119,7 +119,7 @@ def plan_of(
     servers = list(dict.fromkeys(server for tree in trees for server in tree.followers))
     steps = [*_begun(writer, servers, trees, networks)]
     if stop_here:
-        steps.append(Step(writer.name, "", stop_here))
+        steps.append(PlanStep(writer.name, "", stop_here))
     for server in servers:
         steps += _taken_over(server, trees, stop_there)
     steps += [_typed(writer, "wait", tree.name, "--timeout", "10m") for tree in trees]
@@ -128,7 +128,7 @@ def plan_of(
 
 def _begun(
     writer: Server, servers: Sequence[Server], trees: Sequence[Tree], networks: Sequence[str]
-) -> Iterator[Step]:
+) -> Iterator[PlanStep]:
     """The cluster beside the old program: nothing is written on the followers."""
     host = f"[{writer.host}]" if ":" in writer.host else writer.host
     allow = [word for network in networks for word in ("--allow", network)]
@@ -149,23 +149,23 @@ def _begun(
             yield _typed(server, "diff", tree.name, why=why)
 
 
-def _taken_over(server: Server, trees: Sequence[Tree], stop: str) -> Iterator[Step]:
+def _taken_over(server: Server, trees: Sequence[Tree], stop: str) -> Iterator[PlanStep]:
     if stop:
-        yield Step(server.name, "", stop)
+        yield PlanStep(server.name, "", stop)
     for tree in (tree for tree in trees if server in tree.followers):
         yield _typed(server, "fileset", "accept", tree.name, tree.path_on(server), "--seed", *tree.accept)
         yield from _hooks(server, tree, tree.hooks)
 
 
-def _hooks(server: Server, tree: Tree, hooks: Sequence[Hook]) -> Iterator[Step]:
+def _hooks(server: Server, tree: Tree, hooks: Sequence[Hook]) -> Iterator[PlanStep]:
     if hooks:
         many = ", ".join(hook.toml() for hook in hooks)
         value = many if len(hooks) == 1 else f"[{many}]"
         yield _typed(server, "fileset", "set", tree.name, f"hooks.reload={value}")
 
 
-def _typed(server: Server, *words: str, why: str = "") -> Step:
-    return Step(server.name, shlex.join(("instep", *words)), why)
+def _typed(server: Server, *words: str, why: str = "") -> PlanStep:
+    return PlanStep(server.name, shlex.join(("instep", *words)), why)
 
 
 def servers_of(hosts: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Server]:
