@@ -64,6 +64,9 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
         f'cat "$INSTEP_PATH/file" >> {fleet.base}/reloaded; echo >> {fleet.base}/reloaded',
     )
     _hooks(s1, validate=f'run = ["{validate}"]', reload=f'run = ["{reload}"]', probe=f'run = ["{probe}"]')
+    reloaded = fleet.base / "reloaded"
+    eventually(lambda: reloaded.exists() and reloaded.read_text() == "good\n", 30, s1.log)
+    reloaded.unlink()  # a hook that is added runs once for the present generation
     first = fleet.head()
     fleet.write({"file": "second", "more\nnames": "more"})
     second = fleet.publish()
@@ -218,6 +221,10 @@ def test_http_hooks(fleet: Fleet) -> None:
             reload=f'http = "POST {url}/reload", auth_file = "{auth}", retries = 1',
             probe=f'http = "GET {url}/ows?x=1", expect_status = 200, expect_body = "WMS_Capabilities"',
         )
+        eventually(
+            lambda: len(app.asked) == 1, 30, s1.log
+        )  # an added hook runs once for the present generation
+        app.asked.clear()
         fleet.write({"file": "2"})
         fleet.wait()
         assert [(a[0], a[1]) for a in app.asked] == [("POST", "/reload"), ("GET", "/ows?x=1")]

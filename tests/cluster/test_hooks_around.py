@@ -28,6 +28,8 @@ def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
         on_failure=f'run = ["{failure}"]',
         reload=f'touch = "{fleet.base}/reloaded", paths = ["styles/**"]',
     )
+    eventually((fleet.base / "reloaded").exists, 30, s1.log)
+    (fleet.base / "reloaded").unlink()  # an added hook runs once for the present generation
     closed.touch()
     fleet.write({"file": "second"})
     fleet.publish()
