@@ -83,6 +83,8 @@ async def test_partners_follow_a_node_that_moves(tmp_path: Path) -> None:
             return any("instep node set-address main HOST:PORT" in str(link["next"]) for link in links)
 
         await reached(is_named, lambda: "s2 names the command")
+        rows = {row["name"]: row for row in (await s2.call("check"))["checks"]}
+        assert "instep node set-address main HOST:PORT" in rows["link to main"]["hint"], rows["link to main"]
         edits.set_partner(s2.directory, "main", {"address": new})
         await s2.call("reload_config")
         await s2.holds("file", "2")

@@ -31,6 +31,7 @@ from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_ga
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
+from instep.node.peers.link_cures import cures_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.trees.root_watch import look_at_all
@@ -164,7 +165,7 @@ class Preflight:
         what = f"link to {name}"
         if error is not None:
             where = str(error.facts.get("node", name))
-            hint = error.hint or f"on {name}: instep status"
+            hint = "; or: ".join(cures_of(error, self._me, name)) or f"on {name}: instep status"
             await self._row(what, False, self._me, error.reason, hint, node=where)
             return
         before = wall_ms()
