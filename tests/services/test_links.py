@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -372,3 +374,24 @@ async def test_last_heard_of_is_when_it_was_last_heard(tmp_path: Path) -> None:
             assert f"last heard of at {lost['since']}" in lost["reason"], lost
             await main.stop()
             main.start()
+
+
+@in_virtual_time
+async def test_status_waits_for_no_worker_and_no_peer(tmp_path: Path) -> None:
+    """Goal: with the thread of each tree at work and the links cut, status is answered before either comes back."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        cluster["main"].write({"file": "1"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        over = threading.Event()
+        cluster.cut("main", "s1")
+        async with asyncio.TaskGroup() as at_work:
+            trees = [service for node in cluster.nodes.values() for service in node.node.services.values()]
+            busy = [at_work.create_task(service.worker.run(over.wait, 60)) for service in trees]
+            try:
+                for node in cluster.nodes.values():
+                    assert (await node.line())["head"] is not None
+                assert not any(task.done() for task in busy)
+            finally:
+                over.set()
