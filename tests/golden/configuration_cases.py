@@ -10,7 +10,7 @@ TRIED = r"""
 "" | "x" | "/x" | "/a/../b" | "a/b" | "a\u0000b" | 0 | 1 | -1 | 255 | 256 | 404 | 8080 | 65536 | 1.5 | true | false
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01
 "mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "backend" | "nginx" | "expected"
-"strict" | "none" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
+"strict" | "none" | "viewer" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
 "5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "x%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"
 "h:80" | "[::1]:80" | "::1:80" | "a b:80" | "h" | "h:0" | "10.0.0.5:8081" | "0.0.0.0:7443"
 ["10.0.0.0/8"] | ["10.0.0.1/8"] | ["host"] | ["s1"] | ["main"] | ["A b"] | ["s1", "s1"]

@@ -39,8 +39,8 @@ async def test_an_archive_beyond_its_share_is_named(tmp_path: Path) -> None:
     async with services(tmp_path) as cluster:
         cluster.make(1, partner=('archive = { max_share = "0%" }',))
         main, s1 = cluster["main"], cluster["s1"]
-        for text in ("1", "2"):
-            main.write({"file": text})
+        for text in "12":
+            main.write({"file": text * (2 << 20)})
             await cluster.followed("s1")
             await cluster.in_step("s1")
 

@@ -19,6 +19,7 @@ LONGEST = (
     "tests/cluster/test_versions.py",
     "tests/cluster/test_crash_writer.py",
     "tests/cluster/test_crash_partner.py",
+    "tests/cluster/test_night.py",
     "tests/cluster/test_balanced.py",
     "tests/simulation/test_simulation.py::test_fresh_seeds_break_no_promise",
     "tests/cluster/test_succession_killed.py",
@@ -46,6 +47,7 @@ SHARED = (
     "tests/cluster/test_hostile_partner.py",
     "tests/cluster/test_hostile_writer.py",
     "tests/cluster/test_http_hook.py",
+    "tests/cluster/test_night.py",
     "tests/cluster/test_peers.py",
     "tests/cluster/test_rollouts.py",
 )
