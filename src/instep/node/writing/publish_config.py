@@ -31,5 +31,5 @@ def publish_config(tree: FilesetTree) -> PublishConfig:
         partners=tuple(name for name in runtime.settings.partners if fileset.offers_to(name)),
         overrules=overrules(runtime.store, fileset.line, fileset.writer),
         is_strict=fileset.strict,
-        has_past=runtime.state_note is not None or tree.has_past,
+        has_past=runtime.state_note is not None or (tree.live is None and tree.has_past),
     )
