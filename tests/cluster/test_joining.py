@@ -156,7 +156,9 @@ def test_a_node_gets_another_name(fleet: Fleet) -> None:
     eventually(
         lambda: all(link["up"] for link in s2.status()["links"]), 20, lambda: str(s2.status()["links"])
     )
-    assert {row["name"] for row in main.run("node", "list").json["nodes"]} == {"main", "web1", "s2"}
+    rows = main.run("node", "list").json["nodes"]
+    assert {row["name"] for row in rows if "revoked_at" not in row} == {"main", "web1", "s2"}
+    assert [row["name"] for row in rows if "revoked_at" in row] == ["s1"]
     assert any(event["what"] == "renamed" for event in main.run("events").json["events"])
     checks = [row for row in s1.run("check", expect=None).json["checks"] if not row["ok"]]
     assert not checks, checks
