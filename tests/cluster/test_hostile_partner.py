@@ -339,6 +339,8 @@ async def _told(scene: Scene, *raws: bytes, times: int = 1) -> str:
             return "closed"
     except InstepError as error:
         return error.error_code
+    except ConnectionError:
+        return "closed"  # the victim cut the link while this side was sending
     finally:
         await client.close()
 

@@ -98,6 +98,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     writer: HostileWriter | None = None
     try:
         fleet.make(1)
+        fleet["s1"].run("fileset", "set", "data", "owners=[]")  # else it gives files to names that exist here
         fleet.wait()
         fleet.main.stop()
         writer = HostileWriter(fleet.main)
