@@ -327,9 +327,8 @@ async def _told(scene: Scene, *raws: bytes, times: int = 1) -> str:
     client = PeerClient(TlsContexts(scene.eve), node_name("main"), scene.address)
     try:
         async with client.stream(m.Hello(m.VERSIONS, EVE, os.urandom(8))) as (_, stream):
-            for _ in range(times):
-                for raw in raws:
-                    await stream._socket.send_bytes(raw)
+            for raw in raws * times:
+                await stream._socket.send_bytes(raw)
             await stream.send(m.Ping(77))
             while (message := await stream.receive()) is not None:
                 if isinstance(message, m.ErrorReply):

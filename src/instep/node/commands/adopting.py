@@ -9,6 +9,7 @@ from shlex import quote
 from msgspec import UNSET
 
 from instep.api import filesets as api
+from instep.core.vocabulary import RootBack
 from instep.errors import RefusedError
 from instep.model.ids import HeadRef
 from instep.node.commands.context import CommandHandlers
@@ -54,12 +55,14 @@ class Adopting(CommandHandlers):
 
 
 async def take_again(node: Node, service: LineService) -> None:
-    """Make and mark the root, and begin the line anew on it: its watch sees the directory of before."""
+    """Make and mark the root, and begin the line anew on it, for its watch sees the directory of before. The whole
+    tree is looked at before the line is in step again."""
     fileset = service.fileset
     await asyncio.to_thread(require_mount, fileset.name, fileset.path, fileset.expect_mount)
     take_root(node.runtime, fileset.name, fileset.path, make=True)
     node.runtime.note("adopted", f"{fileset.path} is taken again as {fileset.name}", service.line)
     node.begin_again(fileset.name)
+    node.services[fileset.name].driver.post(RootBack())
 
 
 def _require_own(fileset: FilesetSettings, path: str) -> None:
