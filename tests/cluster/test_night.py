@@ -313,7 +313,6 @@ def hook_hangs(night: Night) -> None:
     before = file.read_text()
     run = f"""['/bin/sh', '-c', 'test -e "{gate}" || exec sleep 600']"""
     add_settings(s1, f'[filesets.data.hooks]\nreload = {{ run = {run}, timeout = "300ms" }}\n')
-    night.fleet.write({"hooked": "1"})
     night.looks("s1", "reload hook", "was ended")
     gate.touch()
     night.types()
