@@ -76,7 +76,11 @@ class LineService(LineStanding):
             await run_all(self.driver.run(), *works)
 
         call_at_wall_ms(self.facts.paused_until_wall_ms, self._end_pause)  # a pause from before a restart
-        await run_all(self.root.run(), then())
+        try:
+            await run_all(self.root.run(), then())
+        finally:
+            for work in (begun, *works):
+                work.close()  # The line can end before they have begun.
 
     async def _end(self) -> None:
         """End what both roles run, when ``run`` ends. A call in the worker may take its time: wait beside the loop."""
