@@ -346,7 +346,9 @@ class Pki:
             raise RefusedError(f"{name} is this node, which holds the CA", code="own_name", name=name)
         records = [record for record in self.records() if record.name == name]
         if not records and not self._state().is_restored and not for_good:
-            raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
+            raise RefusedError(
+                f"this CA issued nothing for {name}", hint="instep node list", code="unknown_name", name=name
+            )
         current = [r for r in records if r.revoked_at_ms is None]
         # A CA that came back from a backup may have issued what it does not know of: that goes by name.
         names = {str(name): now_ms // 1000} if for_good or self._state().is_restored else {}

@@ -283,6 +283,9 @@ class MemberCommands(CommandHandlers):
         changed = node.pki.unpin(name)
         if not changed:
             self._require_ca(f"instep node remove {name}")
+            known = {*node.runtime.settings.partners, *node.membership.members, *node.pki.crl().names}
+            if name not in known:
+                node.pki.revocable(name, wall_ms())  # refuses a name that was mistyped
             changed = node.pki.revoke(name, wall_ms(), for_good=True)
         if changed or name in node.runtime.settings.partners:
             node.membership.removed(name)
