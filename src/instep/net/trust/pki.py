@@ -55,7 +55,7 @@ from instep.net.trust.certs import (
     raw_key_of,
     was_issued_by,
 )
-from instep.net.trust.key_files import locked, write_file
+from instep.net.trust.key_files import locked, sync_folder, write_file
 from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
 from instep.net.trust.validity import minute_at
 
@@ -448,9 +448,13 @@ class Pki:
 
     def unpin(self, name: NodeName) -> bool:
         """Trust a node of another cluster no more; whether it was pinned."""
-        is_pinned = name in self.pinned()
-        self._path(f"trusted/{name}.crt").unlink(missing_ok=True)
-        return is_pinned
+        path = self._path(f"trusted/{name}.crt")
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_folder(path.parent)
+        return True
 
     def pinned(self) -> dict[NodeName, x509.Certificate]:
         found = {}
