@@ -3,7 +3,6 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
@@ -127,10 +126,13 @@ class FilesetTree:
 
     @property
     def has_past(self) -> bool:
-        """Whether history or archive hold anything: the fileset is not new here."""
-        with contextlib.suppress(InstepError, OSError), control_opened(self.place()) as there:
-            return any(os.listdir(folder) for folder in (there.history, there.archive) if folder.exists())
-        return False
+        """Whether history or archive hold anything: the fileset is not new here. True as well while they cannot be
+        looked at, for then they may."""
+        try:
+            with control_opened(self.place()) as there:
+                return any(os.listdir(folder) for folder in (there.history, there.archive) if folder.exists())
+        except (InstepError, OSError):
+            return True
 
     def contents(self) -> Contents:
         """Every content of the fileset on this node, for one job of the caller's own."""

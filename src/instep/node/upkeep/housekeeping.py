@@ -75,6 +75,8 @@ class Housekeeping:
             while True:
                 await asyncio.sleep(LOOK_S)
                 for service in list(self._node.services.values()):
+                    if service.root.trouble is not None:
+                        continue  # a hanging mount answers no call
                     if service.is_written_here and service.machine.phase is None:
                         await self._look_at(service)
                     await self._look_at_room(service)

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from instep.api.verifying import CheckRowDocument
 from instep.core.follow.gates import CLOCK
+from instep.core.retention import FREE_MIN_SHARE
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError
 from instep.model.counts import counted, sized
@@ -44,7 +45,6 @@ from instep.tree.root.resolving import resolved
 from instep.tree.root.writable import require_writable_folder
 
 SKEW_MAX_MS = 300_000
-FREE_MIN_SHARE = 0.05
 CALL_S = 10.0
 FACTS_S = 20.0
 KEPT_NAMED_MAX = 5
