@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from instep.errors import ResourceError
+from instep.model.ids import fileset_name
 from instep.store.memory import MemoryStore
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time, reached
 
+DATA = fileset_name("data")
 WRITES = (
     "transaction", "put", "delete", "save_line", "set_head", "set_live", "save_rollout", "keep_rollout",
     "add_generation", "add_epoch", "put_blob", "put_pages", "save_report", "append_event", "put_stat_rows",
@@ -77,7 +79,7 @@ async def test_an_act_that_cannot_be_recorded_is_not_called_done(
         store.is_full = True
         await main.refuses("store_full", command, **asked)
         store.is_full = False
-        assert not main.node.services["data"].facts.is_paused
+        assert not main.node.services[DATA].facts.is_paused
         assert (await main.call(command, **asked))["changed"] is (command != "retry")
 
 
@@ -86,10 +88,10 @@ async def test_a_pause_is_ended_only_where_that_is_recorded(tmp_path: Path) -> N
     async with services(tmp_path) as cluster:
         main, store = await _made(cluster)
         await main.call("pause", fileset="data")
-        assert main.node.services["data"].facts.is_paused, "the answer came after the record"
+        assert main.node.services[DATA].facts.is_paused, "the answer came after the record"
         store.is_full = True
         await main.refuses("store_full", "resume", fileset="data")
         store.is_full = False
-        assert main.node.services["data"].facts.is_paused
+        assert main.node.services[DATA].facts.is_paused
         assert (await main.call("resume", fileset="data"))["changed"]
         await main.stands("in_step")
