@@ -52,7 +52,8 @@ class DialledLink:
         self._their_notices: dict[LineId, m.HeadNotice] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """Messages that wait to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
-        self._takes: tuple[str, ...] = ()
+        self.takes: tuple[str, ...] = ()
+        """The later additions that the sender understands."""
         self.version = m.VERSIONS.high
         """The version that was agreed on last."""
         self._self_due = False
@@ -148,7 +149,7 @@ class DialledLink:
         self.clock.told(welcome.time_ms)
         known = self._their_heads = {line.line: line.head for line in welcome.lines}
         self._their_notices.clear()
-        self._takes = welcome.takes
+        self.takes = welcome.takes
         self.version = welcome.version
         self._replies.clear()
         self._heads.clear()
@@ -179,12 +180,12 @@ class DialledLink:
 
     def tell_self(self) -> None:
         """How this node serves, to a sender that listens to that."""
-        self._self_due = "members" in self._takes
+        self._self_due = "members" in self.takes
         self._wake.set()
 
     def tell_revocations(self) -> None:
         """Send our revocations to a sender of our cluster that takes them: its CA may have come from a backup."""
-        if self.is_up and "revocations" in self._takes and not self._is_pinned:
+        if self.is_up and "revocations" in self.takes and not self._is_pinned:
             self.reply(m.Revocations(self._peers.runtime.pki.crl_pem()))
 
     def tell_epochs(self, line: LineId) -> None:
@@ -273,6 +274,10 @@ class DialledLink:
                 followed = self._followed(line)
                 if followed is not None:
                     followed.order_given(self.name, order)
+            case m.LockNotice(line):
+                followed = self._followed(line)
+                if followed is not None:
+                    followed.lock_ended(self.name, message)
             case m.ErrorReply():
                 self._peers.told_error(self.name, message)
             case _:
