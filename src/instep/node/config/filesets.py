@@ -102,6 +102,8 @@ class FilesetSettings:
     """The node that began the line, where the writer was changed since; else the writer."""
     definition: Definition | None = inline(TravellingKeys)
     """The rules that travel, where it is written; None where it is followed."""
+    has_preserve: bool = False
+    """Whether the file has the key ``preserve``, so that an operator chose what travels."""
     publish: str = key("auto", choice("auto", "manual"))
     """`auto`: changes are published by themselves; `manual`: on `instep publish`."""
     settle_ms: int = key("200ms", duration_ms)
@@ -207,7 +209,13 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
         return None
     definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
     return FilesetSettings(
-        name=name, **row, definition=definition, archive=archive, hooks=hooks, golden=golden
+        name=name,
+        **row,
+        definition=definition,
+        has_preserve="preserve" in table.raw,
+        archive=archive,
+        hooks=hooks,
+        golden=golden,
     )
 
 
