@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--no-renameat2",), ("--exchange",)],
-    ids=["renameat2", "without renameat2", "the root exchanged"],
+    [(), ("--no-renameat2",), ("--exchange",), ("--compared",), ("--compared", "--no-renameat2")],
+    ids=["renameat2", "without renameat2", "the root exchanged", "compared", "compared, without renameat2"],
 )
 def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(
     tmp_path: Path, options: tuple[str, ...]

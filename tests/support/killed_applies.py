@@ -1,6 +1,6 @@
 """Kill an apply at every failpoint, recover in another process, and say what was found; one JSON line a case.
 
-Run as a program: ``killed_applies.py DIRECTORY [--no-renameat2|--exchange]``. It forks before it uses any thread, so that a
+Run as a program: ``killed_applies.py DIRECTORY [--no-renameat2] [--exchange|--compared]``. It forks before it uses any thread, so that a
 child is cheap.
 """
 
@@ -20,6 +20,8 @@ from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.statrow import StatRow
 from instep.tree.archive.archive import Archive
+from instep.tree.journal.journal import Compare
+from instep.tree.journal.plan import object_key
 from instep.tree.root import beneath, failpoints
 from instep.tree.root.beneath import RenameUnsupportedError
 from instep.tree.stage.next_tree import Exchange
@@ -68,6 +70,11 @@ IGNORED = b"half/cache.tmp"
 DEFINITION = Definition(ignore=("*.tmp",))
 HITS = (1, 2, 5)
 LATE = "late"
+COMPARED = "--compared" in sys.argv
+EDITED = b"edited after it was staged"
+"""Of ``a/removed``, which a compared switch then leaves as it is."""
+OUTDATED = (b"a/removed", b"half")
+"""``half`` holds an ignored file, so it is not removed as one."""
 
 
 def old_tree() -> Tree:
@@ -92,7 +99,10 @@ def second(at: Path, world: World, spec: str) -> None:
     rows = {path: row}
     if spec:
         failpoints.arm_from_text(spec)
-    journal = world.stage(target, now_ns=START_NS + 9, live_row=rows.get)
+    compare = Compare.EACH if COMPARED else Compare.NOTHING
+    journal = world.stage(target, now_ns=START_NS + 9, live_row=rows.get, compare=compare)
+    if COMPARED:
+        (world.root / "a" / "removed").write_bytes(EDITED)
     if world.exchange is not None:
         switching.prepare(world.place, journal, local=world.local)
         (world.root / LATE).write_bytes(b"after the next tree was built")
@@ -106,6 +116,10 @@ def second(at: Path, world: World, spec: str) -> None:
 def wanted(world: World, tree: Tree) -> dict[str, tuple[object, ...]]:
     """``half`` holds an ignored file: it stays, and its time is whatever that file's arrival made it."""
     found = expected(tree, world.contents)
+    if COMPARED:
+        found = {path: (*what[:2], -1) if what[0] == "dir" else what for path, what in found.items()}
+        found["half/data"] = ("file", "0o644", START_NS, OLD[b"half/data"])
+        found["a/removed"] = ("file", "edited")
     found["half"] = ("dir", "0o755", -1)
     found["half/cache.tmp"] = ("file", "ignored")
     return found
@@ -118,6 +132,10 @@ def observed(world: World) -> dict[str, tuple[object, ...]]:
         found["half/cache.tmp"] = ("file", "ignored")
     if "half" in found:
         found["half"] = (*found["half"][:2], -1)
+    if COMPARED:
+        found = {path: (*what[:2], -1) if what[0] == "dir" else what for path, what in found.items()}
+        if found["a/removed"][-1] in (EDITED, OLD[b"a/removed"]):
+            found["a/removed"] = ("file", "edited")
     return found
 
 
@@ -129,6 +147,7 @@ def torn(world: World) -> list[str]:
         path
         for path in old.keys() & new.keys()
         if old[path][0] != "dir"
+        and not (COMPARED and path == "a/removed")
         and new[path][0] != "dir"
         and (path not in found or found[path][-1] not in (old[path][-1], new[path][-1]))
     ]
@@ -171,6 +190,8 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
         and recovered.target is not None
         and recovered.target.number == 2
     )
+    if COMPARED and recovered.journal is not None:
+        assert recovered.journal.outdated == frozenset(map(object_key, OUTDATED)), "another answer"
     if recovered.journal is not None:
         list(stat_rows(world.place, recovered.journal))
         finish(world.place, recovered.journal)
@@ -199,6 +220,8 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
         b"becomes-dir",
         b"half/data",
     ):
+        if COMPARED and path in (b"a/removed", b"half/data"):
+            continue  # they are in the tree
         try:
             where = Archive(world.place).restore(path, at / "restored", contents=world.of_tree)
         except InstepError as error:
@@ -255,6 +278,7 @@ PREFIXES = (
     "switch",
     "renames",
     "archive",
+    "compared",
     *(("exchange",) if "--exchange" in sys.argv else ()),
 )
 

@@ -72,13 +72,9 @@ class ServiceNode:
         self._handlers: dict[str, Any] = {}
 
     @property
-    def daemon(self) -> Daemon:
-        assert self._daemon is not None, f"{self.name} does not run"
-        return self._daemon
-
-    @property
     def node(self) -> Node:
-        return self.daemon.node
+        assert self._daemon is not None, f"{self.name} does not run"
+        return self._daemon.node
 
     def writes(self, *keys: str) -> None:
         """Its fileset ``data`` is written here."""
@@ -216,7 +212,8 @@ class ServiceNode:
 
     async def fitness(self) -> Fitness:
         """Its answer to balancers."""
-        return await self.daemon.listeners.fitness()
+        assert self._daemon is not None, f"{self.name} does not run"
+        return await self._daemon.listeners.fitness()
 
     async def head(self) -> int:
         """The number of the newest generation that it knows."""

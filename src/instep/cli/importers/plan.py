@@ -93,22 +93,16 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """The plan as text: comments, and below each node's name its commands."""
         for remark in self.remarks:
-            yield from _comment(remark)
+            yield f"# {remark}"
         node = ""
         for step in self.steps:
             if step.node != node:
                 node = step.node
-                yield ""
-                yield from _comment(f"on {node}")
+                yield f"\n# on {node}"
             if step.why:
-                yield from _comment(step.why)
+                yield f"# {step.why}"
             if step.command:
                 yield step.command
-
-
-def _comment(text: str) -> Iterator[str]:
-    """No line of an old file's name ends the comment: the plan is made for pasting."""
-    return (f"# {line}" for line in text.splitlines())
 
 
 def plan_of(

@@ -40,7 +40,6 @@ from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
 class DriftPolicy(enum.Enum):
     REVERT = "revert"
     KEEP = "keep"
-    OFFER = "offer"
 
 
 class Due(enum.Enum):
@@ -306,14 +305,6 @@ class OrderGiven(MachineWord):
     order: Order
 
 
-class OffersChanged(MachineWord):
-    """The paths that the ``OfferMachine`` of the line owns now: ``pending`` ones are submitted, accepted and not yet
-    arrived, or edited under a lock, and stay as they are; ``lost`` ones were refused, and are archived and restored."""
-
-    pending: tuple[bytes, ...] = ()
-    lost: tuple[bytes, ...] = ()
-
-
 class PollAsked(MachineWord):
     """A caller waits: ask the sources for heads now."""
 
@@ -362,7 +353,6 @@ FollowEvent = (
     | AskFailed
     | FollowAnswer
     | TreeTouched
-    | OffersChanged
     | PollAsked
     | OrderGiven
     | HookOwed

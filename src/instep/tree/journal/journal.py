@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ from instep.tree.root.records import Damage, OnDamage, append_records, read_reco
 
 _MARKING = register("journal.marking")
 _MARKED = register("journal.marked")
+_OUTDATED = register("journal.outdated")
 _REMOVING = register("journal.removing")
 _REMOVED = register("journal.removed")
 
@@ -66,6 +67,15 @@ class Why(enum.Enum):
     """Laid by the same switch under another name: the object goes once the generation is recorded."""
 
 
+class Compare(enum.Enum):
+    """Whether a switch takes a step whatever it displaces (``NOTHING``), each one only where the tree still holds the
+    base (``EACH``), or all of them only where it does so everywhere (``WHOLE``): section 9 of the specification."""
+
+    NOTHING = "nothing"
+    EACH = "each"
+    WHOLE = "whole"
+
+
 class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
     version: int
     fileset: str
@@ -80,6 +90,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """Of the next tree, where the whole root is exchanged; 0 where the switch is in place."""
     root_ino: int = 0
     """Of the root to exchange."""
+    compare: Compare = Compare.NOTHING
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -135,6 +146,12 @@ class ItemRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
     entries: int = 1
 
 
+class OutdatedRecord(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Keys of the paths whose steps a compared switch did not take; the last of these records counts."""
+
+    keys: tuple[bytes, ...]
+
+
 class LinkedRecord(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """A name of the next tree that is a link of the live object ``ino``; or a stand-in for a path of ``carry``."""
 
@@ -143,7 +160,7 @@ class LinkedRecord(msgspec.Struct, frozen=True, array_like=True, tag=7):
     is_stand_in: bool = False
 
 
-Record = Header | Step | EndRecord | MarkRecord | RowRecord | ItemRecord | LinkedRecord
+Record = Header | Step | EndRecord | MarkRecord | RowRecord | ItemRecord | OutdatedRecord | LinkedRecord
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -180,6 +197,8 @@ class Journal:
     name: bytes
     header: Header
     marks: tuple[MarkRecord, ...]
+    outdated: frozenset[bytes] = frozenset()
+    """``object_key`` of each path that a compared switch left as it was."""
 
     @classmethod
     def load(cls, place: Place, name: bytes = b"journal") -> Journal | None:
@@ -196,6 +215,7 @@ class Journal:
         header: Header | None = None
         steps, end = 0, -1
         marks: list[MarkRecord] = []
+        outdated: frozenset[bytes] = frozenset()
 
         def judge(damage: Damage) -> None:
             # Steps must be whole. A mark that is lost is implied by a later one, or its step is done again.
@@ -214,11 +234,13 @@ class Journal:
                     end = count
                 case MarkRecord() as mark:
                     marks.append(mark)
+                case OutdatedRecord(keys):
+                    outdated = frozenset(keys)
                 case _:
                     break
         if header is None or end != steps:
             raise _not_whole(place, name, f"it has {steps} steps, and its end says {end}")
-        return cls(place, name, header, tuple(marks))
+        return cls(place, name, header, tuple(marks), outdated)
 
     @property
     def stage_name(self) -> bytes:
@@ -229,6 +251,11 @@ class Journal:
     def is_exchange(self) -> bool:
         """Whether the whole root is exchanged."""
         return self.header.next_ino != 0
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a step is taken only where the tree still holds the base."""
+        return self.header.compare is not Compare.NOTHING
 
     @property
     def phase(self) -> Phase:
@@ -263,10 +290,20 @@ class Journal:
         """Append a mark durably; the journal with it. Marking twice is harmless."""
         record = MarkRecord(phase, at_ms)
         failpoint(_MARKING)
+        self._append(record)
+        failpoint(_MARKED)
+        return replace(self, marks=(*self.marks, record))
+
+    def keep_outdated(self, keys: Iterable[bytes]) -> Journal:
+        """Append durably which paths a compared switch left as they were; the journal with it."""
+        record = OutdatedRecord(tuple(sorted(keys)))
+        self._append(record)
+        failpoint(_OUTDATED)
+        return replace(self, outdated=frozenset(record.keys))
+
+    def _append(self, record: MarkRecord | OutdatedRecord) -> None:
         with closing_fd(open_control(self.place)) as control:
             append_records(self.name, control, (encode_record(record),))
-        failpoint(_MARKED)
-        return Journal(self.place, self.name, self.header, (*self.marks, record))
 
     def remove(self) -> None:
         """Remove the journal durably: its facts are recorded elsewhere now."""

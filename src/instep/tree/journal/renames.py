@@ -22,7 +22,7 @@ _LINKED_NEW = register("renames.linked_new")
 
 DISPLACED_MAX = 8
 """So often a program may put another object under one name while that name is being replaced."""
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
 
 def inode_at(dir_fd: int, name: bytes) -> int | None:
@@ -50,7 +50,7 @@ def put_new(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
         if inode_at(to_fd, to_name) != found.st_ino:
             raise
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         _look_and_rename(from_fd, from_name, to_fd, to_name)
         return
@@ -150,7 +150,7 @@ def _keep(live_fd: int, name: bytes, objects_fd: int, key: bytes, *, is_moved: b
                 try:
                     os.link(name, slot, src_dir_fd=live_fd, dst_dir_fd=objects_fd, follow_symlinks=False)
                 except OSError as error:
-                    if error.errno not in _NO_LINKS:
+                    if error.errno not in NO_LINKS:
                         raise
                     take_away(live_fd, name, objects_fd, slot)
         except FileExistsError:

@@ -28,6 +28,7 @@ from instep.model.manifest.walk import Reader, entries_below
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
 from instep.tree.journal.journal import (
+    Compare,
     EndRecord,
     Header,
     Journal,
@@ -66,7 +67,7 @@ from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk
 from instep.tree.stage.exchange_check import refuse_obstacles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
 from instep.tree.stage.shortage import METADATA, shortage_named
-from instep.tree.stage.stages import clear_stages, open_stage, staged_slot
+from instep.tree.stage.stages import open_stage, staged_slot
 
 _LAID = register("stage.laid")
 _LARGE_LAID = register("stage.large_laid")
@@ -138,6 +139,7 @@ class Stage:
         recut: Recut | None = None,
         why: Why | None = None,
         exchange: Exchange | None = None,
+        compare: Compare = Compare.NOTHING,
     ) -> None:
         """Begin to stage ``target``, or go on where an earlier attempt stopped: its objects are hashed again.
         ``live_root`` is the root of the present tree (None: unknown, all of it goes to the archive or is reused);
@@ -160,7 +162,7 @@ class Stage:
         self._get_page = get_page
         self._targets = Reader(get_page)
         root, encoded = live_root or Digest(b""), definition.encoded()
-        self._header = Header(1, place.fileset, target, previous, root, encoded, "", 0, why)
+        self._header = Header(1, place.fileset, target, previous, root, encoded, "", 0, why, compare=compare)
         self._live_row = live_row
         self._sources = sources
         self._recut = recut
@@ -194,6 +196,8 @@ class Stage:
     # --- what the planner asks -----------------------------------------------------------------------------
 
     def children(self, path: bytes) -> list[bytes] | None:
+        if self._header.compare is not Compare.NOTHING:
+            return None  # a directory that came meanwhile is not merged: its step finds it
         with Tolerated(*NOT_BENEATH):
             return self._root.names(path)
         return None
@@ -643,8 +647,3 @@ class Stage:
     def close(self) -> None:
         """Close all descriptors; staged objects stay for the next attempt."""
         self._opened.close()
-
-    def discard(self) -> None:
-        """Close, and remove the staged objects."""
-        self.close()
-        clear_stages(self.place)

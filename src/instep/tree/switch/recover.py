@@ -157,8 +157,9 @@ def _sides(place: Place, journal: Journal) -> tuple[list[str], list[str]]:
 
 def other_inodes(place: Place, journal: Journal) -> Iterator[bytes]:
     """Paths of the journal's steps at which another inode lies than was staged for them. A program may have saved one
-    anew; where they are many, the whole tree is another one, which came back from a backup."""
-    if journal.is_exchange:
+    anew; where they are many, the whole tree is another one, which came back from a backup. None of a compared switch,
+    which leaves such paths as they are."""
+    if journal.is_exchange or journal.is_compared:
         return
     with Root(place.root) as root:
         for step in journal.steps():

@@ -15,6 +15,7 @@ from instep.tree.archive.archive import close_batch
 from instep.tree.archive.index import stream_index
 from instep.tree.archive.moved import drop_moved
 from instep.tree.journal.journal import Journal, Phase, Why
+from instep.tree.journal.renames import inode_at
 from instep.tree.objects.fidelity import Local
 from instep.tree.objects.laying import remove_object, sync_directory
 from instep.tree.root.beneath import Root
@@ -27,6 +28,7 @@ from instep.tree.root.records import named_damage
 from instep.tree.stage.next_tree import NEXT, PREPARED, sync_tree
 from instep.tree.stage.probes import refuse_stuck_paths
 from instep.tree.stage.shortage import shortage_named
+from instep.tree.switch.compared_steps import ComparedSteps
 from instep.tree.switch.exchange import check_swap, swap, withdraw
 from instep.tree.switch.step_work import Switched
 from instep.tree.switch.steps import Steps
@@ -36,6 +38,7 @@ _BEGUN = register("switch.begun")
 _ARCHIVED = register("switch.archived")
 _SWITCHED = register("switch.switched")
 _FINISHING = register("switch.finishing")
+_DROPPING = register("switch.dropping")
 _PREPARING = register("exchange.preparing")
 _PREPARED = register("exchange.prepared")
 
@@ -106,12 +109,12 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
         if journal.is_exchange:
             _swap(place, journal, stage)
         else:
-            with (
-                open_marked(place.root, place.fileset) as root,
-                Root(stage) as staged,
-                contextlib.closing(Steps(place, journal, root, staged, local, outcome)) as steps,
-            ):
-                steps.run()
+            with open_marked(place.root, place.fileset) as root, Root(stage) as staged:
+                if journal.is_compared:
+                    journal = _run_compared(place, journal, root, staged, local, outcome, get_page)
+                else:
+                    with contextlib.closing(Steps(place, journal, root, staged, local, outcome)) as steps:
+                        steps.run()
         close_batch(
             place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted
         )
@@ -126,6 +129,22 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
     outcome.journal = journal.mark(Phase.SWITCHED, now_ms)
     failpoint(_SWITCHED)
     return outcome
+
+
+def _run_compared(
+    place: Place,
+    journal: Journal,
+    root: Root,
+    staged: Root,
+    local: Local,
+    outcome: Switched,
+    get_page: GetPage | None,
+) -> Journal:
+    """The journal names the paths that were left as they are before the stage, which shows it, becomes a batch."""
+    with contextlib.closing(ComparedSteps(place, journal, root, staged, local, outcome)) as steps:
+        steps.get_page = get_page
+        steps.run()
+        return journal.keep_outdated(steps.outdated) if steps.outdated or journal.outdated else journal
 
 
 def _swap(place: Place, journal: Journal, stage: bytes) -> None:
@@ -150,6 +169,7 @@ def _strip_batch(place: Place, journal: Journal) -> None:
     batch = journal.header.batch.encode()
     path = os.fsencode(place.archive) + b"/" + batch
     with contextlib.suppress(FileNotFoundError), Root(path) as held:
+        _drop_refused(held, journal)
         moved = [item for item in stream_index(held.fd, named_damage(path)) if item.why is Why.MOVED]
         if moved:
             with open_marked(place.root, place.fileset) as live:
@@ -158,6 +178,14 @@ def _strip_batch(place: Place, journal: Journal) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path + b"/" + name)
     strip_batch(place, batch)
+
+
+def _drop_refused(batch: Root, journal: Journal) -> None:
+    """Staged objects that a compared switch did not lay: nothing of the tree."""
+    for step in journal.steps() if journal.outdated else ():
+        if step.key in journal.outdated and inode_at(batch.fd, b"o/" + step.key) == step.ino:
+            failpoint(_DROPPING)
+            remove_object(*batch.open_parent(b"o/" + step.key))
 
 
 @on_opened

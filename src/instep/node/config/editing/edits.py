@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -34,8 +33,8 @@ from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
 
 LOCK_WAIT_S = 5.0
-EDIT_WITHIN_S = 10.0
-"""So long an edit begins anew because a person's program saved the file meanwhile."""
+SAVES_MAX = 100
+"""So often an edit begins anew because a person's program saved the file meanwhile."""
 
 Document = tomlkit.TOMLDocument
 
@@ -84,9 +83,8 @@ def edit(
     """
     node.require()
     with _locked(node):
-        until_s = monotonic() + EDIT_WITHIN_S
-        while (left_s := until_s - monotonic()) > 0:
-            file = FoundFile.read(node.config, min(LOCK_WAIT_S, left_s))
+        for _ in range(SAVES_MAX):
+            file = FoundFile.read(node.config, LOCK_WAIT_S)
             if file is None:
                 break
             after = _changed(node, file.text, change)
