@@ -50,6 +50,8 @@ def test_a_full_state_disk_stops_nothing_for_good(fleet: Fleet, role: str) -> No
         assert line["next"]
         refused = node.run("retry", "data", expect=8)
         assert refused.error["code"] == "store_full", "a retry that could do nothing says so"
+        refused = node.run("pause", "data", expect=8)
+        assert refused.error["code"] == "store_full", "a pause that is not recorded is not called one"
         checks = {check["name"]: check for check in node.run("check", expect=None).json["checks"]}
         assert not checks["room for the state"]["ok"]
         os.unlink(ballast)

@@ -126,6 +126,29 @@ def test_drift_is_reverted_three_times_and_then_named() -> None:
     talk.check("drift_fight")
 
 
+def looked(talk: Dialogue, at_ms: int, *drifted: bytes) -> Dialogue:
+    """The watch reports paths, and the look finds that they differ."""
+    talk.at(at_ms).say(f.TreeTouched(drifted))
+    talk.at(at_ms + 200).say(TimerFired("drift-settle"))
+    return talk.say(f.DriftChecked(talk.asked(f.CheckDrift), drifted, len(drifted)))
+
+
+def test_what_was_offered_stays_and_what_was_refused_is_restored() -> None:
+    """With ``offer`` nothing is restored unasked; what the writer refused is, and nothing else."""
+    talk = looked(live(begun(follower(drift=f.DriftPolicy.OFFER)), 1), 10_000, b"a", b"b")
+    talk.say(f.OffersChanged(pending=(b"a", b"b")))
+    talk.say(f.OffersChanged(pending=(b"a",), lost=(b"b",)))
+    talk.say(f.Reverted(talk.asked(f.Revert), (b"b",))).say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
+    talk.say(f.OffersChanged(pending=(b"a",))).check("offered")
+
+
+def test_what_is_edited_under_a_lock_is_not_restored_before_it_ends() -> None:
+    talk = live(begun(follower()), 1).say(f.OffersChanged(pending=(b"a",)))
+    looked(talk, 10_000, b"a", b"b")
+    talk.say(f.Reverted(talk.asked(f.Revert), (b"b",))).say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
+    talk.say(f.OffersChanged()).check("edited_under_a_lock")
+
+
 def after_the_hook(talk: Dialogue, wrote: HookWrite) -> Dialogue:
     """The reload hook ends well and wrote a path; a look finds it, and it is restored."""
     talk.say(f.TreeTouched((wrote.path,)), HookEnded(talk.asked(RunHook), HookKind.RELOAD))

@@ -79,6 +79,19 @@ def test_records_are_tagged_hashed_and_signed_as_the_page_says() -> None:
     assert blake3(bytes.fromhex(vector["definition"]["raw"])).hexdigest() == vector["definition"]["digest"]
 
 
+def test_the_reference_makes_the_same_change_set() -> None:
+    vector = published("changes.json")
+    version, fileset, origin, nonce, author, message, at, changes, token, whole = vector["fields"]
+    raw = reference.pack([
+        version, fileset, origin, bytes.fromhex(nonce), author, message, at,
+        [[bytes.fromhex(path), base and _entry(base), new and _entry(new)] for path, base, new in changes],
+        [token[0], token[1], bytes.fromhex(token[2])], whole,
+    ])  # fmt: skip
+    assert raw.hex() == vector["raw"]
+    assert blake3(b"instep change set 1\0" + raw).hexdigest() == vector["id"]
+    assert vector["token"] == f"{token[0]}.{token[1]}.{token[2]}"
+
+
 def _entry(fields: list[Any]) -> list[Any]:
     path, kind, mode, size, mtime, digest, born, extra = fields
     if extra is not None:

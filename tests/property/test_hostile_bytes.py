@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from instep.errors import DamagedError, InstepError, PeerError, UsageError
+from instep.model.change import ChangeAnswer, Fence, OutcomeKind, PathOutcome
 from instep.model.definition import Definition, decode_definition
 from instep.model.generation import (
     UNSIGNED,
@@ -20,6 +21,18 @@ from instep.model.generation import (
     SignedGeneration,
 )
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
+from instep.model.lock import (
+    LockAnswer,
+    LockDenied,
+    LockEnd,
+    LockEnded,
+    LockGone,
+    LockGranted,
+    LockOutdated,
+    LockOwner,
+    LockRefused,
+    LockView,
+)
 from instep.model.manifest.chunklist import Chunk, ChunkRun, decode_chunks, decode_runs
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.manifest.pages import (
@@ -62,6 +75,16 @@ ENTRIES = [
     Entry(b"large", Kind.FILE, 0o644, 2 << 20, 5, DIGEST, 1, Extra(chunks=DIGEST, sparse=True)),
 ]
 ERROR = m.ErrorReply("code", "reason", msgspec.Raw(msgspec.msgpack.encode({"a": [1, {"b": None}], "c": 1.5})))
+FENCE = Fence(1, 2, b"l" * 16)
+OWNER = LockOwner(node_name("s1"), "ana", "word")
+LOCK_ANSWERS: list[LockAnswer] = [
+    LockGranted(FENCE, 1, 1, ENTRIES[0]),
+    LockDenied(OWNER, 1, 2, "why"),
+    LockOutdated(ENTRIES[2], HEAD),
+    LockGone(LockEnd.LAPSED, "ana", "why"),
+    LockEnded(b"a", LockEnd.RELEASED),
+    LockRefused("too_many", "why", "hint"),
+]
 STREAM: list[m.StreamMessage] = [
     m.Hello(m.VERSIONS, node_name("s1"), b"s", (m.KnownLine(LINE, HEAD, HEAD),)),
     m.Welcome(1, node_name("main"), b"s", 1, (m.KnownLine(LINE, HEAD, None),)),
@@ -84,6 +107,7 @@ STREAM: list[m.StreamMessage] = [
     m.VerifyReply(1, LINE, HEAD, DIGEST, 1, (m.VerifyDifference(b"p", "w"),), 2, ERROR),
     m.PagesRequest(LINE, DIGEST, (DIGEST,), 1),
     m.PagesReply((b"p",), 1, ERROR),
+    m.LockNotice(LINE, b"a", FENCE, LockEnd.STOLEN, "ben@s2", "at lunch"),
     ERROR,
 ]
 CHUNKS = [Chunk(4_000, DIGEST), Chunk(5_000, Digest(b"x" * 32))]
@@ -175,6 +199,15 @@ REQUESTS: list[msgspec.Struct] = [
     m.HoldingsRequest(LINE, (DIGEST,)),
     m.FactsRequest(LINE),
     m.FactsReply((("java", "17"),), 1),
+    m.LockRequest(LINE, b"a/b", "ana", "word", DIGEST, 60_000, "a typo", FENCE),
+    m.UnlockRequest(LINE, b"a/b", FENCE),
+    m.BreakRequest(LINE, b"a/b", "ben", "at lunch", steals=True),
+    m.LocksReply((LockView(b"a/b", OWNER, FENCE, 1, 2, 3),), False),
+    *(m.LockReply(answer) for answer in LOCK_ANSWERS),
+    m.SubmitHave(LINE, ((DIGEST, 1),)),
+    m.SubmitHaveReply((0,)),
+    m.SubmitRequest(LINE, b"x", ((DIGEST, 1),), True),
+    m.SubmitReply(ChangeAnswer(DIGEST, (PathOutcome(b"a", OutcomeKind.OUTDATED, ENTRIES[0]),), HEAD)),
 ]
 
 

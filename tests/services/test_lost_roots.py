@@ -67,6 +67,33 @@ async def test_a_lost_marker_is_written_again(tmp_path: Path) -> None:
         assert f"instep fileset accept data {s1.tree} --replace" in str(error.hint)
 
 
+@in_virtual_time
+async def test_what_was_published_meanwhile_arrives_after_the_adoption(tmp_path: Path) -> None:
+    """Goal: a head that came while the partner could not write its root is fetched once the root is adopted: the sender
+    has it, and does not send it twice."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        main.write(FILES)
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        await s1.stop()
+        s1.start()
+        await cluster.in_step("s1")
+        shutil.rmtree(s1.tree / ".instep")
+        await s1.stands("blocked", "failing", "held", code="marker_missing")
+        main.write({"d/meanwhile": "1"})
+        published = (await main.publish())["generation"]["number"]
+
+        async def is_known() -> bool:
+            return bool((await s1.line())["head"]["number"] == published)
+
+        await reached(is_known, lambda: f"head {published}")
+        await s1.call("fileset_adopt", fileset="data", path=str(s1.tree))
+        await cluster.in_step("s1")
+        assert (s1.tree / "d/meanwhile").read_text() == "1"
+
+
 def _emptied(tree: Path) -> None:
     for each in tree.iterdir():
         shutil.rmtree(each) if each.is_dir() else each.unlink()

@@ -50,6 +50,7 @@ from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.net.trust.pki import Pki
 from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Node
+from tests.support.hostile_home import HostileHome
 from tests.support.waiting import eventually
 
 __all__ = ["Craft", "HostileWriter", "Looped", "Victim", "directory", "file", "symlink", "wall_ms"]
@@ -145,7 +146,7 @@ class Craft:
         self.contents.update((entry.digest, data) for entry, data in things if entry.kind is not Kind.DIR)
 
 
-class HostileWriter:
+class HostileWriter(HostileHome):
     """Serves as ``node``, whose daemon was stopped. Everything public may be changed by the test at any time."""
 
     def __init__(self, node: Node, fileset: str = "data", version: int = m.VERSIONS.high) -> None:

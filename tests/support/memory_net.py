@@ -154,6 +154,27 @@ class Calls:
     def ranges(self, request: m.RangesRequest) -> AsyncGenerator[list[TransferAnswer], None]:
         return self._transfer("ranges", request, FrameReader(len(request.ranges), request.ranges))
 
+    async def submit(self, request: m.SubmitRequest, contents: Iterator[TransferAnswer]) -> m.SubmitReply:
+        service = self._net.service(self._me, self.name, self.address)
+        asked = m.decode(m.encode(request), m.SubmitRequest, limit=m.SUBMIT_BYTES_MAX)
+        with self._answered():
+            reply = await service.submit(self._me, asked, self._uploaded(asked, contents))
+        return m.decode(m.encode(reply), m.SubmitReply, limit=m.SUBMIT_BYTES_MAX)
+
+    async def _uploaded(
+        self, request: m.SubmitRequest, contents: Iterator[TransferAnswer]
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
+        """Contents as the home reads them, in frames."""
+        loop = asyncio.get_running_loop()
+        reader = FrameReader(len(request.contents), [(0, size) for _, size in request.contents])
+        packed = frames(contents, may_compress=True)
+        while not reader.is_finished:
+            self._net.service(self._me, self.name, self.address)
+            raw = b"".join(await loop.run_in_executor(self._net.pool, next, packed))
+            taken = reader.take(FrameHeader.parse(raw[:FRAME_HEADER_BYTES]), raw[FRAME_HEADER_BYTES:])
+            if taken:
+                yield taken
+
     async def _asked(self, what: str, request: msgspec.Struct) -> Any:
         service = self._net.service(self._me, self.name, self.address)
         return await getattr(service, what)(self._me, m.decode(m.encode(request), type(request)))

@@ -10,9 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+from blake3 import blake3
+
 from instep.errors import NotAllowedError
+from instep.model.change import ChangeAnswer, change_set_id
 from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, node_name
 from instep.model.link import Link
+from instep.model.lock import LockDenied, LockEnd, LockEnded, LockOwner
 from instep.net.client import PeerClient
 from instep.net.connections.allow import AllowList
 from instep.net.connections.listener import Limits, Refusal
@@ -55,6 +59,7 @@ class Service:
         self.received: list[m.StreamMessage] = []
         self.denied: set[NodeName] = set()
         self.is_endless = False
+        self.uploaded: list[Digest] = []
 
     def invite(self, name: str, *addresses: str, ttl_ms: int = 60_000) -> Invitation:
         invitation = Invitation(
@@ -131,6 +136,35 @@ class Service:
             TransferAnswer(want, AnswerStatus.PIECE, offset, b"r" * length)
             for want, (offset, length) in enumerate(request.ranges)
         )
+
+    async def lock(self, who: NodeName, request: m.LockRequest) -> m.LockReply:
+        self._allow(who, "lock")
+        return m.LockReply(LockDenied(LockOwner(self.pki.name, "ana", "word"), 60_000, 1))
+
+    async def unlock(self, who: NodeName, request: m.UnlockRequest) -> m.LockReply:
+        return m.LockReply(LockEnded(request.path, LockEnd.RELEASED))
+
+    async def break_lock(self, who: NodeName, request: m.BreakRequest) -> m.LockReply:
+        return m.LockReply(LockEnded(request.path, LockEnd.BROKEN))
+
+    async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply:
+        return m.LocksReply(())
+
+    async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
+        self._allow(who, "submit_have")
+        return m.SubmitHaveReply(tuple(range(len(request.contents))))
+
+    async def submit(
+        self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]
+    ) -> m.SubmitReply:
+        """Takes the contents and hashes them, or refuses before that."""
+        self._allow(who, "submit")
+        hashes = [blake3() for _ in request.contents]
+        async for batch in contents:
+            for answer in batch:
+                hashes[answer.want].update(answer.data)
+        self.uploaded = [Digest(each.digest()) for each in hashes]
+        return m.SubmitReply(ChangeAnswer(change_set_id(request.change_set), ()))
 
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         await stream.send(m.Welcome(1, self.pki.name, b"session", now_ms()))

@@ -72,9 +72,13 @@ class ServiceNode:
         self._handlers: dict[str, Any] = {}
 
     @property
-    def node(self) -> Node:
+    def daemon(self) -> Daemon:
         assert self._daemon is not None, f"{self.name} does not run"
-        return self._daemon.node
+        return self._daemon
+
+    @property
+    def node(self) -> Node:
+        return self.daemon.node
 
     def writes(self, *keys: str) -> None:
         """Its fileset ``data`` is written here."""
@@ -212,8 +216,7 @@ class ServiceNode:
 
     async def fitness(self) -> Fitness:
         """Its answer to balancers."""
-        assert self._daemon is not None, f"{self.name} does not run"
-        return await self._daemon.listeners.fitness()
+        return await self.daemon.listeners.fitness()
 
     async def head(self) -> int:
         """The number of the newest generation that it knows."""

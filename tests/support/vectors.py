@@ -1,4 +1,4 @@
-"""Makes the test vectors of ``docs/spec/manifest.md``: ``python -m tests.support.vectors`` writes them.
+"""Makes the test vectors of ``docs/spec/manifest.md`` and ``changes.md``: ``python -m tests.support.vectors`` writes them.
 
 They are published for other implementations. Change them only together with the version of the
 specification: every manifest that was ever signed depends on them.
@@ -16,6 +16,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from instep.errors import PeerError
+from instep.model.change import ChangeSet, Fence, PathChange, wanted_contents
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, NodeName
@@ -227,7 +228,37 @@ def record_vectors() -> dict[str, Any]:
     }
 
 
+def sample_change_set() -> ChangeSet:
+    """A change, an addition and a removal, under a token."""
+    kinds = {entry.path: entry for entry in all_kinds()}
+    old = kinds[b"large"]
+    new = msgspec.structs.replace(old, size=5, digest=digest("new"), mtime_ns=5, extra=None)
+    link = Entry(b"link", Kind.SYMLINK, 0o777, 5, 6, digest("target"), 0)
+    gone = kinds[b"caf\xe9\n"]
+    changes = (
+        PathChange(gone.path, gone, None),
+        PathChange(b"large", old, new),
+        PathChange(b"link", None, link),
+    )
+    return ChangeSet(
+        1, FilesetName("geoserver-data"), NodeName("alpha.example.org"), bytes(range(16)), "ada", "Émile's map",
+        1_700_000_000_000, changes, Fence(2, 300, bytes(range(16, 32))), whole=True,
+    )  # fmt: skip
+
+
+def change_vectors() -> dict[str, Any]:
+    change_set = sample_change_set()
+    return {
+        "fields": msgspec.to_builtins(_hexed(change_set)),
+        "raw": change_set.encoded().hex(),
+        "id": change_set.id.hex(),
+        "token": str(change_set.token),
+        "contents": [[name.hex(), size] for name, size in wanted_contents(change_set)],
+    }
+
+
 MAKERS = {
+    "changes.json": change_vectors,
     "paths.json": path_vectors,
     "manifest.json": manifest_vectors,
     "chunks.json": chunk_vectors,

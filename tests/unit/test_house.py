@@ -23,9 +23,9 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
-    "src/instep/core/follow/vocabulary.py": 500,
+    "src/instep/core/follow/vocabulary.py": 520,
     "src/instep/core/publish/machine.py": 560,
-    "src/instep/net/messages/messages.py": 665,
+    "src/instep/net/messages/messages.py": 690,
     "src/instep/net/trust/pki.py": 560,
     "src/instep/node/following/follower.py": 640,
     "src/instep/tree/archive/history.py": 450,

@@ -39,6 +39,7 @@ WARNINGS: Mapping[str, str] = {
     "not_finished": "an apply did not end in time, and the generation is refused",
     "not_watched": "the kernel's watch does not see the whole tree: full scans stand in for it",
     "older_than_files": "the daemon is older than the files of the program",
+    "owners_not_carried": "files of a tree that is written here have other owners now, which do not travel",
     "peer_error": "a partner answered with an error",
     "peer_refused": "a connection was cut before or because of what a peer sent",
     "probe_failed": "a generation is put back: the probe failed",

@@ -141,7 +141,7 @@ class RetryDocument(Document, frozen=True, kw_only=True):
     why: str | UnsetType = UNSET
 
 
-@command("retry", Role.OPERATOR, RefusedError, UnavailableError)
+@command("retry", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RetryCommand(FilesetCommand[RetryDocument], frozen=True):
     """Try a refused or put-back generation again, here or on a partner."""
 
@@ -157,7 +157,7 @@ class PauseDocument(Document, frozen=True):
     reason: str | None
 
 
-@command("pause", Role.OPERATOR, UnavailableError)
+@command("pause", Role.OPERATOR, UnavailableError, ResourceError)
 class PauseCommand(FilesetCommand[PauseDocument], frozen=True):
     """Stop publishing and applying a fileset on this node, ``for_s`` seconds or until it is resumed."""
 
@@ -172,6 +172,6 @@ class ResumeDocument(Document, frozen=True):
     changed: bool
 
 
-@command("resume", Role.OPERATOR, UnavailableError)
+@command("resume", Role.OPERATOR, UnavailableError, ResourceError)
 class ResumeCommand(FilesetCommand[ResumeDocument], frozen=True):
     """Go on after a pause."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import UNSET, UnsetType, field
 
 from instep.api.command import Command, Document, Message, Role, Seconds, command
-from instep.errors import NotAllowedError, RefusedError, UnavailableError
+from instep.errors import NotAllowedError, RefusedError, ResourceError, UnavailableError
 
 
 class InviteDocument(Document, frozen=True):
@@ -188,7 +188,7 @@ class DrainDocument(Document, frozen=True):
     until: str | UnsetType | None = UNSET
 
 
-@command("drain", Role.OPERATOR, NotAllowedError, UnavailableError)
+@command("drain", Role.OPERATOR, NotAllowedError, UnavailableError, ResourceError)
 class DrainCommand(Command[DrainDocument], frozen=True):
     """Say that a node should get no new work: this one, or a connected partner that lets us."""
 
@@ -197,7 +197,7 @@ class DrainCommand(Command[DrainDocument], frozen=True):
     reason: Message | None = None
 
 
-@command("undrain", Role.OPERATOR, NotAllowedError, UnavailableError)
+@command("undrain", Role.OPERATOR, NotAllowedError, UnavailableError, ResourceError)
 class UndrainCommand(Command[DrainDocument], frozen=True):
     """Take a drain back; that of a rollout goes on until it returns the node."""
 

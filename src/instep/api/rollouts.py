@@ -68,17 +68,17 @@ class RolloutStateDocument(Document, frozen=True):
     going_back: tuple[str, ...] | UnsetType = UNSET
 
 
-@command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError)
+@command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RolloutPauseCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Let no further partner begin; partners that began finish."""
 
 
-@command("rollout_resume", Role.OPERATOR, RefusedError, UnavailableError)
+@command("rollout_resume", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RolloutResumeCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Go on with a paused rollout."""
 
 
-@command("rollout_abort", Role.OPERATOR, RefusedError, UnavailableError)
+@command("rollout_abort", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RolloutAbortCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """End the rollout; partners that switched go back, unless ``keep`` lets them stay. ``dry_run`` only names them."""
 
@@ -86,12 +86,12 @@ class RolloutAbortCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     dry_run: bool = False
 
 
-@command("rollout_confirm", Role.OPERATOR, RefusedError, UnavailableError)
+@command("rollout_confirm", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RolloutConfirmCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Say in time that the generation is good, so that no partner goes back."""
 
 
-@command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError)
+@command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RolloutRetryCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Begin the failed rollout of the head anew; partners drop their refusals."""
 

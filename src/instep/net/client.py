@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -23,8 +23,11 @@ from instep.net.service import Call
 from instep.net.transfer import FRAME_HEADER_BYTES, FrameHeader, FrameReader, TransferAnswer
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.tokens import Invitation
+from instep.net.upload import upload_body
 
 TOTAL_S = 120.0
+SUBMIT_S = 600.0
+"""The longest that a home may take to decide about changes whose contents have arrived."""
 _FRAME_S = 600.0
 """The longest that one frame of contents may take: a peer that drips bytes holds an apply no longer."""
 _UNPACK_IN_THREAD_OVER = 256 << 10
@@ -64,6 +67,26 @@ class PeerClient:
     def ranges(self, request: messages.RangesRequest) -> AsyncGenerator[list[TransferAnswer], None]:
         """Like ``contents``; ``want`` is the range's index and ``offset`` the place in the file."""
         return self._transfer("ranges", request, len(request.ranges), request.ranges)
+
+    async def submit(
+        self, request: messages.SubmitRequest, contents: Iterator[TransferAnswer]
+    ) -> messages.SubmitReply:
+        """Send changes with those contents that the home lacks; the answer comes when the home has decided."""
+        context = self._tls.client_for(self.name)
+        body = upload_body(request, contents)
+        try:
+            return await self._line.call(
+                "submit",
+                request,
+                messages.SubmitReply,
+                context,
+                limit=messages.SUBMIT_BYTES_MAX,
+                total_s=None,
+                body=body,
+                read_s=SUBMIT_S,
+            )
+        finally:
+            await body.aclose()
 
     async def _transfer(
         self, what: str, request: msgspec.Struct, count: int, spans: Sequence[tuple[int, int]] | None

@@ -29,6 +29,7 @@ from instep.net.messages.faults import reply_of_error
 from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
 from instep.net.service import CALLS, PeerService
 from instep.net.transfer import TokenBucket, TransferAnswer, error_frame, frames
+from instep.net.upload import Upload
 
 _GRACE_S = 3.0
 _WRITE_BYTES = 256 << 10
@@ -216,7 +217,7 @@ class PeerServer:
     async def _dispatch(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
         what = request.path.removeprefix(messages.PREFIX) if request.path.startswith(messages.PREFIX) else ""
         method = "GET" if what == "stream" else "POST"
-        known = what in CALLS or what in self._downloads or what in ("join", "stream")
+        known = what in CALLS or what in self._downloads or what in ("join", "stream", "submit")
         if not known or request.method != method:
             raise PeerError(f"there is no {request.method} {request.path[:200]}", code="unknown_request")
         theirs = messages.versions_of_header(request.headers.get(messages.VERSION_HEADER))
@@ -234,6 +235,9 @@ class PeerServer:
         if what in CALLS:
             asked = messages.decode(await self._body(request), CALLS[what].request)
             return reply(await getattr(self._service, what)(who.name, asked))
+        if what == "submit":
+            async with self._slot(who.name):
+                return await self._submit(request, who.name)
         kind, transfer = self._downloads[what]
         wanted = messages.decode(await self._body(request), kind)
         async with self._slot(who.name):
@@ -286,6 +290,15 @@ class PeerServer:
         return socket
 
     # Transfers ----------------------------------------------------------------------------------------------
+
+    async def _submit(self, request: web.BaseRequest, who: NodeName) -> web.StreamResponse:
+        """Changes that a peer made elsewhere; their contents are read as the service takes them."""
+        upload = Upload(request.content, self._limits.body_s, self._limits.write_s)
+        submitted = await upload.request()
+        answer = reply(await self._service.submit(who, submitted, upload.contents(submitted)))
+        if not upload.is_finished:
+            answer.force_close()  # the rest of the contents was not wanted
+        return answer
 
     @contextlib.asynccontextmanager
     async def _slot(self, who: NodeName) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ not trust the digests and positions inside them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -59,8 +59,14 @@ CHUNK_PAGES = Call("chunk_pages", m.ChunkPagesRequest, m.PagesReply, _PAGES_MAX,
 HOLDINGS = Call("holdings", m.HoldingsRequest, m.HoldingsReply, why_not=_other_holdings)
 FACTS = Call("facts", m.FactsRequest, m.FactsReply)
 VERIFY = Call("verify", m.VerifyRequest, m.VerifyReply)
+LOCK = Call("lock", m.LockRequest, m.LockReply)
+UNLOCK = Call("unlock", m.UnlockRequest, m.LockReply)
+BREAK_LOCK = Call("break_lock", m.BreakRequest, m.LockReply)
+LOCKS = Call("locks", m.LocksRequest, m.LocksReply)
+SUBMIT_HAVE = Call("submit_have", m.SubmitHave, m.SubmitHaveReply, why_not=m.why_not_positions)
+_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE)
 CALLS: dict[str, Call[Any, Any]] = {
-    call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY)
+    call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
 }
 
 
@@ -111,6 +117,25 @@ class PeerService(Protocol):
     async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[TransferAnswer]:
         """Like ``contents``, with the range's index as ``want`` and only ``PIECE`` answers or refusals."""
 
+    async def lock(self, who: NodeName, request: m.LockRequest) -> m.LockReply: ...
+
+    async def unlock(self, who: NodeName, request: m.UnlockRequest) -> m.LockReply: ...
+
+    async def break_lock(self, who: NodeName, request: m.BreakRequest) -> m.LockReply: ...
+
+    async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply: ...
+
+    async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
+        """Which contents the home lacks; only for peers whose changes it takes."""
+        ...
+
+    async def submit(
+        self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]
+    ) -> m.SubmitReply:
+        """Decide about changes that the caller made elsewhere. ``contents`` are in the order of the request's, bounded
+        by its sizes and not verified; taking none of them, or not all, ends the connection after the reply."""
+        ...
+
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         """Serve a partner's stream until it ends. The implementation sends ``Welcome`` first. Versions were
         agreed on before; the hello's name is the verified one."""
@@ -142,6 +167,11 @@ class PeerCalls(Protocol):
 
     def ranges(self, request: m.RangesRequest) -> AsyncGenerator[list[TransferAnswer], None]:
         """Like ``contents``, with the range's index as ``want``."""
+        ...
+
+    async def submit(self, request: m.SubmitRequest, contents: Iterator[TransferAnswer]) -> m.SubmitReply:
+        """Send changes with those contents that the home lacks. ``contents`` are pulled in worker threads; an error
+        that they raise ends the call before the home has decided."""
         ...
 
     def stream(self, hello: m.Hello) -> AbstractAsyncContextManager[tuple[m.Welcome, PeerStream]]:

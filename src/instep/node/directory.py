@@ -67,7 +67,7 @@ class NodeDirectory:
         except (OSError, ValueError):
             return None
         is_held = any(str(pid) in words and words[-3].endswith(f":{inode}") for words in held)
-        return pid if is_held else None
+        return pid if is_held and pid > 0 else None
 
     @property
     def last_end(self) -> Path:
@@ -119,8 +119,12 @@ class NodeDirectory:
                 code="no_node",
                 directory=str(self.path),
             )
-        if not os.access(self.config, os.R_OK, effective_ids=True):
-            raise not_allowed(self.path)
+        try:
+            os.close(os.open(self.config, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        except PermissionError as error:
+            raise not_allowed(self.path) from error
+        except OSError:
+            pass  # an editor puts its own file there at this moment, or the reader of the file says what is wrong
         for path in (self.path, self.pki):
             self._private(path)
 

@@ -11,6 +11,7 @@ import msgspec
 from instep.errors import InstepError
 from instep.node.directory import NodeDirectory
 
+RECORD_MAX_BYTES = 64 << 10
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +40,9 @@ def forget_end(directory: NodeDirectory) -> None:
 
 def last_end(directory: NodeDirectory) -> LastEnd | None:
     """The record, or None where the last daemon was stopped, killed, or runs."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        return msgspec.json.decode(directory.last_end.read_bytes(), type=LastEnd)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
+        with os.fdopen(os.open(directory.last_end, flags), "rb") as file:
+            return msgspec.json.decode(file.read(RECORD_MAX_BYTES), type=LastEnd)
+    except (OSError, msgspec.MsgspecError):
+        return None  # the log has it as well

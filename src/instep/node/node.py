@@ -40,6 +40,7 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import stuck_standing
 from instep.node.runtime.state import is_lost, lost
+from instep.node.trees.owner_rules import forget_owners
 from instep.node.trees.placing import forget_marker
 from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
@@ -211,6 +212,7 @@ class Node:
         self.tasks[name].cancel()
         if name not in self.runtime.settings.filesets:
             forget_marker(self.runtime.store, name)
+            forget_owners(self.runtime.store, name)
             forget_golden(self.runtime.store, name)
             self.runtime.draining.end(rollout_key(name))
 

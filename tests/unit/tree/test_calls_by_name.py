@@ -148,6 +148,7 @@ LOOKED_AT: dict[str, str] = {
                 "objects/laying.py:_umask:open",
                 "archive/outlet.py:_where:os.readlink",
                 "root/place.py:_mount_of:open",
+                "root/os_errors.py:mount_of:open",
                 "objects/private_directory.py:private_directory:os.readlink",
                 "watch/limits.py:_read:.read_text",
                 "root/kernel.py:mounts_in:os.readlink",

@@ -211,7 +211,19 @@ def test_everything_belongs_to_one_account_also_where_no_owner_travels() -> None
     assert caught.value.error_code == "unknown_owner"
 
 
-@pytest.mark.parametrize("words", [("a b",), ("a:b:c",), ("a=:b",), ("nobody", "by_name"), ("=a",), ("-",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a b",),
+        ("a:b:c",),
+        ("a=:b",),
+        ("nobody", "by_name"),
+        ("=a",),
+        ("-",),
+        ("4294967295",),
+        (":a=:4294967296",),
+    ],
+)
 def test_rules_of_owners_that_mean_nothing_are_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(words[0])):
         OwnerRules.of(words)

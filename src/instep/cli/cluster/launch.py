@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import select
+import stat
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.node.directory import NodeDirectory, user_name
 from instep.node.last_end import forget_end, last_end
 from instep.node.upkeep.after_reboot import DETACHED, Host
+from instep.tree.root.descriptors import closing_fd
 
 START_S = 60.0
 LOG_LINES = 15
@@ -46,9 +48,7 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
         return True
     user = owner_of(node, host)
     log_begin = node.log.stat().st_size if node.log.exists() else 0
-    with os.fdopen(
-        os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
-    ) as log:
+    with os.fdopen(open_log(node, user), "ab") as log:
         if user is not None:
             give(node.path, user.uid, user.gid)
         process = subprocess.Popen(
@@ -65,6 +65,33 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
         )
     _await_answer(node, control, process, timeout_s, log_begin)
     return True
+
+
+def open_log(node: NodeDirectory, user: DaemonUser | None) -> int:
+    """The log, opened to append. ``RefusedError`` for anything but a plain file of the daemon's user or of the caller:
+    the user would else have root write where the user may not."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with closing_fd(os.open(node.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
+            fd = os.open(node.log.name, flags, 0o600, dir_fd=folder)
+    except OSError as error:
+        raise _no_log(node, os.strerror(error.errno or 0)) from error
+    found = os.fstat(fd)
+    owners = {os.geteuid(), user.uid if user is not None else os.geteuid()}
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in owners:
+        os.close(fd)
+        raise _no_log(node, "it is no plain file of the daemon's user")
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _no_log(node: NodeDirectory, why: str) -> RefusedError:
+    return RefusedError(
+        f"the log {node.log} cannot be written: {why}",
+        hint=f"look at it with: ls -l {node.log}; move it away, then: instep --dir {node.path} start",
+        code="bad_log",
+        path=str(node.log),
+    )
 
 
 @dataclass(frozen=True, slots=True)

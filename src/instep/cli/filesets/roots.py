@@ -100,8 +100,8 @@ def foreign_owners(session: Session, root: Path) -> Foreign:
 
 def words_of_root(session: Session, fileset: FilesetSettings) -> tuple[list[str], list[str]]:
     """Warnings about the tree of a fileset that is written here, and a line where owners are carried."""
-    foreign, definition = foreign_owners(session, fileset.path), fileset.definition
-    trouble = of_written(fileset.name, foreign, definition.preserve if definition is not None else ())
+    foreign = foreign_owners(session, fileset.path)
+    trouble = of_written(fileset, foreign)
     carried = [f"files belong to {foreign}: their owners are carried, by name"] if foreign.names else []
     warnings = [str(each) for each in (trouble, git_words(fileset)) if each is not None]
     return warnings, [] if trouble is not None else carried

@@ -93,16 +93,22 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """The plan as text: comments, and below each node's name its commands."""
         for remark in self.remarks:
-            yield f"# {remark}"
+            yield from _comment(remark)
         node = ""
         for step in self.steps:
             if step.node != node:
                 node = step.node
-                yield f"\n# on {node}"
+                yield ""
+                yield from _comment(f"on {node}")
             if step.why:
-                yield f"# {step.why}"
+                yield from _comment(step.why)
             if step.command:
                 yield step.command
+
+
+def _comment(text: str) -> Iterator[str]:
+    """No line of an old file's name ends the comment: the plan is made for pasting."""
+    return (f"# {line}" for line in text.splitlines())
 
 
 def plan_of(

@@ -25,9 +25,10 @@ class FollowDrift(FollowDue):
             if self._drift_ready_ms <= self._now:
                 self._out.append(f.CheckDrift(self._begin(FollowPhase.CHECK, tree), tree, drift.ask()))
             return
-        if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
+        returning = self._to_restore()
+        if not returning or self._facts.is_paused:
             return
-        free, fought = drift.fights.split(drift.drifted, self._now)
+        free, fought = drift.fights.split(returning, self._now)
         if not free:
             self._succeed("revert")  # Paths that are left alone fail no more: they are reported as a fight.
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
@@ -35,6 +36,19 @@ class FollowDrift(FollowDue):
             source = next((s.name for s in self._sources.all_up() if s.holds(tree.id)), None)
             drift.begin_revert(free)
             self._out.append(f.Revert(self._begin(FollowPhase.REVERT, tree), tree, free, source))
+
+    def _to_restore(self) -> tuple[bytes, ...]:
+        """The drifted paths that the policy gives back. A refused offer is restored under every policy; an edit that
+        may still be accepted, or is made under a lock, under none."""
+        drifted, lost, pending = self._drift.drifted, set(self._offers.lost), set(self._offers.pending)
+        if self._config.drift is not DriftPolicy.REVERT:
+            return tuple(path for path in drifted if path in lost)
+        return tuple(path for path in drifted if path not in pending)
+
+    def _offered(self) -> tuple[bytes, ...]:
+        """The drifted paths that stay until the writer has answered."""
+        pending = set(self._offers.pending)
+        return tuple(path for path in self._drift.drifted if path in pending)
 
     def _observe(self) -> None:
         head = self._facts.head
@@ -98,7 +112,7 @@ class FollowDrift(FollowDue):
         if not drift.was_whole:
             return
         is_kept = self._config.drift is not DriftPolicy.REVERT
-        if is_kept or not drift.fights.split(drift.drifted, self._now)[0]:
+        if is_kept or not drift.fights.split(self._to_restore(), self._now)[0]:
             self._set(is_doubted=False)
 
     def _reverted(self, event: f.Reverted) -> None:

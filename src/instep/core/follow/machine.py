@@ -78,6 +78,8 @@ class FollowMachine(FollowApply):
                 self._ask_all()
             case f.TreeTouched():
                 self._touched(event)
+            case f.OffersChanged():
+                self._offers = event
             case w.RootBack():
                 self._root_back()
             case w.WatchChanged():
@@ -268,6 +270,7 @@ class FollowMachine(FollowApply):
             drifted=self._drift.drifted,
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
+            offered=self._offered(),
             fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
             blind=self._blind,
             undeclared=self._hook_loop.undeclared,

@@ -59,6 +59,8 @@ class Seen:
     returning: tuple[bytes, ...] = ()
     """The paths that a revert restores, until the look that follows it has seen them."""
     returning_total: int = 0
+    offered: tuple[bytes, ...] = ()
+    """The drifted paths that were offered to the writer, or are edited under a lock."""
     was_away: bool = False
     """The root was out of sight, and the tree was not looked at as a whole since."""
     blind: Trouble | None = None
@@ -291,6 +293,11 @@ def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
             f"now left alone{by}",
             (f"stop the program that writes there or ignore the path, then: instep retry {line.fileset}",),
         )
+    if seen.offered and len(seen.offered) == len(seen.drifted):
+        names = _named(seen.offered, seen.drifted_total)
+        where = f"offered to {config.writer}" if seen.is_source_up else f"{config.writer} cannot be reached"
+        look = f"instep diff {line.fileset}"
+        return Stand(Standing.DRIFTED, "offered", f"changed here, {where}: {names}", (look,))
     names = _named(seen.drifted, seen.drifted_total)
     steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()
     by = f"; {hook_words(seen.hook_writes)}" if seen.hook_writes else ""

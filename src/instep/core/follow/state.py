@@ -90,6 +90,7 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
         self._supersedes = 0
         self._sticky: HeadRef | None = None
         self._drift = DriftView()
+        self._offers = f.OffersChanged()
         self._hook_loop = HookLoop()
         self._is_hook_added = False
         self._drift_ready_ms = 0

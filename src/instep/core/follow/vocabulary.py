@@ -40,6 +40,7 @@ from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
 class DriftPolicy(enum.Enum):
     REVERT = "revert"
     KEEP = "keep"
+    OFFER = "offer"
 
 
 class Due(enum.Enum):
@@ -305,6 +306,14 @@ class OrderGiven(MachineWord):
     order: Order
 
 
+class OffersChanged(MachineWord):
+    """The paths that the ``OfferMachine`` of the line owns now: ``pending`` ones are submitted, accepted and not yet
+    arrived, or edited under a lock, and stay as they are; ``lost`` ones were refused, and are archived and restored."""
+
+    pending: tuple[bytes, ...] = ()
+    lost: tuple[bytes, ...] = ()
+
+
 class PollAsked(MachineWord):
     """A caller waits: ask the sources for heads now."""
 
@@ -353,6 +362,7 @@ FollowEvent = (
     | AskFailed
     | FollowAnswer
     | TreeTouched
+    | OffersChanged
     | PollAsked
     | OrderGiven
     | HookOwed

@@ -100,14 +100,22 @@ class Line:
 
     @contextlib.asynccontextmanager
     async def post(
-        self, what: str, message: msgspec.Struct, context: ssl.SSLContext, total_s: float | None
+        self,
+        what: str,
+        message: msgspec.Struct,
+        context: ssl.SSLContext,
+        total_s: float | None,
+        *,
+        body: AsyncIterator[bytes] | None = None,
+        read_s: float = IDLE_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, headers read; a refusal is raised as the error that the peer sent."""
-        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=IDLE_S)
+        """The answer, headers read; a refusal is raised as the error that the peer sent. ``body`` is sent instead of
+        the message alone; ``read_s`` bounds the silence before the answer and in it."""
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=read_s)
         with self.translated(what):
             async with self._session.post(
                 self.url(what),
-                data=_body(messages.encode(message)),
+                data=body if body is not None else _body(messages.encode(message)),
                 ssl=context,
                 timeout=timeout,
                 allow_redirects=False,
@@ -124,9 +132,11 @@ class Line:
         context: ssl.SSLContext,
         *,
         limit: int,
-        total_s: float,
+        total_s: float | None,
+        body: AsyncIterator[bytes] | None = None,
+        read_s: float = IDLE_S,
     ) -> _R:
-        async with self.post(what, message, context, total_s) as response:
+        async with self.post(what, message, context, total_s, body=body, read_s=read_s) as response:
             raw = await _bounded(response, limit)
             if response.headers.get(messages.ZSTD_HEADER) == "1":
                 raw = self._unpacked(raw, limit)

@@ -23,6 +23,19 @@ from instep.model.ids import HeadRef, LineId
 from instep.model.rollout import SERIAL_MAX
 from instep.model.rollout import Order as RolloutOrder
 from instep.model.standing import StandingRecord
+from instep.net.messages.changing import SUBMIT_BYTES_MAX as SUBMIT_BYTES_MAX
+from instep.net.messages.changing import BreakRequest as BreakRequest
+from instep.net.messages.changing import LockNotice as LockNotice
+from instep.net.messages.changing import LockReply as LockReply
+from instep.net.messages.changing import LockRequest as LockRequest
+from instep.net.messages.changing import LocksReply as LocksReply
+from instep.net.messages.changing import LocksRequest as LocksRequest
+from instep.net.messages.changing import SubmitHave as SubmitHave
+from instep.net.messages.changing import SubmitHaveReply as SubmitHaveReply
+from instep.net.messages.changing import SubmitReply as SubmitReply
+from instep.net.messages.changing import SubmitRequest as SubmitRequest
+from instep.net.messages.changing import UnlockRequest as UnlockRequest
+from instep.net.messages.changing import why_not_positions as why_not_positions
 from instep.net.messages.lending import HasReply as HasReply
 from instep.net.messages.lending import HasRequest as HasRequest
 from instep.net.messages.lending import Part as Part
@@ -55,7 +68,7 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain", "test", "contents", "revocations", "warrant")
+TAKES = ("members", "drain", "test", "contents", "revocations", "warrant", "offers")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 REASON_MAX = 4_000
@@ -74,7 +87,7 @@ VERSION_HEADER = "Instep-Versions"
 
 
 class Versions(msgspec.Struct, frozen=True, array_like=True):
-    """The range of protocol versions that a node speaks: its own and the one before."""
+    """The range of protocol versions that a node speaks: its own, and at least the one before."""
 
     low: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     high: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -83,12 +96,14 @@ class Versions(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.low}-{self.high}"
 
 
-VERSIONS = Versions(1, 2)
+VERSIONS = Versions(1, 3)
 
 
 def since(kind: type[msgspec.Struct]) -> int:
     """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
     for a kind that it does not know, and never sends it."""
+    if issubclass(kind, LockNotice):
+        return 3
     return 2 if issubclass(kind, FactsRequest | OrderMessage) else 1
 
 

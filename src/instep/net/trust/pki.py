@@ -55,7 +55,7 @@ from instep.net.trust.certs import (
     raw_key_of,
     was_issued_by,
 )
-from instep.net.trust.key_files import locked, write_file
+from instep.net.trust.key_files import locked, sync_folder, write_file
 from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
 from instep.net.trust.validity import minute_at
 
@@ -346,7 +346,9 @@ class Pki:
             raise RefusedError(f"{name} is this node, which holds the CA", code="own_name", name=name)
         records = [record for record in self.records() if record.name == name]
         if not records and not self._state().is_restored and not for_good:
-            raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
+            raise RefusedError(
+                f"this CA issued nothing for {name}", hint="instep node list", code="unknown_name", name=name
+            )
         current = [r for r in records if r.revoked_at_ms is None]
         # A CA that came back from a backup may have issued what it does not know of: that goes by name.
         names = {str(name): now_ms // 1000} if for_good or self._state().is_restored else {}
@@ -446,9 +448,13 @@ class Pki:
 
     def unpin(self, name: NodeName) -> bool:
         """Trust a node of another cluster no more; whether it was pinned."""
-        is_pinned = name in self.pinned()
-        self._path(f"trusted/{name}.crt").unlink(missing_ok=True)
-        return is_pinned
+        path = self._path(f"trusted/{name}.crt")
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_folder(path.parent)
+        return True
 
     def pinned(self) -> dict[NodeName, x509.Certificate]:
         found = {}

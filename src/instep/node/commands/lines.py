@@ -169,14 +169,18 @@ class Lines(CommandHandlers):
         until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
         reason = asked.reason or ""
         before = (service.facts.is_paused, service.facts.paused_until_wall_ms, service.facts.paused_reason)
+        self._node.runtime.try_state()
         service.pause(reason, until)
+        await service.driver.settled()
         is_other = before != (True, until, reason)
         return api.PauseDocument(service.fileset.name, is_other, moment(until), reason or None)
 
     async def resume(self, asked: api.ResumeCommand, speaker: Speaker) -> api.ResumeDocument:
         service = running_service_of(self._node, asked.fileset)
         was_paused = service.facts.is_paused
+        self._node.runtime.try_state()
         service.resume()
+        await service.driver.settled()
         return api.ResumeDocument(service.fileset.name, was_paused)
 
 

@@ -26,7 +26,7 @@ from instep.node.commands.targets import (
     path_of,
     service_of,
 )
-from instep.node.facts.owners import of_written
+from instep.node.facts.owners import is_news, of_written
 from instep.node.lines.line_service import LineService
 from instep.node.lines.path_log import LOG_MAX, path_log
 from instep.node.lines.snapshot import (
@@ -138,13 +138,10 @@ class Looking(CommandHandlers):
         for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
             warnings += (said[name] for name in self._node.services if name in said)
         for service in self._node.services.values():
-            trouble, definition = (
-                owner_trouble(self._node.runtime.settings, service),
-                service.known_definition(),
-            )
-            foreign = self._context.housekeeping.closed.get(service.fileset.name)
-            if foreign is not None and definition is not None:
-                trouble = of_written(service.fileset.name, foreign, definition.preserve)
+            trouble = owner_trouble(self._node.runtime.settings, service)
+            foreign = self._context.housekeeping.foreign.get(service.fileset.name)
+            if service.is_written_here and foreign is not None and is_news(service.fileset, foreign):
+                trouble = of_written(service.fileset, foreign)
             if trouble is not None:
                 warnings.append(str(trouble))
         for name, at_ms in self._node.peers.copies.items():

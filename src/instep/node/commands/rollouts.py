@@ -84,6 +84,7 @@ class Rollouts(CommandHandlers):
         service = writer_of(self._node, fileset)
         before = service.rollout.facts
         if not is_done:
+            self._node.runtime.try_state()
             raise_for(await service.rollout.ask(make, ASK_S))
         after = service.rollout.facts
         return api.RolloutStateDocument(
@@ -105,6 +106,7 @@ class Rollouts(CommandHandlers):
             )  # fmt: skip
         deadline = deadline_in(asked.timeout_s or RELOAD_S)
         effect = RunHook(0, HookKind.RELOAD, head, head)
+        self._node.runtime.try_state()
         raise_for(await run_hook(service.tree, effect, ()))
         raise_for(await service.rollout.ask(lambda number: r.ReloadAsked(number, asked.rolling), ASK_S))
         serial = service.rollout.facts.reload_serial

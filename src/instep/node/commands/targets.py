@@ -104,5 +104,5 @@ def owner_trouble(settings: Settings, service: LineService) -> OwnerTrouble | No
     definition = service.known_definition()
     if definition is None or service.is_written_here or service.fileset.observe:
         return None
-    unknown = tuple(service.tree.unknown_owners)
+    unknown = tuple(service.tree.owners.unknown)
     return of_followed(service.fileset, definition.preserve, settings.allow_preserve, unknown)

@@ -47,6 +47,7 @@ def _owners(raw: object) -> tuple[str, ...]:
 
 
 _FOLLOWED = "is for filesets that are followed here; this one is written here"
+_KEPT = ("keep", "offer")
 _KEEP_AND_EXCHANGE = (
     "does not go with switch = exchange, which archives local changes that come shortly before it"
 )
@@ -101,6 +102,8 @@ class FilesetSettings:
     """The node that began the line, where the writer was changed since; else the writer."""
     definition: Definition | None = inline(TravellingKeys)
     """The rules that travel, where it is written; None where it is followed."""
+    has_preserve: bool = False
+    """Whether the file has the key ``preserve``, so that an operator chose what travels."""
     publish: str = key("auto", choice("auto", "manual"))
     """`auto`: changes are published by themselves; `manual`: on `instep publish`."""
     settle_ms: int = key("200ms", duration_ms)
@@ -128,6 +131,8 @@ class FilesetSettings:
     """With `exchange`: ignored paths that move to the new tree."""
     linger_ms: int = key("1m", duration_ms)
     """With `exchange`: how long the old tree stays for open readers."""
+    offers_from: tuple[NodeName, ...] = key([], node_names)
+    """Partners that may lock paths here and whose changes are taken, where it is written; none when not given."""
     drift: str = key("revert", choice("revert", "keep", later=("offer",)))
     """`revert`: archive a local change and restore; `keep`: only report it."""
     stage: Path | None = key("auto", off_or(absolute_path, "auto"))
@@ -186,8 +191,8 @@ def read_filesets(
 def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSettings | None:
     row = table.read(FilesetSettings)
     root, writer = row["path"], row["writer"]
-    if row["switch"] == "exchange" and row["drift"] == "keep":
-        table.wrong("drift", _KEEP_AND_EXCHANGE, "keep")
+    if row["switch"] == "exchange" and row["drift"] in _KEPT:
+        table.wrong("drift", _KEEP_AND_EXCHANGE, row["drift"])
     archive = ArchivePolicy(**table.below("archive").read(ArchivePolicy))
     hooks = read_hooks(table.below("hooks"), root)
     policy = read_rollout(table.below("rollout"))
@@ -204,7 +209,13 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
         return None
     definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
     return FilesetSettings(
-        name=name, **row, definition=definition, archive=archive, hooks=hooks, golden=golden
+        name=name,
+        **row,
+        definition=definition,
+        has_preserve="preserve" in table.raw,
+        archive=archive,
+        hooks=hooks,
+        golden=golden,
     )
 
 
@@ -240,6 +251,11 @@ def _check_nodes(
             table.wrong("to", "names this node itself", name)
         elif name not in partners:
             table.warn("to", f"{name} in to is not a partner yet: instep invite {name}")
+    for name in fileset.offers_from:
+        if name == own_name:
+            table.wrong("offers_from", "names this node itself", name)
+        elif name not in partners:
+            table.warn("offers_from", f"{name} in offers_from is not a partner yet: instep invite {name}")
 
 
 def _check_roots(filesets: Table, found: Mapping[FilesetName, FilesetSettings]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from instep.node.config.kinds import as_set, choice, matching, off_or, only, som
 from instep.node.config.partners import PartnerSettings, read_partners
 from instep.node.config.table_reader import Table
 from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
+from instep.tree.root.resolving import resolved
 
 POLL_MS_MIN = 100
 _GROUP = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "is not the name of a group such as operators")
@@ -78,8 +78,8 @@ class Settings:
 
     def fileset_around(self, path: Path) -> FilesetSettings | None:
         """The fileset whose tree holds this path, links on the way followed."""
-        real = Path(os.path.realpath(path))
-        found = (each for each in self.filesets.values() if real.is_relative_to(os.path.realpath(each.path)))
+        real = resolved(path)
+        found = (each for each in self.filesets.values() if real.is_relative_to(resolved(each.path)))
         return next(found, None)
 
 

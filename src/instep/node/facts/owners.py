@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from instep.model.definition import Preserve
+from instep.model.definition import Definition, Preserve
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import UNIT_HINT, may_give_away, objects_in
 from instep.tree.objects.owners import OwnerRules, Owners, number_of
@@ -59,15 +59,26 @@ def primary_group(uid: int) -> int:
         return os.getegid()
 
 
-def of_written(name: str, foreign: Foreign, preserve: Iterable[Preserve]) -> OwnerTrouble | None:
+def of_written(fileset: FilesetSettings, foreign: Foreign) -> OwnerTrouble | None:
     """The warning for a tree that is written here: its owners do not travel."""
-    kept = [each.value for each in preserve]
+    definition = fileset.definition or Definition()
+    name, kept = fileset.name, [each.value for each in definition.preserve]
     if not foreign.names or Preserve.OWNER.value in kept:
         return None
+    carry = f"instep fileset set {name} preserve={','.join(('owner', *kept))}"
+    leave = (
+        "" if fileset.has_preserve else f"; or, to leave them behind: instep fileset set {name} 'preserve=[]'"
+    )
     return OwnerTrouble(
         f"files of {name} belong to {foreign}, and owners are not carried: elsewhere they belong to the daemon's user",
-        f"instep fileset set {name} preserve={','.join(('owner', *kept))}",
+        carry + leave,
     )
+
+
+def is_news(fileset: FilesetSettings, foreign: Foreign) -> bool:
+    """Whether ``status`` warns of owners that do not travel: not where ``preserve`` was chosen without them, unless
+    others may not read the files."""
+    return foreign.is_closed or not fileset.has_preserve
 
 
 def of_followed(

@@ -19,6 +19,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import Change, diff
 from instep.net.service import PeerCalls
+from instep.node.following.kept_paths import as_in
 from instep.node.following.lingering import Lingering
 from instep.node.following.page_fetch import OfferedHeads
 from instep.node.following.pulling import Puller
@@ -54,12 +55,15 @@ class Applying:
         lingering: Lingering,
         offered: OfferedHeads,
         sources_for: Callable[[NodeName], list[PeerCalls]],
+        kept: Callable[[], tuple[bytes, ...]] = tuple,
     ) -> None:
-        """``sources_for`` returns clients of the nodes that can send the line, the named one first."""
+        """``sources_for`` returns clients of the nodes that can send the line, the named one first; ``kept`` the paths
+        that no apply touches, because their changes were offered to the writer."""
         self._tree = tree
         self._lingering = lingering
         self._offered = offered
         self._sources_for = sources_for
+        self._kept = kept
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
@@ -121,10 +125,15 @@ class Applying:
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         tree, place = self._tree, self._tree.place()
         require_writable_folder(place.control)
-        found = base.root if base is not None else self._found_root(head, place)
+        found = self._found_root(head, place) if base is None else self._without_kept(base.root, head.root)
         require_room(place, found, head.root, tree.get_page, tree.definition(head).preserve)
         sources, exchange = (tree.archived(place),), self._lingering.exchange()
         return tree.open_stage(place, head, found, previous=base, sources=sources, exchange=exchange)
+
+    def _without_kept(self, root: Digest, target: Digest) -> Digest:
+        """``root`` with the kept paths as ``target`` has them: a stage from there has no step for them."""
+        kept = self._kept()
+        return as_in(root, target, kept, self._tree.store) if kept else root
 
     def _found_root(self, head: HeadRef, place: Place) -> Digest | None:
         """The root of the tree where no generation was ever recorded: empty; or the tree was there before, or the
@@ -184,6 +193,8 @@ class Applying:
         self._finish_journal(place)
         exchange = self._lingering.exchange() if why is None else None
         sources = (self._tree.contents(),)
+        if why is None:
+            tree_root = self._without_kept(tree_root, target.root)
         return self._tree.open_stage(
             place, target, tree_root, previous=target, sources=sources, why=why, exchange=exchange
         )

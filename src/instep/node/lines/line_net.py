@@ -6,7 +6,7 @@ from typing import Protocol
 
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
-from instep.net.messages.messages import Head, Part, PartWant, StreamMessage, Wanted
+from instep.net.messages.messages import Head, LockNotice, Part, PartWant, StreamMessage, Wanted
 from instep.net.service import PeerCalls
 
 
@@ -24,6 +24,11 @@ class Source(Protocol):
     @property
     def version(self) -> int:
         """The protocol version that was agreed on last."""
+        ...
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The later additions that it understands, by its own word."""
         ...
 
     def reply(self, message: StreamMessage) -> None:
@@ -76,6 +81,9 @@ class LineNet(Protocol):
 
     def nudge(self, line: LineId, what: str) -> None:
         """Pass an operator's nudge on to every connected partner that follows the line."""
+
+    def tell_holder(self, node: NodeName, news: LockNotice) -> None:
+        """Send the node of an owner that its lock ended; dropped where it is not connected or of an older version."""
 
     def lenders(self, line: LineId) -> tuple[Lender, ...]:
         """Connected partners that can be asked for contents of a line that is written here."""

@@ -26,6 +26,7 @@ from instep.net.messages import messages as m
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.epoch_records import records_of, unknown
 from instep.node.lines.golden_answers import Golden
+from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_net import Lender, LineNet, Source
 from instep.node.lines.line_standing import LineStanding
 from instep.node.lines.saved_facts import LineFacts, note_change, save_facts
@@ -57,6 +58,8 @@ class LineService(LineStanding):
         self.golden = Golden(runtime, fileset)
         self.sources: dict[NodeName, Source] = {}
         """The links over which this node gets the line; none where it is written."""
+        self.home: LineHome | None = None
+        """Decides about locks and changes from elsewhere, where the line is written; None where it is followed."""
         self.bundle: tuple[HeadRef, m.Bundle] | None = None
         """New pages and small contents of the newest head that travel along with it."""
 
@@ -320,6 +323,9 @@ class LineService(LineStanding):
 
     def order_given(self, source: NodeName, order: Order) -> None:
         """A sender ordered this node what to do with a head; refused by name unless ``source`` may order here."""
+
+    def lock_ended(self, source: NodeName, news: m.LockNotice) -> None:
+        """The home says that a lock of a person here ended. A home holds no locks elsewhere."""
 
     def asked_to(self, what: str) -> None:
         """An operator's nudge from the sender: ``retry`` or ``resend``."""

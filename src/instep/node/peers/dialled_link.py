@@ -48,10 +48,12 @@ class DialledLink:
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
         self._heads: dict[LineId, m.Head | m.HeadNotice] = {}
-        self._greeted_with: dict[LineId, HeadRef | None] = {}
+        self._their_heads: dict[LineId, HeadRef | None] = {}
+        self._their_notices: dict[LineId, m.HeadNotice] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """Messages that wait to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
-        self._takes: tuple[str, ...] = ()
+        self.takes: tuple[str, ...] = ()
+        """The later additions that the sender understands."""
         self.version = m.VERSIONS.high
         """The version that was agreed on last."""
         self._self_due = False
@@ -145,8 +147,9 @@ class DialledLink:
         self._peers.membership.seen_by(self.name, welcome.seen_at)
         self.last_heard_ms = wall_ms()
         self.clock.told(welcome.time_ms)
-        known = self._greeted_with = {line.line: line.head for line in welcome.lines}
-        self._takes = welcome.takes
+        known = self._their_heads = {line.line: line.head for line in welcome.lines}
+        self._their_notices.clear()
+        self.takes = welcome.takes
         self.version = welcome.version
         self._replies.clear()
         self._heads.clear()
@@ -177,12 +180,12 @@ class DialledLink:
 
     def tell_self(self) -> None:
         """How this node serves, to a sender that listens to that."""
-        self._self_due = "members" in self._takes
+        self._self_due = "members" in self.takes
         self._wake.set()
 
     def tell_revocations(self) -> None:
         """Send our revocations to a sender of our cluster that takes them: its CA may have come from a backup."""
-        if self.is_up and "revocations" in self._takes and not self._is_pinned:
+        if self.is_up and "revocations" in self.takes and not self._is_pinned:
             self.reply(m.Revocations(self._peers.runtime.pki.crl_pem()))
 
     def tell_epochs(self, line: LineId) -> None:
@@ -249,10 +252,8 @@ class DialledLink:
             case m.Pong(number, time_ms):
                 self.clock.told(time_ms)
                 self._heard.answer(number, message)
-            case m.HeadNotice(line):
-                followed = self._followed(line)
-                if followed is not None and line in self._up and self.name != followed.writer:
-                    followed.driver.post(SourceNoticed(self.name, message.head, message.is_cut_off))
+            case m.HeadNotice():
+                self._noticed(message)
             case m.Members():
                 self._peers.membership.learned(self.name, message)
             case m.Revocations() if self._is_pinned:
@@ -273,6 +274,10 @@ class DialledLink:
                 followed = self._followed(line)
                 if followed is not None:
                     followed.order_given(self.name, order)
+            case m.LockNotice(line):
+                followed = self._followed(line)
+                if followed is not None:
+                    followed.lock_ended(self.name, message)
             case m.ErrorReply():
                 self._peers.told_error(self.name, message)
             case _:
@@ -304,7 +309,9 @@ class DialledLink:
         self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
-            service.source_up(self.name, self, self._greeted_with.get(line))
+            service.source_up(self.name, self, self._their_heads.get(line))
+            if line in self._their_notices:
+                self._noticed(self._their_notices[line])
 
     def let_go(self, line: LineId) -> None:
         """The line is not followed here any more."""
@@ -315,7 +322,17 @@ class DialledLink:
     def _followed(self, line: LineId) -> LineService | None:
         return self._answering.followed(line)
 
+    def _noticed(self, notice: m.HeadNotice) -> None:
+        if notice.line in self.offers:
+            self._their_notices[notice.line] = notice
+        service = self._followed(notice.line)
+        if service is not None and notice.line in self._up and self.name != service.writer:
+            service.driver.post(SourceNoticed(self.name, notice.head, notice.is_cut_off))
+
     def _head(self, head: m.Head) -> None:
+        """The head is kept, too, for a service of the line that begins later: the sender does not send it twice."""
+        if head.line in self.offers:
+            self._their_heads[head.line] = head.generation.ref()
         service = self._followed(head.line)
         if service is not None:
             if head.line not in self._up:

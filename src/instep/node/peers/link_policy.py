@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from instep.errors import NotAllowedError
+from instep.errors import NotAllowedError, RefusedError
 from instep.model.ids import LineId, NodeName
+from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 
@@ -65,3 +66,27 @@ class LinkPolicy:
                 partner=who,
             )
         return service
+
+    def require_home(self, who: NodeName, service: LineService | None, line: LineId) -> LineHome:
+        """The line's home when ``who`` may lock and change paths of it: ``NotAllowedError`` where its link or
+        ``offers_from`` says no, ``RefusedError`` ``not_the_writer`` where the line is not written here."""
+        found = self.require(who, service, line)
+        me, home = self._runtime.name, found.home
+        if home is None:
+            raise RefusedError(
+                f"{me} does not write {line.fileset}: locks and changes are for {found.writer}",
+                hint=f"at {found.writer}: instep status {line.fileset}",
+                code="not_the_writer",
+                line=str(line),
+                writer=found.writer,
+            )
+        if who not in found.fileset.offers_from:
+            names = ",".join(sorted({*found.fileset.offers_from, who}))
+            raise NotAllowedError(
+                f"{me} takes no changes of {line.fileset} from {who}",
+                hint=f"on {me}: instep fileset set {line.fileset} offers_from={names}",
+                code="offers_not_taken",
+                line=str(line),
+                partner=who,
+            )
+        return home

@@ -19,7 +19,7 @@ from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pi
 from instep.net.trust.tokens import SECRET_BYTES, Invitation, PendingInvite, TokenBook, token_text
 from instep.node.config.editing import edits, node_edits
 from instep.node.peers.presence import dialled_at, is_loopback_host, serving_of, why_not_serving
-from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import PINNED_KEY
 
@@ -28,6 +28,8 @@ _BOOK_KEY = "invites/key"
 _MEMBERS = "members"
 MEMBERS_MAX = 1_024
 SKEW_MS = 3_600_000
+MOVES_APART_MS = 60_000
+"""A node that moves more often is not followed: each time costs an edit of ``instep.toml``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Membership:
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
+        self._moved_at_ms: dict[NodeName, int] = {}
         self._met: set[NodeName] = set()
         self.advertised = runtime.settings.advertise
         """The address of this node that others get to know: that of the settings, once it listens there."""
@@ -102,6 +105,10 @@ class Membership:
         self._save(book)
         runtime.note("invited", f"invited {name}", name=name, ttl_ms=ttl_ms)
         return Invited(token_text(invitation), invitation.expires_at_ms, str(advertise))
+
+    def is_invited(self, name: NodeName) -> bool:
+        """Whether a token for this name may still be used."""
+        return any(invite.name == name for invite in self._book().state().values())
 
     # Joins --------------------------------------------------------------------------------------------------
 
@@ -262,13 +269,18 @@ class Membership:
                 member = msgspec.structs.replace(member, address=told, seen_at=host)
             if member.name != source and not is_believed:
                 # Only the node itself, or the writer that we follow, says where requests of users go.
-                serving = known.serving if known is not None else None
-                member = msgspec.structs.replace(member, serving=serving)
+                kept = known if known is not None else msgspec.structs.replace(member, serving=None)
+                member = msgspec.structs.replace(
+                    member, serving=kept.serving, address=kept.address, seen_at=kept.seen_at
+                )
             if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):
-                if member.name == source or is_believed:
+                if member.name == source:  # another's word moves no address in instep.toml, and no name
                     self._follow_move(member.name, member.address)
-                if is_of_writer and member.name != source and member.formerly in self.members:
-                    self.renamed(NodeName(member.formerly), member.name)
+                elif is_of_writer and member.formerly in self.members:
+                    text = f"{source} says that {member.formerly} is {member.name} now"
+                    self._runtime.note_of_peer(
+                        source, "renamed", text, node=member.name, before=member.formerly
+                    )
                 is_news = self.take(member) or is_news
         if is_news:
             self._save_members()
@@ -282,7 +294,13 @@ class Membership:
             return
         if parse_address(known.address) != row.address or at.is_wildcard or why_not_plain_host(at.host):
             return
+        now, last = monotonic_ms(), self._moved_at_ms.get(name)
+        self._moved_at_ms[name] = now
         try:
+            if last is not None and now - last < MOVES_APART_MS:
+                raise RefusedError(
+                    f"it moved less than {MOVES_APART_MS // 1000} s ago", code="moves_too_often"
+                )
             edits.set_partner(self._runtime.directory, name, {"address": str(at)})
             self.settings_changed()
         except InstepError as error:
@@ -291,7 +309,7 @@ class Membership:
             self._runtime.note_of_peer(name, "address_not_followed", text, node=name)
             return
         text = f"{name} is at {at} now, before at {row.address}"
-        self._runtime.note("address_changed", text, node=name, address=str(at))
+        self._runtime.note_of_peer(name, "address_changed", text, node=name, address=str(at))
 
     def _remember(self, member: m.Member) -> None:
         if self.take(member):
@@ -343,12 +361,16 @@ class Membership:
 
     def renamed(self, old: NodeName, new: NodeName) -> None:
         """Use the new name in place of the old one, in this node's file and records."""
-        if node_edits.rename_node(self._runtime.directory, old, new):
-            self.settings_changed()
+        text = f"{old} is {new} now"
+        try:
+            if node_edits.rename_node(self._runtime.directory, old, new):
+                self.settings_changed()
+        except InstepError as error:
+            text += f"; instep.toml still names {old}: {error.reason}"
         self._met.discard(old)
         self.forget(old)
         self._runtime.store.delete_reports(old)
-        self._runtime.note("renamed", f"{old} is {new} now", node=new, before=old)
+        self._runtime.note("renamed", text, node=new, before=old)
 
     def unlink(self, name: NodeName) -> None:
         """The node is no partner any more: its serving report is not passed on, and no balancer gets it."""

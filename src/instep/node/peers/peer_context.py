@@ -133,6 +133,7 @@ class PeerContext(abc.ABC):
         if self.reported(line).pop(node, None) is None:
             return
         self._standings.pop((line, node), None)
+        self._drifts.pop((line, node), None)
         self.runtime.deferred.write((line, node), lambda store: store.delete_report(line, node))
         record = StandingRecord(
             Standing.UNKNOWN, wall_ms(), f"{node} does not follow it any more", "not_accepted"

@@ -26,10 +26,11 @@ from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
+from instep.node.peers.home_calls import HomeCalls
 from instep.node.peers.membership import Membership
 from instep.node.peers.new_names import NewNames
 from instep.node.peers.offering import offer_of
-from instep.node.peers.peer_context import Dial, PeerContext
+from instep.node.peers.peer_context import Dial
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
@@ -40,7 +41,7 @@ HEARD = "heard/"
 log = logging.getLogger(__name__)
 
 
-class Peers(PeerContext):
+class Peers(HomeCalls):
     """Sessions (peers that dialled us) and uplinks (peers that we dial), and the lines that flow over them."""
 
     def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership, dial: Dial) -> None:

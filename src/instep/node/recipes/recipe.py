@@ -28,7 +28,7 @@ WRITTEN, FOLLOWED = "writer", "partner"
 BOTH = "both"
 PARAMETERS_MAX = 32
 VALUE_MAX = 4096
-NOT_IN_A_RECIPE = ("path", "writer", "origin", "to", "observe", "stage", "mode")
+NOT_IN_A_RECIPE = ("path", "writer", "origin", "to", "offers_from", "observe", "stage", "mode")
 """Keys that the command itself sets."""
 
 _JOINED = ("hooks", "archive", "rollout")

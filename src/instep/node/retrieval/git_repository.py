@@ -11,8 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from instep.errors import ContentionError, RefusedError, ResourceError
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
@@ -23,6 +22,8 @@ from instep.tree.archive.outlet import open_outlet
 from instep.tree.root.beneath import Root
 
 _WITHIN_S = 60.0
+_FINISH_S = 600.0
+"""Writing the index of a pack of many gigabytes takes minutes."""
 _LINES_KEPT = 2_000
 _KEY = "instep.line"
 _ENVIRONMENT: Mapping[str, str] = {
@@ -48,14 +49,6 @@ class GitRepository:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End a program that still runs: then the branch stays where its last checkpoint left it."""
@@ -112,7 +105,7 @@ class GitRepository:
             for piece in pieces:
                 self._import.stdin.write(piece)
         except BrokenPipeError as error:
-            self._import.wait(_WITHIN_S)
+            self._ended(_WITHIN_S)
             raise self._failed("fast-import") from error
 
     def write_from(self, fd: int, size: int) -> None:
@@ -133,9 +126,16 @@ class GitRepository:
             self._import.stdin.close()
         except BrokenPipeError as error:
             raise self._failed("fast-import") from error
-        if self._import.wait() != 0:
+        if self._ended(_FINISH_S) != 0:
             raise self._failed("fast-import")
         self._import = None
+
+    def _ended(self, within_s: float) -> int:
+        assert self._import is not None
+        try:
+            return self._import.wait(within_s)
+        except subprocess.TimeoutExpired as error:
+            raise self._too_long("fast-import", within_s) from error
 
     def spool(self) -> IO[bytes]:
         """A file without a name on the disk of the repository."""
@@ -157,11 +157,16 @@ class GitRepository:
             raise _no_git() from error
 
     def _run(self, *words: str) -> None:
-        with self._started(*words) as process:
-            assert process.stdin is not None
-            process.stdin.close()
-            if process.wait(_WITHIN_S) != 0:
-                raise self._failed(words[1])
+        process = self._started(*words)
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            code = process.wait(_WITHIN_S)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise self._too_long(words[1], _WITHIN_S) from error
+        if code != 0:
+            raise self._failed(words[1])
 
     def _answer(self, *words: str) -> str | None:
         """What a question to git prints, without the last line end; None where it knows nothing."""
@@ -177,7 +182,16 @@ class GitRepository:
             )
         except FileNotFoundError as error:
             raise _no_git() from error
+        except subprocess.TimeoutExpired as error:
+            raise self._too_long(words[len(_GIT)], _WITHIN_S) from error
         return found.stdout.decode("utf-8", "replace").rstrip("\n") if found.returncode == 0 else None
+
+    def _too_long(self, what: str, within_s: float) -> ResourceError:
+        return ResourceError(
+            f"git {what} did not end within {within_s:g} s in {self.name}",
+            hint="look at the disk of that directory, then run the command again",
+            code="git_failed",
+        )
 
     def _failed(self, what: str) -> ResourceError:
         size = os.fstat(self._said).st_size

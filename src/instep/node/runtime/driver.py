@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from instep.core.record.recorder import FlightRecorder
-from instep.errors import InstepError, ResourceError, Retry
+from instep.errors import InstepError, ResourceError, Retry, UnavailableError
 from instep.node.runtime.records import write_record
 from instep.tree.root.os_errors import help_for
 
@@ -31,6 +31,8 @@ EFFECTS_PER_EVENT_MAX = 1000
 HURRY_S = 0.02
 HURRY_MOST_S = 2.0
 """So long a command waits for an effect that failed before, as writing to a disk that was full."""
+SETTLED_MOST_S = 10.0
+"""So long a command waits for a machine that is busy with what came before."""
 AGAIN_MIN_S = 0.25
 AGAIN_MAX_S = 5.0
 """The longest pause between two attempts at an effect that this machine cannot carry out now."""
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 EventT = TypeVar("EventT")
 EffectT = TypeVar("EffectT")
+ResultT = TypeVar("ResultT")
 
 
 _skipped_ns = 0
@@ -118,10 +121,13 @@ class Driver(Generic[EventT, EffectT]):
         self.on_stuck: Callable[[InstepError | None], Awaitable[None]] | None = None
         """Called with the reason whenever it changes, and with None when it is over."""
         self._hurry = asyncio.Event()
+        self._posted = self._performed = 0
+        """Events that were handed in, and those whose effects are all performed."""
 
     def post(self, event: EventT) -> None:
         """Hand in an event; never blocks and never drops: an answer that is lost would be waited for without
         end. A sender that can wait, as a peer's stream, waits for ``room`` before it hands in more."""
+        self._posted += 1
         self._inbox.put_nowait(event)
         if self._inbox.qsize() >= INBOX_MAX:
             self._has_room.clear()
@@ -213,6 +219,7 @@ class Driver(Generic[EventT, EffectT]):
         assert len(effects) <= EFFECTS_PER_EVENT_MAX, (self.name, type(event).__name__, len(effects))
         for effect in effects:
             await self._carry_out(effect)
+        self._performed += 1
 
     async def _carry_out(self, effect: EffectT) -> None:
         pause = AGAIN_MIN_S
@@ -256,6 +263,31 @@ class Driver(Generic[EventT, EffectT]):
             if monotonic_ms() > deadline:
                 raise self.stuck
             await asyncio.sleep(HURRY_S)
+
+    async def settled(self) -> None:
+        """Return once every event that was handed in before has its effects, also the saved ones. The reason is raised
+        when one of them stays stuck; ``UnavailableError`` ``line_busy`` when they take too long."""
+        wanted, deadline = self._posted, monotonic_ms() + SETTLED_MOST_S * 1000
+        while self._performed < wanted:
+            await self.hurry()
+            if monotonic_ms() > deadline:
+                raise UnavailableError(
+                    f"{self.name} has not come to this yet: it is busy with what was asked before",
+                    hint="instep status; then repeat the command",
+                    code="line_busy",
+                )
+            await asyncio.sleep(HURRY_S)
+
+    async def unless_stuck(self, wait: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """The result of a wait for this machine's answer. The reason is raised when an effect stays stuck
+        meanwhile: the answer would not come before that is over."""
+        waiting = asyncio.get_running_loop().create_task(wait)
+        try:
+            while not (await asyncio.wait((waiting,), timeout=AGAIN_MIN_S))[0]:
+                await self.hurry()
+            return waiting.result()
+        finally:
+            waiting.cancel()
 
 
 async def run_all(*works: Coroutine[Any, Any, None]) -> None:

@@ -81,8 +81,8 @@ def set_up_logs(path: Path) -> None:
     fd = sys.stderr.fileno()
     try:
         is_own = os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        is_own = False
+    except OSError:
+        is_own = False  # a file that is not there, or that cannot be looked at, is not kept small
     handler = BoundedFile(path, sys.stderr, fd) if is_own else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

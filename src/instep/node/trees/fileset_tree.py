@@ -3,7 +3,6 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
@@ -13,19 +12,19 @@ from functools import partial
 from instep.api.looking import ChangeDocument
 from instep.core.vocabulary import Trouble
 from instep.errors import InstepError, UnavailableError
-from instep.model.definition import Definition, Preserve, decode_definition
+from instep.model.definition import Definition, decode_definition
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId
 from instep.model.manifest.check import missing
 from instep.model.manifest.entry import Entry
 from instep.model.statrow import StatRow
 from instep.node.config.filesets import FilesetSettings
-from instep.node.facts.daemon_rights import may_give_away
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.drift_look import CostWatch, DriftFound, drift_in, readable
 from instep.node.trees.keeping.chunk_lists import recut
 from instep.node.trees.keeping.own_history import contents_in
 from instep.node.trees.keeping.page_walk import must_have
+from instep.node.trees.owner_rules import FollowedOwners
 from instep.node.trees.placing import Taken, find_root, known_marker, see_root
 from instep.node.trees.scanning.hook_writes import HookWrites
 from instep.node.trees.scanning.stat_rows import LiveRows
@@ -40,7 +39,6 @@ from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.archive.source import ArchiveSource
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
-from instep.tree.objects.owners import OwnerRules, Owners
 from instep.tree.root.control_folder import opened as control_opened
 from instep.tree.root.os_errors import tree_error
 from instep.tree.root.place import Place
@@ -68,8 +66,7 @@ class FilesetTree:
         self.live: HeadRef | None = None
         """The generation that this tree stands for: the last that a writer announced, or that a follower saved as
         live. An observed tree stands for none."""
-        self.unknown_owners: dict[str, None] = {}
-        """Users and groups of manifests that stand for no account here, as ``user tomcat``."""
+        self.owners = FollowedOwners(lambda: self.store, fileset.name)
         self.touched = TouchedPaths()
         """Paths that the watch reported and that no look took in: unpublished paths, or possible drift."""
         self.hook_writes = HookWrites(lambda: self.watch.look() if self.watch is not None else None)
@@ -127,10 +124,13 @@ class FilesetTree:
 
     @property
     def has_past(self) -> bool:
-        """Whether history or archive hold anything: the fileset is not new here."""
-        with contextlib.suppress(InstepError, OSError), control_opened(self.place()) as there:
-            return any(os.listdir(folder) for folder in (there.history, there.archive) if folder.exists())
-        return False
+        """Whether history or archive hold anything: the fileset is not new here. True as well while they cannot be
+        looked at, for then they may."""
+        try:
+            with control_opened(self.place()) as there:
+                return any(os.listdir(folder) for folder in (there.history, there.archive) if folder.exists())
+        except (InstepError, OSError):
+            return True
 
     def contents(self) -> Contents:
         """Every content of the fileset on this node, for one job of the caller's own."""
@@ -182,13 +182,7 @@ class FilesetTree:
         if self.fileset.is_written_here:
             return Local(preserve=preserve, is_own=True)
         allow = frozenset(Allow(name) for name in self.runtime.settings.allow_preserve)
-        rules = OwnerRules.of(self.fileset.owners if may_give_away() else ())
-        return Local(
-            preserve=preserve,
-            allow=allow,
-            without=frozenset(Preserve(name) for name in self.fileset.without),
-            owners=Owners(rules, is_careful=Allow.OWNER not in allow, unknown=self.unknown_owners),
-        )
+        return self.owners.local(self.fileset, preserve, allow)
 
     # The watch ------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import decode_leaf, level_of
 from instep.node.config.filesets import FilesetSettings
-from instep.node.facts.owners import Foreign, foreign_in
+from instep.node.facts.owners import Foreign, foreign_in, of_written
 from instep.node.following.lingering import end_due
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
@@ -42,6 +42,7 @@ from instep.tree.archive.archive import Archive
 FIRST_S = 60.0
 EVERY_S = 900.0
 LOOK_S = 10.0
+OWNERS_EVERY_S = 30.0
 WARNED_BYTES = 1 << 20
 """An archive that is over by less is not what fills a disk."""
 SHORT_EVERY_S = 60.0
@@ -63,8 +64,9 @@ class Housekeeping:
         """How much damage of a writer's history was known when it was mended last."""
         self.over_share: dict[FilesetName, str] = {}
         """The archives that took more than they may when they were tidied last, in words with what helps."""
-        self.closed: dict[FilesetName, Foreign | None] = {}
-        """The owners of a tree that is written here, where other users may not read some of its files."""
+        self.foreign: dict[FilesetName, Foreign] = {}
+        """The owners of each tree that is written here, besides the daemon's own account."""
+        self._owners_at: dict[FilesetName, float] = {}
         self.thinned: dict[FilesetName, str] = {}
         """The archives that were thinned when they were tidied last, in words."""
 
@@ -75,6 +77,8 @@ class Housekeeping:
             while True:
                 await asyncio.sleep(LOOK_S)
                 for service in list(self._node.services.values()):
+                    if service.root.trouble is not None:
+                        continue  # a hanging mount answers no call
                     if service.is_written_here and service.machine.phase is None:
                         await self._look_at(service)
                     await self._look_at_room(service)
@@ -82,8 +86,9 @@ class Housekeeping:
             await self._from_partners.close()
 
     async def _look_at(self, service: LineService) -> None:
-        name = service.fileset.name
-        if name not in self.closed:
+        name, now = service.fileset.name, asyncio.get_running_loop().time()
+        if now - self._owners_at.get(name, -OWNERS_EVERY_S) >= OWNERS_EVERY_S:
+            self._owners_at[name] = now
             await asyncio.to_thread(self._look_at_owners, service)
         try:
             known = await asyncio.to_thread(_damage_of, service)
@@ -95,8 +100,15 @@ class Housekeeping:
         self._from_partners.begin(service)
 
     def _look_at_owners(self, service: LineService) -> None:
-        foreign = foreign_in(service.fileset.path, os.geteuid())
-        self.closed[service.fileset.name] = foreign if foreign.is_closed else None
+        """Owners change after the first day, and where they do not travel no publish says so."""
+        fileset = service.fileset
+        before, now = self.foreign.get(fileset.name), foreign_in(fileset.path, os.geteuid())
+        self.foreign[fileset.name] = now
+        trouble = of_written(fileset, now)
+        if trouble is not None and before is not None and not set(now.names) <= set(before.names):
+            self._node.runtime.note(
+                "owners_not_carried", trouble.words, service.line, owners=list(now.names), hint=trouble.hint
+            )
 
     async def _look_at_room(self, service: LineService) -> None:
         name, now = service.fileset.name, asyncio.get_running_loop().time()
@@ -146,7 +158,6 @@ class Housekeeping:
         await service.worker.run(self._prune_archive, service)
         kept = await asyncio.to_thread(self.forget_generations, service)
         if service.is_written_here:
-            await asyncio.to_thread(self._look_at_owners, service)
             await service.worker.run(self._collect_history, service, kept)
 
     def _prune_archive(self, service: LineService) -> None:

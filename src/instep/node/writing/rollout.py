@@ -65,8 +65,9 @@ class RolloutService:
 
     async def ask(self, make: Callable[[int], r.Ask | r.AnswersDiffered], timeout_s: float) -> Trouble | None:
         """Hand in an operator's request; return why nothing was done, None when it was. ``TimeoutError`` at the
-        deadline."""
-        return await self._requests.ask(make, timeout_s)
+        deadline. Raises why it cannot be recorded."""
+        await self.driver.hurry()
+        return await self.driver.unless_stuck(self._requests.ask(make, timeout_s))
 
     @property
     def has_failed(self) -> bool:

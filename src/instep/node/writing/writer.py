@@ -136,7 +136,7 @@ class WriterService(LineService):
         """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number. Raises the
         trouble that keeps the machine from working."""
         await self.driver.hurry()
-        return await self._requests.ask(make, timeout_s)
+        return await self.driver.unless_stuck(self._requests.ask(make, timeout_s))
 
     # Effects ------------------------------------------------------------------------------------------------
 

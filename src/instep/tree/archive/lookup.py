@@ -130,7 +130,7 @@ class _Table:
                     self.is_damaged = True
                 elif not record.path:
                     has_summary = True
-                elif is_object(record):
+                elif is_object(record) or record.why is Why.MOVED:  # the latter where its object had to stay
                     at = offset << _LENGTH_BITS | len(payload)
                     if record.digest and record.kind == 0:
                         yield _begin(record.digest), at
@@ -235,7 +235,7 @@ def _item(payload: bytes) -> ItemRecord | None:
 def _is_known_file(record: ItemRecord) -> bool:
     """Whether the record's digest says which contents the object has. It is then found by digest alone: a path that
     changes with every generation would else be read once for each of them."""
-    return record.kind == 0 and bool(record.digest) and record.why in (Why.REPLACED, Why.REMOVED)
+    return record.kind == 0 and bool(record.digest) and record.why in (Why.REPLACED, Why.REMOVED, Why.MOVED)
 
 
 def _begin(name: bytes) -> int:

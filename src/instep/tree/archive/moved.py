@@ -68,8 +68,16 @@ def _is_second(batch: Root, item: ItemRecord, live: Root, path: bytes, ino: int)
         return False
     if _shape(found) != _shape(there):
         return False
-    with closing_fd(batch.open(slot, READ)) as fd:
-        return digest_of_fd(fd) == item.digest
+    return all(
+        _has(root, name, item, inode)
+        for root, name, inode in ((batch, slot, found.st_ino), (live, path, ino))
+    )
+
+
+def _has(root: Root, name: bytes, item: ItemRecord, ino: int) -> bool:
+    """Whether the object of that inode has the contents: a time can be set, and a disk may change bytes."""
+    with closing_fd(root.open(name, READ)) as fd:
+        return os.fstat(fd).st_ino == ino and digest_of_fd(fd) == item.digest
 
 
 def _shape(found: os.stat_result) -> tuple[int, int, int, int, int]:

@@ -17,8 +17,11 @@ from instep.errors import ResourceError
 
 BY_NAME = "by_name"
 UNKNOWN_MAX = 100
+_NO_ID = 2**32 - 1
+"""``chown`` leaves an owner as it is for this number, so no account has it."""
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}\$?"
 _ALL = re.compile(f"({_NAME})(?::({_NAME}))?")
+_NUMBERS = re.compile(r"(?<![^:=])[0-9]{1,255}(?![^:=])")
 _PAIR = re.compile(f"(:?)({_NAME})=(:?)({_NAME})")
 _ACCOUNTS: dict[str, tuple[Callable[[int], str], Callable[[str], int], Callable[[], int]]] = {
     "user": (lambda uid: pwd.getpwuid(uid).pw_name, lambda name: pwd.getpwnam(name).pw_uid, os.geteuid),
@@ -47,6 +50,8 @@ class OwnerRules:
         groups: list[tuple[str, str]] = []
         for word in words:
             pair, alone = _PAIR.fullmatch(word), _ALL.fullmatch(word)
+            if any(int(number) >= _NO_ID for number in _NUMBERS.findall(word)):
+                raise ValueError(word)
             if pair is not None and pair[1] == pair[3]:
                 (groups if pair[1] else users).append((pair[2], pair[4]))
             elif word != BY_NAME:
@@ -80,11 +85,13 @@ class Owners:
         }
         self._names: dict[tuple[str, int], str] = {}
         self._ids: dict[tuple[str, str], int] = {}
+        self._careful_ids: dict[tuple[str, str], int] = {}
 
     def refresh(self) -> None:
         """Forget looked-up names, at the start of a scan: accounts come and go."""
         self._names.clear()
         self._ids.clear()
+        self._careful_ids.clear()
 
     def user_of(self, uid: int) -> str:
         return self._name_of("user", uid)
@@ -130,6 +137,12 @@ class Owners:
         local = self._mapped[what].get(name)
         if local is not None or not self._is_careful:
             return self.id_here(what, local or name)
+        known = self._careful_ids.get((what, name))
+        if known is None:
+            known = self._careful_ids[what, name] = self._carefully(what, name)
+        return known
+
+    def _carefully(self, what: str, name: str) -> int:
         number, own = number_of(what, name), _ACCOUNTS[what][2]()
         if number:
             return number
@@ -154,8 +167,7 @@ def _primary_group(uid: int) -> int:
 
 
 def _number(name: str, what: str) -> int:
-    # 2**32 - 1 means "leave as it is" to chown(2): a manifest must not say that.
-    if name.isascii() and name.isdigit() and int(name) < 0xFFFFFFFF:
+    if name.isascii() and name.isdigit() and int(name) < _NO_ID:
         return int(name)
     raise ResourceError(
         f"there is no {what} {name!r} on this machine",

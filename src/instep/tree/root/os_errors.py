@@ -15,20 +15,22 @@ from shlex import quote
 
 from instep.errors import ResourceError
 from instep.model.paths import shown
-from instep.tree.root.kernel import ignores_modes, set_flag
+from instep.tree.root.kernel import MOUNTS, ignores_modes, mount_point, set_flag
 
 Step = str | Callable[[Path], str]
 """A text in which ``{at}`` is the path, ``{on}`` its mount and ``{uid}`` the daemon's user; or what looks further."""
 
 
-def mount_point(path: Path) -> Path:
-    """The mount that ``path`` lies on."""
-    return next((each for each in (path, *path.parents) if os.path.ismount(each)), path)
+def mount_of(path: Path) -> Path:
+    """The mount that ``path`` lies on, by the kernel's list alone: a dead mount answers no other question."""
+    with open(MOUNTS, "rb") as lines:
+        known = {Path(os.fsdecode(mount_point(line))) for line in lines}
+    return next((each for each in (path, *path.parents) if each in known), path)
 
 
 def _full(at: Path) -> str:
     with contextlib.suppress(OSError):
-        found = os.statvfs(mount_point(at))
+        found = os.statvfs(mount_of(at))
         if found.f_files and not found.f_favail:
             return "remove files on {on}, which has no free inode: df -i {on}"
     return "free space on {on}: df -h {on}"
@@ -69,7 +71,7 @@ def _braced(path: Path) -> str:
 
 def _name_max(at: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
-        most = os.pathconf(mount_point(at), "PC_NAME_MAX")
+        most = os.pathconf(mount_of(at), "PC_NAME_MAX")
         return f"{_FS} takes names of {most} bytes: shorten it {_AT_THE_WRITER}"
     return f"shorten its name {_AT_THE_WRITER}"
 
@@ -131,7 +133,7 @@ def help_for(number: int, at: Path) -> tuple[str, str]:
     """The code and the step of an error that the object at the whole path ``at`` met."""
     step = _STEPS.get(number, _OTHER)
     text = step if isinstance(step, str) else step(at)
-    at_, above, on = (quote(shown(os.fsencode(each))) for each in (at, at.parent, mount_point(at)))
+    at_, above, on = (quote(shown(os.fsencode(each))) for each in (at, at.parent, mount_of(at)))
     return _CODES.get(number, "disk_error"), text.format(at=at_, above=above, on=on, uid=os.geteuid())
 
 

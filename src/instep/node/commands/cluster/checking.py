@@ -11,10 +11,10 @@ from msgspec import UNSET, UnsetType
 
 from instep.api.verifying import CheckRowDocument
 from instep.core.follow.gates import CLOCK
+from instep.core.retention import FREE_MIN_SHARE
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError
 from instep.model.counts import counted, sized
-from instep.model.definition import Definition
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
@@ -44,7 +44,6 @@ from instep.tree.root.resolving import resolved
 from instep.tree.root.writable import require_writable_folder
 
 SKEW_MAX_MS = 300_000
-FREE_MIN_SHARE = 0.05
 CALL_S = 10.0
 FACTS_S = 20.0
 KEPT_NAMED_MAX = 5
@@ -282,10 +281,10 @@ class Preflight:
     async def _owners(self, service: LineService) -> None:
         """Whether files get the owners that they should have. At the writer this is a note and no failure: the users of
         the partners' daemons are not known here."""
-        definition, name = service.known_definition() or Definition(), f"owners of {service.fileset.name}"
+        name = f"owners of {service.fileset.name}"
         if service.is_written_here:
             foreign = await asyncio.to_thread(foreign_in, service.fileset.path, os.geteuid())
-            said = of_written(service.fileset.name, foreign, definition.preserve)
+            said = of_written(service.fileset, foreign)
             words = said.words if said is not None else "carried, or the daemon's own"
             await self._row(name, True, words, note=UNSET if said is None else str(said))
             git = await asyncio.to_thread(git_words, service.fileset)

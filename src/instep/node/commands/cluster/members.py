@@ -159,9 +159,10 @@ class MemberCommands(CommandHandlers):
 
         async def ask(name: NodeName) -> None:
             try:
-                found[name] = await self._facts_about(name, self._followed_by(name))
-            except InstepError as error:
-                log.info("%s sent no facts: %s", name, error.reason)
+                async with asyncio.timeout(FACTS_S):
+                    found[name] = await self._facts_about(name, self._followed_by(name))
+            except (InstepError, TimeoutError) as error:
+                log.info("%s sent no facts: %s", name, error)
 
         async with asyncio.TaskGroup() as asking:
             for name in names:
@@ -210,8 +211,11 @@ class MemberCommands(CommandHandlers):
     async def _facts_about(self, name: NodeName, lines: list[LineId]) -> dict[str, str]:
         """The facts that a partner sends about these; facts of one fileset alone, such as ``path``, with its name."""
         found: dict[str, str] = {}
+        session = self._node.peers.sessions.get(name)
+        if session is None:
+            return found  # the link went a moment ago
         for line in lines:
-            for fact, value in (await self._node.peers.sessions[name].facts(line, FACTS_S)).facts:
+            for fact, value in (await session.facts(line, FACTS_S)).facts:
                 found[f"{fact} of {line.fileset}" if fact in OF_A_FILESET else fact] = value
         return found
 
@@ -259,6 +263,7 @@ class MemberCommands(CommandHandlers):
         if asked.dry_run:
             return would_revoke(node.pki, name)
         changed = node.pki.revoke(name, wall_ms())
+        node.peers.new_names.revoked(name)
         if edits.remove_partner(node.directory, name):
             node.reload()
         node.membership.forget(name)
@@ -283,7 +288,11 @@ class MemberCommands(CommandHandlers):
         changed = node.pki.unpin(name)
         if not changed:
             self._require_ca(f"instep node remove {name}")
+            known = {*node.runtime.settings.partners, *node.membership.members, *node.pki.crl().names}
+            if name not in known:
+                node.pki.revocable(name, wall_ms())  # refuses a name that was mistyped
             changed = node.pki.revoke(name, wall_ms(), for_good=True)
+            node.peers.new_names.revoked(name)
         if changed or name in node.runtime.settings.partners:
             node.membership.removed(name)
         await self._cut(name)

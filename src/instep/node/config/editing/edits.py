@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -33,8 +34,8 @@ from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
 
 LOCK_WAIT_S = 5.0
-SAVES_MAX = 100
-"""So often an edit begins anew because a person's program saved the file meanwhile."""
+EDIT_WITHIN_S = 10.0
+"""So long an edit begins anew because a person's program saved the file meanwhile."""
 
 Document = tomlkit.TOMLDocument
 
@@ -83,8 +84,9 @@ def edit(
     """
     node.require()
     with _locked(node):
-        for _ in range(SAVES_MAX):
-            file = FoundFile.read(node.config, LOCK_WAIT_S)
+        until_s = monotonic() + EDIT_WITHIN_S
+        while (left_s := until_s - monotonic()) > 0:
+            file = FoundFile.read(node.config, min(LOCK_WAIT_S, left_s))
             if file is None:
                 break
             after = _changed(node, file.text, change)

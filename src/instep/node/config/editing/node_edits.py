@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from instep.node.config.editing.edits import Document, edit
 from instep.node.directory import NodeDirectory
 
@@ -12,7 +14,7 @@ def forget_node(node: NodeDirectory, name: str) -> bool:
     def change(document: Document) -> None:
         document.get("partners", {}).pop(name, None)
         balancers = document.get("balancers", {}).values()
-        named = [table.get("to") for table in document.get("filesets", {}).values()]
+        named = _named_partners(document)
         named += [table.get("nodes") for table in balancers]
         for row in (document.get("allow_drain"), *named):
             while isinstance(row, list) and name in row:
@@ -36,9 +38,15 @@ def rename_node(node: NodeDirectory, old: str, new: str) -> bool:
                 row = rows.pop(old).unwrap()
                 if new not in rows:
                     rows[new] = row
-        named = [table.get("to") for table in document.get("filesets", {}).values()]
+        named = _named_partners(document)
         for row in (document.get("allow_drain"), *named, *(table.get("nodes") for table in balancers)):
             if isinstance(row, list) and old in row:
                 row[row.index(old)] = new
 
     return edit(node, change)
+
+
+def _named_partners(document: Document) -> list[Any]:
+    """The lists of partners in filesets: those that get it, and those whose changes are taken."""
+    filesets = document.get("filesets", {}).values()
+    return [table.get(key) for table in filesets for key in ("to", "offers_from")]

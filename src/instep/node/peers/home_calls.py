@@ -1,0 +1,63 @@
+"""Requests of partners to the home of a line: locks and submitted changes. Which partner may ask is decided here, all
+else by the home."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from instep.errors import PeerError
+from instep.model.change import change_set_of
+from instep.model.ids import LineId, NodeName
+from instep.net.messages import messages as m
+from instep.net.messages.changing import LOCKS_MAX
+from instep.net.transfer import TransferAnswer
+from instep.node.lines.line_home import LineHome
+from instep.node.peers.accepted_link import AcceptedLink
+from instep.node.peers.peer_context import PeerContext
+
+
+class HomeCalls(PeerContext):
+    """The calls of ``PeerService`` about locks and changes."""
+
+    sessions: dict[NodeName, AcceptedLink]
+
+    def tell_holder(self, node: NodeName, news: m.LockNotice) -> None:
+        """Send the node of an owner that its lock ended."""
+        session = self.sessions.get(node)
+        if session is not None and session.version >= m.since(m.LockNotice):
+            session.tell(news)
+
+    async def lock(self, who: NodeName, request: m.LockRequest) -> m.LockReply:
+        return m.LockReply(await self._home(who, request.line).lock(who, request))
+
+    async def unlock(self, who: NodeName, request: m.UnlockRequest) -> m.LockReply:
+        return m.LockReply(await self._home(who, request.line).unlock(who, request))
+
+    async def break_lock(self, who: NodeName, request: m.BreakRequest) -> m.LockReply:
+        return m.LockReply(await self._home(who, request.line).break_lock(who, request))
+
+    async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply:
+        after = [lock for lock in self._home(who, request.line).locks() if lock.path > request.after]
+        after.sort(key=lambda lock: lock.path)
+        return m.LocksReply(tuple(after[:LOCKS_MAX]), len(after) <= LOCKS_MAX)
+
+    async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
+        return m.SubmitHaveReply(await self._home(who, request.line).missing(request.contents))
+
+    async def submit(
+        self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]
+    ) -> m.SubmitReply:
+        home = self._home(who, request.line)
+        change_set = change_set_of(request.change_set)
+        if change_set.line != request.line:
+            raise PeerError(
+                f"{who} submitted changes of {change_set.line} as {request.line}", code="bad_change_set"
+            )
+        answer = await home.submit(
+            who, change_set, contents, sizes=request.contents, releases=request.releases
+        )
+        return m.SubmitReply(answer)
+
+    def _home(self, who: NodeName, line: LineId) -> LineHome:
+        """The home of this line for a partner whose changes it takes, else ``NotAllowedError``."""
+        return self.access.require_home(who, self.service(line), line)

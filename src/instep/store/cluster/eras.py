@@ -1,0 +1,94 @@
+"""Eras: which primary grants, as far as a node knows, and until when nothing changes hands.
+
+A failover can forget what the old primary granted in its last moments. So each transaction that grants or guards looks
+which server it runs on. On another server or timeline the era rises, and until the longest right that the old one could
+have granted has run out, none changes hands: that is the quiet time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from instep.errors import RefusedError, UnavailableError
+from instep.store.cluster.port import Transaction
+
+KNOWN_MAX = 16
+
+
+class KnownEra(NamedTuple):
+    """An era that this node has seen, and the server that granted in it."""
+
+    era: int
+    server: str
+
+
+class Era(NamedTuple):
+    """The era of a transaction. The times are the database's."""
+
+    cluster: str
+    server: str
+    era: int
+    quiet_until_ms: int
+    longest_ttl_ms: int
+    now_ms: int
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing may change hands now."""
+        return self.now_ms < self.quiet_until_ms
+
+
+async def current_era(
+    transaction: Transaction, known: Sequence[KnownEra] = (), cluster: str | None = None
+) -> Era:
+    """The era of this transaction, raised when the server is another one than at its beginning.
+
+    ``known`` are the eras that this node has seen, and ``cluster`` the cluster that it belongs to.
+    ``UnavailableError`` ``old_primary`` when a newer era has begun on another server; ``RefusedError``
+    ``cluster_other`` when the database is another cluster's.
+    """
+    row = await transaction.row(
+        "SELECT cluster, server, era, quiet_until_ms, longest_ttl_ms, instep_now_ms(), instep_server() FROM instep_era"
+    )
+    assert row is not None
+    found, here = Era(*row[:6]), str(row[6])
+    if cluster is not None and found.cluster != cluster:
+        raise RefusedError(
+            f"the database belongs to cluster {found.cluster[:8]}, and this node to cluster {cluster[:8]}",
+            code="cluster_other",
+            hint="put the address of this node's own cluster into its cluster_file",
+            ours=cluster,
+            theirs=found.cluster,
+        )
+    highest = max((one.era for one in known), default=0)
+    if found.server != here:
+        return await _raised(transaction, found, here, highest)
+    if found.era < highest:
+        raise UnavailableError(
+            f"the database is a former primary: it grants in era {found.era}, and era {highest} has begun elsewhere",
+            code="old_primary",
+            hint="stop that server, or let the address in cluster_file lead to the primary; instep goes on by itself",
+            era=found.era,
+            known=highest,
+        )
+    return found
+
+
+async def _raised(transaction: Transaction, found: Era, here: str, highest: int) -> Era:
+    await transaction.change(
+        "UPDATE instep_era SET server = $1, era = CASE WHEN era < $2 THEN $2 ELSE era END + 1,"
+        " quiet_until_ms = instep_now_ms() + longest_ttl_ms WHERE server <> $1",
+        here,
+        highest,
+    )
+    await transaction.announce("era")
+    row = await transaction.row("SELECT server, era, quiet_until_ms FROM instep_era")
+    assert row is not None
+    return found._replace(server=row[0], era=row[1], quiet_until_ms=row[2])
+
+
+def remembered(known: Sequence[KnownEra], era: Era) -> tuple[KnownEra, ...]:
+    """``known`` with the era of a transaction, newest last, bounded."""
+    seen = KnownEra(era.era, era.server)
+    return tuple(known) if seen in known else (*known, seen)[-KNOWN_MAX:]

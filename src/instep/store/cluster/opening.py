@@ -1,0 +1,20 @@
+"""From an address to an open database of the right kind."""
+
+from __future__ import annotations
+
+from instep.store.cluster.address import ClusterAddress, SqliteAddress
+from instep.store.cluster.port import ClusterStore
+from instep.store.cluster.sqlite import SqliteClusterStore
+
+
+async def open_cluster_store(address: ClusterAddress) -> ClusterStore:
+    """Connect, check, and bring the tables to the newest form. The driver of PostgreSQL is imported when it is used."""
+    if isinstance(address, SqliteAddress):
+        sqlite = SqliteClusterStore(address.path)
+        await sqlite.open()
+        return sqlite
+    from instep.store.cluster.postgres import PostgresClusterStore
+
+    postgres = PostgresClusterStore(address)
+    await postgres.open()
+    return postgres
