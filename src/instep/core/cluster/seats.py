@@ -83,6 +83,8 @@ class SeatVerdict(enum.Enum):
     ALREADY = "already"
     FULL = "full"
     OTHER_KIND = "other_kind"
+    QUIET = "quiet"
+    """There may be seats that a failover of the database has forgotten."""
 
 
 def judge(pool: PoolRules, kind: str, seat: Seat | None, taken: int, now_ms: int) -> SeatVerdict:

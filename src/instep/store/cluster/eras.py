@@ -34,6 +34,12 @@ class Era(NamedTuple):
     now_ms: int
 
     @property
+    def began_at_ms(self) -> int:
+        """When a failover was first seen: what the server before it recorded last may be missing. Before all time in a
+        database that has seen none."""
+        return self.quiet_until_ms - self.longest_ttl_ms
+
+    @property
     def is_quiet(self) -> bool:
         """Whether nothing may change hands now."""
         return self.now_ms < self.quiet_until_ms
