@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from instep.core.changes import home_contract as home
 from instep.core.contract import REST, Invariant, PhaseRow, sentence_of
 from instep.core.follow import contract as follow
 from instep.core.publish import contract as publish
@@ -31,6 +32,7 @@ def machines_page(note: str) -> str:
         *_machine("Follow: one line at a partner", follow.PHASES.values(), follow.INVARIANTS),
         *_machine("Publish: one line at its writer", publish.PHASES.values(), publish.INVARIANTS),
         *_machine("Rollout: a generation through the partners", rollout.PHASES.values(), rollout.INVARIANTS),
+        *_machine("Home: a change set from elsewhere", home.PHASES.values(), home.INVARIANTS),
     ]
     return "\n".join(parts) + "\n"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from instep.core.changes.home import HomeMachine
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish import vocabulary as p
@@ -50,7 +51,7 @@ def ref(number: int, root: str = "") -> HeadRef:
 class Dialogue:
     """Feeds a machine and keeps the transcript. Answers name the request of the effect that asked: the last."""
 
-    def __init__(self, machine: FollowMachine | PublishMachine | RolloutMachine) -> None:
+    def __init__(self, machine: FollowMachine | PublishMachine | RolloutMachine | HomeMachine) -> None:
         self.machine: Any = machine
         self.lines: list[str] = []
         self.now = 0

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 from blake3 import blake3
+from msgspec import Meta
 
 from instep.errors import PeerError
 from instep.model.decoding import DECODE_ERRORS
@@ -78,7 +80,7 @@ class ChangeSet(msgspec.Struct, frozen=True, array_like=True):
     author: str
     message: str
     made_at_ms: Count
-    changes: tuple[PathChange, ...]
+    changes: Annotated[tuple[PathChange, ...], Meta(max_length=CHANGES_MAX)]
     token: Fence | None = None
     whole: bool = False
 

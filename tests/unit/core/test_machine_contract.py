@@ -11,6 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from instep.core.changes import home_contract
+from instep.core.changes import home_vocabulary as h
+from instep.core.changes.home_sets import HomePhase
 from instep.core.contract import REST, Broken, PhaseRow, sentence_of
 from instep.core.follow import contract as follow_contract
 from instep.core.follow import vocabulary as f
@@ -35,6 +38,7 @@ SEEDS = (5, 9, 2453)
         (follow_contract.PHASES, FollowPhase),
         (publish_contract.PHASES, publish_state.PublishPhase),
         (rollout_contract.PHASES, RolloutState),
+        (home_contract.PHASES, HomePhase),
     ],
 )
 def test_every_phase_has_a_row_and_names_phases_only(
@@ -49,7 +53,11 @@ def test_every_phase_has_a_row_and_names_phases_only(
 
 @pytest.mark.parametrize(
     ("table", "answers"),
-    [(follow_contract.PHASES, f.FollowAnswer), (publish_contract.PHASES, WriterAnswer)],
+    [
+        (follow_contract.PHASES, f.FollowAnswer),
+        (publish_contract.PHASES, WriterAnswer),
+        (home_contract.PHASES, h.SetAnswer),
+    ],
 )
 def test_every_answer_ends_a_phase(table: Mapping[Any, PhaseRow], answers: Any) -> None:
     assert {event for row in table.values() for event in row.events} == set(typing.get_args(answers))
@@ -94,6 +102,7 @@ def test_every_invariant_says_what_it_states() -> None:
         *follow_contract.INVARIANTS,
         *publish_contract.INVARIANTS,
         *rollout_contract.INVARIANTS,
+        *home_contract.INVARIANTS,
     ]
     for invariant in every:
         assert sentence_of(invariant).endswith("."), invariant

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from typing import Any
 
 import pytest
 
+from instep.core.changes import home_vocabulary as h
+from instep.core.changes.home import HomeMachine
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish.machine import PublishMachine
@@ -17,6 +20,7 @@ from instep.core.rollout.machine import RolloutMachine
 from instep.errors import DamagedError
 from instep.testing.simulation import simulate
 from tests.golden.dialogue import follower
+from tests.support.change_home import ANA, ChangeHome, change
 
 
 def replayed(recorder: FlightRecorder) -> list[Replayed]:
@@ -55,6 +59,23 @@ def test_every_machine_of_a_simulated_cluster_replays_to_the_same_effects(
         steps = replayed(recorder)
         assert len(steps) == len(recorder.last)
         assert [one for one in steps if one.difference or one.broken] == []
+
+
+def test_a_home_of_change_sets_replays() -> None:
+    """With its wall clock, by which it judges the age of a change set."""
+    home = ChangeHome()
+    fence = home.granted(ANA)
+    home.held[h.FetchOffered] = True
+    home.submit(home.change_set(change(b"a", "old", "new"), token=fence), releases=True)
+    home.submit(home.change_set(change(b"b", "old", None), made_at_ms=0))
+    recorder = FlightRecorder("home", HomeMachine(home.machine.line, home.config, Random(1)))
+    for event, at_ms, wall_ms in home.heard:
+        recorder.step(event, at_ms, wall_ms)
+    recorder._now.steps.clear()
+    recorder._now.machine = module._copy_of(recorder._machine)
+    recorder.step(h.ContentsHere(home.last(h.FetchOffered).req), home.now, home.wall)
+    assert any(isinstance(effect, h.ApplyChanges) for effect in recorder.last[0].effects or ())
+    assert [one for one in replayed(recorder) if one.difference or one.broken] == []
 
 
 def test_a_record_is_bounded_and_begins_with_the_machine_of_then(monkeypatch: pytest.MonkeyPatch) -> None:

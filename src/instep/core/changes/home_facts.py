@@ -27,7 +27,7 @@ class BreakPolicy(enum.Enum):
 
     ANYONE = "anyone"
     OWNER = "owner"
-    """The same person, from another program or node."""
+    """The same person, from another program of that node."""
     NOBODY = "nobody"
     """Not even an operator: only its end, or its owner's program."""
 
@@ -79,6 +79,13 @@ class RemovalCount(msgspec.Struct, frozen=True, array_like=True):
     removed: int
 
 
+class Applying(msgspec.Struct, frozen=True, array_like=True):
+    """The change set whose ``ApplyChanges`` may have begun, and the lock that ends with its answer."""
+
+    id: Digest
+    releases: Fence | None = None
+
+
 class HomeFacts(msgspec.Struct, frozen=True, array_like=True):
     """The state that must survive a crash. ``counter`` belongs to the newest grant and only rises. ``locks`` are in
     path order, ``ended`` the oldest first. ``applying`` is the change set whose ``ApplyChanges`` may have begun:
@@ -90,7 +97,7 @@ class HomeFacts(msgspec.Struct, frozen=True, array_like=True):
     counter: int = 0
     locks: tuple[Lock, ...] = ()
     ended: tuple[EndedLock, ...] = ()
-    applying: Digest | None = None
+    applying: Applying | None = None
     removals: tuple[RemovalCount, ...] = ()
 
 

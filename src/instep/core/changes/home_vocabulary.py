@@ -170,10 +170,8 @@ class PathsPublished(MachineWord):
     reason: str = ""
 
 
-HomeAnswer = (
-    LiveRead
-    | LiveReadFailed
-    | LookedUp
+SetAnswer = (
+    LookedUp
     | ContentsHere
     | ContentsFailed
     | ChangesApplied
@@ -182,20 +180,20 @@ HomeAnswer = (
     | ChangesNotRecovered
     | PathsPublished
 )
+"""Answers about a change set."""
+
+LockEvent = LockAsked | RefreshAsked | ReleaseAsked | BreakAsked | OwnEdit | LiveRead | LiveReadFailed
+"""Events about locks."""
 
 HomeEvent = (
     HomeStarted
     | HomeConfigChanged
     | HeadMoved
     | HomeLost
-    | LockAsked
-    | RefreshAsked
-    | ReleaseAsked
-    | BreakAsked
-    | OwnEdit
+    | LockEvent
     | Submitted
     | SubmitterGone
-    | HomeAnswer
+    | SetAnswer
     | TimerFired
 )
 

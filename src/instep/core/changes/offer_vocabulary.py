@@ -14,7 +14,6 @@ from instep.core.guards.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.vocabulary import (
     MachineWord,
     Note,
-    RequestDone,
     RequestFailed,
     SetTimer,
     TimerFired,
@@ -156,11 +155,11 @@ class HeadReached(MachineWord):
     has: tuple[tuple[bytes, Entry | None], ...] = ()
 
 
-class EditsSetAside(RequestDone):
-    """Answer to ``SetAsideEdits``: archived and restored, durably."""
+class EditsSetAside(MachineWord):
+    """The follower did what ``OwnPaths`` says of losing paths: their local versions are in the archive, durably, named
+    with their outcomes, and those of the tree's generation are back."""
 
-
-class SetAsideFailed(RequestFailed): ...
+    paths: tuple[bytes, ...]
 
 
 class RemovalsJudged(MachineWord):
@@ -228,16 +227,7 @@ class PathsLooked(MachineWord):
 class LookFailed(RequestFailed): ...
 
 
-OfferAnswerEvent = (
-    OfferAnswered
-    | OfferFailed
-    | EditsSetAside
-    | SetAsideFailed
-    | LockAnswered
-    | LockAskFailed
-    | PathsLooked
-    | LookFailed
-)
+OfferAnswerEvent = OfferAnswered | OfferFailed | LockAnswered | LockAskFailed | PathsLooked | LookFailed
 
 OfferEvent = (
     OffersStarted
@@ -246,6 +236,7 @@ OfferEvent = (
     | HomeUp
     | HomeDown
     | HeadReached
+    | EditsSetAside
     | RemovalsJudged
     | OffersRetried
     | LockWanted
@@ -275,17 +266,9 @@ class SubmitOffer(MachineWord):
     releases: bool = False
 
 
-class SetAsideEdits(MachineWord):
-    """Move the local versions of these paths into the archive, named with their outcome, and restore those of the
-    tree's generation. Answer: ``EditsSetAside`` or ``SetAsideFailed``."""
-
-    req: int
-    lost: tuple[OwnedPath, ...]
-
-
 class OwnPaths(MachineWord):
-    """All paths that this machine owns from now on, in path order: the follower neither reverts nor applies them. No
-    answer."""
+    """All paths that this machine owns from now on, in path order: no apply touches them and no revert undoes them, but
+    for those that are ``losing``: the follower sets them aside, and says so by ``EditsSetAside``."""
 
     owned: tuple[OwnedPath, ...]
 
@@ -335,7 +318,6 @@ class ReportOffers(MachineWord):
 OfferEffect = (
     SaveOffers
     | SubmitOffer
-    | SetAsideEdits
     | OwnPaths
     | LookAtPaths
     | AskLock

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from instep.core.changes.home import HomeMachine
 from instep.core.record.values import to_plain
 from instep.core.rollout.machine import RolloutMachine
 
@@ -55,8 +56,8 @@ class _Stretch:
 
 
 def step_of(machine: Any, event: object, at_ms: int, wall_ms: int) -> tuple[Any, ...]:
-    """One step; a rollout writes the wall clock down as well."""
-    if isinstance(machine, RolloutMachine):
+    """One step; a rollout writes the wall clock down as well, and a home judges the age of change sets by it."""
+    if isinstance(machine, RolloutMachine | HomeMachine):
         effects: tuple[Any, ...] = machine.step(event, at_ms, wall_ms)  # type: ignore[arg-type]
     else:
         effects = machine.step(event, at_ms)
