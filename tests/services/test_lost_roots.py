@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,60 @@ async def test_what_was_published_meanwhile_arrives_after_the_adoption(tmp_path:
         await s1.call("fileset_adopt", fileset="data", path=str(s1.tree))
         await cluster.in_step("s1")
         assert (s1.tree / "d/meanwhile").read_text() == "1"
+
+
+def _not_json(tree: Path) -> None:
+    (tree / ".instep/id").write_text("not a marker")
+
+
+def _marker_is_a_folder(tree: Path) -> None:
+    (tree / ".instep/id").unlink()
+    (tree / ".instep/id").mkdir()
+
+
+def _is_a_file(tree: Path) -> None:
+    shutil.rmtree(tree / ".instep")
+    (tree / ".instep").write_text("a program's own")
+
+
+def _is_a_link(tree: Path) -> None:
+    (tree / ".instep").rename(tree.with_name("elsewhere"))
+    (tree / ".instep").symlink_to(tree.with_name("elsewhere"))
+
+
+def _older_copy(tree: Path) -> None:
+    marker = json.loads((tree / ".instep/id").read_text())
+    (tree / ".instep/id").write_text(json.dumps({**marker, "random": "0" * 32}))
+
+
+@pytest.mark.parametrize("name", ["main", "s1"])
+@pytest.mark.parametrize("damage", [_not_json, _marker_is_a_folder, _is_a_file, _is_a_link, _older_copy])
+@in_virtual_time
+async def test_a_damaged_marker_is_made_anew_by_the_command_that_status_names(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    """Goal: "find out which program changed it" was all that was said, and adopt failed like everything else. What lay
+    there is kept under a name that no scan takes for content."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, node = cluster["main"], cluster[name]
+        main.write({"a": "1"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        damage(node.tree)
+        code = "marker_replaced" if damage is _older_copy else "marker_damaged"
+        line = await node.stands("blocked", "failing", "held", code=code)
+        assert any(f"instep fileset adopt data {node.tree}" in step for step in line["next"]), line
+        asked = {"fileset": "data", "path": str(node.tree)}
+        assert not (await node.call("fileset_adopt", **asked, dry_run=True))["changed"]
+        assert (await node.call("fileset_adopt", **asked))["changed"]
+        assert not (await node.call("fileset_adopt", **asked))["changed"]
+        main.write({"a": "2"})
+        await cluster.in_step("s1")
+        kept = [*node.tree.glob(".instep-damaged-*"), *node.tree.glob(".instep/id-damaged-*")]
+        assert len(kept) == (0 if damage is _older_copy else 1), kept
+        elsewhere = node.tree.with_name("elsewhere")
+        assert not elsewhere.exists() or (elsewhere / "id").is_file(), "nothing behind the link is touched"
 
 
 def _emptied(tree: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_marker_below_a_symlink_is_not_removed(tmp_path: Path) -> None:
     (root / ".instep").rename(victim)
     (root / ".instep").symlink_to(victim)
     refused = refusal(lambda: remove_marker(root, FilesetName("maps"), NodeName("s1")))
-    assert refused.error_code == "marker_foreign"
+    assert refused.error_code == "marker_damaged"
     assert (victim / "id").exists()
 
 
@@ -147,7 +147,7 @@ def test_a_marker_that_a_stranger_made_in_a_directory_for_everybody_is_none(tmp_
     place = Place(shared, tmp_path / ".instep-maps", FilesetName("maps"))
     prepare_place(place)
     refused = refusal(lambda: World(place).apply({b"a": b"1"}))
-    assert (refused.error_code, f"uid {STRANGER}" in str(refused)) == ("marker_foreign", True)
+    assert (refused.error_code, f"uid {STRANGER}" in str(refused)) == ("marker_damaged", True)
 
 
 # --- what an operator names ------------------------------------------------------------------------------------

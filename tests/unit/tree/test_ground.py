@@ -102,10 +102,10 @@ def test_marker_missing_foreign_and_never_recreated(tmp_path: Path) -> None:
     assert read_marker(tmp_path) is None
     made = create_marker(tmp_path, DATA, S1)
     assert check_marker(tmp_path, DATA, S1, made.random) == made
-    for node, random in ((NodeName("s2"), None), (S1, "0")):
+    for node, random, code in ((NodeName("s2"), None, "marker_foreign"), (S1, "0", "marker_replaced")):
         with pytest.raises(RefusedError) as caught:
             check_marker(tmp_path, DATA, node, random)
-        assert caught.value.error_code == "marker_foreign"
+        assert caught.value.error_code == code
     with pytest.raises(RefusedError) as caught:
         create_marker(tmp_path, DATA, S1)
     assert caught.value.error_code == "marker_exists"
@@ -141,7 +141,7 @@ def test_marker_is_not_read_through_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "root/.instep").symlink_to("../real/.instep")
     with pytest.raises(RefusedError) as caught:
         read_marker(tmp_path / "root")
-    assert caught.value.error_code == "marker_foreign"
+    assert caught.value.error_code == "marker_damaged"
 
 
 def test_place_lies_beside_the_root_and_is_private(tmp_path: Path) -> None:

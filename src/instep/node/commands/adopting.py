@@ -20,9 +20,9 @@ from instep.node.facts.mounts import require_mount
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
-from instep.node.trees.placing import take_root
+from instep.node.trees.placing import ADOPTABLE, known_marker, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
-from instep.tree.root.marker import read_marker
+from instep.tree.root.marker import check_marker, set_damaged_aside
 from instep.tree.root.place import Place
 
 
@@ -32,8 +32,7 @@ class Adopting(CommandHandlers):
         service = service_of(self._node, asked.fileset or asked.name)
         fileset = service.fileset
         _require_own(fileset, asked.path)
-        marker = await asyncio.to_thread(read_marker, fileset.path)
-        is_lost = marker is None
+        is_lost = await asyncio.to_thread(_is_marker_lost, self._node, fileset)
         head = service.head if service.is_written_here else service.live
         numbers, is_of_it, refusal = Numbers(), True, None
         if is_lost and head is not None:
@@ -59,10 +58,26 @@ async def take_again(node: Node, service: LineService) -> None:
     tree is looked at before the line is in step again."""
     fileset = service.fileset
     await asyncio.to_thread(require_mount, fileset.name, fileset.path, fileset.expect_mount)
+    aside = await asyncio.to_thread(set_damaged_aside, fileset.path) if fileset.path.exists() else None
     take_root(node.runtime, fileset.name, fileset.path, make=True)
-    node.runtime.note("adopted", f"{fileset.path} is taken again as {fileset.name}", service.line)
+    kept = f"; what lay in the marker's place is {aside} now" if aside is not None else ""
+    node.runtime.note("adopted", f"{fileset.path} is taken again as {fileset.name}{kept}", service.line)
     node.begin_again(fileset.name)
     node.services[fileset.name].driver.post(RootBack())
+
+
+def _is_marker_lost(node: Node, fileset: FilesetSettings) -> bool:
+    """Whether an adopt has something to do: no marker, none that can be read, or another one of this fileset. The
+    marker of another fileset or node is a refusal."""
+    name, runtime = fileset.name, node.runtime
+    known = known_marker(runtime.store, name)
+    try:
+        check_marker(fileset.path, name, runtime.name, known.random if known is not None else None)
+    except RefusedError as error:
+        if error.error_code in ADOPTABLE:
+            return True
+        raise
+    return False
 
 
 def _require_own(fileset: FilesetSettings, path: str) -> None:

@@ -23,6 +23,8 @@ from instep.node.facts.mounts import require_mount
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 from instep.tree.root.marker import (
+    MARKER_DAMAGED,
+    MARKER_REPLACED,
     Marker,
     check_marker,
     create_marker,
@@ -61,6 +63,10 @@ def _resolve(runtime: Runtime, fileset: FilesetName, path: Path, stage: Path | N
     )
 
 
+ADOPTABLE = ("marker_missing", MARKER_DAMAGED, MARKER_REPLACED)
+"""Refusals of a marker that ``fileset adopt`` ends, by an operator's word that this is the directory."""
+
+
 def take_root(runtime: Runtime, fileset: FilesetName, path: Path, *, make: bool = False) -> None:
     """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
     path that is missing. Refusals as ``resolve_place`` and ``create_marker``."""
@@ -95,7 +101,7 @@ def check_new_root(runtime: Runtime, fileset: FilesetName, path: Path) -> None:
 
 def find_root(runtime: Runtime, fileset: FilesetSettings, last: Taken | None = None) -> Taken:
     """The root as it was taken; a tree that is only observed has no marker. ``RefusedError`` ``mount_missing``,
-    ``root_missing``, ``marker_missing``, ``marker_foreign``.
+    ``root_missing``, ``marker_missing``, ``marker_damaged``, ``marker_foreign``, ``marker_replaced``.
 
     ``last`` was found before: an apply asks five times. Its place holds while root, control folder and settings are
     those that it was chosen by; mount and marker are looked at each time."""
@@ -163,8 +169,9 @@ def _way_back(fileset: FilesetSettings, error: RefusedError) -> str | None:
         return f"mount it, it goes on by itself; or, where the disk is new: {anew}"
     if error.error_code == "marker_missing" and _is_bare(fileset.path):
         return f"mount the disk; or, where it is new and empty: {anew}"
-    if error.error_code == "marker_missing":
-        return f"mount the disk; or, where this is the directory: instep fileset adopt {name} {at}"
+    if error.error_code in ADOPTABLE:
+        first = "find out which program changed it" if error.error_code == MARKER_DAMAGED else "mount the disk"
+        return f"{first}; or, where this is the directory: instep fileset adopt {name} {at}"
     return None
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -20,6 +21,8 @@ from instep.tree.root.descriptors import CREATE, Tolerated, closing_fd
 
 CONTROL_NAME = b".instep"
 MARKER_PATH = b".instep/id"
+MARKER_DAMAGED = "marker_damaged"
+MARKER_REPLACED = "marker_replaced"
 _MARKER_MAX = 4096
 
 
@@ -127,7 +130,7 @@ def _write_durably(
 
 
 def read_marker(root: Path, owner: tuple[int, int] | None = None) -> Marker | None:
-    """The marker, None when there is none; ``marker_foreign`` when what is there is not a marker. ``owner`` is the
+    """The marker, None when there is none; ``marker_damaged`` when what is there is not a marker. ``owner`` is the
     daemon's uid and gid where root reads it."""
     with open_root(root) as opened:
         return _read(opened, root, owner)
@@ -157,12 +160,38 @@ def _read(opened: Root, root: Path, owner: tuple[int, int] | None = None) -> Mar
 
 
 def _not_a_marker(root: Path, why: str | None) -> RefusedError:
+    control = root / os.fsdecode(CONTROL_NAME)
+    found = control / "id" if control.is_dir() and not control.is_symlink() else control
     return RefusedError(
-        f"the marker in {root} cannot be read: {why}",
-        hint="if .instep/id is a symbolic link, a directory or damaged, find out which program changed it",
-        code="marker_foreign",
+        f"{found} is not the marker that this node made: {why}",
+        hint=f"find out which program changed it; then: mv {quote(str(found))} {quote(f'{found}-damaged')}",
+        code=MARKER_DAMAGED,
         root=str(root),
     )
+
+
+def set_damaged_aside(root: Path) -> str | None:
+    """Rename what lies in the marker's place and is none, so that a marker can be made; its new name, None when the
+    place is free or holds a marker. The new name is reserved as the marker's is: no scan takes it for content."""
+    with open_root(root) as opened:
+        try:
+            _read(opened, root)
+            return None
+        except RefusedError as error:
+            if error.error_code != MARKER_DAMAGED:
+                raise
+        ending = b"-damaged-" + secrets.token_hex(4).encode()
+        control, held, name = None, opened.fd, CONTROL_NAME
+        with Tolerated(errno.ENOTDIR, errno.ELOOP):
+            control = opened.open_dir(CONTROL_NAME)
+        try:
+            if control is not None:
+                held, name = control, b"id"
+            rename_noreplace(held, name, held, name + ending)
+        finally:
+            if control is not None:
+                os.close(control)
+    return os.fsdecode((MARKER_PATH if control is not None else CONTROL_NAME) + ending)
 
 
 def check_marker(
@@ -172,7 +201,8 @@ def check_marker(
     random: str | None = None,
     owner: tuple[int, int] | None = None,
 ) -> Marker:
-    """The marker when it is ours; ``RefusedError`` ``marker_missing`` or ``marker_foreign`` otherwise.
+    """The marker when it is ours; ``RefusedError`` ``marker_missing``, ``marker_damaged``, ``marker_foreign`` or
+    ``marker_replaced`` otherwise.
 
     ``random`` is the number that the node recorded at creation; None leaves that comparison out.
     """
@@ -183,8 +213,8 @@ def check_marker(
     if random is not None and marker.random != random:
         raise RefusedError(
             f"{root} carries another marker of {fileset} than the one that this node made",
-            hint="another disk may be mounted here; if the directory is right, accept it anew",
-            code="marker_foreign",
+            hint="mount the disk that was here before",
+            code=MARKER_REPLACED,
             root=str(root),
         )
     return marker
