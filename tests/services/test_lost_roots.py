@@ -137,6 +137,15 @@ async def test_a_damaged_marker_is_made_anew_by_the_command_that_status_names(
         code = "marker_replaced" if damage is _older_copy else "marker_damaged"
         line = await node.stands("blocked", "failing", "held", code=code)
         assert any(f"instep fileset adopt data {node.tree}" in step for step in line["next"]), line
+        if name == "s1":
+            steps: list[str] = []
+
+            async def is_told() -> bool:
+                steps[:] = (await main.line())["partners"][0]["next"]
+                return bool(steps)
+
+            await reached(is_told, lambda: "the report")
+            assert steps[0].startswith("on s1: ") and "instep fileset adopt data" in steps[0], steps
         asked = {"fileset": "data", "path": str(node.tree)}
         assert not (await node.call("fileset_adopt", **asked, dry_run=True))["changed"]
         assert (await node.call("fileset_adopt", **asked))["changed"]

@@ -79,17 +79,18 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    with quoting_output():
-        return _run(arguments)
+    session = Session(arguments=tuple(arguments), commands=frozenset(COMMANDS))
+    with quoting_output(session.typed_here):
+        return _run(session, arguments)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    session = Session(arguments=tuple(arguments))
+def _run(session: Session, arguments: Sequence[str]) -> int:
     is_json = "--json" in arguments
     try:
         check_length(arguments)
         code: Any = cli.main(list(arguments), prog_name="instep", standalone_mode=False, obj=session)
     except InstepError as error:
+        error.hint = session.typed_here(error.hint) if error.hint else None
         report_error(error, is_json=is_json)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

@@ -12,7 +12,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -47,12 +47,16 @@ def _escaped(character: str) -> str:
 
 class _Quoting:
     """A stream whose text reaches the terminal with control bytes escaped, but for line ends, tabs and the sequences
-    of this program. All text passes here, also a text that a command forgot to quote."""
+    of this program. All text passes here, also a text that a command forgot to quote. ``typed`` makes what an operator
+    is told to type what this shell needs."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, typed: Callable[[str], str]) -> None:
         self.stream = stream
+        self._typed = typed
 
     def write(self, text: str) -> int:
+        if "next" in text:
+            text = "\n".join(_with_typed_steps(line, self._typed) for line in text.split("\n"))
         self.stream.write(_UNSAFE.sub(lambda c: "\x1b" if c[0] == _OWN else _escaped(c[0]), text))
         return len(text)
 
@@ -60,11 +64,16 @@ class _Quoting:
         return getattr(self.stream, name)
 
 
+def _with_typed_steps(line: str, typed: Callable[[str], str]) -> str:
+    at = line.find("next")
+    return line if at < 0 else line[:at] + typed(line[at:])
+
+
 @contextlib.contextmanager
-def quoting_output() -> Iterator[None]:
+def quoting_output(typed: Callable[[str], str] = str) -> Iterator[None]:
     """Let no control byte of a path, a message or an error reach the terminal by ``sys.stdout`` or ``sys.stderr``."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Quoting(sys.stdout), _Quoting(sys.stderr)
+    sys.stdout, sys.stderr = _Quoting(sys.stdout, typed), _Quoting(sys.stderr, typed)
     try:
         yield
     finally:

@@ -44,12 +44,34 @@ class Session:
     is_json: bool = False
     arguments: tuple[str, ...] = ()
     """The command line as it was typed."""
+    commands: frozenset[str] = frozenset()
+    """The words that may follow ``instep`` in a text that names a command."""
 
     @property
     def node(self) -> NodeDirectory:
         from instep.node.directory import resolve
 
         return resolve(self.directory_option, os.environ)
+
+    def typed_here(self, text: str) -> str:
+        """A text whose commands work in the shell that this one was typed in: they name the node directory where this
+        one had to. A program that asked for JSON knows it."""
+        if self.directory_option is None or self.is_json or "instep " not in text:
+            return text
+        from instep.api.steps import typed_with
+        from instep.node.directory import resolve
+
+        path = self.node.path
+        if resolve(None, os.environ).path == path:
+            return text
+        return typed_with(text, f"--dir {shlex.quote(str(path))}", self.commands)
+
+    def _with_typed_steps(self, answer: Any) -> Any:
+        if self.directory_option is None or self.is_json:
+            return answer
+        from instep.api.steps import with_steps
+
+        return with_steps(answer, self.typed_here)
 
     @property
     def control(self) -> Control:
@@ -72,7 +94,10 @@ class Session:
             command = msgspec.structs.replace(command, timeout_s=timeout_s)
         with ProgressBar(is_shown=not self.is_json) as bar:
             wait_s = None if timeout_s is None else timeout_s + 5
-            return self.control.ask(command, timeout_s=wait_s, on_progress=bar)
+            found: Result = self._with_typed_steps(
+                self.control.ask(command, timeout_s=wait_s, on_progress=bar)
+            )
+            return found
 
     def call_or(
         self, fallback: Callable[[], Result], command: Command[Result], silent_s: float | None = None
@@ -103,6 +128,7 @@ class Session:
         while True:
             try:
                 for document in self.control.watch(command):
+                    document = self._with_typed_steps(document)
                     if self.gave_json(document) or (lines := "\n".join(text(document))) == shown:
                         continue
                     shown = lines

@@ -59,9 +59,11 @@ def daemon(node: NodeDirectory) -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture
-def instep(node: NodeDirectory, capfd: pytest.CaptureFixture[str]) -> Run:
+def instep(node: NodeDirectory, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("INSTEP_DIR", str(node.path))
+
     def call(*words: str) -> tuple[int, str, str]:
-        code = run(["--dir", str(node.path), *words])
+        code = run(list(words))
         out, err = capfd.readouterr()
         return code, out, err
 
@@ -321,7 +323,7 @@ def test_show_names_the_fileset_that_was_typed(instep: Run, daemon: FakeDaemon) 
     ],
 )
 def test_where_a_fileset_must_be_named_the_hint_is_the_command_with_each_name(
-    instep: Run, daemon: FakeDaemon, node: NodeDirectory, words: tuple[str, ...], hint: str
+    instep: Run, daemon: FakeDaemon, words: tuple[str, ...], hint: str
 ) -> None:
     error = {
         "code": "which_fileset", "exit_code": 2, "reason": "there are several filesets; name one",
@@ -329,5 +331,5 @@ def test_where_a_fileset_must_be_named_the_hint_is_the_command_with_each_name(
     }  # fmt: skip
     daemon.lines("_".join(words[: 2 if words[0] == "archive" else 1]), {"error": error})
     code, _, err = instep(*words)
-    typed = f"instep --dir {node.path} {hint}"
+    typed = f"instep {hint}"
     assert (code, err.splitlines()[-1]) == (2, f"  next: {typed}; or: {typed.replace(' a ', ' b ')}")

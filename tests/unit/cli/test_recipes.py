@@ -104,7 +104,7 @@ def test_a_fileset_that_exists_takes_a_recipe_that_is_shown_first(
     assert run([*words, "add", "maps", str(root), "--ignore", "*.bak"]) == 0
     assert run([*words, "set", "maps", "hooks.reload.touch=/run/reloaded"]) == 0
     assert run([*words, "add", "maps", str(root), "--recipe", "ours"]) == 4
-    assert "instep fileset set maps" in capfd.readouterr().err
+    assert f"instep --dir {node.path} fileset set maps" in capfd.readouterr().err
     before = node.config.read_text()
     assert run([*words, "set", "maps", "recipe=ours", "--dry-run"]) == 0
     out = capfd.readouterr().out

@@ -134,7 +134,18 @@ def fileset_add(
         for partner in offered:
             print(f"  next, on {partner}: instep fileset accept {name} PATH{with_words(recipe_name, params)}")
         if not offered and not reasons:
-            print("  next: instep invite NAME")
+            print(f"  next: {_how_to_invite(session, settings)}")
+
+
+def _how_to_invite(session: Session, settings: Any) -> str:
+    """The command that can work: a node that only this machine reaches needs an address first."""
+    from instep.node.peers.reachability import check_invitation
+
+    try:
+        check_invitation(settings, ("NAME",), None, session.node.path)
+    except RefusedError as error:
+        return str(error.hint)
+    return "instep invite NAME"
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:

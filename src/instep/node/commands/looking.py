@@ -214,6 +214,7 @@ class Looking(CommandHandlers):
                     poll_ms=node.runtime.settings.poll_ms,
                     now_ms=now,
                     heard_ms=node.peers.heard_ms(name) if way == name else None,
+                    is_written_here=service.is_written_here,
                 )
             )
         return rows

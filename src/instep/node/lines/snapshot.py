@@ -14,6 +14,7 @@ from msgspec.structs import asdict, replace
 from instep.api import looking as api
 from instep.api.event_kinds import level_of
 from instep.api.parts import FullGenerationDocument, generation
+from instep.api.steps import typed_at
 from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import ConfigError, UsageError
 from instep.model.definition import Definition
@@ -64,6 +65,7 @@ def partner_document(
     poll_ms: int,
     now_ms: int,
     heard_ms: int | None = None,
+    is_written_here: bool = True,
 ) -> api.PartnerDocument:
     """One partner's row: its own report, corrected by this node's view of it. ``heard_ms`` is when anything came from
     it last; of a node behind a hub only its report is known."""
@@ -76,7 +78,9 @@ def partner_document(
             (f"on {name}: instep status",),
         )
         return api.PartnerDocument(name, None, *_standing(record), None, None)
-    record = report.standing
+    own_steps = report.standing.next_steps
+    steps = tuple(typed_at(step, name, is_writer=is_written_here) for step in own_steps)
+    record = replace(report.standing, next_steps=steps)
     if not is_connected and now_ms - report.at_ms > poll_ms:
         heard_ms = heard_ms if heard_ms is not None else report.at_ms
         record = StandingRecord(

@@ -170,7 +170,9 @@ def _way_back(fileset: FilesetSettings, error: RefusedError) -> str | None:
     if error.error_code == "marker_missing" and _is_bare(fileset.path):
         return f"mount the disk; or, where it is new and empty: {anew}"
     if error.error_code in ADOPTABLE:
-        first = "find out which program changed it" if error.error_code == MARKER_DAMAGED else "mount the disk"
+        first = (
+            "find out which program changed it" if error.error_code == MARKER_DAMAGED else "mount the disk"
+        )
         return f"{first}; or, where this is the directory: instep fileset adopt {name} {at}"
     return None
 
