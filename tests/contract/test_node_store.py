@@ -15,7 +15,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId,
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 from instep.store.memory import MemoryStore
-from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, NodeStore
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, ChangeRow, ChangeSide, NodeStore
 from instep.store.sqlite import SqliteStore
 
 MAIN = NodeName("main")
@@ -336,3 +336,34 @@ def test_rollouts_keep_their_state_and_a_bounded_past(store: NodeStore) -> None:
     assert (found[0], found[-1]) == (b"%d" % (ROLLOUTS_KEPT + 4), b"5"), "newest first, oldest pruned"
     assert store.rollouts(LINE, 2) == found[:2]
     assert store.rollouts(OTHER) == [b"kept"], "another line's are counted alone"
+
+
+# changes from elsewhere
+
+
+def test_the_machines_of_changes_keep_their_state_by_line_and_side(store: NodeStore) -> None:
+    assert store.load_changes(LINE, ChangeSide.HOME) is None
+    store.save_changes(LINE, ChangeSide.HOME, b"one")
+    store.save_changes(LINE, ChangeSide.HOME, b"two")
+    store.save_changes(LINE, ChangeSide.OFFERS, b"offers")
+    store.save_changes(OTHER, ChangeSide.HOME, b"other")
+    found = [store.load_changes(line, side) for line in (LINE, OTHER) for side in ChangeSide]
+    assert found == [b"two", b"offers", b"other", None]
+
+
+def test_a_change_set_is_kept_until_it_is_answered_and_an_answer_stays(store: NodeStore) -> None:
+    first, second, third = digest(1), digest(2), digest(3)
+    assert store.change(first) is None
+    store.keep_change(LINE, first, b"set", 10)
+    store.keep_change(LINE, first, b"set, decided", 11)
+    assert store.change(first) == ChangeRow(b"set, decided", None)
+    store.answer_change(LINE, first, b"answer", 20)
+    store.keep_change(LINE, first, b"late", 30)
+    assert store.change(first) == ChangeRow(None, b"answer")
+    store.answer_change(LINE, second, b"refused at once", 25)
+    store.answer_change(OTHER, third, b"of another line", 5)
+    assert store.delete_changes(LINE, 20) == 0
+    assert store.delete_changes(LINE, 25) == 1
+    assert store.change(first) is None
+    assert store.change(second) == ChangeRow(None, b"refused at once")
+    assert store.change(third) == ChangeRow(None, b"of another line")

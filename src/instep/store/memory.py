@@ -13,7 +13,7 @@ from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
-from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, ChangeRow, ChangeSide, EventRow, LineRow
 
 
 @dataclass
@@ -37,6 +37,8 @@ class _Tables:
     reports: dict[tuple[LineId, NodeName], bytes] = field(default_factory=dict)
     rollout_states: dict[LineId, bytes] = field(default_factory=dict)
     rollouts: dict[LineId, tuple[bytes, ...]] = field(default_factory=dict)
+    change_states: dict[tuple[LineId, ChangeSide], bytes] = field(default_factory=dict)
+    changes: dict[Digest, tuple[LineId, int, ChangeRow]] = field(default_factory=dict)
     named: dict[str, bytes] = field(default_factory=dict)
     stat: dict[tuple[FilesetName, bytes], StatRow] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
@@ -198,6 +200,33 @@ class MemoryStore:
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
         return list(reversed(self._tables.rollouts.get(line, ())))[:limit]
+
+    # changes from elsewhere
+
+    def load_changes(self, line: LineId, side: ChangeSide) -> bytes | None:
+        return self._tables.change_states.get((line, side))
+
+    def save_changes(self, line: LineId, side: ChangeSide, state: bytes) -> None:
+        self._tables.change_states[line, side] = state
+
+    def change(self, change_id: Digest) -> ChangeRow | None:
+        found = self._tables.changes.get(change_id)
+        return found[2] if found is not None else None
+
+    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int) -> None:
+        found = self.change(change_id)
+        if found is None or found.answer is None:
+            self._tables.changes[change_id] = line, at_ms, ChangeRow(kept, None)
+
+    def answer_change(self, line: LineId, change_id: Digest, answer: bytes, at_ms: int) -> None:
+        self._tables.changes[change_id] = line, at_ms, ChangeRow(None, answer)
+
+    def delete_changes(self, line: LineId, before_ms: int) -> int:
+        changes = self._tables.changes
+        old = [name for name, (of, at_ms, _) in changes.items() if of == line and at_ms < before_ms]
+        for name in old:
+            del changes[name]
+        return len(old)
 
     # odds and ends
 

@@ -4,9 +4,10 @@ The store holds data that can be rebuilt from the tree, the journal and the part
 generations, epoch records, the state of each line's machine, the stat cache, partners' reports, events.
 
 *Durability.* Writes are atomic. Writes of caches (pages, stat rows, reports, events, heads for showing) may be
-lost by a power cut, latest first; ``save_line``, ``save_rollout``, ``add_generation``, ``add_epoch``, ``put`` and a
-``transaction()`` are on disk when they return. Nothing is ever reordered: when a durable write has returned,
-everything written before it, by any connection of the node, is on disk too. So a caller only has to write
+lost by a power cut, latest first; ``save_line``, ``save_rollout``, ``save_changes``, ``keep_change``,
+``answer_change``, ``add_generation``, ``add_epoch``, ``put`` and a ``transaction()`` are on disk when they return.
+Nothing is ever reordered: when a durable write has returned, everything written before it, by any connection of the
+node, is on disk too. So a caller only has to write
 pages before the generation that names them, and the generation before the head.
 
 *Threads.* An object may be used from any thread, one call at a time; a call made meanwhile waits, and fails with
@@ -19,6 +20,7 @@ library.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
@@ -39,6 +41,20 @@ class LineRow(NamedTuple):
     line: LineId
     head: HeadRef | None
     live: HeadRef | None
+
+
+class ChangeSide(enum.Enum):
+    """The two machines of changes from elsewhere."""
+
+    HOME = "home"
+    OFFERS = "offers"
+
+
+class ChangeRow(NamedTuple):
+    """A change set at a home: ``kept`` until it is answered, then the ``answer``."""
+
+    kept: bytes | None
+    answer: bytes | None
 
 
 class EventRow(NamedTuple):
@@ -140,6 +156,24 @@ class NodeStore(Protocol):
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
         """The newest ``limit`` finished rollouts, newest first."""
+
+    # changes from elsewhere
+
+    def load_changes(self, line: LineId, side: ChangeSide) -> bytes | None:
+        """The state that the line's machine of this side last saved."""
+
+    def save_changes(self, line: LineId, side: ChangeSide, state: bytes) -> None: ...
+
+    def change(self, change_id: Digest) -> ChangeRow | None: ...
+
+    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int) -> None:
+        """Keep a change set until it is answered; one that is answered stays so."""
+
+    def answer_change(self, line: LineId, change_id: Digest, answer: bytes, at_ms: int) -> None:
+        """Keep the answer in the place of the change set."""
+
+    def delete_changes(self, line: LineId, before_ms: int) -> int:
+        """Forget what was kept or answered before that moment; how many."""
 
     # odds and ends by name
 

@@ -17,7 +17,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
 from instep.store import page_table, stat_table
 from instep.store.database import Database
-from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, ChangeRow, ChangeSide, EventRow, LineRow
 
 _T = TypeVar("_T")
 _LOOKUP_BATCH = 500
@@ -243,6 +243,46 @@ class SqliteStore:
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
         return [row[0] for row in self._rows(_NEWEST.format("record"), *_of(line), limit)]
+
+    # changes from elsewhere
+
+    def load_changes(self, line: LineId, side: ChangeSide) -> bytes | None:
+        look = f"SELECT state FROM change_state WHERE {_OF_LINE} AND side = ?"
+        return self._blob(look, *_of(line), side.value)
+
+    def save_changes(self, line: LineId, side: ChangeSide, state: bytes) -> None:
+        self._change(
+            "INSERT INTO change_state VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (fileset, origin, side) DO UPDATE SET state = excluded.state",
+            *_of(line), side.value, state,
+            durable=True,
+        )  # fmt: skip
+
+    def change(self, change_id: Digest) -> ChangeRow | None:
+        found = self._rows("SELECT kept, answer FROM change_set WHERE id = ?", change_id)
+        return ChangeRow(*found[0]) if found else None
+
+    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int) -> None:
+        self._change(
+            "INSERT INTO change_set VALUES (?, ?, ?, ?, ?, NULL)"
+            " ON CONFLICT (id) DO UPDATE SET kept = excluded.kept, at_ms = excluded.at_ms WHERE answer IS NULL",
+            change_id, *_of(line), at_ms, kept,
+            durable=True,
+        )  # fmt: skip
+
+    def answer_change(self, line: LineId, change_id: Digest, answer: bytes, at_ms: int) -> None:
+        self._change(
+            "INSERT INTO change_set VALUES (?, ?, ?, ?, NULL, ?)"
+            " ON CONFLICT (id) DO UPDATE SET kept = NULL, answer = excluded.answer, at_ms = excluded.at_ms",
+            change_id, *_of(line), at_ms, answer,
+            durable=True,
+        )  # fmt: skip
+
+    def delete_changes(self, line: LineId, before_ms: int) -> int:
+        delete = f"DELETE FROM change_set WHERE {_OF_LINE} AND at_ms < ?"
+        with self._database.write(durable=False) as connection:
+            connection.execute(delete, (*_of(line), before_ms))
+            return connection.changes()
 
     # odds and ends
 
