@@ -16,7 +16,7 @@ from instep.core.backoff import Chance
 from instep.core.changes import home_contract as contract
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_admission import Admission, removals_of
-from instep.core.changes.home_facts import Applying, HomeConfig, HomeFacts
+from instep.core.changes.home_facts import ApplyingSet, HomeConfig, HomeFacts
 from instep.core.changes.home_sets import HomePhase, HomeSets, PendingSet, SetJob
 from instep.core.changes.home_vocabulary import HomeEffect, HomeEvent
 from instep.core.contract import check_all
@@ -172,13 +172,13 @@ class HomeMachine(HomeSets):
         pending.phase = HomePhase.APPLY
         job = SetJob(pending, HomePhase.APPLY, self._next_req(), admission.admitted, admission.decided, token)
         self._job = job
-        self._set(applying=Applying(pending.id, token if submission.releases else None))
+        self._set(applying=ApplyingSet(pending.id, token if submission.releases else None))
         self._doubt_reads(admission.admitted)
         self._out.append(h.KeepChange(pending.id, submission, admission.decided))
         self._out.append(h.ApplyChanges(job.req, pending.id, submission.change_set, admission.admitted))
 
     def _applied(self, job: SetJob, outcomes: tuple[PathOutcome, ...]) -> None:
-        """The tree is changed, durably: the locks of changed paths stand for what lies there now."""
+        """The tree is changed, durably: the locks of changed paths stand for the new files."""
         submission = job.pending.submission
         assert submission is not None
         found = {outcome.path: outcome for outcome in (*job.decided, *outcomes)}

@@ -79,7 +79,7 @@ class RemovalCount(msgspec.Struct, frozen=True, array_like=True):
     removed: int
 
 
-class Applying(msgspec.Struct, frozen=True, array_like=True):
+class ApplyingSet(msgspec.Struct, frozen=True, array_like=True):
     """The change set whose ``ApplyChanges`` may have begun, and the lock that ends with its answer."""
 
     id: Digest
@@ -97,7 +97,7 @@ class HomeFacts(msgspec.Struct, frozen=True, array_like=True):
     counter: int = 0
     locks: tuple[Lock, ...] = ()
     ended: tuple[EndedLock, ...] = ()
-    applying: Applying | None = None
+    applying: ApplyingSet | None = None
     removals: tuple[RemovalCount, ...] = ()
 
 

@@ -13,10 +13,10 @@ from typing import assert_never
 
 import msgspec
 
+from instep.core import vocabulary as w
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_book import HomeBook
 from instep.core.changes.home_facts import BreakPolicy, LivePath, Lock
-from instep.core.vocabulary import Trouble
 from instep.errors import PeerError
 from instep.model.change import LOCK_ID_BYTES, Fence, is_alike
 from instep.model.ids import EMPTY_DIGEST
@@ -101,7 +101,7 @@ class HomeLocks(HomeBook):
     def _lock_refusal(self, event: h.LockAsked) -> LockRefused | None:
         trouble = self._not_taken(event.source)
         if trouble is None and event.owner.node != event.source:
-            trouble = Trouble(
+            trouble = w.Trouble(
                 "not_allowed", f"{event.source} may not lock for owners of {event.owner.node}", exit_code=5
             )
         if trouble is not None:
@@ -226,7 +226,7 @@ class HomeLocks(HomeBook):
                 self._out.append(h.ReadLive(self._check_req, tuple(paths)))
 
     def _doubt_reads(self, paths: Iterable[bytes]) -> None:
-        """An apply may change these paths: what is being read of them may be older."""
+        """An apply may change these paths: a read under way may be older."""
         changed = set(paths)
         for ask in self._asks:
             if ask.asked.path in changed:
@@ -319,5 +319,5 @@ def _bounded(ttl_ms: int) -> int:
     return min(max(ttl_ms, LOCK_TTL_MIN_MS), LOCK_TTL_MAX_MS)
 
 
-def _refused_by(trouble: Trouble) -> LockRefused:
+def _refused_by(trouble: w.Trouble) -> LockRefused:
     return LockRefused(trouble.code, trouble.reason, trouble.hint or "", exit_code=trouble.exit_code)

@@ -180,7 +180,7 @@ class HomeSets(HomeAdmission):
         raise AssertionError
 
     def _say(self, submission: Submission, answer: ChangeAnswer) -> None:
-        """One line of events for what was made, one for the rest."""
+        """One line of events for the changes that were made, one for the rest."""
         author = f" ({submission.change_set.author})" if submission.change_set.author else ""
         by = f"{submission.source}{author}"
         made = [outcome for outcome in answer.outcomes if outcome.is_made]
