@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from instep.errors import ResourceError
+from instep.model.ids import LineId, fileset_name, node_name
 from instep.node.retrieval.git_repository import GitRepository
+from instep.node.retrieval.git_stream import is_refused
 from tests.support.fleet import tree_of
 from tests.support.services import services
 from tests.support.virtual_time import in_virtual_time
@@ -156,3 +158,60 @@ async def test_an_interrupted_export_is_begun_again(tmp_path: Path, monkeypatch:
         found = await main.call("export_git", fileset="data", to=str(to))
         assert found["written"] == [1, 2, 3] and _numbers(to) == [1, 2, 3]
         assert _git(to, "fsck", "--strict") == ""
+
+
+NAMES = (
+    "git~1", "GIT~1 .", ".git ", ".GIT.", ".git:x", "a\\.git", "sub/.git./x", ".git", "x/.Git/config",
+    ".gitx", "git~2", "git~1x", ".gitmodules", ".gitignore", "a\\b", "git", ".git-old",
+)  # fmt: skip
+LINKS = (".gitmodules", "GITMOD~1", "gi7eba~1", ".gitmodules .", "gitmod", "x/.gitattributes")
+
+
+@pytest.mark.parametrize(("names", "is_link"), [(NAMES, False), (LINKS, True)])
+def test_names_are_refused_as_git_refuses_them(tmp_path: Path, names: tuple[str, ...], is_link: bool) -> None:
+    """Against the program itself: its index takes just the paths that a history of ours holds."""
+    _git(tmp_path / "index.git", "init", "--quiet", "--bare")
+    made = subprocess.run(
+        ("git", "--git-dir", str(tmp_path / "index.git"), "hash-object", "-w", "--stdin"),
+        input="x", capture_output=True, text=True, check=True, timeout=60,
+    ).stdout.strip()  # fmt: skip
+    mode = "120000" if is_link else "100644"
+    for name in names:
+        taken = subprocess.run(
+            ("git", "--git-dir", str(tmp_path / "index.git"), "update-index", "--add", "--cacheinfo", mode, made, name),
+            capture_output=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert is_refused(name.encode(), is_link=is_link) is (taken.returncode != 0), (name, taken.stderr)
+
+
+@in_virtual_time
+async def test_what_git_refuses_is_left_out_by_name_and_the_rest_can_be_checked_out(tmp_path: Path) -> None:
+    """Goal: a history with ``git~1`` could not be checked out, and nothing said why."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1, writer=('publish = "manual"',))
+        main, to = cluster["main"], tmp_path / "history.git"
+        main.write({"git~1": "1", ".git /x": "2", ".gitmodules": "a file", "a": "3"})
+        await cluster.followed("s1")
+        await main.publish(wait=True)
+        found = await main.call("export_git", fileset="data", to=str(to))
+        assert sorted(found["left_out"]) == [".git /x", "git~1"], found
+        (main.tree / ".gitmodules").unlink()
+        os.symlink("a", main.tree / ".gitmodules")
+        await main.publish(accept_deletions=True, wait=True)
+        assert (await main.call("export_git", fileset="data", to=str(to)))["left_out"] == [".gitmodules"]
+        first, second = _git(to, "log", "--reverse", "--format=%H").split()
+        assert set(_checked_out(to, first, tmp_path / "first")) == {b".gitmodules", b"a"}
+        assert set(_checked_out(to, second, tmp_path / "second")) == {b"a"}
+
+
+def test_a_failure_of_git_is_not_an_empty_repository(tmp_path: Path) -> None:
+    """Goal: with its branch unreadable an export began from the first generation, on top of the others."""
+    line = LineId(fileset_name("data"), node_name("main"))
+    repository = GitRepository(os.fsencode(tmp_path / "to.git"), line)
+    assert repository.newest() is None
+    (tmp_path / "to.git/refs/heads").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "to.git/refs/heads/main").write_text("0" * 39 + "1\n")
+    with pytest.raises(ResourceError) as caught:
+        repository.newest()
+    repository.close()
+    assert caught.value.error_code == "git_failed"

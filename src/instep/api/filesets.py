@@ -14,11 +14,13 @@ from instep.errors import ConfigError, RefusedError, ResourceError, UnavailableE
 
 
 class ReloadConfigDocument(Document, frozen=True):
-    """The fingerprint of the configuration that runs, and what this machine does not let the daemon do of it."""
+    """The fingerprint of the configuration that runs, what this machine does not let the daemon do of it, and where it
+    listens for peers now."""
 
     changed: bool
     running: str
     troubles: tuple[str, ...] = ()
+    listens: str | UnsetType = UNSET
 
 
 @command("reload_config", Role.ADMIN, ConfigError, RefusedError)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from instep.api.command import MESSAGE_MAX
 from instep.errors import UsageError
-from instep.model.address import DEFAULT_PORT, parse_address
+from instep.model.address import DEFAULT_PORT, Address, parse_address
 from instep.model.ids import COUNT_MAX, fileset_name, node_name
+
+if TYPE_CHECKING:
+    from instep.node.config.values import IpNetwork
 
 ARGUMENT_BYTES_MAX = 4096
 """The limit of the kernel for a path, and longer than every token and setting that is in use."""
@@ -103,24 +107,34 @@ def _peer_address(value: str, shown: str) -> str:
 
 
 def _address(value: str, shown: str) -> str:
+    return str(read_address(value, shown))
+
+
+def _network(value: str, shown: str) -> str:
+    read_network(value, shown)
+    return value
+
+
+def read_address(raw: str, option: str = "") -> Address:
+    """HOST:PORT as typed, for an option; ``UsageError`` with a right example."""
     from instep.node.config.kinds import BadValue
     from instep.node.config.values import address
 
     try:
-        return str(address(value))
+        return address(raw)
     except BadValue as error:
-        raise UsageError(f"{shown} {value!r} {error}", code="bad_address") from None
+        raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_address") from None
 
 
-def _network(value: str, shown: str) -> str:
+def read_network(raw: str, option: str = "") -> IpNetwork:
+    """A CIDR or an address as typed, for an option; ``UsageError`` with a right example."""
     from instep.node.config.kinds import BadValue
     from instep.node.config.values import network
 
     try:
-        network(value)
+        return network(raw)
     except BadValue as error:
-        raise UsageError(f"{shown} {value!r} {error}", code="bad_network") from None
-    return value
+        raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_network") from None
 
 
 def _fingerprint(value: str, shown: str) -> str:

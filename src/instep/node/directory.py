@@ -18,6 +18,7 @@ from instep.errors import ConfigError, NotAllowedError, ResourceError
 __all__ = ["NodeDirectory", "not_allowed", "resolve", "user_name"]
 
 SYSTEM = Path("/var/lib/instep")
+_GROUP_MAY_PASS = 0o010
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,15 @@ class NodeDirectory:
         ``LookupError`` when there is no such group, ``PermissionError`` when the daemon may not give it the socket."""
         if group is None:
             self.socket.chmod(0o600)
+            found = self.path.stat()
+            if found.st_mode & 0o077 == _GROUP_MAY_PASS and os.geteuid() in (0, found.st_uid):
+                self.path.chmod(stat.S_IMODE(found.st_mode) & ~_GROUP_MAY_PASS)
             return
         gid = grp.getgrnam(group).gr_gid
-        for path, mode in ((self.socket, 0o660), (self.path, stat.S_IMODE(self.path.stat().st_mode) | 0o010)):
+        for path, mode in (
+            (self.socket, 0o660),
+            (self.path, stat.S_IMODE(self.path.stat().st_mode) | _GROUP_MAY_PASS),
+        ):
             os.chown(path, -1, gid)
             path.chmod(mode)
 
@@ -186,9 +193,12 @@ def not_allowed(directory: Path) -> NotAllowedError:
     except OSError:
         owner = "another user"
     user = user_name(os.geteuid())
+    hint = "repeat the command with sudo; or have socket_group in instep.toml name a group of yours"
+    if os.access(NodeDirectory(directory).socket, os.R_OK | os.W_OK, effective_ids=True):
+        hint = "repeat the command with sudo: socket_group lets you ask the daemon, and this command uses its files"
     return NotAllowedError(
         f"the node in {directory} belongs to {owner}, and {user} may not do that with it",
-        hint="repeat the command with sudo; or have socket_group in instep.toml name a group of yours",
+        hint=hint,
         code="not_your_node",
         directory=str(directory),
         owner=owner,

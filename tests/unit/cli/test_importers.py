@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,30 @@ def test_other_files_are_refused_with_the_reason(
     assert run(["import", kind, str(file), *writer, "--json"]) == 3
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "import_refused" and why in error["reason"], error
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        ("csync2", "group a { host x y; include -rf; }", "'-rf' of group a is no absolute path"),
+        ("csync2", "group a { host x y; include %gone%/etc; }", "no absolute path"),
+        ("csync2", "prefix p { on y: -rf; on *: /srv; } group a { host x y; include %p%; }", "'-rf' on y"),
+        ("csync2", 'group a { host x y; include "/etc/\x1b[2J"; }', "cannot be typed"),
+        ("incron", "/etc/\x07bell IN_CLOSE_WRITE /bin/true\n", "cannot be typed"),
+    ],
+)
+def test_a_name_that_no_operator_means_is_refused(
+    kind: str, text: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Goal: a word of an old file was planned as an option of a command, or as another path than it names."""
+    file = tmp_path / "old.cfg"
+    file.write_text(text)
+    assert run(["import", kind, str(file), "--writer", "x", "--json"]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "import_refused" and why in error["reason"], error
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run(["import", "express", str(tmp_path / "pipe")]) == 3
+    assert "it is not a plain file" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import pwd
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from instep.cli.main import cli, run
 from instep.cli.session import InstepCommand
 from instep.errors import NotAllowedError, RefusedError
 from instep.node.commands.control import ControlServer, Speaker
-from instep.node.directory import NodeDirectory
+from instep.node.directory import NodeDirectory, not_allowed
 from instep.node.trees import placing
 from instep.node.upkeep.after_reboot import Host, Installation
 from tests.unit.cli.test_hostile_arguments import TYPED, _commands
@@ -131,9 +132,13 @@ async def test_members_of_the_group_may_look(node: NodeDirectory) -> None:
                     assert (
                         await asyncio.to_thread(control.ask, PingCommand(), timeout_s=10.0)
                     ).node == "main"
+                    said = str(not_allowed(node.path).hint)
+                    assert "sudo" in said and "name a group" not in said, "it is in the group"
             finally:
                 os.seteuid(0)
                 os.setegid(0)
+            closed = stat.S_IMODE(node.path.stat().st_mode) == 0o700
+            assert closed is (group is None), "closed again as it was"
         with pytest.raises(LookupError):
             node.share_socket("no-such-group")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -132,15 +133,19 @@ def test_a_save_in_the_middle_of_an_edit_stays(
 def test_no_save_beside_commands_is_lost(
     node: NodeDirectory, save: Callable[[Path, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person saves what an editor shows, with one more line each time, without a pause beside five commands."""
+    """A person saves what an editor shows, with one more line each time, without a pause beside five commands, and looks
+    after each save: a command that put its own file over it would have taken the line away."""
     monkeypatch.setattr(edits, "LOCK_WAIT_S", 0.2)
     ended = threading.Event()
     lines: list[str] = []
+    lost: list[str] = []
 
     def person() -> None:
         while not ended.is_set() and len(lines) < 2000:
             lines.append(f"# save {len(lines)}\n")
             save(node.config, TEXT + "".join(lines[-20:]))
+            if not node.config.read_text().endswith(lines[-1]):
+                lost.append(lines[-1])
 
     saving = threading.Thread(target=person)
     saving.start()
@@ -156,6 +161,7 @@ def test_no_save_beside_commands_is_lost(
     finally:
         ended.set()
         saving.join()
+    assert not lost
     assert node.config.read_text().endswith("".join(lines[-20:]))
 
 
@@ -228,3 +234,34 @@ def test_keys_that_others_can_read_are_refused(node: NodeDirectory) -> None:
     with pytest.raises(ConfigError) as caught:
         node.require()
     assert caught.value.hint == f"chmod 700 {node.pki}"
+
+
+def test_a_wrong_value_of_a_command_is_not_blamed_on_the_file(node: NodeDirectory) -> None:
+    """Goal: ``fileset set settle=soon`` sent the operator into an instep.toml that was right."""
+    before = node.config.read_text()
+    edits.add_fileset(node, "odd", str(node.path.parent / "odd"), {})
+    right = node.config.read_text()
+    with pytest.raises(ConfigError) as caught:
+        edits.set_fileset(node, "odd", {"settle": "soon", "drft": "keep"})
+    assert "stays as it is" in caught.value.reason and "edit" not in str(caught.value.hint)
+    problems = caught.value.facts["problems"]
+    assert [(one["key"], one["line"]) for one in problems] == [  # type: ignore[attr-defined]
+        ("filesets.odd.settle", None), ("filesets.odd.drft", None),
+    ]  # fmt: skip
+    assert node.config.read_text() == right != before
+    node.config.write_text(right + "unknown = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        edits.set_fileset(node, "odd", {"settle": "soon"})
+    assert caught.value.hint is not None and "edit" in caught.value.hint, "the file was wrong before"
+
+
+def test_a_full_disk_leaves_no_file_behind(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    before = node.config.read_text()
+    with pytest.raises(ResourceError) as caught:
+        edits.edit(node, lambda document: document.update(poll="9s"))
+    assert caught.value.error_code == "configuration_not_written"
+    assert node.config.read_text() == before and not list(node.path.glob(".writing-*"))

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import click
 
+from instep.cli.arguments import read_address, read_network
 from instep.cli.session import Function
-from instep.errors import ConfigError, RefusedError, UsageError
+from instep.errors import ConfigError, RefusedError
 from instep.model.address import DEFAULT_PORT, Address
 from instep.model.ids import NodeName, node_name
-from instep.node.config.kinds import BadValue
 from instep.node.config.loading import read_text
-from instep.node.config.values import IpNetwork, address, network
 from instep.node.directory import NodeDirectory
 
 PORTS_TRIED = 50
@@ -118,22 +117,6 @@ def _existing(node: NodeDirectory) -> dict[str, object]:
         raise ConfigError(
             f"{node.config} cannot be read: {error}", hint="instep config check", code="bad_configuration"
         ) from error
-
-
-def read_address(raw: str, option: str = "") -> Address:
-    """HOST:PORT as typed, for an option; ``UsageError`` with a right example."""
-    try:
-        return address(raw)
-    except BadValue as error:
-        raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_address") from None
-
-
-def read_network(raw: str, option: str = "") -> IpNetwork:
-    """A CIDR or an address as typed, for an option; ``UsageError`` with a right example."""
-    try:
-        return network(raw)
-    except BadValue as error:
-        raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_network") from None
 
 
 def _reachable(bound: Address) -> Address:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from shlex import quote
 
 import click
+from msgspec import UNSET
 
 from instep.api import members as api
 from instep.api.command import as_json
 from instep.api.looking import PingCommand
 from instep.api.verifying import CheckCommand
-from instep.cli.cluster.addresses import read_address, read_network
+from instep.cli.arguments import read_address, read_network
 from instep.cli.cluster.partners import link_options, offline_partners, require_known, shown_network
 from instep.cli.cluster.topology import dot_lines, tree_lines
 from instep.cli.control import DaemonDown
@@ -165,15 +166,19 @@ def node_set_address(session: Session, name: str, address: str) -> None:
         known = session.call(api.PartnerListCommand(), 10.0).partners
     except DaemonDown:
         known = offline_partners(session).partners
+    was, before = settings.advertise, edits.own_address(session.node)
     changed = edits.set_own_address(session.node, at)
     reloaded = session.reload() if changed else None
-    if reloaded is not None and reloaded.troubles:
+    settings = session.settings()
+    if reloaded is not None and reloaded.listens not in (UNSET, str(settings.listen)):
+        edits.put_back(session.node, before)
+        session.reload()
         raise ResourceError(
-            reloaded.troubles[0],
-            hint=f"free it, and it goes on by itself; or: instep node set-address {name} {settings.advertise}",
+            f"this node cannot listen on {settings.listen}, so its address stays {was}: "
+            f"{'; '.join(reloaded.troubles)}",
+            hint=f"free the port, or name another one: instep node set-address {name} HOST:PORT",
             code="cannot_listen",
         )
-    settings = session.settings()
     steps = [f"on {p.name}: instep node set-address {name} {at}" for p in known if not p.reachable]
     if not at.is_loopback and not settings.allow:
         steps.insert(0, "peers may connect from this machine only: instep allow add CIDR")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from instep.api import members as api
-from instep.cli.cluster.addresses import read_network
+from instep.cli.arguments import read_network
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Function, Session, command, daemon_word, group, timeout_option

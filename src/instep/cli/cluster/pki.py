@@ -14,7 +14,7 @@ from cryptography import x509
 from msgspec.structs import replace
 
 from instep.api import members as api
-from instep.cli.cluster.addresses import read_address
+from instep.cli.arguments import read_address
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase

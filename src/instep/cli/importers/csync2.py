@@ -6,9 +6,19 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from instep.cli.importers.plan import Hook, Plan, Server, Tree, fileset_of, plan_of, refuse, servers_of
+from instep.cli.importers.plan import (
+    Hook,
+    Plan,
+    Server,
+    Tree,
+    fileset_of,
+    looks_like_file,
+    plan_of,
+    refuse,
+    servers_of,
+)
 
 _TOKEN = re.compile(r'#[^\n]*|"((?:[^"\\]|\\.)*)"|([{};()])|([^\s{};()"#]+)|(\s+)')
 _IGNORED = ("key", "config", "database", "tempdir", "lock-timeout", "ignore")
@@ -40,7 +50,7 @@ def csync2_plan(text: str, path: str, given: str | None) -> Plan:
     remarks.append("changes on other nodes are archived and put back")
     trees: list[Tree] = []
     for group in groups:
-        found, told = _trees(group, known, first, prefixes, [tree.name for tree in trees])
+        found, told = _trees(group, known, first, prefixes, [tree.name for tree in trees], path)
         remarks += told
         for tree in found:
             over = next((other for other in trees if _overlap(other.path, tree.path)), None)
@@ -105,6 +115,7 @@ def _trees(
     first: str,
     prefixes: dict[str, list[Statement]],
     taken: Sequence[str],
+    path: str,
 ) -> tuple[list[Tree], list[str]]:
     """The filesets of one group for its writer, and remarks about what has no counterpart."""
     name, hosts = " ".join(group.words[1:]) or "group", dict.fromkeys(host for host, _ in _hosts(group))
@@ -118,12 +129,17 @@ def _trees(
     hooks, own, remarks = _actions(block, name)
     remarks += _without_counterpart(block, name)
     here = {_under(first, each, prefixes): each for each in includes}
+    for each in here:
+        if not each.startswith("/"):
+            raise refuse("csync2", path, f"{each!r} of group {name} is no absolute path")
     trees: list[Tree] = []
     for root, only in _roots(list(here)).items():
         tree_name = fileset_of(name, [*taken, *(tree.name for tree in trees)])
         tree = Tree(tree_name, root, [known[host] for host in hosts if host != first])
         for server in tree.followers:
             there = _under(server.host, here.get(root, root), prefixes)
+            if not there.startswith("/"):
+                raise refuse("csync2", path, f"{there!r} on {server.host} is no absolute path")
             if there != root:
                 tree.roots[server.name] = there
         ignored = [pattern for each in excludes if (pattern := _below(root, each)) is not None]
@@ -196,7 +212,8 @@ def _roots(paths: list[str]) -> dict[str, list[str]]:
     """The directories that become filesets; a list of patterns where only a part of one is carried."""
     found: dict[str, list[str]] = {}
     placed = [
-        (str(PurePosixPath(path).parent) if _is_file(path) else path, path) for path in dict.fromkeys(paths)
+        (str(PurePosixPath(path).parent) if looks_like_file(path) else path, path)
+        for path in dict.fromkeys(paths)
     ]
     for root, path in sorted(placed, key=lambda pair: (pair[0].count("/"), pair[0] != pair[1])):
         pure = PurePosixPath(path)
@@ -206,11 +223,6 @@ def _roots(paths: list[str]) -> dict[str, list[str]]:
         elif found[over]:
             found[over].append("/" + str(pure.relative_to(over)) + ("" if root != path else "/"))
     return found
-
-
-def _is_file(path: str) -> bool:
-    """As this machine knows it, else by its name."""
-    return Path(path).is_file() or (not Path(path).is_dir() and "." in PurePosixPath(path).name.lstrip("."))
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import click
@@ -53,6 +54,9 @@ def import_incron(session: Session, file: Path, writer: str | None, exports: Pat
 
 
 def _show(session: Session, file: Path, kind: str, plan: Plan) -> None:
+    for step in plan.steps:
+        if not step.command.isprintable():
+            raise refuse(kind, str(file), f"a name in it cannot be typed: {step.command!r}")
     document = {
         "kind": kind, "file": str(file), "steps": [step.document for step in plan.steps],
         "remarks": list(plan.remarks),
@@ -75,7 +79,9 @@ def _at(file: Path) -> str:
 
 
 def _text(file: Path, kind: str) -> str:
-    with file.open("rb") as opened:
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise refuse(kind, str(file), "it is not a plain file")
         raw = opened.read(FILE_BYTES_MAX + 1)
     if len(raw) > FILE_BYTES_MAX:
         raise refuse(kind, str(file), f"it is larger than {sized(FILE_BYTES_MAX)}")

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from instep.cli.importers.plan import Hook, Plan, Server, Tree, fileset_of, plan_of, refuse, servers_of
+from instep.cli.importers.plan import (
+    Hook,
+    Plan,
+    Server,
+    Tree,
+    fileset_of,
+    looks_like_file,
+    plan_of,
+    refuse,
+    servers_of,
+)
 
 
 @dataclass(slots=True)
@@ -49,7 +59,7 @@ def incron_plan(text: str, path: str, writer: Server, exports: list[Export]) -> 
                 "and needs /etc/instep/geoserver.auth: instep recipe show geoserver"
             )
             continue
-        if relative != "." and _is_file(where) and not tree.options:
+        if relative != "." and looks_like_file(where) and not tree.options:
             tree.options = ("--trigger", relative)
         if "$" in command:
             remarks.append(
@@ -110,11 +120,7 @@ def _watches(text: str, path: str) -> list[tuple[str, str]]:
 
 
 def _root(where: str) -> str:
-    return str(PurePosixPath(where).parent) if _is_file(where) else where
-
-
-def _is_file(path: str) -> bool:
-    return Path(path).is_file() or (not Path(path).is_dir() and "." in PurePosixPath(path).name.lstrip("."))
+    return str(PurePosixPath(where).parent) if looks_like_file(where) else where
 
 
 def _is_network(client: str) -> bool:

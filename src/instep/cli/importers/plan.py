@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import chain, count
+from pathlib import Path, PurePosixPath
 
 from instep.errors import ConfigError
 
@@ -187,6 +188,11 @@ def servers_of(hosts: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Ser
         names.add(choice)
         found[host] = Server(choice, host)
     return found
+
+
+def looks_like_file(path: str) -> bool:
+    """As this machine knows it, else by its name."""
+    return Path(path).is_file() or (not Path(path).is_dir() and "." in PurePosixPath(path).name.lstrip("."))
 
 
 def fileset_of(text: str, taken: Iterable[str]) -> str:

@@ -50,13 +50,17 @@ def write_beside(path: Path, data: bytes, mode: int, owner: os.stat_result | Non
     with contextlib.suppress(FileNotFoundError):
         writing.unlink()
     descriptor = os.open(writing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode & 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        if owner is not None and os.geteuid() == 0:
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        os.fchmod(descriptor, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        writing.unlink(missing_ok=True)
+        raise
     return writing
 
 

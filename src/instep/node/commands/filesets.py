@@ -64,8 +64,12 @@ class Filesets(CommandHandlers):
         self._node.reload()
         await self._context.listeners.follow()
         after = self._node.runtime.settings.fingerprint
+        at = self._node.server.at
         return api.ReloadConfigDocument(
-            before != after, after, tuple(self._context.listeners.troubles.values())
+            before != after,
+            after,
+            tuple(self._context.listeners.troubles.values()),
+            UNSET if at is None else str(at),
         )
 
     async def offers(self, asked: api.FilesetOffersCommand, speaker: Speaker) -> api.OffersDocument:

@@ -25,6 +25,7 @@ _WITHIN_S = 60.0
 _FINISH_S = 600.0
 """Writing the index of a pack of many gigabytes takes minutes."""
 _LINES_KEPT = 2_000
+_NO_REPOSITORY = 128
 _KEY = "instep.line"
 _ENVIRONMENT: Mapping[str, str] = {
     **MINIMAL_ENVIRONMENT, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0",
@@ -83,7 +84,7 @@ class GitRepository:
         if not self._outlet.names(b""):
             self._run("git", "init", "--quiet", "--bare", "--initial-branch=main", "--template=", ".")
             self._run(*_GIT, "config", _KEY, str(line))
-        elif self._answer(*_GIT, "config", "--get", _KEY) != str(line):
+        elif self._answer(*_GIT, "config", "--get", _KEY, nothing=(1, _NO_REPOSITORY)) != str(line):
             raise RefusedError(
                 f"{self.name} holds something else than the generations of {line}",
                 hint="name an empty directory, or the one of an earlier export of this fileset",
@@ -92,7 +93,9 @@ class GitRepository:
 
     def newest(self) -> ExportedGeneration | None:
         """The newest generation that is a commit."""
-        message = self._answer(*_GIT, "log", "-1", "--format=%B", BRANCH, "--")
+        if self._answer(*_GIT, "show-ref", "--verify", "--quiet", BRANCH) is None:
+            return None
+        message = self._answer(*_GIT, "log", "-1", "--format=%B", BRANCH, "--", nothing=())
         return written_of(message) if message is not None else None
 
     def write(self, *pieces: bytes) -> None:
@@ -168,8 +171,9 @@ class GitRepository:
         if code != 0:
             raise self._failed(words[1])
 
-    def _answer(self, *words: str) -> str | None:
-        """What a question to git prints, without the last line end; None where it knows nothing."""
+    def _answer(self, *words: str, nothing: tuple[int, ...] = (1,)) -> str | None:
+        """What a question to git prints, without the last line end; None where it ends with one of the codes that mean
+        ``nothing``. ``ResourceError`` where it fails."""
         try:
             found = subprocess.run(
                 words,
@@ -184,7 +188,11 @@ class GitRepository:
             raise _no_git() from error
         except subprocess.TimeoutExpired as error:
             raise self._too_long(words[len(_GIT)], _WITHIN_S) from error
-        return found.stdout.decode("utf-8", "replace").rstrip("\n") if found.returncode == 0 else None
+        if found.returncode == 0:
+            return found.stdout.decode("utf-8", "replace").rstrip("\n")
+        if found.returncode in nothing:
+            return None
+        raise self._failed(words[len(_GIT)], found.stderr)
 
     def _too_long(self, what: str, within_s: float) -> ResourceError:
         return ResourceError(
@@ -193,9 +201,10 @@ class GitRepository:
             code="git_failed",
         )
 
-    def _failed(self, what: str) -> ResourceError:
+    def _failed(self, what: str, said: bytes | None = None) -> ResourceError:
         size = os.fstat(self._said).st_size
-        said = os.pread(self._said, _LINES_KEPT, max(0, size - _LINES_KEPT))
+        if said is None:
+            said = os.pread(self._said, _LINES_KEPT, max(0, size - _LINES_KEPT))
         words = said.decode("utf-8", "replace").strip()
         return ResourceError(
             f"git {what} failed in {self.name}: {words or 'it says nothing'}",

@@ -20,6 +20,12 @@ BRANCH = "refs/heads/main"
 FEATURES = b"feature done\n"
 DONE = b"done\n"
 CHECKPOINT = b"checkpoint\n"
+_REPOSITORY = re.compile(rb"(?:\.git|git~1)[ .]*(?::.*)?", re.IGNORECASE | re.DOTALL)
+"""A part of a path that git takes from no tree: its own folder, under each name that a file system may give it."""
+_MODULES = re.compile(
+    rb"(?:\.gitmodules|gitmod~[1-4]|gi[0-9a-z]{0,4}~[1-9][0-9]*)[ .]*(?::.*)?", re.IGNORECASE | re.DOTALL
+)
+"""The same for a symlink."""
 _TRAILERS = re.compile(r"^Instep-Generation: (\d+)\.(\d+)\nInstep-Root: ([0-9a-f]{64})$", re.MULTILINE)
 
 
@@ -52,9 +58,9 @@ def commit_changes(changes: Iterable[Change]) -> CommitChanges:
     found = CommitChanges([], [], [])
     for change in changes:
         old, new = _kept(change.old), _kept(change.new)
-        if b".git" in change.path.lower().split(b"/"):
-            found.left_out.extend((change.path,) if new is not None else ())
-        elif new is None and old is not None:
+        if change.new is not None and change.new.kind is not Kind.DIR and new is None:
+            found.left_out.append(change.path)
+        if new is None and old is not None:
             found.removed.append(change.path)
         elif new is not None and (old is None or _of_git(old) != _of_git(new)):
             found.files.append(change)
@@ -62,7 +68,16 @@ def commit_changes(changes: Iterable[Change]) -> CommitChanges:
 
 
 def _kept(entry: Entry | None) -> Entry | None:
-    return None if entry is None or entry.kind is Kind.DIR else entry
+    if entry is None or entry.kind is Kind.DIR or is_refused(entry.path, is_link=entry.kind is Kind.SYMLINK):
+        return None
+    return entry
+
+
+def is_refused(path: bytes, *, is_link: bool) -> bool:
+    """Whether git checks out no tree with this path, by the rules of its ``verify_path`` with ``core.protectNTFS``,
+    which is on everywhere: a backslash parts names, too."""
+    parts = re.split(rb"[/\\]", path)
+    return any(_REPOSITORY.fullmatch(each) or (is_link and _MODULES.fullmatch(each)) for each in parts)
 
 
 def _of_git(entry: Entry) -> tuple[bytes, Digest]:

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from instep.core.record.recorder import FlightRecorder
 from instep.errors import InstepError, ResourceError, Retry, UnavailableError
 from instep.node.runtime.records import write_record
-from instep.tree.root.os_errors import help_for
+from instep.tree.root.os_errors import help_for, path_of_people
 
 INBOX_MAX = 4096
 LOGGED_EVENTS_MAX = 50
@@ -272,7 +272,7 @@ class Driver(Generic[EventT, EffectT]):
             await self.hurry()
             if monotonic_ms() > deadline:
                 raise UnavailableError(
-                    f"{self.name} has not come to this yet: it is busy with what was asked before",
+                    f"{self.name} has not come to this yet: it is busy with earlier requests",
                     hint="instep status; then repeat the command",
                     code="line_busy",
                 )
@@ -308,7 +308,7 @@ def own_error(error: InstepError | OSError) -> InstepError:
     if isinstance(error, InstepError):
         return error
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
-    is_known = name is not None and name.startswith("/") and not name.startswith("/proc/")
+    is_known = bool(name and path_of_people(name))
     code, step = help_for(error.errno or 0, Path(name if is_known and name else "/"))
     hint = f"{step if is_known else 'see what failed in the log of the daemon'}; instep goes on by itself"
     reason = f"{error.strerror or error}" + (f": {name}" if name else "")

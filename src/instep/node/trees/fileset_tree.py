@@ -40,7 +40,7 @@ from instep.tree.archive.source import ArchiveSource
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.control_folder import opened as control_opened
-from instep.tree.root.os_errors import tree_error
+from instep.tree.root.os_errors import path_of_people, tree_error
 from instep.tree.root.place import Place
 from instep.tree.root.tree_generation import held_by_tree, note_held
 from instep.tree.scan.compare import Difference
@@ -92,8 +92,7 @@ class FilesetTree:
     def _named(self, error: InstepError | OSError) -> InstepError:
         """An error of this tree that says on which node it was met; one of the kernel with the path and what helps."""
         if isinstance(error, OSError):
-            name = os.fsencode(error.filename) if isinstance(error.filename, str | bytes) else b""
-            path = name if name.startswith(b"/") and not name.startswith(b"/proc/") else b""
+            path = path_of_people(error.filename)
             error = tree_error(error, self.name, self.fileset.path, path, "read or written")
         error.facts.setdefault("node", self.runtime.settings.name)
         return error

@@ -129,6 +129,12 @@ _STEPS: Mapping[int, Step] = {
 _NUMBERS = {os.strerror(number): number for number in _STEPS}
 
 
+def path_of_people(name: object) -> bytes:
+    """The path that an error names, where people know it: absolute, and not of a descriptor; else nothing."""
+    path = os.fsencode(name) if isinstance(name, str | bytes) else b""
+    return path if path.startswith(b"/") and not path.startswith(b"/proc/") else b""
+
+
 def help_for(number: int, at: Path) -> tuple[str, str]:
     """The code and the step of an error that the object at the whole path ``at`` met."""
     step = _STEPS.get(number, _OTHER)

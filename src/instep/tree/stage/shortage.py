@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from instep.errors import ResourceError
-from instep.tree.root.os_errors import tree_error
+from instep.tree.root.os_errors import path_of_people, tree_error
 from instep.tree.root.place import Place
 
 METADATA = "given its mode, owner, attributes and time"
@@ -26,13 +26,6 @@ def resource_error(error: OSError, place: Place, doing: str, path: bytes | None 
     """The error that names ``path``, the one that people know; without one, the file of the control folder or the root.
     ``doing`` as in "cannot be staged"."""
     if path is None:
-        found = (
-            error.filename if isinstance(error.filename, bytes) else os.fsencode(str(error.filename or ""))
-        )
-        named = place.by_name(found)
-        path = (
-            named
-            if named.startswith(b"/") and not named.startswith(b"/proc/")
-            else os.fsencode(place.control)
-        )
+        found = os.fsencode(error.filename) if isinstance(error.filename, str | bytes) else b""
+        path = path_of_people(place.by_name(found)) or os.fsencode(place.control)
     return tree_error(error, place.fileset, place.root, path, doing)

@@ -115,8 +115,25 @@ def _changed(node: NodeDirectory, before: str, change: Callable[[Document], None
     change(document)
     after = tomlkit.dumps(document)
     if after != before:
-        parse(after, directory=node.path, path=node.config)
+        _require_right(node, before, after)
     return after
+
+
+def _require_right(node: NodeDirectory, before: str, after: str) -> None:
+    """``ConfigError`` with every problem: of the file where it was wrong before, else of what was to be written, which
+    the caller has and no line of the file."""
+    try:
+        parse(after, directory=node.path, path=node.config)
+    except ConfigError as error:
+        parse(before, directory=node.path, path=node.config)
+        problems = [{**one, "line": None} for one in error.facts["problems"]]  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"that is not a right configuration, and {node.config} stays as it is",
+            hint="repeat the command with other values; the present ones: instep config show",
+            code="bad_configuration",
+            file=str(node.config),
+            problems=problems,
+        ) from error
 
 
 def add_fileset(
@@ -213,6 +230,25 @@ def set_own_address(node: NodeDirectory, at: Address) -> bool:
             document["listen"] = str(moved)
         if was != at:
             document["advertise"] = str(at)
+
+    return edit(node, change)
+
+
+def own_address(node: NodeDirectory) -> dict[str, str]:
+    """``listen`` and ``advertise`` as the file has them, for ``put_back``."""
+    written = tomllib.loads(read_text(node.config))
+    return {key: written[key] for key in ("listen", "advertise") if key in written}
+
+
+def put_back(node: NodeDirectory, before: Mapping[str, str]) -> bool:
+    """After an address at which this node cannot listen: both keys as they were."""
+
+    def change(document: Document) -> None:
+        for key in ("listen", "advertise"):
+            if key not in before:
+                document.pop(key, None)
+            elif document.get(key) != before[key]:
+                document[key] = before[key]
 
     return edit(node, change)
 
