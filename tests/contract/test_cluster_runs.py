@@ -7,7 +7,7 @@ import asyncio
 from instep.store.cluster import runs
 from instep.store.cluster.eras import Era, current_era
 from instep.store.cluster.port import ClusterStore, Transaction
-from instep.store.cluster.runs import NotStarted, Outcome, Run, Runner
+from instep.store.cluster.runs import ClusterRun, NotStarted, Outcome, Runner
 from tests.support.cluster_stores import ClusterGround
 from tests.support.cluster_stores import cluster as cluster
 from tests.support.cluster_stores import servers as servers
@@ -26,23 +26,25 @@ async def era_of(store: ClusterStore) -> Era:
         return await current_era(tx)
 
 
-async def start(store: ClusterStore, node: str, tick_s: int, on_lost: str = "leave") -> Run | NotStarted:
+async def start(
+    store: ClusterStore, node: str, tick_s: int, on_lost: str = "leave"
+) -> ClusterRun | NotStarted:
     async with store.transaction() as tx:
         return await runs.start_tick(tx, await current_era(tx), JOB, tick_s, on_lost, runner(node), TTL)
 
 
-async def started(store: ClusterStore, node: str, tick_s: int, on_lost: str = "leave") -> Run:
+async def started(store: ClusterStore, node: str, tick_s: int, on_lost: str = "leave") -> ClusterRun:
     found = await start(store, node, tick_s, on_lost)
-    assert isinstance(found, Run), found
+    assert isinstance(found, ClusterRun), found
     return found
 
 
-async def claimed(store: ClusterStore, node: str, subject: str) -> Run | None:
+async def claimed(store: ClusterStore, node: str, subject: str) -> ClusterRun | None:
     async with store.transaction() as tx:
         return await runs.claim(tx, await current_era(tx), subject, runner(node), TTL)
 
 
-async def given_up(store: ClusterStore) -> list[Run]:
+async def given_up(store: ClusterStore) -> list[ClusterRun]:
     async with store.transaction() as tx:
         return await runs.give_up_lost(tx, await current_era(tx))
 
@@ -59,7 +61,7 @@ async def test_a_tick_is_started_once_and_not_early(cluster: ClusterGround) -> N
     now_s = (await era_of(stores["a"])).now_ms // 1000
     ticks = range(now_s - 9, now_s + 1)
     found = await asyncio.gather(*(start(stores[name], name, tick) for tick in ticks for name in stores))
-    begun = [run for run in found if isinstance(run, Run)]
+    begun = [run for run in found if isinstance(run, ClusterRun)]
     assert sorted(run.key for run in begun) == [runs.tick_key(tick) for tick in ticks]
     early = await start(stores["a"], "a", now_s + 3_600)
     assert isinstance(early, NotStarted)
@@ -78,7 +80,7 @@ async def test_a_request_is_claimed_by_one_node_and_once(cluster: ClusterGround)
     async with stores["a"].transaction() as tx:
         for number in range(12):
             await runs.add_waiting(tx, "request:import", f"{number:02}", f"/in/{number}", "ana", "leave")
-    found: list[Run] = []
+    found: list[ClusterRun] = []
 
     async def work(name: str) -> None:
         for _ in range(60):
@@ -139,7 +141,7 @@ async def test_attempts_end(cluster: ClusterGround) -> None:
     assert await claimed(store, "b", JOB) is None
 
 
-async def _forget(tx: Transaction, run: Run) -> None:
+async def _forget(tx: Transaction, run: ClusterRun) -> None:
     """As a failover does that lost the last commits."""
     await tx.change("DELETE FROM instep_run WHERE key = $1", run.key)
 
@@ -153,7 +155,7 @@ async def test_a_failover_that_forgets_a_start_starts_no_tick_twice(cluster: Clu
     await cluster.move_to("second")
     assert isinstance(await start(store, "b", now_s), NotStarted), "the old server may have started it"
     await cluster.advance(5_000)
-    assert isinstance(await start(store, "b", now_s + 5), Run), "later ticks go on at once"
+    assert isinstance(await start(store, "b", now_s + 5), ClusterRun), "later ticks go on at once"
     async with store.transaction() as tx:
         assert await runs.renew_run(tx, run, TTL), "the node that runs it brings it back"
         assert await runs.end_run(tx, run, DONE)

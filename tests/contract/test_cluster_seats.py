@@ -103,7 +103,7 @@ async def test_a_user_of_several_nodes_has_one_place_until_the_last_use_ends(clu
     assert await renew(store, "b", ana=1) == ()
     await cluster.advance(20_000)
     assert await users(store) == {"ana": {"b": 1}}, "node a was lost"
-    assert await renew(store, "a", ana=2) == ("ana",), "what has ended does not come back"
+    assert await renew(store, "a", ana=2) == ("ana",), "a use that has ended does not come back"
     assert await stand(store, "ana", "b")
     assert await users(store) == {"ana": {}}, "it lingers"
     await cluster.advance(POOL.linger_ms)

@@ -27,13 +27,13 @@ _KEY = "subject = $1 AND key = $2 AND attempt = $3"
 
 
 class Runner(NamedTuple):
-    """Who runs: a node, and the start of its daemon."""
+    """The node that runs, and the start of its daemon."""
 
     node: str
     session: str
 
 
-class Run(NamedTuple):
+class ClusterRun(NamedTuple):
     """A row. Times are the database's; 0 where it has not come to that."""
 
     subject: str
@@ -76,7 +76,7 @@ def tick_key(tick_s: int) -> str:
 
 async def start_tick(
     transaction: Transaction, era: Era, subject: str, tick_s: int, on_lost: str, runner: Runner, ttl_ms: int
-) -> Run | NotStarted:
+) -> ClusterRun | NotStarted:
     """Begin a job's run of a tick, unless any node has begun it before."""
     due_at_ms = tick_s * 1000
     if due_at_ms > era.now_ms:
@@ -88,7 +88,7 @@ async def start_tick(
         f" '', '') ON CONFLICT (subject, key, attempt) DO NOTHING RETURNING {_COLUMNS}",
         subject, tick_key(tick_s), 1, RUNNING, due_at_ms, "", "", on_lost, *runner, ttl_ms,
     )  # fmt: skip
-    return NotStarted() if row is None else Run(*row)
+    return NotStarted() if row is None else ClusterRun(*row)
 
 
 async def add_waiting(
@@ -102,7 +102,9 @@ async def add_waiting(
     await transaction.announce("run")
 
 
-async def claim(transaction: Transaction, era: Era, subject: str, runner: Runner, ttl_ms: int) -> Run | None:
+async def claim(
+    transaction: Transaction, era: Era, subject: str, runner: Runner, ttl_ms: int
+) -> ClusterRun | None:
     """Take the waiting run that was due first."""
     if era.is_quiet:
         return None
@@ -113,10 +115,10 @@ async def claim(transaction: Transaction, era: Era, subject: str, runner: Runner
         f" RETURNING {_COLUMNS}",
         subject, RUNNING, *runner, ttl_ms, WAITING,
     )  # fmt: skip
-    return None if row is None else Run(*row)
+    return None if row is None else ClusterRun(*row)
 
 
-async def renew_run(transaction: Transaction, run: Run, ttl_ms: int) -> bool:
+async def renew_run(transaction: Transaction, run: ClusterRun, ttl_ms: int) -> bool:
     """Whether the run is still its node's, which it is then for another ``ttl_ms``."""
     if await transaction.change(
         f"UPDATE instep_run SET expires_at_ms = instep_now_ms() + CAST($4 AS bigint)"
@@ -127,7 +129,7 @@ async def renew_run(transaction: Transaction, run: Run, ttl_ms: int) -> bool:
     return await _bring_back(transaction, run, RUNNING, ttl_ms)
 
 
-async def _bring_back(transaction: Transaction, run: Run, state: str, ttl_ms: int) -> bool:
+async def _bring_back(transaction: Transaction, run: ClusterRun, state: str, ttl_ms: int) -> bool:
     """Write a row that a failover has lost, or that it made a waiting one again."""
     row = await transaction.row(
         f"INSERT INTO instep_run VALUES ({_VALUES}, $11, instep_now_ms() + CAST($12 AS bigint), 0, NULL, '', '')"
@@ -139,7 +141,7 @@ async def _bring_back(transaction: Transaction, run: Run, state: str, ttl_ms: in
     return row is not None
 
 
-async def end_run(transaction: Transaction, run: Run, outcome: Outcome) -> bool:
+async def end_run(transaction: Transaction, run: ClusterRun, outcome: Outcome) -> bool:
     """Record how a run ended. False where it had been given up as lost and another attempt may have begun."""
     values = (run.subject, run.key, run.attempt, *outcome, run.session)
     sql = (
@@ -154,7 +156,7 @@ async def end_run(transaction: Transaction, run: Run, outcome: Outcome) -> bool:
     return await transaction.change(sql, *values) > 0
 
 
-async def give_up_lost(transaction: Transaction, era: Era) -> list[Run]:
+async def give_up_lost(transaction: Transaction, era: Era) -> list[ClusterRun]:
     """Mark as lost what its nodes did not renew, and put up another attempt where the job asks for one."""
     if era.is_quiet:
         return []
@@ -163,7 +165,7 @@ async def give_up_lost(transaction: Transaction, era: Era) -> list[Run]:
         f" WHERE state = $2 AND expires_at_ms <= instep_now_ms() RETURNING {_COLUMNS}",
         LOST, RUNNING,
     )  # fmt: skip
-    found = [Run(*row) for row in rows]
+    found = [ClusterRun(*row) for row in rows]
     for run in found:
         if run.on_lost == "rerun" and run.attempt < ATTEMPTS_MAX:
             await transaction.change(
@@ -181,23 +183,23 @@ async def last_due_ms(transaction: Transaction, subject: str) -> int:
     return 0 if row is None or row[0] is None else int(row[0])
 
 
-async def newest_runs(transaction: Transaction, subject: str, most: int) -> list[Run]:
+async def newest_runs(transaction: Transaction, subject: str, most: int) -> list[ClusterRun]:
     """Newest first."""
     rows = await transaction.rows(
         f"SELECT {_COLUMNS} FROM instep_run WHERE subject = $1 ORDER BY due_at_ms DESC, key DESC, attempt DESC"
         " LIMIT CAST($2 AS bigint)",
         subject, most,
     )  # fmt: skip
-    return [Run(*row) for row in rows]
+    return [ClusterRun(*row) for row in rows]
 
 
-async def open_runs(transaction: Transaction, subject_prefix: str) -> list[Run]:
+async def open_runs(transaction: Transaction, subject_prefix: str) -> list[ClusterRun]:
     """What waits or runs, the oldest first."""
     rows = await transaction.rows(
         f"SELECT {_COLUMNS} FROM instep_run WHERE state IN ($1, $2) AND subject LIKE $3 ORDER BY due_at_ms, key",
         WAITING, RUNNING, f"{subject_prefix}%",
     )  # fmt: skip
-    return [Run(*row) for row in rows]
+    return [ClusterRun(*row) for row in rows]
 
 
 async def prune_runs(transaction: Transaction, subject: str, kept: int = RUNS_KEPT) -> int:
