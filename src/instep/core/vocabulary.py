@@ -12,7 +12,7 @@ from typing import dataclass_transform
 
 import msgspec
 
-from instep.errors import InstepError, Retry
+from instep.errors import InstepError, Retry, family_of
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import HeadRef, NodeName
 from instep.model.standing import Standing
@@ -59,6 +59,12 @@ def trouble_of(error: InstepError) -> Trouble:
         error.hint,
         tuple(sorted(error.facts.items())),
     )
+
+
+def error_of(trouble: Trouble) -> InstepError:
+    """A machine's trouble as the error that a command ends with."""
+    family = family_of(trouble.exit_code)
+    return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 
 # --- shared events ------------------------------------------------------------------------------------------

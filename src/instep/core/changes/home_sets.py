@@ -199,7 +199,7 @@ class HomeSets(HomeAdmission):
         if late:
             self._note(
                 "changes_late", f"{by} was too late for {named(late)}: {late[0].kind.value}",
-                paths=_shown(late), source=submission.source, kind=late[0].kind.value,
+                paths=_shown(late), source=submission.source, outcome=late[0].kind.value,
             )  # fmt: skip
 
 

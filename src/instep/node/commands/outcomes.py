@@ -10,18 +10,12 @@ from msgspec import UNSET
 from instep.api.lines import OutcomeDocument
 from instep.api.parts import generation
 from instep.core.publish import vocabulary as p
-from instep.core.vocabulary import Trouble
-from instep.errors import InstepError, RefusedError, family_of
+from instep.core.vocabulary import Trouble, error_of
+from instep.errors import RefusedError
 from instep.node.commands.targets import running_service_of
 from instep.node.node import Node
 from instep.node.trees.scanning.held_view import held_documents
 from instep.node.writing.writer import WriterService
-
-
-def error_of(trouble: Trouble) -> InstepError:
-    """A machine's trouble as the error that a command ends with."""
-    family = family_of(trouble.exit_code)
-    return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 
 def raise_for(trouble: Trouble | None) -> None:

@@ -37,7 +37,7 @@ from instep.tree.archive.contents import Contents
 from instep.tree.archive.history import History
 from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.archive.source import ArchiveSource
-from instep.tree.journal.journal import Journal, Why
+from instep.tree.journal.journal import Compare, Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.control_folder import opened as control_opened
 from instep.tree.root.os_errors import path_of_people, tree_error
@@ -279,6 +279,7 @@ class FilesetTree:
         sources: Sequence[Callable[[Entry], int | None]],
         why: Why | None = None,
         exchange: Exchange | None = None,
+        compare: Compare = Compare.NOTHING,
     ) -> Stage:
         """A stage that makes the tree, which holds ``live_root``, ``target``; the rest as ``Stage`` has it."""
         definition = self.definition(target)
@@ -295,6 +296,7 @@ class FilesetTree:
             recut=recut,
             why=why,
             exchange=exchange,
+            compare=compare,
         )
 
     def switch(self, place: Place, journal: Journal) -> Switched:

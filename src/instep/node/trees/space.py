@@ -68,7 +68,21 @@ def require_room(
         keys = ",".join(each.value for each in (*preserve, Preserve.SPARSE))
         step = f"instep fileset set {place.fileset} preserve={keys}"
         hint += f"; if {shown(largest)} has holes, at the writer: {step}"
-    raise ResourceError(
+    raise _no_space(place, room, hint)
+
+
+def require_free(place: Place, need_bytes: int) -> None:
+    """``ResourceError`` ``no_space`` where so many bytes cannot be laid beside the tree."""
+    usage = shutil.disk_usage(place.control)
+    if not usage.total or not need_bytes:
+        return
+    room = Room(need_bytes, usage.free, min(int(usage.total * SPARE_SHARE), SPARE_MAX_BYTES))
+    if not room.is_enough:
+        raise _no_space(place, room, f"free space there: instep archive prune {place.fileset} --dry-run")
+
+
+def _no_space(place: Place, room: Room, hint: str) -> ResourceError:
+    return ResourceError(
         f"no space on the file system of {place.control}: the new contents take {sized(room.need_bytes)}, "
         f"{sized(room.free_bytes)} are free, and {sized(room.spare_bytes)} are kept free",
         hint=hint,

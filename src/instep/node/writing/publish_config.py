@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from instep.core.guards.guards import DeletionPolicy
 from instep.core.publish.vocabulary import PublishConfig, PublishMode
+from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.epoch_records import overrules
 from instep.node.trees.fileset_tree import FilesetTree
 
 RESCAN_MS = 600_000
 
 
+def deletions_of(fileset: FilesetSettings) -> DeletionPolicy:
+    """So many removals are made without asking an operator."""
+    most = fileset.max_deletions
+    share = int(most.percent) if most.percent is not None else 100
+    return DeletionPolicy(share_percent=share, count=most.count)
+
+
 def publish_config(tree: FilesetTree) -> PublishConfig:
     """As ``instep.toml`` says now, and what the root and the state show."""
     fileset, runtime = tree.fileset, tree.runtime
-    deletions = fileset.max_deletions
     return PublishConfig(
         node=runtime.name,
         mode=PublishMode(fileset.publish),
@@ -21,10 +28,7 @@ def publish_config(tree: FilesetTree) -> PublishConfig:
         settle_max_ms=fileset.settle_max_ms,
         trigger=fileset.trigger,
         trigger_max_ms=fileset.trigger_max_ms,
-        deletions=DeletionPolicy(
-            share_percent=int(deletions.percent) if deletions.percent is not None else 100,
-            count=deletions.count,
-        ),
+        deletions=deletions_of(fileset),
         rescan_ms=RESCAN_MS,
         has_validate=bool(fileset.hooks.validate),
         has_reload=bool(fileset.hooks.reload),

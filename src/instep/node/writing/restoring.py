@@ -18,7 +18,7 @@ from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError, UnavailableError
-from instep.model.definition import Preserve, decode_definition
+from instep.model.definition import Preserve
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
 from instep.model.manifest.entry import Entry, Kind
@@ -318,24 +318,6 @@ class Restoring:
             f"{error.reason}; the paths of {name} restored before that were taken back, the tree is as it was"
         )
         return s.RestoreFailed(0, msgspec.structs.replace(trouble_of(error), reason=reason))
-
-    # --- recovery -------------------------------------------------------------------------------------------------
-
-    async def recover(self, req: int) -> s.TreeRecovered:
-        """Bring the tree to all old or all new, before it is looked at."""
-        await self._tree.worker.run(self._recover_now)
-        return s.TreeRecovered(req)
-
-    def _recover_now(self) -> None:
-        tree, own = self._tree, self._own
-        place = tree.place()
-        journal = Journal.load(place)
-        definition = own.definition
-        if journal is not None:
-            definition = decode_definition(journal.header.definition)
-        tree.recover(place, definition)
-        record_rows(tree.store, place)
-        clear_stages(place)
 
     def failed_recovery(self, error: InstepError) -> Trouble:
         """Why nothing is scanned or published, with the operator's next step."""

@@ -56,6 +56,7 @@ from instep.node.trees.tree_comparison import Numbers
 from instep.node.writing.balancer_check import BalancerCheck
 from instep.node.writing.committing import bundle_of, commit, told_head, with_beside
 from instep.node.writing.disk_watch import DiskWatch
+from instep.node.writing.home import HomeService
 from instep.node.writing.publish_config import publish_config
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
@@ -92,6 +93,9 @@ class WriterService(LineService):
             f"publish {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
         self._requests: Requests[s.WriterEvent, v.Outcome] = Requests(self.driver.post)
+        self.home = self.changes = HomeService(
+            runtime, self.tree, net, lambda: self.facts.head, self.ask, self.driver.post
+        )
         self.rollout = RolloutService(runtime, self.line, net)
         self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck
         self.balancer = BalancerCheck(runtime, self.golden, self.rollout)
@@ -103,7 +107,7 @@ class WriterService(LineService):
 
     @property
     def drivers(self) -> tuple[Driver[Any, Any], ...]:
-        return (self.driver, self.rollout.driver)
+        return (self.driver, self.rollout.driver, self.changes.driver)
 
     async def run(self) -> None:
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
@@ -117,9 +121,11 @@ class WriterService(LineService):
                 lambda paths, is_overflow: self.driver.post(v.TreeChanged(paths, is_overflow)),
                 lambda trouble: self.driver.post(WatchChanged(trouble)),
             )
-            await self._run(begun, self.rollout.run(), self.balancer.run(), disk.run())
+            changes = self.changes.run(self.facts.epoch)
+            await self._run(begun, self.rollout.run(), self.balancer.run(), disk.run(), changes)
         finally:
             await self._end()
+            await self.changes.close()
             self._requests.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
@@ -129,6 +135,7 @@ class WriterService(LineService):
         if (before.ignore, before.include) != (fileset.definition.ignore, fileset.definition.include):
             self.tree.watch_anew(fileset.definition)
         self.driver.post(v.PublishConfigChanged(self.config()))
+        self.changes.reconfigure()
         note_hooks(self.runtime.store, self.fileset, self.driver.post)
         self.rollout.reconfigure(self._policy())
 
@@ -146,6 +153,7 @@ class WriterService(LineService):
                 facts = self._last_commit.saved(saved)
                 self._save_facts(facts, facts.head, is_live_new=facts.head is not None)
                 failpoint(HEAD_SAVED)
+                self.changes.saved(facts)
             case v.Scan(req=req):
                 self._spawn(self._scan(effect), partial(v.ScanFailed, req))
             case v.Commit(req=req):
@@ -154,10 +162,10 @@ class WriterService(LineService):
             case s.PlanRestore(req=req):
                 self._spawn(self._plan(effect), partial(s.PlanFailed, req))
             case s.Restore(req=req):
-                self._spawn(self.restoring.restore(effect), partial(s.RestoreFailed, req))
+                self._spawn(self.changes.alone(self.restoring.restore(effect)), partial(s.RestoreFailed, req))
             case s.Recover(req=req):
                 failed = self.restoring.failed_recovery
-                self.driver.spawn(self.restoring.recover(req), lambda e: s.RecoverFailed(req, failed(e)))
+                self.driver.spawn(self.changes.recover(req), lambda e: s.RecoverFailed(req, failed(e)))
             case RunHook(req=req):
                 self._spawn(self._hook(effect), partial(HookEnded, req, effect.kind))
             case v.AskPartners(req):
@@ -334,6 +342,7 @@ class WriterService(LineService):
         surveyed = await self.worker.run(self.own.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)
         self._pending = surveyed, dict(self.own.contents)
+        self.changes.own_edits(surveyed.paths)
         by_hooks = self.tree.hook_writes.alone(surveyed.paths)
         return v.TreeScanned(effect.req, replace(surveyed.summary, hook_writes=by_hooks))
 
@@ -343,6 +352,7 @@ class WriterService(LineService):
         last = self._last_commit
         head, self.facts = commit(self.line, self.runtime, self.facts, last, self.definition, effect)
         self.own.hot.committed()
+        self.changes.head_moved()
         if self._pending is not None:
             surveyed, contents = self._pending
             self.tree.touched.clear()

@@ -1,7 +1,7 @@
 """One object of a tree read whole, bytes and metadata, and held against an entry: whatever its stat says.
 
 For switches that take a step only where the tree still holds the base. A write through a descriptor that was open
-before is found here, for what is read is the displaced object itself.
+before is found here, for the displaced object itself is read.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ def read_object(tree: Root, at: bytes, path: bytes, local: Local) -> Entry | Non
 
 
 def holds_entry(tree: Root, at: bytes, entry: Entry, below: Iterator[Entry], local: Local) -> bool:
-    """Whether the object ``at`` of ``tree`` is what ``entry`` says, and what lies in it is exactly ``below``.
-    ``OSError``."""
+    """Whether the object ``at`` of ``tree`` is as ``entry`` says, and holds exactly ``below``. ``OSError``."""
     if not _is_entry(read_object(tree, at, entry.path, local), entry, local):
         return False
     if entry.kind is not Kind.DIR:

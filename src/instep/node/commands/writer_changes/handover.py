@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from instep.api import succession as api
 from instep.api.parts import generation
 from instep.core.publish import vocabulary as p
+from instep.core.vocabulary import error_of
 from instep.errors import ContentionError, InstepError, RefusedError
 from instep.model.counts import counted, which
 from instep.model.generation import EpochBody
@@ -22,7 +23,7 @@ from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.outcomes import error_of, writer_of
+from instep.node.commands.outcomes import writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import direct_followers, running_service_of, session_of
 from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
