@@ -53,3 +53,39 @@ async def test_a_removed_node_is_forgotten_everywhere(tmp_path: Path) -> None:
         assert not (await main.call("node_remove", name="s2"))["changed"]
         main.write({"file": "2"})
         await s1.holds("file", "2")
+
+
+@in_virtual_time
+async def test_a_revocation_by_a_restored_ca_takes_no_node_out_of_any_file(tmp_path: Path) -> None:
+    """Goal: a CA that came from a backup revokes by name, too, and every node took that for a removal: a plain ``pki
+    revoke``, as after a stolen key, cost each of them its row of the node. A removal that follows still counts."""
+    async with services(tmp_path) as cluster:
+        main = cluster.add("main")
+        main.writes()
+        for name in ("s1", "s2"):
+            cluster.add(name).follows(main)
+            cluster.link("main", name)
+        s1, s2 = cluster["s1"], cluster["s2"]
+        cluster.link("s1", "s2")
+        for node in cluster.nodes.values():
+            node.start()
+        main.node.pki.take_ca(
+            (cluster.authority.directory / "ca.key").read_bytes(), cluster.authority.crl_pem(), {}
+        )
+        await cluster.followed("s1", "s2")
+        skip_time(60.0)
+        assert (await main.call("revoke", name="s2"))["changed"]
+
+        async def is_known() -> bool:
+            return s1.node.pki.crl().covers(s2.node.pki.certificate(Purpose.TLS))
+
+        await reached(is_known, lambda: "the list")
+        assert "s2" in load(s1.directory.path).partners
+        assert not any(event["what"] == "removed" for event in await s1.events())
+        skip_time(60.0)
+        assert (await main.call("node_remove", name="s2"))["changed"]
+
+        async def is_removed() -> bool:
+            return "s2" not in load(s1.directory.path).partners
+
+        await reached(is_removed, lambda: s1.directory.config.read_text())

@@ -18,7 +18,7 @@ from instep.net.trust import certs, keystore
 from instep.net.trust.certs import NODE_LIFE_S, Purpose
 from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.pki_problems import problems_of
-from instep.net.trust.revocation import Revoked
+from instep.net.trust.revocation import Revoked, name_extensions
 from instep.net.trust.signing import verify_ca_signature, verify_signature
 
 NOW = 1_900_000_000_000
@@ -386,3 +386,14 @@ def test_a_pin_is_of_the_key_and_outlives_the_certificate(ca: Pki, tmp_path: Pat
     stranger = Pki.create(tmp_path / "stranger", "other", node_name("far"), NOW).certificate(Purpose.TLS)
     der = stranger.public_bytes(serialization.Encoding.DER)
     assert code_of(lambda: trust.identify(der), NotAllowedError) == "unknown_certificate"
+
+
+def test_names_of_a_list_without_removals_are_all_removed(ca: Pki, tmp_path: Path) -> None:
+    """A version that knew no difference wrote it; a list of today says which."""
+    old = certs.make_crl(ca.ca(), ca._ca_key(), [], NOW, ca.crl(), name_extensions({"s1": 5}, {})[:1])
+    new = certs.make_crl(
+        ca.ca(), ca._ca_key(), [], NOW, ca.crl(), name_extensions({"s1": 7, "s2": 6}, {"s2": 6})
+    )
+    assert Revoked([old]).removed == {"s1": 5}
+    assert (Revoked([new]).names, Revoked([new]).removed) == ({"s1": 7, "s2": 6}, {"s2": 6})
+    assert len(Revoked([old, new]).lists) == 2, "neither says all that the other says"

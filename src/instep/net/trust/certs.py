@@ -300,7 +300,7 @@ def make_crl(
     serials: Sequence[int],
     now_ms: int,
     previous: SomeRevocations | None = None,
-    names: x509.UnrecognizedExtension | None = None,
+    names: Sequence[x509.UnrecognizedExtension] = (),
 ) -> x509.CertificateRevocationList:
     """The list of revoked serials. It is valid as long as the CA, so that a CA that is switched off stops
     no node; newer lists win by their number and their strictly later time."""
@@ -317,8 +317,8 @@ def make_crl(
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(_authority_id(ca), critical=False)
     )
-    if names is not None:
-        builder = builder.add_extension(names, critical=False)
+    for extension in names:
+        builder = builder.add_extension(extension, critical=False)
     for serial in serials:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
         builder = builder.add_revoked_certificate(entry)

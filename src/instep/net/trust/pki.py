@@ -56,7 +56,7 @@ from instep.net.trust.certs import (
     was_issued_by,
 )
 from instep.net.trust.key_files import locked, sync_folder, write_file
-from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
+from instep.net.trust.revocation import LISTS_MAX, Revoked, name_extensions, union_of_pem
 from instep.net.trust.validity import minute_at
 
 SECRET = frozenset({"ca.key", "node.key", "sign.key"})
@@ -324,14 +324,14 @@ class Pki:
         this CA never issued one for it. ``for_good``: the list names the node, too, so that every node forgets it."""
         with self._locked():
             current, names = self.revocable(name, now_ms, for_good=for_good)
-            return self._revoke(current, now_ms, names)
+            return self._revoke(current, now_ms, names, is_removed=for_good)
 
     def revoked_names(self) -> dict[NodeName, int]:
         """On the CA's node: the nodes whose certificates are all revoked, and since when; without the removed ones."""
         ends: dict[NodeName, list[int | None]] = {}
         for record in self.records() if self.is_ca else ():
             ends.setdefault(record.name, []).append(record.revoked_at_ms)
-        gone = self.crl().names
+        gone = self.crl().removed
         return {
             name: max(end for end in each if end is not None)
             for name, each in ends.items()
@@ -352,22 +352,33 @@ class Pki:
         current = [r for r in records if r.revoked_at_ms is None]
         # A CA that came back from a backup may have issued what it does not know of: that goes by name.
         names = {str(name): now_ms // 1000} if for_good or self._state().is_restored else {}
-        is_news = current or (name not in self.crl().names if for_good else not records)
+        is_news = current or (name not in self.crl().removed if for_good else not records)
         return current, names if is_news else {}
 
-    def _revoke(self, records: Sequence[Record], now_ms: int, names: Mapping[str, int] | None = None) -> bool:
+    def _revoke(
+        self,
+        records: Sequence[Record],
+        now_ms: int,
+        names: Mapping[str, int] | None = None,
+        *,
+        is_removed: bool = False,
+    ) -> bool:
         if not records and not names:
             return False
-        self._sign_list({int(record.serial, 16) for record in records}, dict(names or {}), now_ms)
+        named = dict(names or {})
+        serials = {int(record.serial, 16) for record in records}
+        self._sign_list(serials, named, now_ms, removed=named if is_removed else {})
         for record in records:
             changed = msgspec.structs.replace(record, revoked_at_ms=now_ms)
             self._write(f"issued/{record.serial}.json", msgspec.json.encode(changed))
         return True
 
-    def _sign_list(self, serials: set[int], names: dict[str, int], now_ms: int) -> None:
+    def _sign_list(
+        self, serials: set[int], names: dict[str, int], now_ms: int, removed: Mapping[str, int] | None = None
+    ) -> None:
         """One list of all that is known and this, above all numbers that are known."""
         ours = self.crl()
-        named = names_extension(ours.names | names) if ours.names or names else None
+        named = name_extensions(ours.names | names, ours.removed | dict(removed or {}))
         every = sorted(ours.serials | serials)
         self._write("crl.pem", pem_of(make_crl(self.ca(), self._ca_key(), every, now_ms, ours, named)))
 
@@ -386,7 +397,8 @@ class Pki:
             if len(both.lists) > LISTS_MAX:
                 raise PeerError(f"more than {LISTS_MAX} revocation lists", code="bad_crl")
             self._write("crl.pem", both.pem())
-        return (both.serials, both.names) != (ours.serials, ours.names)
+        found, known = ((one.serials, one.names, one.removed) for one in (both, ours))
+        return found != known
 
     def merge_lists(self, now_ms: int) -> bool:
         """At the CA: make one list of several that only together say everything. Whether there was a need."""

@@ -22,6 +22,7 @@ from instep.net.trust.certs import BACKDATE, Purpose, crl_number, crl_of_pem, na
 
 LISTS_MAX = 64
 NAMES_OID = x509.ObjectIdentifier("2.25.187143095146112.2")
+REMOVED_OID = x509.ObjectIdentifier("2.25.187143095146112.3")
 _PEM = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\s*", re.DOTALL)
 _decode_names = msgspec.msgpack.Decoder(dict[str, int]).decode
 
@@ -38,6 +39,11 @@ class Revoked:
         for each in self.lists:
             for name, before_s in _names(each).items():
                 self.names[name] = max(before_s, self.names.get(name, 0))
+        self.removed: dict[str, int] = {}
+        """Those of the names whose nodes were taken out of the cluster, for good."""
+        for each in self.lists:
+            for name, before_s in _removed(each).items():
+                self.removed[name] = max(before_s, self.removed.get(name, 0))
 
     def __iter__(self) -> Iterator[x509.RevokedCertificate]:
         for each in self.lists:
@@ -96,22 +102,40 @@ def union_of_pem(raw: bytes) -> Revoked:
     return Revoked([crl_of_pem(each) for each in found] or [crl_of_pem(raw)])
 
 
-def names_extension(names: dict[str, int]) -> x509.UnrecognizedExtension:
-    return x509.UnrecognizedExtension(NAMES_OID, msgspec.msgpack.encode(dict(sorted(names.items()))))
+def name_extensions(names: dict[str, int], removed: dict[str, int]) -> list[x509.UnrecognizedExtension]:
+    """What a list says of names; nothing where it says nothing."""
+    maps = ((NAMES_OID, names), (REMOVED_OID, removed)) if names or removed else ()
+    return [
+        x509.UnrecognizedExtension(oid, msgspec.msgpack.encode(dict(sorted(each.items()))))
+        for oid, each in maps
+    ]
 
 
 def _names(crl: x509.CertificateRevocationList) -> dict[str, int]:
+    return _map_of(crl, NAMES_OID) or {}
+
+
+def _removed(crl: x509.CertificateRevocationList) -> dict[str, int]:
+    found = _map_of(crl, REMOVED_OID)
+    return _names(crl) if found is None else found
+
+
+def _map_of(crl: x509.CertificateRevocationList, oid: x509.ObjectIdentifier) -> dict[str, int] | None:
+    """What an extension says; nothing where it cannot be read, None where the list lacks it."""
     try:
-        value = crl.extensions.get_extension_for_oid(NAMES_OID).value
+        value = crl.extensions.get_extension_for_oid(oid).value
         return _decode_names(value.value) if isinstance(value, x509.UnrecognizedExtension) else {}
-    except (x509.ExtensionNotFound, ValueError, *DECODE_ERRORS):
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, *DECODE_ERRORS):
         return {}
 
 
 def _says(crl: x509.CertificateRevocationList) -> tuple[bytes, frozenset[object]]:
     """The issuer, and all that the list says."""
     said: set[object] = {entry.serial_number for entry in crl}
-    said |= set(_names(crl).items())
+    said |= {(NAMES_OID, *each) for each in _names(crl).items()}
+    said |= {(REMOVED_OID, *each) for each in _removed(crl).items()}
     return crl.issuer.public_bytes(), frozenset(said)
 
 

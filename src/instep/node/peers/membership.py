@@ -256,7 +256,7 @@ class Membership:
         is_of_writer = any(fileset.writer == source for fileset in followed)
         is_believed = not followed or is_of_writer
         row = self._runtime.settings.partners.get(source)
-        removed = self._runtime.pki.crl().names
+        removed = self._runtime.pki.crl().removed
         for member in message.members:
             if member.name == self._runtime.name or (member.name in self._met and member.name != source):
                 continue
@@ -382,10 +382,10 @@ class Membership:
 
     def adopt_crl(self, crl: bytes) -> bool:
         """A newer revocation list of our CA: use it at once. Whether it was newer."""
-        known = self._runtime.pki.crl().names
+        known = self._runtime.pki.crl().removed
         if not self._runtime.pki.adopt_crl(crl):
             return False
-        for name, before_s in self._runtime.pki.crl().names.items():
+        for name, before_s in self._runtime.pki.crl().removed.items():
             if known.get(name) != before_s and name != self._runtime.name:
                 self.removed(NodeName(name))
         self._runtime.pki.merge_lists(wall_ms())
