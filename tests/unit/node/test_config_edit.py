@@ -265,3 +265,22 @@ def test_a_full_disk_leaves_no_file_behind(node: NodeDirectory, monkeypatch: pyt
         edits.edit(node, lambda document: document.update(poll="9s"))
     assert caught.value.error_code == "configuration_not_written"
     assert node.config.read_text() == before and not list(node.path.glob(".writing-*"))
+
+
+def test_a_folder_that_is_turned_meanwhile_is_not_written(node: NodeDirectory, tmp_path: Path) -> None:
+    """Goal: root edits for the node's user, who owns the way to the file: with a link put in place of a folder after the
+    file was found, the new file was made where the link leads. All steps go through the folder that was found."""
+    way, victim = tmp_path / "way", tmp_path / "victim"
+    (way / "etc").mkdir(parents=True)
+    victim.mkdir()
+    (victim / "instep.toml").write_text(TEXT)
+    node.config.rename(way / "etc/instep.toml")
+    node.config.symlink_to(way / "etc/instep.toml")
+
+    def turn() -> None:
+        (way / "etc").rename(way / "was")
+        (way / "etc").symlink_to(victim)
+
+    assert edits.edit(node, lambda document: document.update(poll="9s"), turn)
+    assert '"9s"' in (way / "was/instep.toml").read_text()
+    assert (victim / "instep.toml").read_text() == TEXT and os.listdir(victim) == ["instep.toml"]

@@ -8,6 +8,7 @@ named paths exist is not a matter of configuration: the daemon and ``instep chec
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def load(directory: Path) -> Settings:
     return parse(text, directory=directory, path=path)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, named: Path | None = None) -> str:
     """The text of a configuration, line ends as they are. ``FileNotFoundError`` when it is not there, ``ConfigError``
-    when it cannot be read or is no UTF-8 text."""
+    when it cannot be read or is no UTF-8 text. With ``named``, the path for people, no link is followed."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | (0 if named is None else os.O_NOFOLLOW)
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            path = named or path
             raw = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise

@@ -86,22 +86,22 @@ def edit(
     with _locked(node):
         until_s = monotonic() + EDIT_WITHIN_S
         while (left_s := until_s - monotonic()) > 0:
-            file = FoundFile.read(node.config, min(LOCK_WAIT_S, left_s))
-            if file is None:
-                break
-            after = _changed(node, file.text, change)
-            if after == file.text:
-                return False
-            if is_dry:
-                return True
-            if prepare is not None:
-                prepare()
-                prepare = None
-            try:
-                if file.replace(after):
+            with FoundFile.read(node.config, min(LOCK_WAIT_S, left_s)) as file:
+                if file is None:
+                    break
+                after = _changed(node, file.text, change)
+                if after == file.text:
+                    return False
+                if is_dry:
                     return True
-            except OSError as error:
-                raise _not_written(file.path, error.strerror) from error
+                if prepare is not None:
+                    prepare()
+                    prepare = None
+                try:
+                    if file.replace(after):
+                        return True
+                except OSError as error:
+                    raise _not_written(file.path, error.strerror) from error
         raise _busy(node, "saves")
 
 
