@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.node.config.editing.writer_edit import change_writer, check_change
 from instep.node.config.loading import load, parse
@@ -48,3 +50,13 @@ def test_the_new_writer_publishes_with_the_same_definition(tmp_path: Path) -> No
     back = load(tmp_path)
     assert back.filesets[FilesetName("data")].definition is None
     assert str(back.partners[NodeName("s2")].address) == "127.0.0.1:7"
+
+
+@pytest.mark.parametrize("keeps_owners", [True, False])
+def test_owners_are_kept_where_an_operator_gave_the_line_away(tmp_path: Path, keeps_owners: bool) -> None:
+    """A promotion elsewhere is no word of this node's operator: it plants no right to give files away."""
+    node = NodeDirectory(tmp_path)
+    text = '\nname = "main"\n[partners.s1]\n[filesets.data]\npath = "/srv/data"\nwriter = "main"\npreserve = ["owner"]\n'
+    node.config.write_text(text)
+    assert change_writer(node, LINE, S1, None, None, keeps_owners=keeps_owners)
+    assert load(tmp_path).filesets[FilesetName("data")].owners == (("by_name",) if keeps_owners else ())

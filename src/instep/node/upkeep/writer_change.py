@@ -61,7 +61,9 @@ class Succession:
         is_direct = service.fileset.writer == writer or self._is_direct(service)
         address = self._address_of(writer) if is_direct else None
         try:
-            change_writer(node.directory, line, writer, definition, address)
+            # A handover was typed here, at the old writer. A promotion was not: no right comes from it.
+            is_asked = book.current is not None and not book.current.is_promoted
+            change_writer(node.directory, line, writer, definition, address, keeps_owners=is_asked)
             failpoint(WRITTEN)
             node.reload()
         except InstepError as error:
@@ -71,7 +73,10 @@ class Succession:
                 runtime.note("writer_change_refused", text, line, writer=str(writer))
             return
         self._told.pop(line.fileset, None)
-        runtime.note("writer_changed", f"{writer} writes {line.fileset} now", line, writer=str(writer))
+        now = runtime.settings.filesets.get(line.fileset)
+        kept = now is not None and now.owners != service.fileset.owners
+        text = "; files keep their owners here (owners = by_name)" if kept else ""
+        runtime.note("writer_changed", f"{writer} writes {line.fileset} now{text}", line, writer=str(writer))
         if not is_direct or self._is_dialled(writer):
             runtime.store.delete(pending_key(line))
             return

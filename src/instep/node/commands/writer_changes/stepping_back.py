@@ -50,7 +50,8 @@ def step_back(
             generations=numbers,
         )
     member = node.membership.members.get(writer)
-    change_writer(node.directory, line, writer, None, member.address if member is not None else None)
+    address = member.address if member is not None else None
+    change_writer(node.directory, line, writer, None, address, keeps_owners=True)  # an accept was typed
     runtime.note(
         "stepped_back",
         f"{runtime.name} follows {writer}; generations {numbers} stay here, outside the line",

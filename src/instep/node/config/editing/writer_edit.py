@@ -19,15 +19,29 @@ from instep.tree.objects.owners import BY_NAME
 
 
 def change_writer(
-    node: NodeDirectory, line: LineId, writer: NodeName, definition: Definition | None, address: str | None
+    node: NodeDirectory,
+    line: LineId,
+    writer: NodeName,
+    definition: Definition | None,
+    address: str | None,
+    *,
+    keeps_owners: bool = False,
 ) -> bool:
     """Name the new writer and keep the line; whether the file changed.
 
     ``definition`` has the travelling keys, for the node that becomes the writer (it is written there from now on),
     None for any other (it is not). ``address`` is where to dial the new writer when no address is written yet; a row
-    that is made for it lets nothing flow there."""
+    that is made for it lets nothing flow there. ``keeps_owners``: an operator of this node gave the line away, so its
+    files go on belonging to their owners, by name; else no right is planted that was not asked for here."""
 
-    return edit(node, lambda document: _change(document, line, writer, definition, address))
+    def change(document: Document) -> None:
+        table: Any = document.get("filesets", {}).get(line.fileset)
+        has_owners = table is not None and Preserve.OWNER.value in table.get("preserve", ())
+        if keeps_owners and definition is None and has_owners and "owners" not in table:
+            table["owners"] = [BY_NAME]
+        _change(document, line, writer, definition, address)
+
+    return edit(node, change)
 
 
 def check_change(node: NodeDirectory, line: LineId, writer: NodeName, definition: Definition) -> None:
@@ -52,8 +66,6 @@ def _change(
     table = filesets.get(line.fileset)
     if table is None:
         return
-    if definition is None and Preserve.OWNER.value in table.get("preserve", ()) and "owners" not in table:
-        table["owners"] = [BY_NAME]  # the old writer's files keep the owners that they have
     table["writer"] = str(writer)
     if "origin" in table or line.origin != writer:
         table["origin"] = str(line.origin)
