@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from instep.core.changes import home_contract as home
+from instep.core.changes import offer_contract as offer
 from instep.core.contract import REST, Invariant, PhaseRow, sentence_of
 from instep.core.follow import contract as follow
 from instep.core.publish import contract as publish
@@ -33,6 +34,7 @@ def machines_page(note: str) -> str:
         *_machine("Publish: one line at its writer", publish.PHASES.values(), publish.INVARIANTS),
         *_machine("Rollout: a generation through the partners", rollout.PHASES.values(), rollout.INVARIANTS),
         *_machine("Home: a change set from elsewhere", home.PHASES.values(), home.INVARIANTS),
+        *_machine("Offer: an edit made at a node that follows", offer.PHASES.values(), offer.INVARIANTS),
     ]
     return "\n".join(parts) + "\n"
 

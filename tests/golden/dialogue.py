@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from instep.core.changes.home import HomeMachine
+from instep.core.changes.offer import OfferMachine
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish import vocabulary as p
@@ -22,6 +23,7 @@ LINE = LineId(FilesetName("catalog"), NodeName("main"))
 MAIN = NodeName("main")
 HUB = NodeName("hub")
 OK = SignerVerdict(True, MAIN)
+Machine = FollowMachine | PublishMachine | RolloutMachine | HomeMachine | OfferMachine
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
 
 
@@ -51,7 +53,7 @@ def ref(number: int, root: str = "") -> HeadRef:
 class Dialogue:
     """Feeds a machine and keeps the transcript. Answers name the request of the effect that asked: the last."""
 
-    def __init__(self, machine: FollowMachine | PublishMachine | RolloutMachine | HomeMachine) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.machine: Any = machine
         self.lines: list[str] = []
         self.now = 0

@@ -16,7 +16,14 @@ from msgspec import Meta
 from instep.errors import PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import DIGEST_BYTES, Count, Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.manifest.entry import (
+    CHUNKED_OVER,
+    Entry,
+    Extra,
+    Kind,
+    same_but_for_times_of_directories,
+    without_chunks,
+)
 from instep.model.manifest.entry_rules import check_entry, rising_keys
 from instep.model.paths import is_below, shown, sort_key, validated
 
@@ -147,7 +154,17 @@ def _check_change(change: PathChange) -> None:
             continue
         if entry.path != change.path:
             raise _bad(f"has an entry of {shown(entry.path)} at {shown(change.path)}")
-        check_entry(entry)
+        check_entry(_with_chunks(entry))
+
+
+def _with_chunks(entry: Entry) -> Entry:
+    """A large file may come without its chunk list, which its contents determine."""
+    extra = entry.extra or Extra()
+    if entry.kind is not Kind.FILE or entry.size <= CHUNKED_OVER or extra.chunks is not None:
+        return entry
+    return msgspec.structs.replace(
+        entry, extra=msgspec.structs.replace(extra, chunks=Digest(bytes(DIGEST_BYTES)))
+    )
 
 
 def _check_places(changes: tuple[PathChange, ...]) -> None:
@@ -169,11 +186,11 @@ def _bad(why: str) -> PeerError:
 
 
 def is_alike(one: Entry | None, other: Entry | None) -> bool:
-    """Whether a path is the same in both: absent in both, or equal but for birth and times of directories. A change is
-    made only where its base and the live path are alike."""
+    """Whether a path is the same in both: absent in both, or equal but for birth, chunk list and times of
+    directories. A change is made only where its base and the live path are alike."""
     if one is None or other is None:
         return one is other
-    return same_but_for_times_of_directories(one, other)
+    return same_but_for_times_of_directories(without_chunks(one), without_chunks(other))
 
 
 def wanted_contents(change_set: ChangeSet) -> tuple[tuple[Digest, int], ...]:

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from instep.core.changes import home_contract
+from instep.core.changes import home_contract, offer_contract
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_sets import HomePhase
+from instep.core.changes.offer_vocabulary import EditState
 from instep.core.contract import REST, Broken, PhaseRow, sentence_of
 from instep.core.follow import contract as follow_contract
 from instep.core.follow import vocabulary as f
@@ -39,6 +40,7 @@ SEEDS = (5, 9, 2453)
         (publish_contract.PHASES, publish_state.PublishPhase),
         (rollout_contract.PHASES, RolloutState),
         (home_contract.PHASES, HomePhase),
+        (offer_contract.PHASES, EditState),
     ],
 )
 def test_every_phase_has_a_row_and_names_phases_only(
@@ -103,6 +105,7 @@ def test_every_invariant_says_what_it_states() -> None:
         *publish_contract.INVARIANTS,
         *rollout_contract.INVARIANTS,
         *home_contract.INVARIANTS,
+        *offer_contract.INVARIANTS,
     ]
     for invariant in every:
         assert sentence_of(invariant).endswith("."), invariant

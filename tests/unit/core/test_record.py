@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from instep.core.changes import home_vocabulary as h
+from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.home import HomeMachine
+from instep.core.changes.offer import OfferMachine
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish.machine import PublishMachine
@@ -20,6 +22,7 @@ from instep.core.rollout.machine import RolloutMachine
 from instep.errors import DamagedError
 from instep.testing.simulation import simulate
 from tests.golden.dialogue import follower
+from tests.support.change_editor import beside
 from tests.support.change_home import ANA, ChangeHome, change
 
 
@@ -75,6 +78,18 @@ def test_a_home_of_change_sets_replays() -> None:
     recorder._now.machine = module._copy_of(recorder._machine)
     recorder.step(h.ContentsHere(home.last(h.FetchOffered).req), home.now, home.wall)
     assert any(isinstance(effect, h.ApplyChanges) for effect in recorder.last[0].effects or ())
+    assert [one for one in replayed(recorder) if one.difference or one.broken] == []
+
+
+def test_offers_replay_with_the_nonces_that_they_drew() -> None:
+    _, editor = beside()
+    editor.locks()
+    editor.write(b"a", "one", looks=False)
+    editor.write(b"b", "two")
+    recorder = FlightRecorder("offer", OfferMachine(editor.machine.line, editor.config))
+    for event, at_ms, wall_ms in editor.heard:
+        recorder.step(event, at_ms, wall_ms)
+    assert any(isinstance(effect, o.SubmitOffer) for step in recorder.last for effect in step.effects or ())
     assert [one for one in replayed(recorder) if one.difference or one.broken] == []
 
 

@@ -120,6 +120,14 @@ def test_birth_and_times_of_directories_make_no_difference_and_all_else_does() -
         assert not is_alike(other, one)
 
 
+def test_the_chunk_list_of_a_large_file_may_be_left_out() -> None:
+    large = a_file(b"a", size=2 << 20)
+    listed = msgspec.structs.replace(large, extra=Extra(chunks=digest("chunks")))
+    made = change_set_of(changed(changes=(PathChange(b"a", listed, a_file(b"a", "y", size=2 << 20)),)))
+    assert is_alike(made.changes[0].base, large)
+    assert not is_alike(made.changes[0].base, made.changes[0].new)
+
+
 def test_contents_are_wanted_once_each_in_the_order_of_the_changes() -> None:
     value = ((b"user.big", digest("big"), 5000),)
     changes = puts(

@@ -56,8 +56,11 @@ class EditState(enum.Enum):
 
 
 class OwnedPath(msgspec.Struct, frozen=True, array_like=True):
-    """``base`` is the entry from which the edit began, ``found`` the newest one seen in the tree; None: absent.
-    ``head`` has an accepted edit, where the home named it. ``outcome`` says why an edit loses."""
+    """``base`` is the entry from which the edit began, ``found`` the newest one seen in the tree; None: absent. Of an
+    accepted path ``found`` is the accepted entry, and ``head`` the generation that has it, where the home named it.
+    ``outcome`` says why an edit loses. ``token`` is that of the lock under which it was made, in force or not. Of a
+    path that is being edited, ``is_on_its_way``: the generation that has ``base`` is not here yet; ``is_stale``: the
+    tree's generation has another entry, which no apply laid because the path is owned."""
 
     path: bytes
     state: EditState
@@ -65,6 +68,9 @@ class OwnedPath(msgspec.Struct, frozen=True, array_like=True):
     found: Entry | None
     head: HeadRef | None = None
     outcome: PathOutcome | None = None
+    token: Fence | None = None
+    is_on_its_way: bool = False
+    is_stale: bool = False
 
 
 class HeldLock(msgspec.Struct, frozen=True, array_like=True):
@@ -105,7 +111,8 @@ class Edit(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OffersStarted(MachineWord):
-    """First event after birth. ``nonce_seed`` is random, drawn for this start: nonces are derived from it."""
+    """First event after birth. ``nonce_seed`` is random, drawn for this start: nonces and jitter are derived from
+    it."""
 
     boot_id: str
     nonce_seed: bytes

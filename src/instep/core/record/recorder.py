@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from instep.core.changes.home import HomeMachine
+from instep.core.changes.offer import OfferMachine
 from instep.core.record.values import to_plain
 from instep.core.rollout.machine import RolloutMachine
 
@@ -56,8 +57,8 @@ class _Stretch:
 
 
 def step_of(machine: Any, event: object, at_ms: int, wall_ms: int) -> tuple[Any, ...]:
-    """One step; a rollout writes the wall clock down as well, and a home judges the age of change sets by it."""
-    if isinstance(machine, RolloutMachine | HomeMachine):
+    """One step; a rollout writes the wall clock down as well, and change sets are dated by it."""
+    if isinstance(machine, RolloutMachine | HomeMachine | OfferMachine):
         effects: tuple[Any, ...] = machine.step(event, at_ms, wall_ms)  # type: ignore[arg-type]
     else:
         effects = machine.step(event, at_ms)

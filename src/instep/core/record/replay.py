@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from instep.core.changes.home import HomeMachine
+from instep.core.changes.offer import OfferMachine
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish.machine import PublishMachine
 from instep.core.record.recorder import FORMAT, RecordHead, StepLine, step_of
@@ -63,7 +64,7 @@ def load(text: bytes) -> FlightRecord:
             code="bad_record",
         ) from error
     machine = from_plain(plain)
-    if not isinstance(machine, FollowMachine | PublishMachine | RolloutMachine | HomeMachine):
+    if not isinstance(machine, FollowMachine | PublishMachine | RolloutMachine | HomeMachine | OfferMachine):
         raise DamagedError(
             f"the record holds a {type(machine).__name__} where a machine belongs",
             hint="give a file from records/ in the node directory, or make one: instep debug record FILESET",

@@ -68,3 +68,15 @@ def same_but_for_times_of_directories(a: Entry, b: Entry) -> bool:
         and a.extra == b.extra
         and (a.kind is Kind.DIR or a.mtime_ns == b.mtime_ns)
     )
+
+
+def without_chunks(entry: Entry) -> Entry:
+    """``entry`` less its chunk list: a function of the contents, so that comparing digests says it all."""
+    extra = entry.extra
+    if extra is None or extra.chunks is None:
+        return entry
+    rest = msgspec.structs.replace(extra, chunks=None)
+    return msgspec.structs.replace(entry, extra=None if rest == _NOTHING else rest)
+
+
+_NOTHING = Extra()

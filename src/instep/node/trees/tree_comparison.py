@@ -11,7 +11,8 @@ import msgspec
 
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName
-from instep.model.manifest.entry import Entry, Extra, Kind, same_but_for_times_of_directories
+from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.manifest.entry import without_chunks as without_chunks
 from instep.model.manifest.manifest import build, edit, iterate
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, sort_key
@@ -284,15 +285,3 @@ def _is_lost(problem: Problem, expected: Entry) -> bool:
 
 def _no_row(_: bytes) -> StatRow | None:
     return None
-
-
-def without_chunks(entry: Entry) -> Entry:
-    """``entry`` less its chunk list: a function of the contents, so that comparing digests says it all."""
-    extra = entry.extra
-    if extra is None or extra.chunks is None:
-        return entry
-    rest = msgspec.structs.replace(extra, chunks=None)
-    return msgspec.structs.replace(entry, extra=None if rest == _NOTHING else rest)
-
-
-_NOTHING = Extra()

@@ -1,0 +1,141 @@
+"""The floor of the ``OfferMachine`` that follows the tree: looks, generations that arrive, edits that are set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from instep.core import vocabulary as w
+from instep.core.changes import offer_vocabulary as o
+from instep.core.changes.offer_book import OWNED_MAX, OfferBook
+from instep.core.changes.offer_vocabulary import Edit, EditState, OwnedPath
+from instep.model.change import OutcomeKind, PathOutcome, is_alike
+from instep.model.paths import sort_key
+
+
+class OfferEdits(OfferBook):
+    """No apply lays anything at an owned path: a path is let go only when its file is the generation's, or is brought
+    up to it, or else an old file would look like an edit."""
+
+    _unseen: set[bytes]
+    """Paths that must be looked at: the newest look is older than the newest word of the home about them."""
+    _looks: dict[int, tuple[bytes, ...]]
+    """Looks under way, by the number of their request."""
+
+    def _forget_looks(self) -> None:
+        self._unseen, self._looks = set(), {}
+
+    def _looked(self, event: o.TreeLooked) -> None:
+        self._entries = event.entries or self._entries
+        for edit in event.edits:
+            self._edited(edit)
+        differing = {edit.path for edit in event.edits}
+        for path in tuple(self._owned) if event.is_whole else event.clean:
+            if path not in differing:
+                self._is_clean(path)
+
+    def _look(self) -> None:
+        if self._unseen and not self._looks and self._backoff.is_ready("look", self._now):
+            self._order_look(tuple(sorted(self._unseen, key=sort_key)))
+            self._unseen.clear()
+
+    def _order_look(self, paths: tuple[bytes, ...]) -> int:
+        req = self._next_req()
+        self._looks[req] = paths
+        self._out.append(o.LookAtPaths(req, paths))
+        return req
+
+    def _paths_looked(self, event: o.PathsLooked) -> None:
+        paths = self._looks.pop(event.req, None)
+        if paths is None:
+            return
+        self._backoff.clear("look")
+        for edit in event.edits:
+            self._edited(edit)
+        differing = {edit.path for edit in event.edits}
+        for path in paths:
+            if path not in differing:
+                self._is_clean(path)
+
+    def _look_failed(self, event: o.LookFailed) -> None:
+        paths = self._looks.pop(event.req, None)
+        if paths is not None:
+            self._unseen.update(path for path in paths if path in self._owned)
+            self._pause("look")
+
+    def _pause(self, key: str) -> None:
+        """Retry after a back-off."""
+        config = self._config
+        at_ms = self._backoff.fail(key, self._now, config.retry_min_ms, config.retry_max_ms)
+        self._out.append(w.SetTimer(key, at_ms))
+
+    def _edited(self, edit: Edit) -> None:
+        owned = self._owned.get(edit.path)
+        if owned is None:
+            is_removal = edit.found is None
+            if self._config.offers and len(self._owned) < OWNED_MAX and (edit.is_seen or not is_removal):
+                self._own(edit.path, EditState.WAITING, edit.base, edit.found)
+            return
+        match owned.state:
+            case EditState.EDITING | EditState.OFFERED | EditState.LOSING:
+                self._turn(owned, owned.state, found=edit.found)
+            case EditState.ACCEPTED if is_alike(owned.found, edit.found):
+                if self._has_reached(owned.head) and not is_alike(owned.found, edit.base):
+                    self._superseded(owned)
+            case EditState.ACCEPTED:
+                self._own(edit.path, EditState.WAITING, owned.found, edit.found)
+            case EditState.BLOCKED if edit.found is None:
+                pass
+            case EditState.WAITING | EditState.BLOCKED:
+                self._turn(owned, EditState.WAITING, found=edit.found)
+                if is_alike(owned.base, edit.found):
+                    self._undone(self._owned[edit.path])
+
+    def _undone(self, owned: OwnedPath) -> None:
+        """The edit was taken back, and the tree's generation went on meanwhile: that one is wanted, not the old one."""
+        self._turn(owned, EditState.LOSING, outcome=PathOutcome(owned.path, OutcomeKind.SAME))
+
+    def _is_clean(self, path: bytes) -> None:
+        """The path is as the tree's generation has it. While the home is being asked, or its generation is on its
+        way, that says nothing: the edit may have been taken back here, and goes on as soon as the answer has
+        arrived."""
+        owned = self._owned.get(path)
+        if owned is None:
+            return
+        if owned.state is EditState.EDITING:
+            self._turn(owned, EditState.EDITING, found=owned.base, is_stale=False)
+        elif (owned.state is EditState.ACCEPTED and self._has_reached(owned.head)) or owned.state in (
+            EditState.WAITING,
+            EditState.BLOCKED,
+            EditState.LOSING,
+        ):
+            del self._owned[path]
+
+    def _head_reached(self, event: o.HeadReached) -> None:
+        """No apply laid anything at owned paths: one that the new generation has otherwise is brought up when it is let
+        go, or else the old file would look like an edit."""
+        self._reached = event.head
+        for path, entry in event.has:
+            owned = self._owned.get(path)
+            if owned is None:
+                continue
+            is_reached = self._has_reached(owned.head)
+            if owned.state is EditState.EDITING:
+                is_on_its_way = owned.is_on_its_way and not is_reached and not is_alike(entry, owned.base)
+                is_stale = not is_on_its_way and not is_alike(entry, owned.base)
+                self._turn(owned, EditState.EDITING, is_on_its_way=is_on_its_way, is_stale=is_stale)
+            elif owned.state is EditState.ACCEPTED and is_alike(entry, owned.found):
+                del self._owned[path]
+            elif owned.state is EditState.ACCEPTED and (
+                is_reached or (owned.head is None and not is_alike(entry, owned.base))
+            ):
+                self._superseded(owned)
+
+    def _superseded(self, owned: OwnedPath) -> None:
+        """The edit was made at the home, and changed again before its generation came here."""
+        self._turn(owned, EditState.LOSING, outcome=PathOutcome(owned.path, OutcomeKind.SAME))
+
+    def _set_aside(self, paths: Iterable[bytes]) -> None:
+        for path in paths:
+            owned = self._owned.get(path)
+            if owned is not None and owned.state is EditState.LOSING:
+                del self._owned[path]

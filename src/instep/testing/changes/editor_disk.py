@@ -1,0 +1,122 @@
+"""The disk of a simulated follower whose tree is edited: tree, generation, archive, and what a follower does with them.
+
+It stands for the ``FollowMachine`` and its tree: applies leave owned paths alone, losing ones are set aside, and looks
+compare the tree with its generation.
+"""
+
+from __future__ import annotations
+
+from instep.core.changes import offer_vocabulary as o
+from instep.core.changes.offer_vocabulary import (
+    Edit,
+    EditState,
+    OfferEffect,
+    OfferEvent,
+    OfferFacts,
+    OwnedPath,
+)
+from instep.model.change import is_alike
+from instep.model.ids import HeadRef
+from instep.model.manifest.entry import Entry
+from instep.model.paths import sort_key
+
+
+class EditorDisk:
+    """``offers_unlaid``: a path that was never laid here counts as removed (a planted bug)."""
+
+    def __init__(self) -> None:
+        self.tree: dict[bytes, Entry] = {}
+        self.generation: dict[bytes, Entry] = {}
+        self.head: HeadRef | None = None
+        self.laid: set[bytes] = set()
+        """Paths that were laid here, or made here, and seen since."""
+        self.withheld: set[bytes] = set()
+        """Paths that an apply cannot lay for now."""
+        self.archive: list[Entry] = []
+        self.drift_archived: list[Entry] = []
+        """Archived by an apply, for no edit that lost."""
+        self.facts: OfferFacts | None = None
+        self.owned: tuple[OwnedPath, ...] = ()
+        self.offers_unlaid = False
+
+    def perform(self, effect: OfferEffect) -> OfferEvent | None:
+        """Carry out an effect that concerns this disk; the event that answers it, if one is due."""
+        match effect:
+            case o.SaveOffers(facts):
+                self.facts = facts
+            case o.OwnPaths(owned):
+                self.owned = owned
+            case o.LookAtPaths(req, paths):
+                wanted = frozenset(paths)
+                return o.PathsLooked(req, tuple(edit for edit in self._edits() if edit.path in wanted))
+            case _:
+                pass
+        return None
+
+    def edit(self, path: bytes, entry: Entry | None) -> None:
+        """A program here changes a path."""
+        if entry is None:
+            self.tree.pop(path, None)
+        else:
+            self.tree[path] = entry
+            self.laid.add(path)
+
+    def look(self) -> o.TreeLooked:
+        """The whole tree beside its generation."""
+        return o.TreeLooked(self._edits(), (), is_whole=True, entries=len(self.generation))
+
+    def _edits(self) -> tuple[Edit, ...]:
+        paths = sorted({*self.tree, *self.generation}, key=sort_key)
+        found = ((path, self.tree.get(path), self.generation.get(path)) for path in paths)
+        return tuple(
+            Edit(path, here, base, path in self.laid or self.offers_unlaid)
+            for path, here, base in found
+            if not is_alike(here, base)
+        )
+
+    def apply(self, head: HeadRef, generation: dict[bytes, Entry]) -> o.HeadReached:
+        """Come to hold a generation. Local changes that are not owned are drift, and archived."""
+        owned = {each.path for each in self.owned}
+        before, self.generation, self.head = self.generation, dict(generation), head
+        for path in sorted({*self.tree, *generation, *before}, key=sort_key):
+            here, wanted = self.tree.get(path), generation.get(path)
+            if path in owned or path in self.withheld or is_alike(here, wanted):
+                continue
+            if is_alike(before.get(path), wanted):
+                continue  # The apply changes only what differs between two generations: this is drift, for a look.
+            if here is not None and not is_alike(here, before.get(path)):
+                self.drift_archived.append(here)
+            self._lay(path, wanted)
+        return self.reached()
+
+    def reached(self) -> o.HeadReached:
+        assert self.head is not None
+        return o.HeadReached(
+            self.head, tuple((each.path, self.generation.get(each.path)) for each in self.owned)
+        )
+
+    def set_aside(self) -> o.EditsSetAside | None:
+        """Archive and restore the paths that are losing."""
+        lost = tuple(each.path for each in self.owned if each.state is EditState.LOSING)
+        for path in lost:
+            here = self.tree.get(path)
+            if here is not None and not is_alike(here, self.generation.get(path)):
+                self.archive.append(here)
+            self._lay(path, self.generation.get(path))
+        return o.EditsSetAside(lost) if lost else None
+
+    def restore_unlaid(self) -> None:
+        """What an apply could not lay comes now."""
+        late, self.withheld = sorted(self.withheld), set()
+        owned = {each.path for each in self.owned}
+        for path in late:
+            if path not in owned and path in self.generation and path not in self.tree:
+                self._lay(path, self.generation[path])
+
+    def _lay(self, path: bytes, entry: Entry | None) -> None:
+        if entry is None:
+            self.tree.pop(path, None)
+            self.laid.discard(path)
+        else:
+            self.tree[path] = entry
+            self.laid.add(path)
