@@ -1,4 +1,4 @@
-"""The long runs by name: ``./run soak [kill|power|adversary|simulation|all] [--minutes N] [--seed N]``.
+"""The long runs by name: ``./run soak [kill|power|adversary|simulation|union|all] [--minutes N] [--seed N]``.
 
 Each lasts about that long, with fresh seeds, and prints one closing line; the exit code is 1 when any of them failed.
 """
@@ -45,7 +45,14 @@ def power(minutes: float, seed: int) -> int:
     return soak(list(RUNS), minutes, seed)
 
 
-SOAKS: dict[str, Soak] = {"kill": kill, "power": power, "adversary": adversary, "simulation": simulation}
+def union(minutes: float, seed: int) -> int:
+    """Drawn lines against the naive twin of their union, 20,000 examples of each law a round."""
+    return in_rounds("union", minutes, seed, ["tests/property/test_union.py"])
+
+
+SOAKS: dict[str, Soak] = {
+    "kill": kill, "power": power, "adversary": adversary, "simulation": simulation, "union": union,
+}  # fmt: skip
 
 
 def in_rounds(name: str, minutes: float, seed: int, arguments: Sequence[str]) -> int:
@@ -74,6 +81,7 @@ def one_round(seed: int, seconds: float, arguments: Sequence[str]) -> subprocess
         "INSTEP_SIM_SEED": str(seed),
         "INSTEP_SIM_SECONDS": longer,
         "INSTEP_SUCCESSION_SECONDS": longer,
+        "INSTEP_EXAMPLES": "20000",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={MARGIN_S}", *arguments]
     return subprocess.run(

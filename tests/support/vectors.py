@@ -1,4 +1,4 @@
-"""Makes the test vectors of ``docs/spec/manifest.md`` and ``changes.md``: ``python -m tests.support.vectors`` writes them.
+"""Makes the test vectors of ``docs/spec``: ``python -m tests.support.vectors`` writes them.
 
 They are published for other implementations. Change them only together with the version of the
 specification: every manifest that was ever signed depends on them.
@@ -23,6 +23,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, NodeName
 from instep.model.manifest import chunklist, manifest, pages
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.paths import sort_key, validated
+from tests.support.union_vectors import union_vectors
 
 VECTORS = Path(__file__).parents[2] / "docs" / "spec" / "vectors"
 SIGNING_KEY = bytes(range(32))
@@ -263,6 +264,7 @@ MAKERS = {
     "manifest.json": manifest_vectors,
     "chunks.json": chunk_vectors,
     "records.json": record_vectors,
+    "union.json": union_vectors,
 }
 
 
