@@ -9,6 +9,7 @@ from typing import Any
 
 from instep.core.changes.home import HomeMachine
 from instep.core.changes.offer import OfferMachine
+from instep.core.cluster.lease import LeaseMachine
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.publish import vocabulary as p
@@ -23,7 +24,7 @@ LINE = LineId(FilesetName("catalog"), NodeName("main"))
 MAIN = NodeName("main")
 HUB = NodeName("hub")
 OK = SignerVerdict(True, MAIN)
-Machine = FollowMachine | PublishMachine | RolloutMachine | HomeMachine | OfferMachine
+Machine = FollowMachine | PublishMachine | RolloutMachine | HomeMachine | LeaseMachine | OfferMachine
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
 
 
@@ -105,6 +106,15 @@ def _shown(what: Any) -> str:
     outcome = getattr(what, "outcome", None)
     if outcome is not None:
         text += f" request={what.request} outcome={words(outcome)}"
+    if type(what).__module__.startswith("instep.core.cluster"):
+        fields = {
+            name: getattr(what, name)
+            for name in ("fence", "until_ms", "holder", "era")
+            if hasattr(what, name)
+        }
+        text += "".join(f" {name}={value}" for name, value in fields.items() if value != "")
+        text += f" why={what.why.value}" if hasattr(what, "why") else ""
+        text += f" answer=({_shown(what.answer)})" if hasattr(what, "answer") else ""
     return re.sub(r"\s+", " ", text)
 
 

@@ -39,6 +39,8 @@ LIFE_S = 90 * 86_400.0
 class Speaker:
     """Takes the lines of progress and items that a command sends before its answer."""
 
+    process = 0
+
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 

@@ -52,6 +52,7 @@ def _parse(words: list[str]) -> None:
     """Go down the tree of commands; ``UsageError`` where a command or option is not there."""
     command: click.Command = cli
     context = click.Context(cli, info_name="instep")
+    words = words[: words.index("--")] if "--" in words else words
     while words and isinstance(command, click.Group):
         while words[0] == "--dir":
             words = words[2:]

@@ -18,8 +18,21 @@ from instep.api import (
     verifying,
 )
 from instep.api.command import Command
+from instep.api.shared_parts import leases
 
-_MODULES = (archive, balancers, debugging, filesets, lines, looking, members, rollouts, succession, verifying)
+_MODULES = (
+    archive,
+    balancers,
+    debugging,
+    filesets,
+    leases,
+    lines,
+    looking,
+    members,
+    rollouts,
+    succession,
+    verifying,
+)
 
 COMMANDS: Mapping[str, type[Command[Any]]] = {
     kind.command: kind

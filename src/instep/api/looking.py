@@ -15,6 +15,7 @@ from instep.api.parts import (
     HeldDocument,
     ReportedDocument,
 )
+from instep.api.shared_parts.leases import DatabaseDocument
 from instep.errors import DamagedError, RefusedError, ResourceError
 from instep.model.ids import Count
 
@@ -159,6 +160,8 @@ class StatusDocument(Document, frozen=True):
     offers: tuple[OfferDocument, ...] | UnsetType = UNSET
     warnings: tuple[str, ...] | UnsetType = UNSET
     next: tuple[str, ...] = ()
+    database: DatabaseDocument | UnsetType = UNSET
+    """The cluster's database, where this node needs one."""
     ended: EndDocument | UnsetType = UNSET
     """Where the daemon is not running, and ended with an error."""
 

@@ -16,6 +16,7 @@ from instep.api.command import MESSAGE_MAX
 from instep.errors import UsageError
 from instep.model.address import DEFAULT_PORT, Address, parse_address
 from instep.model.ids import COUNT_MAX, fileset_name, node_name
+from instep.model.lease import lease_name
 
 if TYPE_CHECKING:
     from instep.node.config.values import IpNetwork
@@ -88,6 +89,10 @@ def _fileset(value: str, _: str) -> str:
     return fileset_name(value)
 
 
+def _lease(value: str, _: str) -> str:
+    return lease_name(value)
+
+
 def _fileset_or_generation(value: str, _: str) -> str:
     fileset_name(value)
     if value.isdecimal() and int(value) > COUNT_MAX:
@@ -152,7 +157,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
     "trust address": _address, "trust pin": _fingerprint, "address": _peer_address, "at": _peer_address,
-    "listen": _peer_address, "advertise": _peer_address,
+    "lease_name": _lease, "listen": _peer_address, "advertise": _peer_address,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "status": "filesets.looking", "log": "filesets.looking", "diff": "filesets.looking",
     "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
+    "lease": "shared_parts.leases",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""
@@ -85,7 +86,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(session: Session, arguments: Sequence[str]) -> int:
-    is_json = "--json" in arguments
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    is_json = "--json" in own
     try:
         check_length(arguments)
         code: Any = cli.main(list(arguments), prog_name="instep", standalone_mode=False, obj=session)

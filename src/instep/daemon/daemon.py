@@ -11,6 +11,7 @@ from typing import Any
 from instep.api.command import Role
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
+from instep.node.cluster.service import ClusterService
 from instep.node.commands import commands_of
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Commands, ControlServer, role_of
@@ -48,10 +49,11 @@ class Daemon:
         self.listeners = Listeners(node)
         self.balancers = Balancers(node)
         self.installed = InstalledFiles()
+        self.cluster = ClusterService(node.runtime)
 
     def commands(self) -> Commands:
         """The handlers of every command."""
-        services = (self.balancers, self.housekeeping, self.listeners, self.installed)
+        services = (self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster)
         return commands_of(CommandContext(self.node, *services))
 
     def begin(self) -> list[asyncio.Task[None]]:
@@ -65,6 +67,7 @@ class Daemon:
             "histories": self.housekeeping.look,
             "listeners": self.listeners.run,
             "balancers": self.balancers.run,
+            "cluster database": self.cluster.run,
             "events": self.node.runtime.deferred.run,
             "succession": Succession(self.node).run,
         }

@@ -27,8 +27,9 @@ WRONG = ("two words", 'a"b', "a;b", "../a", "-")
 """No name, no address, no network, no duration and no number."""
 OF_FILES = frozenset({"path", "directory", "target", "output"})
 """Paths on this machine: a file name may hold a control character."""
-IN_TREE = frozenset({"publish held", "restore paths", "explain path", "log path", "archive restore words"})
-"""Paths in a tree may hold any bytes."""
+IN_TREE = frozenset({"publish held", "restore paths", "explain path", "log path", "archive restore words",
+                     "lease run program"})  # fmt: skip
+"""Paths in a tree, and the words of a command that is run, may hold any bytes."""
 FREE = frozenset({"message", "reason", "params", "accepts", "assignments", "ignore", "include", "gate", "preserve",
                   "without", "carry", "trigger", "settle", "recipe_name", "token", "panel"})  # fmt: skip
 """Texts whose own rules lie behind the door: of the configuration, of a recipe, of a token."""

@@ -36,7 +36,7 @@ from instep.node.commands.control import ControlServer, Speaker, role_of
 
 COMMANDS_FOLDER = Path(commands.__file__).parent
 PREFIX = f"{commands.__name__}."
-NOTHING = SimpleNamespace(node=None, balancers=None, housekeeping=None, listeners=None)
+NOTHING = SimpleNamespace(node=None, balancers=None, housekeeping=None, listeners=None, cluster=None)
 HANDLERS = commands_of(cast(Any, NOTHING))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence, Set
 
 from instep.api import looking as api
 from instep.api.parts import FullGenerationDocument
+from instep.api.shared_parts.leases import DatabaseDocument
 from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, first_line, moment, printable
 
@@ -20,6 +21,7 @@ DAEMON_DOWN = 7
 WARNED_STEP = "; next: "
 """Parts the trouble of a warning from its step."""
 BAD_CONFIGURATION = 3
+DATABASE_AWAY = 7
 
 
 def _standings(document: api.StatusDocument) -> Iterator[tuple[str, bool]]:
@@ -50,6 +52,8 @@ def exit_code(document: api.StatusDocument) -> int:
     rows = (row for fileset in document.filesets for line in fileset.lines for row in line.partners)
     if document.config.state != "current" or any(row.code == "config_refused" for row in rows):
         return found or BAD_CONFIGURATION
+    if document.database and not document.database.reached:
+        return found or DATABASE_AWAY
     return found
 
 
@@ -63,6 +67,8 @@ def status_lines(document: api.StatusDocument) -> Iterator[str]:
         yield f"  {when}{printable(document.ended.reason)}"
         yield from (f"  next: {printable(step)}" for step in document.ended.next)
     yield from _config_lines(document.config)
+    if document.database:
+        yield from _database_lines(document.database)
     down = [link for link in document.links or () if not link.up]
     for link in down:
         yield f"the link to {printable(link.name)} is down: {printable(link.reason)}"
@@ -84,6 +90,19 @@ def status_lines(document: api.StatusDocument) -> Iterator[str]:
             yield f"  next: {printable(step)}"
     for step in document.next:
         yield f"next: {printable(step)}"
+
+
+def _database_lines(database: DatabaseDocument) -> Iterator[str]:
+    """The cluster's database where it needs a look."""
+    if not database.reached:
+        yield f"the cluster database is AWAY since {moment(database.since)}: {printable(database.reason)}"
+        yield "  nothing new is led, held or started under it from here; filesets are served and followed as before"
+        yield from (f"  next: {printable(step)}" for step in database.next)
+    elif database.quiet_until:
+        yield (
+            f"the cluster database has another server, era {database.era}: nothing changes hands until "
+            + moment(database.quiet_until)
+        )
 
 
 def _config_lines(config: api.ConfigDocument) -> Iterator[str]:

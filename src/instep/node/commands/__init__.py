@@ -20,14 +20,15 @@ from instep.node.commands.lines import Lines
 from instep.node.commands.looking import Looking
 from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
+from instep.node.commands.shared_parts.leases import Leases
 from instep.node.commands.trying import Trying
 from instep.node.commands.verifying import Verifying
 from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
-    Adopting, Archives, BalancerCommands, Filesets, Handover, Lines, Looking, Mapper, MemberCommands, Promote, Restores,
-    Rollouts, Trying, Verifying, Debugging,
+    Adopting, Archives, BalancerCommands, Filesets, Handover, Leases, Lines, Looking, Mapper, MemberCommands, Promote,
+    Restores, Rollouts, Trying, Verifying, Debugging,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
+from instep.node.cluster.service import ClusterService
 from instep.node.node import Node
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
@@ -20,6 +21,7 @@ class CommandContext:
     housekeeping: Housekeeping
     listeners: Listeners
     installed: InstalledFiles
+    cluster: ClusterService
 
 
 class CommandHandlers:

@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 class Speaker:
     """Writes lines of one answer; a caller that went away is noticed on the next line."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, response: web.StreamResponse, process: int = 0) -> None:
         self._response = response
+        self.process = process
+        """The process that called, as the kernel noted it when it connected."""
 
     async def progress(
         self, what: str, done: int, total: int | None, unit: str, rate: float | None = None
@@ -85,7 +87,7 @@ class ControlServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        speaker = Speaker(response)
+        speaker = Speaker(response, _caller(request)[0])
         line: dict[str, Any]
         try:
             line = {"result": await self._run(request, speaker)}
@@ -113,7 +115,7 @@ class ControlServer:
                 f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
             )
         kind, handler = self._commands[name]
-        require_role(kind, self._role_of(_caller(request)))
+        require_role(kind, self._role_of(_caller(request)[1]))
         try:
             params = json.loads(await request.read() or b"{}")
         except (ValueError, RecursionError) as error:
@@ -128,12 +130,12 @@ def role_of(uid: int, member: Role) -> Role:
     return Role.ADMIN if uid in (0, os.geteuid()) else member
 
 
-def _caller(request: web.Request) -> int:
-    """The user id at the other end of the socket, as the kernel noted it when the caller connected."""
+def _caller(request: web.Request) -> tuple[int, int]:
+    """The process and the user at the other end of the socket, as the kernel noted them when the caller connected."""
     assert request.transport is not None
     descriptor = request.transport.get_extra_info("socket").fileno()
     with socket.socket(socket.AF_UNIX, fileno=os.dup(descriptor)) as link:
-        uid: int = _CREDENTIALS.unpack(
+        pid, uid, _ = _CREDENTIALS.unpack(
             link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )[1]
-    return uid
+        )
+    return pid, uid

@@ -15,6 +15,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net.trust.pki_problems import problems_of
+from instep.node.cluster.database_view import database_document
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
@@ -74,7 +75,7 @@ class Looking(CommandHandlers):
         )
 
     def document(self, named: str | None) -> api.StatusDocument:
-        node = self._node
+        node, state = self._node, self._context.cluster.state
         settings, problem = node.runtime.settings, node.config_problem
         chosen = [pick_fileset(settings, named)] if named else list(settings.filesets.values())
         config = api.ConfigDocument("current", settings.fingerprint)
@@ -89,6 +90,7 @@ class Looking(CommandHandlers):
             links=tuple(self._link(uplink) for uplink in node.peers.uplinks.values()),
             offers=self._open_offers(),
             warnings=tuple(self._warnings()),
+            database=database_document(state) if state.shown else UNSET,
         )
 
     def _link(self, uplink: DialledLink) -> api.LinkDocument:

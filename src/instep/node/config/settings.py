@@ -61,6 +61,8 @@ class Settings:
     """Most bytes of contents sent in a second, such as `20MiB`, or `off`."""
     allow_preserve: frozenset[str] = key([], as_set(some_of(*_PRESERVE_HERE)))
     """The metadata that a peer's manifest may set here: owner, setuid, security."""
+    cluster_file: Path | None = key(None, values.private_file)
+    """A file of mode 0600 with the address of the cluster's database; without it this node has its own."""
     partners: Mapping[NodeName, PartnerSettings] = section(
         PartnerSettings, dict, is_named=True, is_whole=True
     )

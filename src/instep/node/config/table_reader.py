@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,14 @@ def by_line(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(problems, key=lambda one: (one["line"] or 0, one["key"]))
 
 
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*@|(?<=password=)[^&\s]*")
+
+
 def _plain(value: object) -> object:
-    """The value as JSON can carry it (TOML has dates)."""
-    if value is None or isinstance(value, str | int | float | bool):
+    """The value as JSON can carry it (TOML has dates). A password in an address is not repeated."""
+    if isinstance(value, str):
+        return _PASSWORD.sub("...", value)
+    if value is None or isinstance(value, int | float | bool):
         return value
     if isinstance(value, list):
         return [_plain(item) for item in value]

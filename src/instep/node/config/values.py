@@ -168,6 +168,16 @@ def network(raw: object) -> IpNetwork:
 networks = list_of(network)
 
 
+def private_file(raw: object) -> Path:
+    """A file that holds a secret, and not the secret itself."""
+    text = string(raw)
+    if "://" in text or text.startswith("sqlite:"):
+        raise BadValue(
+            "is an address, which can hold a secret; write it into a file of mode 0600 and name that file"
+        )
+    return absolute_path(raw)
+
+
 def absolute_path(raw: object) -> Path:
     """An absolute path without ``..``; not resolved, because it may not exist yet."""
     text = string(raw)

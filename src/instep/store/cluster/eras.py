@@ -7,7 +7,7 @@ have granted has run out, none changes hands: that is the quiet time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from instep.errors import RefusedError, UnavailableError
@@ -46,11 +46,14 @@ class Era(NamedTuple):
 
 
 async def current_era(
-    transaction: Transaction, known: Sequence[KnownEra] = (), cluster: str | None = None
+    transaction: Transaction,
+    known: Sequence[KnownEra] | Callable[[str], Sequence[KnownEra]] = (),
+    cluster: str | None = None,
 ) -> Era:
     """The era of this transaction, raised when the server is another one than at its beginning.
 
-    ``known`` are the eras that this node has seen, and ``cluster`` the cluster that it belongs to.
+    ``known`` are the eras that this node has seen, of one cluster or by cluster; ``cluster`` is the one that it
+    expects.
     ``UnavailableError`` ``old_primary`` when a newer era has begun on another server; ``RefusedError``
     ``cluster_other`` when the database is another cluster's.
     """
@@ -67,7 +70,8 @@ async def current_era(
             ours=cluster,
             theirs=found.cluster,
         )
-    highest = max((one.era for one in known), default=0)
+    seen = known(found.cluster) if callable(known) else known
+    highest = max((one.era for one in seen), default=0)
     if found.server != here:
         return await _raised(transaction, found, here, highest)
     if found.era < highest:

@@ -78,7 +78,6 @@ async def take_lease(
     )  # fmt: skip
     if row is None:
         return await _denied(transaction, name)
-    await transaction.announce(f"lease:{name}")
     return Granted(LeaseFence(era.era, row[0]))
 
 

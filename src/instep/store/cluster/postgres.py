@@ -27,7 +27,7 @@ WAIT_S = 15.0
 ALIVE_S = 10.0
 """How often a listening connection is tried: a cut line is not noticed otherwise."""
 CHANNEL = "instep"
-OLDEST_SERVER = (13, 0)
+OLDEST_SERVER = 13
 SCHEMA_LOCK = 0x696E73746570
 """The key of the advisory lock of migrations: ``instep`` in ASCII."""
 
@@ -35,10 +35,11 @@ SCHEMA_LOCK = 0x696E73746570
 class PostgresClusterStore:
     """``oldest`` is the oldest version of PostgreSQL that is accepted."""
 
-    def __init__(self, address: PostgresAddress, oldest: tuple[int, int] = OLDEST_SERVER) -> None:
+    def __init__(self, address: PostgresAddress, oldest: int = OLDEST_SERVER) -> None:
         self._address = address
         self._oldest = oldest
         self._pool: asyncpg.Pool | None = None
+        self._listening: set[asyncpg.Connection] = set()
 
     @property
     def shown(self) -> str:
@@ -82,13 +83,16 @@ class PostgresClusterStore:
     async def _undo(self, connection: asyncpg.Connection, error: BaseException) -> None:
         if isinstance(error, UNDONE_BY_THE_SERVER) or connection.is_closed():
             # The server may be another one by now, so that no connection is used again.
-            connection.terminate()
+            _cut(connection)
             await self._open_pool().expire_connections()
             return
         try:
             await asyncio.shield(connection.execute("ROLLBACK", timeout=UNDO_S))
         except (OSError, TimeoutError, asyncio.CancelledError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection.terminate()
+            _cut(connection)
+        else:
+            if connection.is_in_transaction():
+                _cut(connection)
 
     def _open_pool(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -104,17 +108,21 @@ class PostgresClusterStore:
             )  # fmt: skip
             ended = loop.create_future()
             connection.add_termination_listener(lambda _: ended.cancel())
+            self._listening.add(connection)
             try:
                 await connection.add_listener(CHANNEL, lambda *told: heard(str(told[-1])))
                 while not ended.done():
                     await asyncio.wait([ended], timeout=ALIVE_S)
                     await connection.execute("SELECT 1")
             finally:
+                self._listening.discard(connection)
                 with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                     await asyncio.shield(connection.close(timeout=UNDO_S))
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
+        for connection in self._listening:
+            connection.terminate()
         if pool is not None:
             try:
                 async with asyncio.timeout(UNDO_S):
@@ -170,18 +178,22 @@ class PostgresTransaction:
         with translated(self._shown):
             await self._connection.execute(sql)
 
-    def check_version(self, oldest: tuple[int, int]) -> None:
+    def check_version(self, oldest: int) -> None:
         """``RefusedError`` ``cluster_server_old`` for a server older than ``oldest``."""
-        found = self._connection.get_server_version()
-        if (found.major, found.minor) < oldest:
+        found = self._connection.get_server_version().major
+        if found < oldest:
             raise RefusedError(
-                f"the cluster database {self._shown} is PostgreSQL {found.major}.{found.minor}, and instep needs"
-                f" {oldest[0]} or newer",
+                f"the cluster database {self._shown} is PostgreSQL {found}, and instep needs {oldest} or newer",
                 code="cluster_server_old",
-                hint=f"upgrade the server to PostgreSQL {oldest[0]} or newer",
-                found=f"{found.major}.{found.minor}",
-                oldest=oldest[0],
+                hint=f"upgrade the server to PostgreSQL {oldest} or newer",
+                found=found,
+                oldest=oldest,
             )
+
+
+def _cut(connection: asyncpg.Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool has let go of it already: it was lost
+        connection.terminate()
 
 
 async def _leave_as_it_is(_: object) -> None:

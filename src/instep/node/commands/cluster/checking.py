@@ -83,6 +83,7 @@ class Preflight:
         await self._row("keys", True, "private, current, of this node")
         await self._process()
         await self._state()
+        await self._database()
         roots = [service.fileset.path for service in node.services.values()]
         pki = resolved(node.directory.pki)
         below = [str(root) for root in roots if pki.is_relative_to(resolved(root))]
@@ -112,6 +113,18 @@ class Preflight:
             await self._row(f"balancer {names}", why_not is None, said, hint=hint)
 
     # The node -----------------------------------------------------------------------------------------------
+
+    async def _database(self) -> None:
+        """Whether the cluster's database can be used now, where one is set or needed."""
+        cluster = self._context.cluster
+        if self._node.runtime.settings.cluster_file is None and not cluster.state.shown:
+            return
+        try:
+            async with cluster.transaction() as (_, era):
+                said = f"{cluster.state.shown}, era {era.era}"
+            await self._row("cluster database", True, said)
+        except InstepError as error:
+            await self._row("cluster database", False, error.reason, hint=error.hint)
 
     async def _process(self) -> None:
         """Whether the daemon is that of its files, and what starts it again."""

@@ -1,0 +1,1 @@
+"""Commands about rights in the cluster's database, and parts of results about them."""

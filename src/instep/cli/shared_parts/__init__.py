@@ -1,0 +1,1 @@
+"""Commands about rights in the cluster's database: leases, jobs, seats, standby."""

@@ -1,0 +1,151 @@
+"""Leases with real daemons on one machine: commands under a lease, and everything that can become of their parents."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import Fleet, Node
+from tests.support.leases import Stamps, share_database
+from tests.support.waiting import eventually
+
+TTL_MS = 5_000
+SLACK_MS = 2_000
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]]:
+    base = tmp_path_factory.mktemp("leases")
+    fleet = Fleet(base)
+    try:
+        one, other = share_database(fleet, ("a", "b"), f"sqlite:{base}/cluster.db")
+        yield one, other
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def stamps(tmp_path: Path) -> Iterator[Stamps]:
+    made = Stamps(tmp_path / "stamps")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def held_by(node: Node, lease: str) -> str | None:
+    rows = node.run("lease", "list").json["leases"]
+    return next((row["holder"] for row in rows if row["name"] == lease), None)
+
+
+def test_a_command_has_its_own_exit_code_and_knows_its_lease(pair: tuple[Node, Node], tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = f'echo "$INSTEP_LEASE $INSTEP_LEASE_FENCE" > {told}; exit 37'
+    pair[0].run("lease", "run", "--json", "codes", "--", "/bin/sh", "-c", script, expect=37, json=False)
+    assert told.read_text() == "codes 1.1\n"
+    pair[1].run("lease", "run", "--json", "codes", "--", "/bin/sh", "-c", script, expect=37, json=False)
+    assert told.read_text() == "codes 1.2\n"
+    assert (
+        pair[0]
+        .run("lease", "run", "--json", "codes", "--", "/no/such/program", expect=8, json=False)
+        .error["code"]
+        == "command_not_started"
+    )
+    assert held_by(pair[0], "codes") is None
+
+
+def test_while_one_node_holds_a_lease_another_is_refused_or_waits(
+    pair: tuple[Node, Node], stamps: Stamps
+) -> None:
+    one, other = pair
+    first = stamps.run(one, "first")
+    stamps.await_running("first")
+    refused = other.run("lease", "run", "--json", "index", "--", "/bin/true", expect=6, json=False).error
+    assert (refused["code"], refused["facts"]["holder"]) == ("lease_held", "a")
+    gave_up = other.run(
+        "lease", "run", "index", "--wait", "--timeout", "100ms", "--", "/bin/true", expect=7
+    ).error
+    assert gave_up["code"] == "timeout"
+    assert (
+        one.run("lease", "run", "--json", "index", "--", "/bin/true", expect=6, json=False).error["code"]
+        == "lease_held"
+    ), "one a node too"
+    second = stamps.run(other, "second", "--wait")
+    first.signal(signal.SIGTERM)
+    first.ended(128 + signal.SIGTERM)
+    stamps.await_running("second")
+    assert stamps.first("second") - stamps.last("first") < SLACK_MS
+    second.signal(signal.SIGINT)
+    second.ended(130)
+    stamps.assert_apart()
+
+
+def test_a_broken_lease_stops_the_command_whatever_it_has_become(
+    pair: tuple[Node, Node], stamps: Stamps
+) -> None:
+    one, other = pair
+    first = stamps.run(one, "first", lease="broken", stubborn="term fork")
+    stamps.await_running("first")
+    waiting = stamps.run(other, "second", "--wait", lease="broken")
+    document = other.run("lease", "break", "broken", "--reason", "a test").json
+    assert (document["changed"], document["holder"]) == (True, "a")
+    said = first.ended(6)
+    assert "was lost" in said
+    stamps.await_running("second")
+    stamps.assert_apart()
+    assert "lease_broken" in other.run("events").stdout
+    waiting.signal(signal.SIGTERM)
+    waiting.ended(128 + signal.SIGTERM)
+    assert not other.run("lease", "break", "broken", "--reason", "a test").json["changed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_daemon_ends_a_command_whose_parent_was_killed_or_stopped(
+    pair: tuple[Node, Node], stamps: Stamps, number: signal.Signals
+) -> None:
+    one, other = pair
+    lease = f"parent-{number.value}"
+    first = stamps.run(one, "first", lease=lease, stubborn="term")
+    stamps.await_running("first")
+    stamps.run(other, "second", "--wait", lease=lease)
+    first.signal(number)
+    if number == signal.SIGSTOP:
+        one.run("lease", "break", lease, "--reason", "it would be renewed for ever")
+    stamps.await_running("second")
+    assert stamps.first("second") - stamps.last("first") < TTL_MS + SLACK_MS
+    stamps.assert_apart()
+
+
+def test_a_command_whose_daemon_was_killed_is_stopped_before_the_lease_passes_on(
+    pair: tuple[Node, Node], stamps: Stamps
+) -> None:
+    one, other = pair
+    first = stamps.run(one, "first", lease="daemon")
+    stamps.await_running("first")
+    stamps.run(other, "second", "--wait", lease="daemon")
+    one.kill()
+    assert "was lost" in first.ended(6)
+    stamps.await_running("second")
+    assert stamps.first("second") - stamps.last("first") < TTL_MS + SLACK_MS
+    stamps.assert_apart()
+    one.start()
+    eventually(lambda: held_by(one, "daemon") == "b")
+
+
+def test_what_a_command_leaves_running_ends_with_it(pair: tuple[Node, Node], stamps: Stamps) -> None:
+    program = f"import sys; exec(open({str(stamps.path)!r} + '.py').read())"
+    script = stamps.path.with_name(stamps.path.name + ".py")
+    script.write_text(
+        "import os, sys, time\n"
+        "if os.fork():\n    time.sleep(0.3)\n    sys.exit(0)\n"
+        "os.setsid()\n"
+        "while True:\n"
+        f"    fd = os.open({str(stamps.path)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+        "    os.write(fd, f'left {time.monotonic_ns() // 1_000_000}\\n'.encode())\n"
+        "    os.close(fd)\n    time.sleep(0.01)\n"
+    )
+    pair[0].run("lease", "run", "--json", "left", "--", "/usr/bin/env", "python3", "-c", program, json=False)
+    stamps.await_still("left")
