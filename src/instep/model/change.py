@@ -193,6 +193,13 @@ def is_alike(one: Entry | None, other: Entry | None) -> bool:
     return same_but_for_times_of_directories(without_chunks(one), without_chunks(other))
 
 
+def is_same_file(one: Entry | None, other: Entry | None) -> bool:
+    """Alike but for owners and extended attributes, which not every node can keep or may set."""
+    if one is None or other is None:
+        return one is other
+    return is_alike(msgspec.structs.replace(one, extra=None), msgspec.structs.replace(other, extra=None))
+
+
 def wanted_contents(change_set: ChangeSet) -> tuple[tuple[Digest, int], ...]:
     """The contents that the changes bring, as (digest, size), each once, in the order of the changes: bytes of files,
     targets of symlinks, large extended attributes."""
@@ -233,9 +240,10 @@ class OutcomeKind(enum.Enum):
 
 
 class PathOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """``entry`` is the live one when the change was outdated or expired (None: absent). ``owner`` and ``left_ms`` say
-    who holds the lock and how long it lasts at most, from the moment of sending, unless it is refreshed. ``code`` and
-    ``reason`` say why a change was refused, or why the lock had ended."""
+    """``entry`` is the live one when the change was outdated or expired (None: absent), and after a change that was
+    made, where the home could not make it exactly so, as with an owner that it may not set (None: exactly so).
+    ``owner`` and ``left_ms`` say who holds the lock and how long it lasts at most, from the moment of sending, unless
+    it is refreshed. ``code`` and ``reason`` say why a change was refused, or why the lock had ended."""
 
     path: bytes
     kind: OutcomeKind

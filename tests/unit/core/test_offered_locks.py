@@ -108,7 +108,7 @@ def test_a_lock_that_ended_before_another_changed_the_file_says_expired() -> Non
     home.disk.edit(b"a", a_file(b"a", "by another"))
     s1.mend()
     s1.set_aside()
-    assert ("kind", "expired") in s1.last(Note).facts
+    assert ("outcome", "expired") in s1.last(Note).facts
     assert ("code", "lapsed") in s1.last(Note).facts
     assert s1.disk.archive == [a_file(b"a", "after lunch")]
 
@@ -125,7 +125,7 @@ def test_a_broken_lock_is_heard_of_and_the_edit_is_judged_as_without_it() -> Non
     )
     s1.deliver()
     assert any(note.what == "lock_lost" for note in s1.effects if isinstance(note, Note))
-    assert ("kind", "locked") in s1.last(Note).facts
+    assert ("outcome", "locked") in s1.last(Note).facts
     assert s1.disk.archive == [a_file(b"a", "mine")]
     assert home.text(b"a") == digest("old")
     assert s1.states == {}

@@ -78,7 +78,7 @@ def test_an_edit_that_comes_too_late_is_in_the_archive_and_the_homes_file_is_bac
     assert s1.disk.archive == [a_file(b"a", "mine")]
     note = s1.last(Note)
     assert note.what == "edit_set_aside"
-    assert ("kind", "outdated") in note.facts
+    assert ("outcome", "outdated") in note.facts
     s1.deliver()
     assert s1.texts[b"a"] == digest("by the home")
     assert home.text(b"a") == digest("by the home")
@@ -146,6 +146,27 @@ def test_an_accepted_edit_that_another_node_changed_again_is_not_offered_anew() 
     assert s1.texts[b"a"] == home.text(b"a") == digest("theirs")
     assert len(home.disk.accepted) == 2
     assert s1.states == {}
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_a_home_whose_files_have_an_owner_that_is_not_kept_here(is_locked: bool) -> None:
+    """The home says what it made of the change, so that the next edit begins there, and nothing is offered twice."""
+    home, s1 = beside()
+    home.disk.owner = "www-data"
+    if is_locked:
+        s1.locks()
+    for text in ("one", "two"):
+        s1.write(b"a", text)
+        home.say(h.OwnEdit((b"a",)))
+        s1.look()
+    assert (home.text(b"a"), s1.count(o.SubmitOffer)) == (digest("two"), 2)
+    s1.deliver()
+    s1.write(b"a", "three")
+    s1.deliver()
+    if is_locked:
+        s1.releases()
+    assert (home.text(b"a"), s1.count(o.SubmitOffer)) == (digest("three"), 3)
+    assert (s1.states, s1.disk.archive, s1.disk.drift_archived) == ({}, [], [])
 
 
 def test_a_generation_that_is_faster_than_the_answer() -> None:

@@ -190,7 +190,8 @@ class HomeMachine(HomeSets):
         for change, outcome in zip(changes, job.outcomes, strict=True):
             lock = self._lock_of(change.path)
             if outcome.is_made and lock is not None and lock.fence == job.token:
-                self._put_lock(msgspec.structs.replace(lock, base=change.new))
+                base = change.new if outcome.entry is None else outcome.entry
+                self._put_lock(msgspec.structs.replace(lock, base=base))
         applied = [each for each in job.outcomes if each.kind is OutcomeKind.APPLIED]
         gone = {change.path for change in changes if change.new is None}
         self._count_removals(

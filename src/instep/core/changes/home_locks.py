@@ -18,7 +18,7 @@ from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_book import HomeBook
 from instep.core.changes.home_facts import BreakPolicy, LivePath, Lock
 from instep.errors import PeerError
-from instep.model.change import LOCK_ID_BYTES, Fence, is_alike
+from instep.model.change import LOCK_ID_BYTES, Fence, is_alike, is_same_file
 from instep.model.ids import EMPTY_DIGEST
 from instep.model.lock import (
     LOCK_TTL_MAX_MS,
@@ -259,8 +259,13 @@ class HomeLocks(HomeBook):
             self._reply(ask.asked.req, _refused_by(event.trouble))
 
     def _checked(self, live: LivePath) -> None:
+        """Owners and extended attributes end no lock: the home itself may have them otherwise than they were wanted."""
         lock = self._lock_of(live.path)
-        if lock is not None and not is_alike(lock.base, live.entry):
+        if lock is None or is_alike(lock.base, live.entry):
+            return
+        if is_same_file(lock.base, live.entry):
+            self._put_lock(msgspec.structs.replace(lock, base=live.entry))
+        else:
             self._end_lock(lock, LockEnd.HOME_EDIT, self._config.node)
 
     def _decide_ask(self, ask: _Ask, live: Entry | None) -> None:

@@ -108,13 +108,14 @@ class OfferBook:
     def _own(
         self, path: bytes, state: EditState, base: Entry | None, found: Entry | None, **more: object
     ) -> None:
-        self._owned[path] = OwnedPath(path, state, base, found, **more)  # type: ignore[arg-type]
+        """``base`` looks here as it does at the home, unless ``here`` says otherwise."""
+        self._owned[path] = OwnedPath(path, state, base, found, **{"here": base, **more})  # type: ignore[arg-type]
 
     def _turn(self, owned: OwnedPath, state: EditState, **changes: object) -> None:
         self._owned[owned.path] = msgspec.structs.replace(owned, state=state, **changes)
 
     def _is_edited(self, owned: OwnedPath) -> bool:
-        return not is_alike(owned.base, owned.found)
+        return not is_alike(owned.here, owned.found)
 
     def _has_reached(self, head: HeadRef | None) -> bool:
         """Whether the tree holds this generation, or a newer one."""

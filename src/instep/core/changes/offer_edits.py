@@ -8,7 +8,7 @@ from instep.core import vocabulary as w
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_book import OWNED_MAX, OfferBook
 from instep.core.changes.offer_vocabulary import Edit, EditState, OwnedPath
-from instep.model.change import OutcomeKind, PathOutcome, is_alike
+from instep.model.change import OutcomeKind, PathOutcome, is_alike, is_same_file
 from instep.model.paths import sort_key
 
 
@@ -78,16 +78,16 @@ class OfferEdits(OfferBook):
         match owned.state:
             case EditState.EDITING | EditState.OFFERED | EditState.LOSING:
                 self._turn(owned, owned.state, found=edit.found)
-            case EditState.ACCEPTED if is_alike(owned.found, edit.found):
-                if self._has_reached(owned.head) and not is_alike(owned.found, edit.base):
+            case EditState.ACCEPTED if is_alike(owned.here, edit.found):
+                if self._has_reached(owned.head) and not is_same_file(owned.base, edit.base):
                     self._superseded(owned)
             case EditState.ACCEPTED:
-                self._own(edit.path, EditState.WAITING, owned.found, edit.found)
+                self._own(edit.path, EditState.WAITING, owned.base, edit.found, here=owned.here)
             case EditState.BLOCKED if edit.found is None:
                 pass
             case EditState.WAITING | EditState.BLOCKED:
                 self._turn(owned, EditState.WAITING, found=edit.found)
-                if is_alike(owned.base, edit.found):
+                if is_alike(owned.here, edit.found):
                     self._undone(self._owned[edit.path])
 
     def _undone(self, owned: OwnedPath) -> None:
@@ -102,7 +102,7 @@ class OfferEdits(OfferBook):
         if owned is None:
             return
         if owned.state is EditState.EDITING:
-            self._turn(owned, EditState.EDITING, found=owned.base, is_stale=False)
+            self._turn(owned, EditState.EDITING, found=owned.here, is_stale=False)
         elif (owned.state is EditState.ACCEPTED and self._has_reached(owned.head)) or owned.state in (
             EditState.WAITING,
             EditState.BLOCKED,
@@ -120,13 +120,14 @@ class OfferEdits(OfferBook):
                 continue
             is_reached = self._has_reached(owned.head)
             if owned.state is EditState.EDITING:
-                is_on_its_way = owned.is_on_its_way and not is_reached and not is_alike(entry, owned.base)
-                is_stale = not is_on_its_way and not is_alike(entry, owned.base)
+                is_here = is_same_file(entry, owned.base)
+                is_on_its_way = owned.is_on_its_way and not is_reached and not is_here
+                is_stale = not is_on_its_way and not is_here
                 self._turn(owned, EditState.EDITING, is_on_its_way=is_on_its_way, is_stale=is_stale)
-            elif owned.state is EditState.ACCEPTED and is_alike(entry, owned.found):
+            elif owned.state is EditState.ACCEPTED and is_same_file(entry, owned.base):
                 del self._owned[path]
             elif owned.state is EditState.ACCEPTED and (
-                is_reached or (owned.head is None and not is_alike(entry, owned.base))
+                is_reached or (owned.head is None and not is_alike(entry, owned.was))
             ):
                 self._superseded(owned)
 

@@ -23,7 +23,7 @@ from instep.model.change import (
 from instep.model.counts import counted, which
 from instep.model.ids import HeadRef
 from instep.model.lock import LockEnd, LockGone
-from instep.model.manifest.entry import Kind
+from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import shown, sort_key
 
 CHANGES_PER_SET = 1_000
@@ -143,7 +143,8 @@ class OfferSets(OfferEdits):
         for change, outcome in zip(change_set.changes, event.answer.outcomes, strict=True):
             owned = self._owned[change.path]
             if outcome.is_made:
-                self._made(owned, change, event.answer.head)
+                base = change.new if outcome.entry is None else outcome.entry
+                self._made(owned, change, base, event.answer.head)
             elif outcome.code in _AGES:
                 self._grew_old(change_set, owned, outcome)
             else:
@@ -170,17 +171,21 @@ class OfferSets(OfferEdits):
         self._set(submitting=None, releases=False)
         return change_set
 
-    def _made(self, owned: OwnedPath, change: PathChange, head: HeadRef | None) -> None:
+    def _made(self, owned: OwnedPath, change: PathChange, base: Entry | None, head: HeadRef | None) -> None:
+        """``base`` is the home's entry now."""
         held = self._held_at(change.path)
         is_newer = not is_alike(owned.found, change.new)
         if held is not None:
-            self._hold(HeldLock(held.path, held.owner, held.fence, held.ttl_ms, held.until_ms, change.new))
+            self._hold(HeldLock(held.path, held.owner, held.fence, held.ttl_ms, held.until_ms, base))
             is_on_its_way = not self._has_reached(head)
-            self._turn(owned, EditState.EDITING, base=change.new, head=head, is_on_its_way=is_on_its_way)
+            self._turn(
+                owned, EditState.EDITING, base=base, here=change.new, head=head, is_on_its_way=is_on_its_way,
+                was=owned.base,
+            )  # fmt: skip
         elif is_newer:
-            self._own(change.path, EditState.WAITING, change.new, owned.found)
+            self._own(change.path, EditState.WAITING, base, owned.found, here=change.new)
         else:
-            self._turn(owned, EditState.ACCEPTED, head=head)
+            self._turn(owned, EditState.ACCEPTED, base=base, here=change.new, head=head, was=owned.base)
             if self._has_reached(head):
                 self._unseen.add(change.path)
 
@@ -252,7 +257,7 @@ class OfferSets(OfferEdits):
                 "edit_set_aside",
                 f"edits made here are in the archive, and the home's files come back: {named} ({kind.value}"
                 + (f": {why})" if why else ")"),
-                paths=paths[:_NAMED_MAX], total=len(paths), kind=kind.value, code=first.code,
+                paths=paths[:_NAMED_MAX], total=len(paths), outcome=kind.value, code=first.code,
             )  # fmt: skip
 
     def _judge_removals(self, *, are_accepted: bool) -> None:

@@ -6,6 +6,8 @@ compare the tree with its generation.
 
 from __future__ import annotations
 
+import msgspec
+
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_vocabulary import (
     Edit,
@@ -15,7 +17,7 @@ from instep.core.changes.offer_vocabulary import (
     OfferFacts,
     OwnedPath,
 )
-from instep.model.change import is_alike
+from instep.model.change import is_alike, is_same_file
 from instep.model.ids import HeadRef
 from instep.model.manifest.entry import Entry
 from instep.model.paths import sort_key
@@ -67,12 +69,17 @@ class EditorDisk:
 
     def _edits(self) -> tuple[Edit, ...]:
         paths = sorted({*self.tree, *self.generation}, key=sort_key)
-        found = ((path, self.tree.get(path), self.generation.get(path)) for path in paths)
+        found = ((path, self._at_home(path), self.generation.get(path)) for path in paths)
         return tuple(
             Edit(path, here, base, path in self.laid or self.offers_unlaid)
             for path, here, base in found
             if not is_alike(here, base)
         )
+
+    def _at_home(self, path: bytes) -> Entry | None:
+        """This tree keeps no owners: those of the generation count as kept."""
+        here, base = self.tree.get(path), self.generation.get(path)
+        return here if here is None or base is None else msgspec.structs.replace(here, extra=base.extra)
 
     def apply(self, head: HeadRef, generation: dict[bytes, Entry]) -> o.HeadReached:
         """Come to hold a generation. Local changes that are not owned are drift, and archived."""
@@ -80,11 +87,11 @@ class EditorDisk:
         before, self.generation, self.head = self.generation, dict(generation), head
         for path in sorted({*self.tree, *generation, *before}, key=sort_key):
             here, wanted = self.tree.get(path), generation.get(path)
-            if path in owned or path in self.withheld or is_alike(here, wanted):
+            if path in owned or path in self.withheld or is_same_file(here, wanted):
                 continue
             if is_alike(before.get(path), wanted):
                 continue  # The apply changes only what differs between two generations: this is drift, for a look.
-            if here is not None and not is_alike(here, before.get(path)):
+            if here is not None and not is_same_file(here, before.get(path)):
                 self.drift_archived.append(here)
             self._lay(path, wanted)
         return self.reached()
@@ -100,7 +107,7 @@ class EditorDisk:
         lost = tuple(each.path for each in self.owned if each.state is EditState.LOSING)
         for path in lost:
             here = self.tree.get(path)
-            if here is not None and not is_alike(here, self.generation.get(path)):
+            if here is not None and not is_same_file(here, self.generation.get(path)):
                 self.archive.append(here)
             self._lay(path, self.generation.get(path))
         return o.EditsSetAside(lost) if lost else None
@@ -118,5 +125,5 @@ class EditorDisk:
             self.tree.pop(path, None)
             self.laid.discard(path)
         else:
-            self.tree[path] = entry
+            self.tree[path] = msgspec.structs.replace(entry, extra=None)
             self.laid.add(path)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_facts import HomeFacts, LivePath, Submission
 from instep.core.changes.home_vocabulary import HomeEffect, HomeEvent
 from instep.model.change import ChangeAnswer, ChangeSet, OutcomeKind, PathChange, PathOutcome, is_alike
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.paths import is_below, parent_of, sort_key
 
 
@@ -55,6 +57,8 @@ class HomeDisk:
         self.tick: Callable[[], None] = lambda: None
         self.now_ms = 0
         self.lies_about_bases = False
+        self.owner: str | None = None
+        """The owner of all files here, which no change may set."""
 
     @property
     def head(self) -> HeadRef | None:
@@ -131,8 +135,7 @@ class HomeDisk:
                 self.tick()
                 outcome = self._judge(change, journal)
                 if outcome is None:
-                    self._displace(change, journal)
-                    outcome = PathOutcome(change.path, OutcomeKind.APPLIED)
+                    outcome = PathOutcome(change.path, OutcomeKind.APPLIED, self._displace(change, journal))
                 journal.outcomes[change.path] = outcome
         return tuple(journal.outcomes[change.path] for change in sorted(journal.changes, key=_key))
 
@@ -159,12 +162,17 @@ class HomeDisk:
             return PathOutcome(change.path, OutcomeKind.REFUSED, code="not_a_directory")
         return None
 
-    def _displace(self, change: PathChange, journal: SwitchJournal) -> None:
+    def _displace(self, change: PathChange, journal: SwitchJournal) -> Entry | None:
+        """The entry that lies there now, where it is not exactly the wanted one."""
         was = self.tree.get(change.path)
         if was is not None and was.kind is not Kind.DIR:
             self.archive.append(was)
-        self.edit(change.path, change.new)
+        new = change.new
+        if new is not None and new.kind is not Kind.DIR and self.owner is not None:
+            new = msgspec.structs.replace(new, extra=Extra(owner=self.owner))
+        self.edit(change.path, new)
         self.accepted.append(Accepted(journal.id, change, was, self.now_ms, journal.source))
+        return None if new == change.new else new
 
 
 def _in_order(changes: tuple[PathChange, ...]) -> tuple[PathChange, ...]:
