@@ -249,10 +249,28 @@ def see_a_sick_application_out(front: Front, port: int) -> None:
     eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
 
 
+def follow_a_session_by_command(front: Front, port: int) -> None:
+    """``test --through-balancer`` finds the same: the cookie of this balancer keeps a user on one node."""
+    main = front.fleet.main
+    path = main.directory / "instep.toml"
+    before = path.read_text()
+    golden = (
+        f'\n[filesets.data.golden]\nbalancer = "http://127.0.0.1:{port}"\n'
+        '[filesets.data.golden.requests.page]\nrequest = "GET /"\ncompare = "status"\n'
+    )
+    path.write_text(before.replace("\n[balancers.", f"{golden}\n[balancers.", 1))
+    main.run("config", "reload")
+    tests = main.run("test", "--through-balancer").json["tests"]
+    assert [(each["name"], each["ok"]) for each in tests] == [("page", True), ("session", True)]
+    path.write_text(before)
+    main.run("config", "reload")
+
+
 @needs_haproxy
 def test_a_session_stays_until_its_node_is_drained(front: Front) -> None:
     front.fleet.main.run("balancer", "render", "haproxy", "maps", "--output", str(front.haproxy_file))
     with front.with_haproxy():
+        follow_a_session_by_command(front, front.haproxy)
         follow_a_session(front, front.haproxy)
         see_a_sick_application_out(front, front.haproxy)
 

@@ -133,6 +133,24 @@ def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, s
     eventually(lambda: "1 of them compared" in str(_events(main, "golden")), 20, main.log)
     document = main.run("test", "--through-balancer").json
     assert [(t["kind"], t["ok"], t["compared"]) for t in document["tests"]] == [("balancer", True, True)]
+    with (main.directory / "instep.toml").open("a") as config:
+        config.write(
+            '\n[balancers.web]\nfilesets = ["data"]\nhttp = { listen = "127.0.0.1:9", backend = 8080 }\n'
+        )
+    main.run("config", "reload")
+    for cookies, expect, why in (
+        ((), 4, "sets no cookie INSTEP_NODE_web"),
+        (("INSTEP_NODE_web=s1",) * 9, 0, None),
+        (
+            ["other=1", "INSTEP_NODE_web=s1", "INSTEP_NODE_web=s1", "INSTEP_NODE_web=s2"],
+            4,
+            "of s1 was answered with that of s2",
+        ),
+    ):
+        apps["s2"].cookies = iter(cookies)
+        session = main.run("test", "--through-balancer", expect=expect).json["tests"][-1]
+        assert session["name"] == "session" and (why or "") in (session["reason"] or ""), session
+    apps["s2"].cookies = iter(())
     fleet.write({"page": "farewell"})
     fleet.publish()
     for name in ("s1", "s2"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 
 __all__ = ["Application", "application"]
@@ -18,6 +19,8 @@ class Application(ThreadingHTTPServer):
     def __init__(self, root: Path) -> None:
         self.root = root
         self.status = 200
+        self.cookies: Iterator[str] = iter(())
+        """What each answer sets as a cookie, until it ends."""
         self.asked: list[tuple[str, dict[str, str]]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -40,6 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
             body += f"\nanswered at {time.time_ns()}\n".encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        for cookie in islice(self.server.cookies, 1):
+            self.send_header("Set-Cookie", f"{cookie}; Path=/")
         self.end_headers()
         self.wfile.write(body)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -260,17 +260,47 @@ def _trust(session: Session, certificates: Sequence[x509.Certificate]) -> list[s
 @command("import", parent=trust, example="instep pki trust import k1.pem")
 @click.argument("file", type=EXISTING_FILE)
 def trust_import(session: Session, file: Path) -> None:
-    """Trust the node certificates in a PEM file, each for the node that it names."""
+    """Show the certificates in a PEM file, and trust those of nodes, each for the node that it names.
+
+    A bundle of another program, such as ca-bundle.crt, is shown with the subject and the expiry of each.
+    """
     try:
         certificates = certificates_of_pem(file.read_bytes())
     except OSError as error:
         raise ResourceError(f"cannot read {file}: {error.strerror}", code="unreadable") from error
-    nodes = [one for one in certificates if not facts_of(one).is_ca]
-    if not nodes:
-        raise RefusedError(
-            f"{file} holds no node certificate",
-            hint="instep pki trust fetch HOST:PORT > FILE",
-            code="no_certificate",
-        )
-    names = _trust(session, nodes)
-    session.show({"trusted": names, "changed": True}, f"trusted: {', '.join(names)}")
+    reasons = [_why_not_trusted(one) for one in certificates]
+    nodes = [one for one, why in zip(certificates, reasons, strict=True) if why is None]
+    names = _trust(session, nodes) if nodes else []
+    trusted = iter(names)
+    rows = [
+        {
+            **_facts(facts_of(one)),
+            "is_ca": facts_of(one).is_ca,
+            "trusted": next(trusted) if why is None else None,
+            "why": why,
+        }
+        for one, why in zip(certificates, reasons, strict=True)
+    ]
+    document = {"trusted": names, "changed": bool(names), "certificates": rows}
+    session.show(document, (*_imported_lines(rows), f"trusted: {', '.join(names) or 'no node'}"))
+
+
+def _why_not_trusted(certificate: x509.Certificate) -> str | None:
+    """Why a certificate is none that a partner can be trusted by; None where it is one."""
+    facts = facts_of(certificate)
+    if facts.is_ca:
+        return "it is of an authority, and a node of another cluster is trusted by its own key"
+    try:
+        name_of(certificate, Purpose.TLS)
+    except NotAllowedError:
+        return "it is of no node of instep"
+    return f"it expired on {_day(facts.not_after_ms)}" if facts.not_after_ms < time.time() * 1000 else None
+
+
+def _imported_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield f"{printable(row['subject']) or '-'}  until {row['not_after']}"
+        if row["names"]:
+            yield f"  names {', '.join(map(printable, row['names']))}"
+        yield f"  fingerprint of the key {row['pin']}"
+        yield f"  trusted as {row['trusted']}" if row["trusted"] else f"  not trusted: {row['why']}"

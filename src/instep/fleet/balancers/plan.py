@@ -121,7 +121,12 @@ class Door:
 
 def cookie_of(plan: BalancerPlan) -> str:
     """The cookie that keeps a user on a node: one for each application, since not every node serves all of them."""
-    return f"INSTEP_NODE_{plan.name.replace('-', '_')}"
+    return cookie_of_application(plan.name)
+
+
+def cookie_of_application(name: str) -> str:
+    """The cookie of the section ``[balancers.NAME]``."""
+    return f"INSTEP_NODE_{name.replace('-', '_')}"
 
 
 def doors_of(plans: Iterable[BalancerPlan]) -> tuple[Door, ...]:

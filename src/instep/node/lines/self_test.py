@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from instep.api.verifying import AnswerDocument, TestDocument
+from instep.fleet.balancers.plan import Affinity, cookie_of_application
 from instep.fleet.golden.golden import named
+from instep.fleet.golden.session_walk import why_not_kept
 from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.hooks import run_hook as run_one
 from instep.fleet.hooks.spec import HookCall
@@ -34,8 +36,21 @@ async def try_node(golden: Golden, live: HeadRef | None) -> tuple[TestRow, ...]:
 
 
 async def try_balancer(golden: Golden) -> tuple[TestRow, ...]:
-    """Every golden request at the address that users call, compared with the answers there after the last rollout."""
-    return await _asked(golden, golden.balancer_specs, golden.last(Slot.BALANCER), "balancer")
+    """Every golden request at the address that users call, compared with the answers there after the last rollout; and
+    a user's way with the cookie, where a balancer here keeps users on a node by one."""
+    specs, settings = golden.balancer_specs, golden.runtime.settings
+    rows = await _asked(golden, specs, golden.last(Slot.BALANCER), "balancer")
+    cookies = [
+        cookie_of_application(name)
+        for name, one in settings.balancers.items()
+        if golden.fileset.name in one.filesets
+        and one.affinity is Affinity.COOKIE
+        and not all(service.is_passed_through for service in one.services)
+    ]
+    if specs and cookies:
+        reason = await why_not_kept(specs[0], cookies)
+        rows = (*rows, TestRow("session", "balancer", reason[:REASON_MAX]))
+    return rows
 
 
 async def _asked(
