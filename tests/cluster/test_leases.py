@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import Fleet, Node
+from tests.support.fleet import Answer, Fleet, Node
 from tests.support.leases import Stamps, share_database
 from tests.support.waiting import eventually
 
@@ -41,19 +41,19 @@ def held_by(node: Node, lease: str) -> str | None:
     return next((row["holder"] for row in rows if row["name"] == lease), None)
 
 
+def run(node: Node, lease: str, *words: str, expect: int, options: tuple[str, ...] = ()) -> Answer:
+    """``lease run --json``: options of the command line come before the words of the command."""
+    return node.run("lease", "run", "--json", lease, *options, "--", *words, expect=expect, json=False)
+
+
 def test_a_command_has_its_own_exit_code_and_knows_its_lease(pair: tuple[Node, Node], tmp_path: Path) -> None:
     told = tmp_path / "told"
-    script = f'echo "$INSTEP_LEASE $INSTEP_LEASE_FENCE" > {told}; exit 37'
-    pair[0].run("lease", "run", "--json", "codes", "--", "/bin/sh", "-c", script, expect=37, json=False)
-    assert told.read_text() == "codes 1.1\n"
-    pair[1].run("lease", "run", "--json", "codes", "--", "/bin/sh", "-c", script, expect=37, json=False)
-    assert told.read_text() == "codes 1.2\n"
-    assert (
-        pair[0]
-        .run("lease", "run", "--json", "codes", "--", "/no/such/program", expect=8, json=False)
-        .error["code"]
-        == "command_not_started"
-    )
+    script = f'echo "$INSTEP_LEASE $INSTEP_LEASE_FENCE $0" > {told}; exit 37'
+    run(pair[0], "codes", "/bin/sh", "-c", script, "--json", expect=37)
+    assert told.read_text() == "codes 1.1 --json\n"
+    run(pair[1], "codes", "/bin/sh", "-c", script, expect=37)
+    assert told.read_text().startswith("codes 1.2 ")
+    assert run(pair[0], "codes", "/no/such/program", expect=8).error["code"] == "command_not_started"
     assert held_by(pair[0], "codes") is None
 
 
@@ -63,23 +63,18 @@ def test_while_one_node_holds_a_lease_another_is_refused_or_waits(
     one, other = pair
     first = stamps.run(one, "first")
     stamps.await_running("first")
-    refused = other.run("lease", "run", "--json", "index", "--", "/bin/true", expect=6, json=False).error
+    refused = run(other, "index", "/bin/true", expect=6).error
     assert (refused["code"], refused["facts"]["holder"]) == ("lease_held", "a")
-    gave_up = other.run(
-        "lease", "run", "index", "--wait", "--timeout", "100ms", "--", "/bin/true", expect=7
-    ).error
+    gave_up = run(other, "index", "/bin/true", expect=7, options=("--wait", "--timeout", "100ms")).error
     assert gave_up["code"] == "timeout"
-    assert (
-        one.run("lease", "run", "--json", "index", "--", "/bin/true", expect=6, json=False).error["code"]
-        == "lease_held"
-    ), "one a node too"
+    assert run(one, "index", "/bin/true", expect=6).error["code"] == "lease_held", "one a node too"
     second = stamps.run(other, "second", "--wait")
     first.signal(signal.SIGTERM)
     first.ended(128 + signal.SIGTERM)
     stamps.await_running("second")
     assert stamps.first("second") - stamps.last("first") < SLACK_MS
     second.signal(signal.SIGINT)
-    second.ended(130)
+    second.ended(128 + signal.SIGINT)
     stamps.assert_apart()
 
 
@@ -147,5 +142,5 @@ def test_what_a_command_leaves_running_ends_with_it(pair: tuple[Node, Node], sta
         "    os.write(fd, f'left {time.monotonic_ns() // 1_000_000}\\n'.encode())\n"
         "    os.close(fd)\n    time.sleep(0.01)\n"
     )
-    pair[0].run("lease", "run", "--json", "left", "--", "/usr/bin/env", "python3", "-c", program, json=False)
+    run(pair[0], "left", "/usr/bin/env", "python3", "-c", program, expect=0)
     stamps.await_still("left")
