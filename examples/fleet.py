@@ -96,7 +96,7 @@ class Fleet:
             directory, tree = self.top / name / "node", self.top / name / "tree"
             self.nodes[name] = Node(name, directory, tree, *ports, is_verbose=self._is_verbose)
         self.home.tree.mkdir()
-        self.home.run("init", "home", "--listen", f"127.0.0.1:{self.home.port}", "--start")
+        self.home.run("init", "home", "--listen", f"127.0.0.1:{self.home.port}", "--panel", "off", "--start")
 
     def join(self, node: Node, *words: str, settings: str = "") -> None:
         """``words`` are further options of ``join``, ``settings`` what is written into its file after it."""
@@ -104,7 +104,17 @@ class Fleet:
         file = node.directory.parent / "token"
         file.touch(0o600)
         file.write_text(token)
-        node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start", *words)
+        node.run(
+            "join",
+            "--token-file",
+            str(file),
+            "--listen",
+            f"127.0.0.1:{node.port}",
+            "--panel",
+            "off",
+            "--start",
+            *words,
+        )
         file.unlink()
         listeners = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
         node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import types
 import typing
@@ -73,13 +74,21 @@ def _shown(kind: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_shown(each) for each in arguments if each is not UnsetType)
     if origin is typing.Annotated:
-        least, longest = arguments[1].ge, arguments[1].max_length
-        limit = f"from {least:g} on" if least is not None else f"of at most {longest} characters"
+        bounds = arguments[1]
+        least, longest = bounds.ge, bounds.max_length
+        limit = f"of at most {longest} characters" if least is None else f"from {least:g} on"
+        limit += (
+            f", at most {bounds.le:g}"
+            if least is not None and bounds.le is not None and bounds.le < 1e9
+            else ""
+        )
         return f"{_shown(arguments[0])} {limit}"
     if origin is tuple:
         return f"list of {_shown(arguments[0])}"
     if origin is not None:
         return f"object of {_shown(arguments[1])}"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return " or ".join(f"`{one.value}`" for one in kind)
     return _linked(kind) if isinstance(kind, type) and issubclass(kind, Document) else _WORDS[kind]
 
 

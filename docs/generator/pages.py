@@ -20,6 +20,7 @@ import click
 import instep
 from docs.generator.control_page import control_page
 from docs.generator.machines_page import machines_page
+from docs.generator.rest_page import rest_page
 from docs.generator.room_map import with_rooms
 from instep import errors
 from instep.api.event_kinds import NOTES, WARNINGS
@@ -44,6 +45,7 @@ def pages() -> dict[str, str]:
         "docs/reference/errors.md": errors_page(),
         "docs/reference/events.md": events_page(),
         "docs/reference/control.md": control_page(_NOTE),
+        "docs/reference/rest.md": rest_page(_NOTE),
         ARCHITECTURE: with_rooms((ROOT / ARCHITECTURE).read_text(), ROOT / "src/instep"),
         "docs/spec/machines.md": machines_page(_NOTE),
         "packaging/man/instep.1": man_page("instep", cli),

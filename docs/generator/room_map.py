@@ -7,7 +7,7 @@ from pathlib import Path
 
 BEGIN = "<!-- rooms: made by python -m docs.generator.pages from each __init__; do not edit. -->\n"
 END = "<!-- end of rooms -->\n"
-HOUSE = ("cli", "daemon", "node", "api", "tree", "store", "net", "fleet", "core", "model", "testing")
+HOUSE = ("cli", "daemon", "panel", "node", "api", "tree", "store", "net", "fleet", "core", "model", "testing")
 """The rooms of the house from the roof down, and the simulated world beside it."""
 
 

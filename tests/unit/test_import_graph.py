@@ -16,7 +16,9 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 MODULES_MAX = 15
-LONGER_FOLDERS: dict[str, tuple[int, str]] = {}
+LONGER_FOLDERS: dict[str, tuple[int, str]] = {
+    "src/instep/api": (18, "a module for each subject of commands, and no module knows another one's"),
+}
 """Folders with more modules: how many they may have, and why."""
 LONGER_FOLDERS_MAX = 20
 

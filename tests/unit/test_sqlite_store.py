@@ -148,9 +148,9 @@ def test_a_newer_form_is_refused_and_an_older_one_is_not_read_only(tmp_path: Pat
 def test_a_migration_that_fails_leaves_the_old_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.db"
     SqliteStore(path).close()
-    good = database._migrations()
+    good = database._migrations("migrations")
     bad = (len(good) + 1, "CREATE TABLE half (a); CREATE TABLE line (a);")
-    monkeypatch.setattr(database, "_migrations", lambda: [*good, bad])
+    monkeypatch.setattr(database, "_migrations", lambda _: [*good, bad])
     with pytest.raises(apsw.SQLError):
         SqliteStore(path)
     monkeypatch.undo()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep.api import (
+    access,
     archive,
     balancers,
     debugging,
@@ -21,6 +22,7 @@ from instep.api.command import Command
 from instep.api.shared_parts import leases
 
 _MODULES = (
+    access,
     archive,
     balancers,
     debugging,

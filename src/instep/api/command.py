@@ -29,6 +29,7 @@ class Role(enum.Enum):
 
     VIEWER = "viewer"
     OPERATOR = "operator"
+    APPROVER = "approver"
     ADMIN = "admin"
 
     def includes(self, other: Role) -> bool:
@@ -49,11 +50,14 @@ class Command(
     msgspec.Struct, Generic[Result], frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
     """The parameters of one command, declared with ``command``. ``errors`` are the families that it may end with,
-    beside ``UsageError``. ``timeout_s`` is how long the caller waits."""
+    beside ``UsageError``. ``is_audited`` is true of commands that change anything, and ``secrets`` are the parameters
+    that no record holds. ``timeout_s`` is how long the caller waits."""
 
     command: ClassVar[str]
     role: ClassVar[Role]
     errors: ClassVar[tuple[type[InstepError], ...]]
+    is_audited: ClassVar[bool]
+    secrets: ClassVar[tuple[str, ...]]
     timeout_s: Seconds | None = None
 
     @classmethod
@@ -69,11 +73,19 @@ class FilesetCommand(Command[Result], frozen=True):
     fileset: str | None = None
 
 
-def command(name: str, role: Role, *errors: type[InstepError]) -> Callable[[type[Kind]], type[Kind]]:
-    """Name a command as the control socket does, with the role that it asks for and the errors that it may end with."""
+def command(
+    name: str,
+    role: Role,
+    *errors: type[InstepError],
+    is_audited: bool | None = None,
+    secrets: tuple[str, ...] = (),
+) -> Callable[[type[Kind]], type[Kind]]:
+    """Name a command as the control socket does, with the role that it asks for and the errors that it may end with.
+    A command for viewers only looks; of the others, those that only look say so with ``is_audited=False``."""
 
     def declared(kind: type[Kind]) -> type[Kind]:
-        kind.command, kind.role, kind.errors = name, role, errors
+        kind.command, kind.role, kind.errors, kind.secrets = name, role, errors, secrets
+        kind.is_audited = role is not Role.VIEWER if is_audited is None else is_audited
         return kind
 
     return declared

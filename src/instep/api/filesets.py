@@ -129,7 +129,7 @@ class Comparing(Command[AcceptedDocument], frozen=True):
     settings: Mapping[str, Any] = {}
 
 
-@command("fileset_check", Role.ADMIN, RefusedError, UnavailableError, ResourceError)
+@command("fileset_check", Role.ADMIN, RefusedError, UnavailableError, ResourceError, is_audited=False)
 class FilesetCheckCommand(Comparing, frozen=True):
     """Compare a directory with an offered fileset, without writing to either."""
 

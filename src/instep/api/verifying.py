@@ -40,7 +40,7 @@ class VerifyDocument(Document, frozen=True):
     nodes: tuple[VerifiedNodeDocument, ...]
 
 
-@command("verify", Role.OPERATOR, UnavailableError, DamagedError)
+@command("verify", Role.OPERATOR, UnavailableError, DamagedError, is_audited=False)
 class VerifyCommand(FilesetCommand[VerifyDocument], frozen=True):
     """Compare the roots of the fleet, and each tree's stat with its manifest; ``deep`` reads every byte."""
 
@@ -82,7 +82,7 @@ class TestsDocument(Document, frozen=True):
     tests: tuple[TestDocument, ...]
 
 
-@command("test", Role.OPERATOR, RefusedError, UnavailableError)
+@command("test", Role.OPERATOR, RefusedError, UnavailableError, is_audited=False)
 class TestCommand(FilesetCommand[TestsDocument], frozen=True):
     """Run the probe hooks and golden requests of a fileset now; nothing is changed."""
 

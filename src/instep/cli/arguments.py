@@ -7,11 +7,13 @@ by their own rules. Only the paths in a tree may hold any bytes, because file na
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from instep.api.access import NAME_MAX, PERSON_NAME
 from instep.api.command import MESSAGE_MAX
 from instep.errors import UsageError
 from instep.model.address import DEFAULT_PORT, Address, parse_address
@@ -152,12 +154,23 @@ def _fingerprint(value: str, shown: str) -> str:
         raise UsageError(f"{shown} {value!r} {error}", code="bad_value") from None
 
 
+def _person(value: str, shown: str) -> str:
+    if not re.fullmatch(PERSON_NAME, value) or len(value) > NAME_MAX:
+        raise UsageError(
+            f"{shown} {value!r} is not a name of letters, digits and _ . @ -",
+            hint="such as ana",
+            code="bad_name",
+        )
+    return value
+
+
 _RULES: dict[str, Callable[[str, str], str]] = {
     "fileset": _fileset, "fileset name": _fileset, "top words": _fileset_or_generation,
     "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
     "trust address": _address, "trust pin": _fingerprint, "address": _peer_address, "at": _peer_address,
     "lease_name": _lease, "listen": _peer_address, "advertise": _peer_address,
+    "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
     "lease": "shared_parts.leases",
+    "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""

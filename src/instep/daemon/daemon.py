@@ -9,18 +9,22 @@ import socket
 from typing import Any
 
 from instep.api.command import Role
+from instep.node.access.access import Access
+from instep.node.access.door import CommandDoor, Commands
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.cluster.service import ClusterService
 from instep.node.commands import commands_of
 from instep.node.commands.context import CommandContext
-from instep.node.commands.control import Commands, ControlServer, role_of
+from instep.node.commands.control import ControlServer, role_of
 from instep.node.node import Node
 from instep.node.runtime.background import go_on
+from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.state import StateLost, watch_state
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 from instep.node.upkeep.writer_change import Succession
+from instep.panel.server import PanelServer
 
 RENEW_LOOK_S = 60.0
 STOP_S = 20.0
@@ -50,10 +54,16 @@ class Daemon:
         self.balancers = Balancers(node)
         self.installed = InstalledFiles()
         self.cluster = ClusterService(node.runtime)
+        self.access = Access(node.directory, wall_ms)
+        self.door = CommandDoor(self.commands(), self.access.audit)
+        self.panel = PanelServer(node, self.door, self.access, self.listeners)
+        self.listeners.beside.append(self.panel.follow)
 
     def commands(self) -> Commands:
         """The handlers of every command."""
-        services = (self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster)
+        services = (
+            self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster, self.access,
+        )  # fmt: skip
         return commands_of(CommandContext(self.node, *services))
 
     def begin(self) -> list[asyncio.Task[None]]:
@@ -66,6 +76,7 @@ class Daemon:
             "housekeeping": self.housekeeping.run,
             "histories": self.housekeeping.look,
             "listeners": self.listeners.run,
+            "panel": self.panel.run,
             "balancers": self.balancers.run,
             "cluster database": self.cluster.run,
             "events": self.node.runtime.deferred.run,
@@ -82,13 +93,14 @@ class Daemon:
         for task in (*self.node.tasks.values(), *background):
             task.cancel()
         await asyncio.gather(*self.node.tasks.values(), *background, return_exceptions=True)
+        self.access.close()
 
     async def run(self) -> None:
         """Serve until ``stopping`` is set; then stop gracefully. ``StateLost`` when the database went away."""
         loop = asyncio.get_running_loop()
         listen = self.node.runtime.settings.listen
         self.node.server.bind(listen.host, listen.port)
-        control = ControlServer(self.node.directory.socket, self.commands(), self._role_of)
+        control = ControlServer(self.node.directory.socket, self.door, self._role_of)
         background = self.begin()
         background.append(loop.create_task(self.node.server.serve()))
         upgrades = go_on("installed files", lambda: self.installed.watch(self.node.runtime))

@@ -41,6 +41,11 @@ class NodeDirectory:
         return self.state / "node.db"
 
     @property
+    def access(self) -> Path:
+        """Users, tokens, sessions and the audit: nothing of it can be learned again from elsewhere."""
+        return self.state / "access.db"
+
+    @property
     def pki(self) -> Path:
         return self.path / "pki"
 

@@ -35,8 +35,17 @@ class Database:
     """A connection with its lock. ``read_only`` neither creates, checks nor migrates; ``is_checked`` says that
     this process has checked and migrated the file already."""
 
-    def __init__(self, path: Path, *, read_only: bool = False, is_checked: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        is_checked: bool = False,
+        migrations: str = "migrations",
+    ) -> None:
+        """``migrations`` is the folder of this room whose numbered files make the tables."""
         self.path = path
+        self._migrations = migrations
         self.is_read_only = read_only
         self._is_checked = is_checked
         self._lock = threading.RLock()
@@ -56,14 +65,14 @@ class Database:
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA cache_size = -16384")
         if self.is_read_only:
-            _check_version(self.path, connection, may_migrate=False)
+            _check_version(self.path, connection, self._migrations, may_migrate=False)
             return
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         if not self._is_checked:
             _check_integrity(self.path, connection)
-            _check_version(self.path, connection, may_migrate=True)
+            _check_version(self.path, connection, self._migrations, may_migrate=True)
 
     def check_present(self) -> None:
         """``DamagedError`` (``state_lost``) when the file was removed or replaced: SQLite would go on writing
@@ -215,8 +224,8 @@ def _check_integrity(path: Path, connection: apsw.Connection) -> None:
         raise _damaged(path, "; ".join(findings))
 
 
-def _check_version(path: Path, connection: apsw.Connection, *, may_migrate: bool) -> None:
-    migrations = _migrations()
+def _check_version(path: Path, connection: apsw.Connection, folder: str, *, may_migrate: bool) -> None:
+    migrations = _migrations(folder)
     newest = migrations[-1][0]
     have = _version(connection)
     if have > newest:
@@ -255,12 +264,11 @@ def _version(connection: apsw.Connection) -> int:
     return value
 
 
-def _migrations() -> list[tuple[int, str]]:
+def _migrations(folder: str) -> list[tuple[int, str]]:
     """The numbered files, in order; their numbers have no gap."""
-    folder = importlib.resources.files("instep.store") / "migrations"
     found = sorted(
         (int(file.name[:4]), file.read_text("utf-8"))
-        for file in folder.iterdir()
+        for file in (importlib.resources.files("instep.store") / folder).iterdir()
         if file.name.endswith(".sql")
     )
     assert [number for number, _ in found] == list(range(1, len(found) + 1))

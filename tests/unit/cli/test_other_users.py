@@ -22,6 +22,7 @@ from instep.cli.control import Control
 from instep.cli.main import cli, run
 from instep.cli.session import InstepCommand
 from instep.errors import NotAllowedError, RefusedError
+from instep.node.access.door import CommandDoor
 from instep.node.commands.control import ControlServer, Speaker
 from instep.node.directory import NodeDirectory, not_allowed
 from instep.node.trees import placing
@@ -116,7 +117,7 @@ async def test_members_of_the_group_may_look(node: NodeDirectory) -> None:
     def role_of(uid: int) -> Role:
         return Role.ADMIN if uid == 0 else Role.VIEWER
 
-    served = ControlServer(node.socket, {PingCommand: ping, StopCommand: stop}, role_of)
+    served = ControlServer(node.socket, CommandDoor({PingCommand: ping, StopCommand: stop}, None), role_of)
     await served.start()
     control = Control(node.socket)
     try:

@@ -136,7 +136,7 @@ def test_all_problems_are_told_at_once_with_line_and_value() -> None:
         ('name = "a"\n[partners.a]\n', 2, "this node itself"),
         ('name = "A b"\n', 1, "not a node name"),
         ("listen = 1\n", 1, "text in quotes"),
-        ('name = "a"\npanel = "127.0.0.1:80"\n', 2, "not in this version"),
+        ('name = "a"\npanel = "here"\n', 2, "HOST:PORT"),
         ('name = "a"\n[balancers.maps]\nhttp = 1\n', 3, 'neither "off" nor a table'),
         ('name = "a"\nallow = ["10.0.0.1/8"]\n', 2, "did you mean 10.0.0.0/8"),
         ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "relative"\n', 4, "absolute path"),

@@ -11,13 +11,16 @@ import click
 
 from instep.cli.arguments import read_address, read_network
 from instep.cli.session import Function
-from instep.errors import ConfigError, RefusedError
+from instep.errors import ConfigError
 from instep.model.address import DEFAULT_PORT, Address
 from instep.model.ids import NodeName, node_name
 from instep.node.config.loading import read_text
 from instep.node.directory import NodeDirectory
 
 PORTS_TRIED = 50
+PANEL_PORT_AFTER = 37
+"""7443 and 7480."""
+PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Chosen:
     listen: Address
     advertise: Address
     allow: tuple[str, ...]
+    panel: str
     is_advertise_given: bool
 
     @property
@@ -36,6 +40,8 @@ class Chosen:
         top: dict[str, object] = {"name": str(self.name), "listen": str(self.listen)}
         if self.is_advertise_given or self.advertise != self.listen:
             top["advertise"] = str(self.advertise)
+        if self.panel != "off":
+            top["panel"] = self.panel
         return {**top, "allow": list(self.allow)}
 
     def next_steps(self, node: NodeDirectory) -> list[str]:
@@ -55,7 +61,11 @@ def new_node_options(function: Function) -> Function:
     for option in (
         click.option("--start", "is_started", is_flag=True, help="Start the daemon as well."),
         click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect."),
-        click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version."),
+        click.option(
+            "--panel",
+            metavar="HOST:PORT|off",
+            help="Where the web panel listens; a port on loopback beside the one of --listen when not given.",
+        ),
         click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial."),
         click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given."),
     ):
@@ -68,14 +78,10 @@ def choose(
     name: str | None,
     listen: str | None,
     advertise: str | None,
-    panel: str,
+    panel: str | None,
     allow: tuple[str, ...],
 ) -> Chosen:
     """Complete what was given; for a node that exists, what was not given stays as it is."""
-    if panel != "off":
-        raise RefusedError(
-            "the panel is not in this version of instep", hint="--panel off", code="not_in_this_version"
-        )
     old = _existing(node)
     for one in allow:
         read_network(one, "--allow")
@@ -94,7 +100,20 @@ def choose(
     chosen_name = node_name(name or str(old.get("name") or host_name()))
     written = old.get("allow")
     networks = allow or (tuple(str(one) for one in written) if isinstance(written, list) else ())
-    return Chosen(chosen_name, bound, at, networks, is_advertise_given=bool(given_advertise))
+    return Chosen(
+        chosen_name, bound, at, networks, _panel(panel, old, bound), is_advertise_given=bool(given_advertise)
+    )
+
+
+def _panel(given: str | None, old: dict[str, object], bound: Address) -> str:
+    """Where the panel listens: as given, as it was, or for a new node beside its listener, so that the nodes of one
+    machine have panels of their own. An older node has none until it is given one."""
+    if given is not None:
+        return given if given == "off" else str(read_address(given, "--panel"))
+    if old:
+        return str(old.get("panel", "off"))
+    port = bound.port + PANEL_PORT_AFTER
+    return str(Address("127.0.0.1", port)) if port <= PORT_MAX else "off"
 
 
 def default_route_address() -> str | None:

@@ -64,7 +64,7 @@ def join(
     observe: bool,
     listen: str | None,
     advertise: str | None,
-    panel: str,
+    panel: str | None,
     allow: tuple[str, ...],
     is_started: bool,
     has_service: bool,

@@ -32,7 +32,7 @@ def init(
     name: str | None,
     listen: str | None,
     advertise: str | None,
-    panel: str,
+    panel: str | None,
     allow: tuple[str, ...],
     is_started: bool,
     has_service: bool,

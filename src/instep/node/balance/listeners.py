@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,7 @@ from instep.node.balance.fitness import Fitness, LineView, fitness_of
 from instep.node.balance.probe_server import ProbeServer
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
+from instep.node.config.settings import Settings
 from instep.node.config.values import IpNetwork
 from instep.node.directory import user_name
 from instep.node.lines.line_service import LineService
@@ -46,6 +47,8 @@ class Listeners:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.troubles: dict[str, str] = {}
+        self.beside: list[Callable[[], Awaitable[object]]] = []
+        """Of listeners that follow the same settings, and are opened elsewhere."""
         self._health: ProbeServer | None = None
         self._at: dict[str, Address | None] = {"health": None, "agent": None}
         self._doors: dict[str, asyncio.Server] = {}
@@ -71,6 +74,8 @@ class Listeners:
         """Listen where the settings say now; ``troubles`` name what cannot be."""
         async with self._following:
             await self._follow()
+        for follow in self.beside:
+            await follow()
 
     async def _follow(self) -> None:
         settings = self._node.runtime.settings
@@ -128,6 +133,13 @@ class Listeners:
             self._trouble("socket_group", f"socket_group = {group} lets no one in: {why}")
         else:
             self.troubles.pop("socket_group", None)
+
+    def panel_listens(self, wanted: Address | None, error: OSError | None) -> None:
+        """The panel, which is opened elsewhere, listens where it should, or cannot."""
+        if error is None:
+            self.troubles.pop("panel", None)
+        else:
+            self._trouble("panel", f"panel cannot listen on {wanted}: {error.strerror or error}")
 
     def _trouble(self, name: str, told: str) -> None:
         if self.troubles.get(name) != told:
@@ -218,6 +230,14 @@ class Listeners:
         finally:
             self._agents -= 1
             writer.close()
+
+
+def panel_origin(settings: Settings) -> str:
+    """The panel's address for browsers; without TLS on loopback only."""
+    assert settings.panel is not None
+    at = settings.panel
+    host = Address(settings.advertise.host, at.port) if at.is_wildcard else at
+    return f"{'http' if at.is_loopback else 'https'}://{host}"
 
 
 def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:

@@ -31,39 +31,50 @@ _log = logging.getLogger(__name__)
 _log.addFilter(_is_ours)
 
 
-class ProbeServer(web.Server):
-    """Answers ``GET`` and ``HEAD`` by path. ``is_first`` names addresses whose connections end last."""
+class BoundedServer(web.Server):
+    """HTTP with bounds. ``is_first`` names addresses whose connections end last; without ``connection_s`` a connection
+    lasts as long as both sides like."""
 
-    def __init__(self, answers: Mapping[str, Answer], is_first: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        is_first: Callable[[str], bool],
+        *,
+        connection_s: float | None,
+        total: int,
+        per_address: int,
+        lingering_s: float = 10.0,
+    ) -> None:
         super().__init__(
-            self._answer,
+            handler,
             access_log=None,
             logger=_log,
             keepalive_timeout=IDLE_S,
             max_line_size=REQUEST_BYTES_MAX,
+            lingering_time=lingering_s,
         )
-        self._answers = answers
         self._is_first = is_first
-        self._open: dict[str, dict[RequestHandler, asyncio.TimerHandle]] = {}
+        self._connection_s = connection_s
+        self._total, self._per_address = total, per_address
+        self._open: dict[str, dict[RequestHandler, asyncio.TimerHandle | None]] = {}
         """By address; the connection that was quiet the longest first."""
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    def touch(self, request: web.BaseRequest) -> None:
+        """The connection of this request is not quiet."""
         mine = self._open.get(request.remote or "", {})
         if request.protocol in mine:
             mine[request.protocol] = mine.pop(request.protocol)
-        answer = self._answers.get(request.path)
-        if answer is None:
-            return web.Response(status=404)
-        return await answer(request) if request.method in ("GET", "HEAD") else web.Response(status=405)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         address = _address(transport)
-        end = asyncio.get_running_loop().call_later(CONNECTION_S, handler.force_close)
+        end = None
+        if self._connection_s is not None:
+            end = asyncio.get_running_loop().call_later(self._connection_s, handler.force_close)
         self._open.setdefault(address, {})[handler] = end
-        if len(self._open[address]) > PER_ADDRESS_MAX:
+        if len(self._open[address]) > self._per_address:
             self._make_room(address)
-        elif sum(map(len, self._open.values())) > CONNECTIONS_MAX:
+        elif sum(map(len, self._open.values())) > self._total:
             self._make_room(max(self._open, key=lambda one: (not self._is_first(one), len(self._open[one]))))
 
     def _make_room(self, address: str) -> None:
@@ -77,12 +88,34 @@ class ProbeServer(web.Server):
 
     def _forget(self, handler: RequestHandler) -> None:
         for address, mine in self._open.items():
-            end = mine.pop(handler, None)
-            if end is not None:
-                end.cancel()
+            if handler in mine:
+                end = mine.pop(handler)
+                if end is not None:
+                    end.cancel()
                 if not mine:
                     del self._open[address]
                 return
+
+
+class ProbeServer(BoundedServer):
+    """Answers ``GET`` and ``HEAD`` by path."""
+
+    def __init__(self, answers: Mapping[str, Answer], is_first: Callable[[str], bool]) -> None:
+        super().__init__(
+            self._answer,
+            is_first,
+            connection_s=CONNECTION_S,
+            total=CONNECTIONS_MAX,
+            per_address=PER_ADDRESS_MAX,
+        )
+        self._answers = answers
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        self.touch(request)
+        answer = self._answers.get(request.path)
+        if answer is None:
+            return web.Response(status=404)
+        return await answer(request) if request.method in ("GET", "HEAD") else web.Response(status=405)
 
 
 def _address(transport: asyncio.Transport) -> str:

@@ -7,13 +7,14 @@ import typing
 from typing import Any
 
 from instep.api.command import Command
+from instep.node.access.door import Commands, Handler
 from instep.node.commands.adopting import Adopting
 from instep.node.commands.archive import Archives
+from instep.node.commands.cluster.access import AccessCommands
 from instep.node.commands.cluster.balancers import BalancerCommands
 from instep.node.commands.cluster.mapping import Mapper
 from instep.node.commands.cluster.members import MemberCommands
 from instep.node.commands.context import CommandContext, CommandHandlers
-from instep.node.commands.control import Commands, Handler
 from instep.node.commands.debugging import Debugging
 from instep.node.commands.filesets import Filesets
 from instep.node.commands.lines import Lines
@@ -27,7 +28,8 @@ from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
-    Adopting, Archives, BalancerCommands, Filesets, Handover, Leases, Lines, Looking, Mapper, MemberCommands, Promote,
+    AccessCommands, Adopting, Archives, BalancerCommands, Filesets, Handover, Leases, Lines, Looking, Mapper,
+    MemberCommands, Promote,
     Restores, Rollouts, Trying, Verifying, Debugging,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from instep.node.access.access import Access
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.cluster.service import ClusterService
@@ -22,6 +23,7 @@ class CommandContext:
     listeners: Listeners
     installed: InstalledFiles
     cluster: ClusterService
+    access: Access
 
 
 class CommandHandlers:

@@ -1,28 +1,29 @@
 """The control socket: ``POST /v1/<command>`` with JSON parameters, answered in JSON lines.
 
-``instep.api`` defines each command's parameters and result; a handler is an async function ``(command, speaker) ->
-result``. The last line of every answer is ``{"result": ...}`` or ``{"error": ...}``; before it come
-``{"progress": ...}`` or ``{"item": ...}`` lines.
+``instep.api`` defines each command's parameters and result; ``door`` carries it out. The last line of every answer is
+``{"result": ...}`` or ``{"error": ...}``; before it come ``{"progress": ...}`` or ``{"item": ...}`` lines.
 The modes of the socket and its folder let callers in: the node's user and root, and the members of ``socket_group``.
 The role of a caller follows from the user that the kernel names.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from instep.api.command import OTHER_VERSION, Command, Document, Role, as_json, command_from, require_role
+from instep.api.command import Document, Role, as_json
 from instep.errors import InstepError, UsageError
+from instep.node.access.caller import Caller, DoorName
+from instep.node.access.door import CommandDoor
+from instep.node.directory import user_name
 from instep.node.runtime.driver import own_error
 
 BODY_MAX = 1 << 20
@@ -52,17 +53,12 @@ class Speaker:
         await self._response.write(json.dumps(line).encode() + b"\n")
 
 
-Handler = Callable[[Any, Speaker], Awaitable[Document]]
-Commands = Mapping[type[Command[Any]], Handler]
-"""The handler of each command."""
-
-
 class ControlServer:
     """Serves the commands of one node on its Unix socket."""
 
-    def __init__(self, path: Path, commands: Commands, role_of: Callable[[int], Role]) -> None:
+    def __init__(self, path: Path, door: CommandDoor, role_of: Callable[[int], Role]) -> None:
         self._path = path
-        self._commands = {kind.command: (kind, handler) for kind, handler in commands.items()}
+        self._door = door
         self._role_of = role_of
         self._runner: web.AppRunner | None = None
 
@@ -94,13 +90,7 @@ class ControlServer:
         except ConnectionError:
             return response
         except (InstepError, OSError) as error:
-            line = {"error": own_error(error).of_a_command().as_json()}
-        except asyncio.CancelledError:
-            raise
-        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
-            log.exception("command %s broke", request.match_info["command"])
-            broken = InstepError(f"{type(error).__name__}: {error}", hint="see the log of the daemon")
-            line = {"error": broken.as_json()}
+            line = {"error": own_error(error).as_json()}
         try:
             await response.write(json.dumps(line).encode() + b"\n")
             await response.write_eof()
@@ -109,20 +99,15 @@ class ControlServer:
         return response
 
     async def _run(self, request: web.Request, speaker: Speaker) -> Mapping[str, Any]:
-        name = request.match_info["command"]
-        if name not in self._commands:
-            raise UsageError(
-                f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
-            )
-        kind, handler = self._commands[name]
-        require_role(kind, self._role_of(_caller(request)[1]))
         try:
             params = json.loads(await request.read() or b"{}")
         except (ValueError, RecursionError) as error:
             raise UsageError(f"parameters are not JSON: {error}") from error
         if not isinstance(params, dict):
             raise UsageError("parameters are not a JSON object")
-        return as_json(await handler(command_from(kind, params), speaker))
+        uid = _caller(request)[1]
+        caller = Caller(user_name(uid), self._role_of(uid), None, DoorName.SOCKET)
+        return as_json(await self._door.run(request.match_info["command"], params, caller, speaker))
 
 
 def role_of(uid: int, member: Role) -> Role:

@@ -12,6 +12,7 @@ from instep.api.parts import generation
 from instep.core.publish import vocabulary as p
 from instep.core.vocabulary import Trouble, error_of
 from instep.errors import RefusedError
+from instep.node.access.door import CALLER
 from instep.node.commands.targets import running_service_of
 from instep.node.node import Node
 from instep.node.trees.scanning.held_view import held_documents
@@ -39,6 +40,10 @@ def writer_of(node: Node, named: str | None) -> WriterService:
 
 
 def author() -> str:
+    """The person who gave the command, or else the user of this process."""
+    caller = CALLER.get()
+    if caller is not None:
+        return caller.name
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -16,7 +16,7 @@ from instep.node.config.balancers import BalancerSettings, read_balancers
 from instep.node.config.facts import FactSettings, read_facts
 from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
-from instep.node.config.kinds import as_set, choice, matching, off_or, only, some_of
+from instep.node.config.kinds import as_set, choice, matching, off_or, some_of, strings
 from instep.node.config.partners import PartnerSettings, read_partners
 from instep.node.config.table_reader import Table
 from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
@@ -37,8 +37,10 @@ class Settings:
     """Where peers connect, with mutual TLS."""
     advertise: Address = key(None, values.address, is_filled=True)
     """The address that other nodes dial; `listen` when not given."""
-    panel: str = key("off", only("off", "off"))
-    """Listener of the web panel; only `off` in this version."""
+    panel: Address | None = key("off", off_or(values.address))
+    """Where the web panel and the REST API listen, such as `127.0.0.1:7480`, or `off`; off loopback with TLS only."""
+    panel_names: tuple[str, ...] = key([], strings)
+    """More host names that browsers reach the panel by; others than these and its addresses are refused."""
     health: Address | None = key("off", off_or(values.address))
     """Where `/live` and `/ready` are answered over HTTP, or `off`."""
     agent: Address | None = key("off", off_or(values.address))
@@ -116,8 +118,8 @@ def _check_addresses(top: Table, row: Mapping[str, Any]) -> None:
         top.warn("advertise", f"{advertise} cannot be dialled; set advertise to an address of this machine")
     if not listen.is_loopback and not row["allow"]:
         top.warn("listen", "allow is empty, so only loopback peers may connect; add a network to allow")
-    taken = {name: row[name] for name in ("listen", "health", "agent") if row[name] is not None}
-    for name in ("health", "agent"):
+    taken = {name: row[name] for name in ("listen", "health", "agent", "panel") if row[name] is not None}
+    for name in ("health", "agent", "panel"):
         twin = next((other for other in taken if other != name and taken[other] == taken.get(name)), None)
         if twin is not None:
             top.wrong(name, f"is the address of {twin} as well", str(taken[name]))

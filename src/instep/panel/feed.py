@@ -1,0 +1,121 @@
+"""News for streams and waiting requests: read once for all of them, and only while anyone asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from instep.api.command import Document, Role
+from instep.api.looking import FilesetStatusDocument, LineDocument, StatusDocument
+from instep.node.access.caller import Caller, DoorName
+from instep.node.access.door import CommandDoor, Silent
+from instep.node.node import Node
+from instep.node.runtime.driver import monotonic_ms
+from instep.store.port import EVENTS_KEPT
+
+LOOK_MS = 250
+"""How often the events and the status are read at most, however many streams there are."""
+_ITSELF = Caller("panel", Role.VIEWER, None, DoorName.PANEL)
+
+
+class StandingRowDocument(Document, frozen=True):
+    """A node's standing in one line: a row of the overview, whose ``id`` names it in the page."""
+
+    id: str
+    fileset: str
+    origin: str
+    node: str
+    live: str
+    head: str
+    standing: str
+    reason: str
+    since: str
+    next: str
+    checked: str
+
+
+class NodeFeed:
+    """The newest event's number and the present rows."""
+
+    def __init__(self, node: Node, door: CommandDoor) -> None:
+        self._node = node
+        self._door = door
+        self._number = 0
+        self._numbered_ms = -LOOK_MS
+        self._rows: Mapping[str, StandingRowDocument] = {}
+        self._rows_of: asyncio.Event | None = None
+        self._rowed_ms = -LOOK_MS
+        self._reading = asyncio.Lock()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._node.stopping.is_set()
+
+    def number(self, known: int = 0) -> int:
+        """The number of the newest event, at most ``LOOK_MS`` old; looked at anew where a caller has a higher one."""
+        now = monotonic_ms()
+        if now - self._numbered_ms >= LOOK_MS or known > self._number:
+            self._numbered_ms = now
+            newest = self._node.runtime.store.events(limit=1)
+            self._number = newest[-1].number if newest else 0
+        return self._number
+
+    def has_gap(self, after: int) -> bool:
+        """Whether the log no longer reaches back to this number, or was begun anew since."""
+        newest = self.number(after)
+        return after > newest or after < newest - EVENTS_KEPT
+
+    async def rows(self, caller: Caller) -> Mapping[str, StandingRowDocument]:
+        """The rows that the caller reaches, by id; the same object as long as nothing has changed."""
+        async with self._reading:
+            now, changed = monotonic_ms(), self._node.runtime.changed
+            if changed is not self._rows_of and now - self._rowed_ms >= LOOK_MS:
+                status = await self._door.run("status", {}, _ITSELF, Silent())
+                assert isinstance(status, StatusDocument)
+                self._rows = {row.id: row for row in rows_of(status)}
+                self._rows_of, self._rowed_ms = changed, now
+        if caller.filesets is None:
+            return self._rows
+        return {key: row for key, row in self._rows.items() if caller.reaches(row.fileset)}
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until anything that ``status`` shows has changed, or the time has passed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._node.runtime.changed.wait()
+        except TimeoutError:
+            return
+
+
+def rows_of(status: StatusDocument) -> Iterator[StandingRowDocument]:
+    """This node and every partner that it knows, in each line, as one table."""
+    for fileset in status.filesets:
+        for line in fileset.lines:
+            yield _row(status.node or "", fileset, line, line, None)
+            for partner in line.partners:
+                yield _row(partner.name, fileset, line, partner, partner.last_checked)
+
+
+def _row(
+    node: str, fileset: FilesetStatusDocument, line: LineDocument, told: Any, checked: str | None
+) -> StandingRowDocument:
+    return StandingRowDocument(
+        id=f"row.{fileset.name}.{line.origin}.{node}",
+        fileset=fileset.name,
+        origin=line.origin,
+        node=node,
+        live="" if told.live is None else str(told.live.number),
+        head="" if line.head is None else str(line.head.number),
+        standing=told.standing,
+        reason=told.reason or "",
+        since=told.since or "",
+        next="; or: ".join(told.next),
+        checked=checked or "",
+    )
+
+
+def encoded_row(row: StandingRowDocument) -> str:
+    return msgspec.json.encode(row).decode()

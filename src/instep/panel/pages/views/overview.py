@@ -1,0 +1,30 @@
+"""The whole cluster from this node: every node's standing in every fileset."""
+
+from __future__ import annotations
+
+from instep.panel.feed import StandingRowDocument
+from instep.panel.pages.visit import Page, Visit
+
+PAGE = 200
+EMPTY = StandingRowDocument("", "", "", "", "", "", "unknown", "", "", "", "")
+"""A row without values: the script fills copies of it."""
+
+
+async def overview(visit: Visit) -> Page:
+    """Rows that are not in step come first, and are shown alone where there are any and nothing else is asked for."""
+    rows = sorted((await visit.feed.rows(visit.caller)).values(), key=lambda row: row.id)
+    troubled = [row for row in rows if row.standing != "in_step"]
+    show = visit.query("show") or ("troubled" if troubled else "all")
+    wanted = visit.query("q").lower()
+    chosen = [
+        row
+        for row in (troubled if show == "troubled" else rows)
+        if wanted in f"{row.fileset} {row.node} {row.standing} {row.reason}".lower()
+    ]
+    raw = visit.query("from", "0")
+    first = int(raw) if raw.isascii() and raw.isdecimal() and len(raw) < 8 else 0
+    context = {
+        "rows": chosen[first : first + PAGE], "total": len(rows), "troubled": len(troubled), "chosen": len(chosen),
+        "show": show, "empty": EMPTY, "q": visit.query("q"), "first": first, "page": PAGE,
+    }  # fmt: skip
+    return Page("overview.html", "Overview", context, same=("instep status --watch",), is_live=True)
