@@ -47,8 +47,8 @@ def _escaped(character: str) -> str:
 
 class _Quoting:
     """A stream whose text reaches the terminal with control bytes escaped, but for line ends, tabs and the sequences
-    of this program. All text passes here, also a text that a command forgot to quote. ``typed`` makes what an operator
-    is told to type what this shell needs."""
+    of this program. All text passes here, also a text that a command forgot to quote. ``typed`` gives
+    commands that an operator shall type the words that they need in this shell."""
 
     def __init__(self, stream: TextIO, typed: Callable[[str], str]) -> None:
         self.stream = stream

@@ -268,7 +268,7 @@ def test_a_full_disk_leaves_no_file_behind(node: NodeDirectory, monkeypatch: pyt
 
 
 def test_a_folder_that_is_turned_meanwhile_is_not_written(node: NodeDirectory, tmp_path: Path) -> None:
-    """Goal: root edits for the node's user, who owns the way to the file: with a link put in place of a folder after the
+    """Goal: root edits for the node's user, and this user owns the way to the file: with a link put in place of a folder after the
     file was found, the new file was made where the link leads. All steps go through the folder that was found."""
     way, victim = tmp_path / "way", tmp_path / "victim"
     (way / "etc").mkdir(parents=True)

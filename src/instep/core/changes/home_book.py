@@ -79,7 +79,7 @@ class HomeBook:
                 f"{self._config.node} takes no changes of {fileset} from {source}",
                 Retry.NEVER,
                 5,
-                f"on {self._config.node}: instep fileset set {fileset} --set offers_from={source}",
+                f"on {self._config.node}: instep fileset set {fileset} offers_from={source}",
                 (("node", self._config.node), ("source", source)),
             )
         if self._lost_to is not None:

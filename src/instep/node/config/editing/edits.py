@@ -120,8 +120,8 @@ def _changed(node: NodeDirectory, before: str, change: Callable[[Document], None
 
 
 def _require_right(node: NodeDirectory, before: str, after: str) -> None:
-    """``ConfigError`` with every problem: of the file where it was wrong before, else of what was to be written, which
-    the caller has and no line of the file."""
+    """``ConfigError`` with every problem: of the file where it was wrong before, else of the new values, which stand in
+    no line of the file."""
     try:
         parse(after, directory=node.path, path=node.config)
     except ConfigError as error:

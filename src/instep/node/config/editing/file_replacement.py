@@ -32,7 +32,7 @@ class FoundFile:
     """The file with the text that it had. Where ``instep.toml`` is a link, ``path`` is what it leads to.
 
     ``folder`` is a descriptor of the folder that holds it: all steps go through that, for root edits files in folders
-    of other users, who could turn a name of the path meanwhile."""
+    of other users, and such a user could turn a name of the path meanwhile."""
 
     path: Path
     text: str
