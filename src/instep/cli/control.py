@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from instep.api.command import OTHER_VERSION, Command, Result, as_json, result_from
 from instep.api.looking import PingCommand
 from instep.errors import InstepError, UnavailableError, family_of
+from instep.model.counts import lasting
 
 SILENCE_S = 120.0
 CONNECT_S = 5.0
@@ -131,7 +132,7 @@ class Control:
                 directory=str(self._path.parent),
             ) from error
         except TimeoutError as error:
-            waited = f"{silence_s if timeout_s is None else timeout_s:g} s"
+            waited = lasting((silence_s if timeout_s is None else timeout_s) * 1000)
             raise UnavailableError(
                 f"waited {waited} for the daemon to answer {command}",
                 hint="instep status; or a longer --timeout",

@@ -21,3 +21,21 @@ def sized(count: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def lasting(ms: float) -> str:
+    """How long something takes, for people: ``20 ms``, ``1.5 s``, ``10 min``, ``2 h 5 min``, ``7 days``."""
+    if ms < 100:
+        return f"{ms:.0f} ms"
+    if ms < 120_000:
+        return f"{ms / 1000:.3g} s"
+    seconds = int(ms / 1000)
+    for limit, parts, words in (
+        (7_200, (60, 1), ("min", "s")),
+        (172_800, (3_600, 60), ("h", "min")),
+        (float("inf"), (86_400, 3_600), ("days", "h")),
+    ):
+        if seconds < limit:
+            large, small = seconds // parts[0], seconds % parts[0] // parts[1]
+            return f"{large} {words[0]}" + (f" {small} {words[1]}" if small else "")
+    raise AssertionError("the last limit has no end")

@@ -10,6 +10,7 @@ import enum
 import msgspec
 
 from instep.errors import PeerError
+from instep.model.counts import lasting
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Count, HeadRef, NodeName
 
@@ -19,6 +20,7 @@ ORDER_MAX = 1_000
 BATCH_MAX = 1_000
 NAME_MAX = 63
 DURATION_MS_MAX = 7 * 24 * 3_600_000
+_LONGEST = lasting(DURATION_MS_MAX)
 FINISH_WITHIN_MS_MIN = 1_000
 SERIAL_MAX = 1 << 53
 """The bound of a serial in an order or a report: no node can use the numbers up for others."""
@@ -136,7 +138,7 @@ def why_not_policy(policy: RolloutPolicy) -> str | None:
     return _why_not_durations(policy.finish_within_ms, policy.confirm_within_ms) or (
         None
         if 0 <= policy.canary_for_ms <= DURATION_MS_MAX
-        else f"canary_for is {policy.canary_for_ms} ms, it goes from 0 to {DURATION_MS_MAX} ms"
+        else f"canary_for is {lasting(policy.canary_for_ms)}, it goes from 0 to {_LONGEST}"
     )
 
 
@@ -153,8 +155,8 @@ def why_not_order(order: Order) -> str | None:
 
 def _why_not_durations(finish_within_ms: int, confirm_within_ms: int | None) -> str | None:
     if not FINISH_WITHIN_MS_MIN <= finish_within_ms <= DURATION_MS_MAX:
-        bounds = f"{FINISH_WITHIN_MS_MIN} to {DURATION_MS_MAX} ms"
-        return f"finish_within is {finish_within_ms} ms, it goes from {bounds}"
+        bounds = f"{lasting(FINISH_WITHIN_MS_MIN)} to {_LONGEST}"
+        return f"finish_within is {lasting(finish_within_ms)}, it goes from {bounds}"
     if confirm_within_ms is not None and not 1 <= confirm_within_ms <= DURATION_MS_MAX:
-        return f"confirm_within is {confirm_within_ms} ms, it goes from 1 to {DURATION_MS_MAX} ms"
+        return f"confirm_within is {lasting(confirm_within_ms)}, it goes from {lasting(1)} to {_LONGEST}"
     return None

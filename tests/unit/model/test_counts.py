@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from instep.model.counts import counted, which
+import pytest
+
+from instep.model.counts import counted, lasting, which
 
 SOURCES = Path(__file__).parents[3] / "src" / "instep"
 _NOUNS = "paths|files|nodes|partners|generations|contents|batches|changes|directories|settings|differences"
@@ -32,3 +34,13 @@ def test_no_sentence_counts_by_hand() -> None:
         if _BARE.search(line) and not _LIMITS.search(line)
     ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"),
+    [(1, "1 ms"), (200, "0.2 s"), (1_500, "1.5 s"), (35_000, "35 s"), (119_999, "120 s"), (120_000, "2 min"),
+     (330_000, "5 min 30 s"), (7_200_000, "2 h"), (7_500_000, "2 h 5 min"), (172_800_000, "2 days"),
+     (604_800_000, "7 days"), (180_000_000, "2 days 2 h")],
+)  # fmt: skip
+def test_durations_are_for_people(ms: int, words: str) -> None:
+    assert lasting(ms) == words

@@ -18,6 +18,7 @@ from instep.core.rollout.show import RolloutShow
 from instep.core.rollout.vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import TimerFired, Trouble
 from instep.errors import Retry
+from instep.model.counts import lasting
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import OnFailure
 from instep.model.standing import Standing
@@ -264,7 +265,7 @@ class RolloutMachine(RolloutShow):
             is_old = is_behind_retry(partner.report, facts.retry_serial)
             why = None if is_old else failure_of(partner.report, facts.target)
             if why is None and self._place(name) is not NodePlace.SWITCHED and self._is_overdue(name):
-                why = ("not_finished", f"it was not live {self._within_ms} ms after its permit")
+                why = ("not_finished", f"it was not live {lasting(self._within_ms)} after its permit")
             if why is not None:
                 self._fail(name, *why)
                 return

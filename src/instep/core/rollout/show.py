@@ -6,6 +6,7 @@ from instep.core.rollout import vocabulary as v
 from instep.core.rollout.nodes import NodePlace, in_order
 from instep.core.rollout.orders import RolloutOrders
 from instep.core.rollout.vocabulary import RolloutState
+from instep.model.counts import lasting
 
 NAMED_MAX = 5
 
@@ -50,10 +51,10 @@ class RolloutShow(RolloutOrders):
             ]
             return f"waits for {', '.join(busy[:NAMED_MAX])}" if busy else self._left_out()
         if facts.state is RolloutState.WATCHING:
-            return f"watches {', '.join(facts.granted[:NAMED_MAX])} for {facts.policy.canary_for_ms} ms"
+            return f"watches {', '.join(facts.granted[:NAMED_MAX])} for {lasting(facts.policy.canary_for_ms)}"
         if facts.state is RolloutState.CONFIRMING:
             within_ms = facts.policy.confirm_within_ms
-            return f"goes back within {within_ms} ms without: instep rollout confirm {self.line.fileset}"
+            return f"goes back within {lasting(within_ms or 0)} without: instep rollout confirm {self.line.fileset}"
         words: str = facts.state.value
         return words
 

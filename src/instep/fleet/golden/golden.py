@@ -22,6 +22,7 @@ from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, Golden
 from instep.fleet.hooks.aside import Hangs
 from instep.fleet.hooks.http import SECRETS, CannotAsk, answer_to, credentials_for, shown_url, why_not_asked
 from instep.fleet.hooks.run import output_of
+from instep.model.counts import lasting
 
 ANSWER_BYTES_MAX = 64 << 20
 """Bytes of an answer of which only the digest is taken."""
@@ -90,7 +91,7 @@ async def ask_one(spec: GoldenSpec) -> GoldenAnswer:
                 raise _Unusable(f"answered {reply.status}, expected {expected}{more}")
             return await _taken(spec, answer, reply)
     except TimeoutError:
-        problem = f"no answer within {asked.timeout_ms / 1000:g} s"
+        problem = f"no answer within {lasting(asked.timeout_ms)}"
     except _Unusable as error:
         problem = str(error)
     except (aiohttp.ClientError, OSError, ValueError) as error:

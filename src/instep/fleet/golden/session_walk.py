@@ -9,6 +9,7 @@ from functools import partial
 from instep.fleet.golden.spec import GoldenSpec
 from instep.fleet.hooks.aside import Hangs
 from instep.fleet.hooks.http import SECRETS, CannotAsk, answer_to, credentials_for, why_not_asked
+from instep.model.counts import lasting
 
 REQUESTS = 6
 
@@ -35,7 +36,7 @@ async def why_not_kept(spec: GoldenSpec, cookies: Collection[str]) -> str:
             async with asyncio.timeout(asked.timeout_ms / 1000), answer_to(asked, headers) as reply:
                 told = {each: reply.cookies[each].value for each in cookies if each in reply.cookies}
         except TimeoutError:
-            return f"request {number}: no answer within {asked.timeout_ms / 1000:g} s"
+            return f"request {number}: no answer within {lasting(asked.timeout_ms)}"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return credentials.hide(why_not_asked(error))
         if not name:

@@ -17,6 +17,7 @@ from instep.fleet.hooks.http import is_unverified, request
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, Account, Told, account_of, run_program
 from instep.fleet.hooks.small import send_signal, touch
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, quoted
+from instep.model.counts import lasting
 
 _LONGEST_PAUSE_MS = 30_000
 SMALL = Aside("hook", 8)
@@ -95,4 +96,4 @@ async def _within(spec: HookSpec, work: Callable[[], Attempt]) -> Attempt:
     try:
         return await SMALL.run(work, spec.timeout_ms / 1000)
     except Hangs as error:
-        return Attempt(f"did not end within its timeout of {spec.timeout_ms / 1000:g} s: {error}")
+        return Attempt(f"did not end within its timeout of {lasting(spec.timeout_ms)}: {error}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from instep.fleet.hooks.aside import Aside, Hangs
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
-from instep.model.counts import sized
+from instep.model.counts import lasting, sized
 
 if TYPE_CHECKING:
     import aiohttp
@@ -88,7 +88,7 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
         async with asyncio.timeout(spec.timeout_ms / 1000), answer_to(spec, headers) as answer:
             body = await _body(answer, BODY_SEARCHED if spec.expect_body else OUTPUT_KEPT)
     except TimeoutError:
-        return Attempt(f"{name}: no answer within {spec.timeout_ms / 1000:g} s")
+        return Attempt(f"{name}: no answer within {lasting(spec.timeout_ms)}")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return Attempt(credentials.hide(f"{name}: {why_not_asked(error)}"))
     reason = _judged(spec, answer.status, body)

@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 import msgspec
 
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall
+from instep.model.counts import lasting
 from instep.model.paths import path_fields
 
 MINIMAL_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
@@ -150,7 +151,7 @@ async def run_program(
                 status = await process.wait()
         except TimeoutError:
             ended = await _end(process)
-            reason = f"ran longer than {timeout_ms / 1000:g} s and was ended"
+            reason = f"ran longer than {lasting(timeout_ms)} and was ended"
             return Attempt(reason if ended else f"{reason}, but is still there", output.tail())
         except BaseException:
             await asyncio.shield(_end(process))

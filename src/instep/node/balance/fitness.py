@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instep.model.counts import lasting
 from instep.model.standing import Standing, StandingRecord
 from instep.node.runtime.draining import Drain
 
@@ -86,5 +87,8 @@ def _why_not(line: LineView, max_behind_ms: int | None) -> tuple[str, str] | Non
     if not line.is_whole and standing is not Standing.APPLYING:
         return "half_state", f"is {standing.value} between two generations"
     if max_behind_ms is not None and line.behind_ms > max_behind_ms:
-        return "too_old", f"is {standing.value} for {line.behind_ms} ms, more than {max_behind_ms} ms"
+        return (
+            "too_old",
+            f"is {standing.value} for {lasting(line.behind_ms)}, more than {lasting(max_behind_ms)}",
+        )
     return None

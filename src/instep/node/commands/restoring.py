@@ -12,7 +12,7 @@ from instep.api import lines as api
 from instep.api.parts import generation
 from instep.core.publish import restore_vocabulary as s
 from instep.errors import RefusedError, UnavailableError, UsageError
-from instep.model.counts import counted, which
+from instep.model.counts import counted, lasting, which
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.manifest.entry import Kind
 from instep.model.paths import shown
@@ -175,7 +175,7 @@ class Restores(CommandHandlers):
                 return outcome_document(service, works[0].result())
         except TimeoutError as error:
             raise UnavailableError(
-                f"the restore of {service.fileset.name} did not end within {limit_s:g} s",
+                f"the restore of {service.fileset.name} did not end within {lasting(limit_s * 1000)}",
                 hint=f"it goes on; see: instep status {service.fileset.name}",
                 code="timed_out",
             ) from error

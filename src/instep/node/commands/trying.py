@@ -7,6 +7,7 @@ import asyncio
 from instep.api import verifying as api
 from instep.api.parts import generation
 from instep.errors import InstepError, RefusedError, UnavailableError
+from instep.model.counts import lasting
 from instep.model.ids import NodeName, node_name
 from instep.net.messages.messages import TestRow
 from instep.node.commands.context import CommandHandlers
@@ -38,7 +39,8 @@ class Trying(CommandHandlers):
                 through = await try_balancer(service.golden) if asked.through_balancer else ()
         except TimeoutError:
             raise UnavailableError(
-                f"not everything was answered within {limit_s:g} s; answers came from: {', '.join(found) or 'no node'}",
+                f"not everything was answered within {lasting(limit_s * 1000)}; answers came from: "
+                f"{', '.join(found) or 'no node'}",
                 hint="give it longer with --timeout, or set a shorter timeout for each request",
                 code="timed_out",
             ) from None
