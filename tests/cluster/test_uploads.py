@@ -1,4 +1,4 @@
-"""Changes with their contents over the real peer protocol: what arrives, what is refused, and what is cut."""
+"""Changes with their contents over the real peer protocol: arrived, refused, or cut."""
 
 from __future__ import annotations
 

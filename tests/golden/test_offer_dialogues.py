@@ -135,7 +135,20 @@ def test_a_release_of_what_was_not_changed() -> None:
     d.say(o.ReleaseWanted(2, ANA, b"a"))
     d.say(o.PathsLooked(d.asked(o.LookAtPaths), ()))
     d.say(o.LockAnswered(d.asked(o.AskRelease), LockEnded(b"a", LockEnd.RELEASED)))
-    d.check("offer_release_unchanged")
+    d.say(o.PathsLooked(d.asked(o.LookAtPaths), ())).check("offer_release_unchanged")
+    assert not d.machine.facts.owned
+
+
+def test_a_save_of_while_the_node_slept_is_seen_before_the_path_is_let_go() -> None:
+    """The lock lapses at the moment of waking, before the save was seen: it is offered under the old token."""
+    d = locked(started())
+    d.at(200_000)
+    d.say(TimerFired("lock-end"))
+    assert [each.path for each in d.machine.facts.owned] == [b"a"], "the follower would revert it"
+    d.say(o.PathsLooked(d.asked(o.LookAtPaths), (Edit(b"a", NEW, OLD),)))
+    assert d.sent().change_set.token == FENCE
+    d.say(answer(d.sent(), OutcomeKind.APPLIED))
+    d.check("offer_saved_asleep")
 
 
 def test_a_lock_that_is_broken_under_an_edit() -> None:

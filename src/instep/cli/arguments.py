@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 ARGUMENT_BYTES_MAX = 4096
 """The limit of the kernel for a path, and longer than every token and setting that is in use."""
 _SEVERAL_LINES = frozenset({"message", "reason", "assignments"})
-_TREE_PATHS = frozenset({"held", "paths", "explain path", "log path", "archive words"})
+_TREE_PATHS = frozenset(
+    {"held", "paths", "explain path", "log path", "archive words", "lock path", "edit path"}
+)
 _PATHS = frozenset({"path", "directory"})
 
 

@@ -25,7 +25,7 @@ def test_settings_of_a_fileset_are_completed_with_their_words() -> None:
         f"hooks.validate.{key}=" for key in ("timeout", "tls", "touch", "tree")
     ]
     assert completed("rollout.on") == ["rollout.on_failure="]
-    assert completed("drift=") == ["drift=revert", "drift=keep"]
+    assert completed("drift=") == ["drift=revert", "drift=keep", "drift=offer"]
     assert completed("rollout.strategy=c") == ["rollout.strategy=canary"]
     assert completed("settle=") == completed("nothing=") == completed("archive.=") == []
 

@@ -28,10 +28,11 @@ WRONG = ("two words", 'a"b', "a;b", "../a", "-")
 OF_FILES = frozenset({"path", "directory", "target", "output"})
 """Paths on this machine: a file name may hold a control character."""
 IN_TREE = frozenset({"publish held", "restore paths", "explain path", "log path", "archive restore words",
-                     "lease run program"})  # fmt: skip
+                     "lease run program", "lock acquire path", "lock release path", "lock break path",
+                     "edit path"})  # fmt: skip
 """Paths in a tree, and the words of a command that is run, may hold any bytes."""
 FREE = frozenset({"message", "reason", "params", "accepts", "assignments", "ignore", "include", "gate", "preserve",
-                  "without", "carry", "trigger", "settle", "recipe_name", "token", "panel"})  # fmt: skip
+                  "without", "carry", "trigger", "settle", "recipe_name", "token", "panel", "owner", "client"})  # fmt: skip
 """Texts whose own rules lie behind the door: of the configuration, of a recipe, of a token."""
 
 

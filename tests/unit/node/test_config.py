@@ -112,7 +112,7 @@ def test_all_problems_are_told_at_once_with_line_and_value() -> None:
     found = problems(
         EXAMPLE.replace('poll = "30s"', 'poll = "soon"')
         .replace('settle = "200ms"', "settle = 200\nsetle = 1")
-        .replace('drift = "keep"', 'drift = "offer"\nignore = ["x"]')
+        .replace('drift = "keep"', 'drift = "later"\nignore = ["x"]')
         .replace("retries = 3", "retires = 3")
     )
     told = [(p["line"], p["key"], p["value"]) for p in found]
@@ -121,11 +121,11 @@ def test_all_problems_are_told_at_once_with_line_and_value() -> None:
         (23, "filesets.catalog.settle", 200),
         (24, "filesets.catalog.setle", 1),
         (32, "filesets.catalog.hooks.reload.retires", 3),
-        (40, "filesets.docs.drift", "offer"),
+        (40, "filesets.docs.drift", "later"),
         (41, "filesets.docs.ignore", ["x"]),
     ]
     assert "did you mean settle" in found[2]["why"]
-    assert "not in this version" in found[4]["why"]
+    assert "is not one of revert, keep, offer" in found[4]["why"], found[4]
     assert "travels" in found[5]["why"]
 
 

@@ -205,8 +205,6 @@ def fileset_accept(
     A directory that is not empty and differs is refused with the difference in numbers (exit 4), unless
     --replace, --seed or --observe says what to do.
     """
-    if drift == "offer":
-        later(f"drift {drift}")
     settings = session.settings()
     flags = {"replace": replace, "seed": seed, "observe": observe}
     chosen = [flag for flag, is_given in flags.items() if is_given]

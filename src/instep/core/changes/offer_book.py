@@ -11,7 +11,7 @@ from instep.core import vocabulary as w
 from instep.core.backoff import Backoff
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_vocabulary import EditState, HeldLock, OfferEffect, OfferFacts, OwnedPath
-from instep.model.change import NONCE_BYTES, OutcomeKind, PathOutcome, is_alike
+from instep.model.change import NONCE_BYTES, is_alike
 from instep.model.ids import HeadRef, LineId
 from instep.model.lock import LockEnd, LockGone
 from instep.model.manifest.entry import Entry
@@ -45,6 +45,9 @@ class SubmitJob:
 
 class OfferBook:
     """``facts`` are what ``SaveOffers`` carried last."""
+
+    _unseen: set[bytes]
+    """Paths that must be looked at: the newest look is older than the newest word of the home about them."""
 
     def __init__(self, line: LineId, config: o.OfferConfig, facts: OfferFacts | None = None) -> None:
         self.line = line
@@ -132,7 +135,7 @@ class OfferBook:
 
     def _let_go(self, held: HeldLock) -> None:
         """The lock is over, for whichever reason. Its edit goes on as one without a lock, under the token that says
-        when it was made."""
+        when it was made. A save that no look has seen yet may be there: the path is let go only after a look."""
         self._set(held=tuple(each for each in self._facts.held if each is not held))
         owned = self._owned.get(held.path)
         if owned is None or owned.state is not EditState.EDITING:
@@ -141,10 +144,9 @@ class OfferBook:
             self._turn(owned, EditState.WAITING)
         elif owned.is_on_its_way:
             self._turn(owned, EditState.ACCEPTED)
-        elif owned.is_stale:
-            self._turn(owned, EditState.LOSING, outcome=PathOutcome(owned.path, OutcomeKind.SAME))
         else:
-            del self._owned[held.path]
+            self._turn(owned, EditState.ACCEPTED, is_stale=True)
+            self._unseen.add(held.path)
 
     def _lock_lost(self, held: HeldLock, gone: LockGone) -> None:
         """The lock ended without its owner's asking."""

@@ -18,7 +18,9 @@ PHASES = {
         PhaseRow("editing", (), (*_LOOKS, o.LockNews, o.LockAnswered), f"offered waiting accepted {REST}"),
         PhaseRow("waiting", (), (*_LOOKS, o.LockAnswered), f"offered editing blocked losing {REST}"),
         PhaseRow("offered", (o.SubmitOffer,), _ANSWERS, f"accepted editing waiting losing {REST}"),
-        PhaseRow("accepted", (), (o.HeadReached, *_LOOKS, o.LockAnswered), f"waiting editing offered {REST}"),
+        PhaseRow(
+            "accepted", (), (o.HeadReached, *_LOOKS, o.LockAnswered), f"waiting editing offered losing {REST}"
+        ),
         PhaseRow("losing", (o.OwnPaths,), (o.EditsSetAside, *_LOOKS), REST),
         PhaseRow("blocked", (), (o.RemovalsJudged, *_LOOKS), f"waiting offered losing {REST}"),
     )

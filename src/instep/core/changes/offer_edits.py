@@ -16,8 +16,6 @@ class OfferEdits(OfferBook):
     """No apply lays anything at an owned path: a path is let go only when its file is the generation's, or is brought
     up to it, or else an old file would look like an edit."""
 
-    _unseen: set[bytes]
-    """Paths that must be looked at: the newest look is older than the newest word of the home about them."""
     _looks: dict[int, tuple[bytes, ...]]
     """Looks under way, by the number of their request."""
 
@@ -79,10 +77,11 @@ class OfferEdits(OfferBook):
             case EditState.EDITING | EditState.OFFERED | EditState.LOSING:
                 self._turn(owned, owned.state, found=edit.found)
             case EditState.ACCEPTED if is_alike(owned.here, edit.found):
-                if self._has_reached(owned.head) and not is_same_file(owned.base, edit.base):
+                if self._is_over(owned) and not is_same_file(owned.base, edit.base):
                     self._superseded(owned)
             case EditState.ACCEPTED:
-                self._own(edit.path, EditState.WAITING, owned.base, edit.found, here=owned.here)
+                token = owned.token if owned.is_stale else None
+                self._own(edit.path, EditState.WAITING, owned.base, edit.found, here=owned.here, token=token)
             case EditState.BLOCKED if edit.found is None:
                 pass
             case EditState.WAITING | EditState.BLOCKED:
@@ -103,12 +102,16 @@ class OfferEdits(OfferBook):
             return
         if owned.state is EditState.EDITING:
             self._turn(owned, EditState.EDITING, found=owned.here, is_stale=False)
-        elif (owned.state is EditState.ACCEPTED and self._has_reached(owned.head)) or owned.state in (
+        elif (owned.state is EditState.ACCEPTED and self._is_over(owned)) or owned.state in (
             EditState.WAITING,
             EditState.BLOCKED,
             EditState.LOSING,
         ):
             del self._owned[path]
+
+    def _is_over(self, owned: OwnedPath) -> bool:
+        """Of an accepted path: nothing is on its way to it any more."""
+        return owned.is_stale or self._has_reached(owned.head)
 
     def _head_reached(self, event: o.HeadReached) -> None:
         """No apply laid anything at owned paths: one that the new generation has otherwise is brought up when it is let
@@ -124,6 +127,8 @@ class OfferEdits(OfferBook):
                 is_on_its_way = owned.is_on_its_way and not is_reached and not is_here
                 is_stale = not is_on_its_way and not is_here
                 self._turn(owned, EditState.EDITING, is_on_its_way=is_on_its_way, is_stale=is_stale)
+            elif owned.state is EditState.ACCEPTED and owned.is_stale:
+                self._unseen.add(path)
             elif owned.state is EditState.ACCEPTED and is_same_file(entry, owned.base):
                 del self._owned[path]
             elif owned.state is EditState.ACCEPTED and (

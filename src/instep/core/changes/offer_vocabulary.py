@@ -62,7 +62,8 @@ class OwnedPath(msgspec.Struct, frozen=True, array_like=True):
     ``was`` the entry of the generation before. ``outcome`` says why an edit loses. ``token`` is that of the lock
     under which it was made, in force or not. Of a path that is being edited, ``is_on_its_way``: the generation that
     has ``base`` is not here yet; ``is_stale``: the tree's generation has another entry, which no apply laid because
-    the path is owned."""
+    the path is owned. Of an accepted one, ``is_stale``: its lock is over, and the next look shows whether it was saved
+    once more."""
 
     path: bytes
     state: EditState

@@ -271,6 +271,7 @@ class FollowMachine(FollowApply):
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
             offered=self._offered(),
+            not_taken=self._offers.trouble,
             fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
             blind=self._blind,
             undeclared=self._hook_loop.undeclared,

@@ -61,6 +61,8 @@ class Seen:
     returning_total: int = 0
     offered: tuple[bytes, ...] = ()
     """The drifted paths that were offered to the writer, or are edited under a lock."""
+    not_taken: Trouble | None = None
+    """Why the writer takes none of them now."""
     was_away: bool = False
     """The root was out of sight, and the tree was not looked at as a whole since."""
     blind: Trouble | None = None
@@ -297,6 +299,10 @@ def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
         names = _named(seen.offered, seen.drifted_total)
         where = f"offered to {config.writer}" if seen.is_source_up else f"{config.writer} cannot be reached"
         look = f"instep diff {line.fileset}"
+        if seen.not_taken is not None:
+            step = seen.not_taken.hint or look
+            reason = f"changed here, not taken by {config.writer}: {names}; {seen.not_taken.reason}"
+            return Stand(Standing.DRIFTED, seen.not_taken.code, reason, (step,))
         return Stand(Standing.DRIFTED, "offered", f"changed here, {where}: {names}", (look,))
     names = _named(seen.drifted, seen.drifted_total)
     steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()

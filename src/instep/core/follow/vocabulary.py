@@ -308,10 +308,12 @@ class OrderGiven(MachineWord):
 
 class OffersChanged(MachineWord):
     """The paths that the ``OfferMachine`` of the line owns now: ``pending`` ones are submitted, accepted and not yet
-    arrived, or edited under a lock, and stay as they are; ``lost`` ones were refused, and are archived and restored."""
+    arrived, or edited under a lock, and stay as they are; ``lost`` ones were refused, and are archived and restored.
+    ``trouble``: why the writer takes none of them now."""
 
     pending: tuple[bytes, ...] = ()
     lost: tuple[bytes, ...] = ()
+    trouble: Trouble | None = None
 
 
 class PollAsked(MachineWord):

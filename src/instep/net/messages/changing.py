@@ -32,7 +32,6 @@ from instep.model.lock import (
     LockView,
 )
 from instep.model.manifest.entry import Entry
-from instep.model.manifest.entry_rules import check_entry
 from instep.model.paths import validated
 from instep.net.messages.parts import Message, RawDigest, StreamMessage, Text
 
@@ -188,9 +187,12 @@ def _check_fence(fence: Fence | None) -> None:
 
 
 def _check_found(entry: Entry | None) -> None:
+    """An entry as a home found it: read for showing and comparing, and never laid here."""
     if entry is None:
         return
     try:
-        check_entry(entry)
+        validated(entry.path)
     except PeerError as error:
         raise ValueError(error.reason) from error
+    if len(entry.digest) not in (0, DIGEST_BYTES):
+        raise ValueError("a digest has 32 bytes")

@@ -18,7 +18,9 @@ from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.debugging import Debugging
 from instep.node.commands.filesets import Filesets
 from instep.node.commands.lines import Lines
+from instep.node.commands.locks import Locks
 from instep.node.commands.looking import Looking
+from instep.node.commands.offers import Offers
 from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
 from instep.node.commands.shared_parts.leases import Leases
@@ -28,8 +30,8 @@ from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
-    AccessCommands, Adopting, Archives, BalancerCommands, Filesets, Handover, Leases, Lines, Looking, Mapper,
-    MemberCommands, Promote,
+    AccessCommands, Adopting, Archives, BalancerCommands, Filesets, Handover, Leases, Lines, Locks, Looking, Mapper,
+    MemberCommands, Offers, Promote,
     Restores, Rollouts, Trying, Verifying, Debugging,
 )  # fmt: skip
 

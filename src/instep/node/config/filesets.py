@@ -133,8 +133,9 @@ class FilesetSettings:
     """With `exchange`: how long the old tree stays for open readers."""
     offers_from: tuple[NodeName, ...] = key([], node_names)
     """Partners that may lock paths here and whose changes are taken, where it is written; none when not given."""
-    drift: str = key("revert", choice("revert", "keep", later=("offer",)))
-    """`revert`: archive a local change and restore; `keep`: only report it."""
+    drift: str = key("revert", choice("revert", "keep", "offer"))
+    """`revert`: archive a local change and restore; `keep`: only report it; `offer`: submit it to the writer, whose
+    `offers_from` must name this node, and archive what loses."""
     stage: Path | None = key("auto", off_or(absolute_path, "auto"))
     """Folder for staging, journal and archive; `auto`: beside the root where possible."""
     without: frozenset[str] = key([], as_set(some_of(*_WITHOUT)))

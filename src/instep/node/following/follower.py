@@ -47,6 +47,7 @@ from instep.net.service import HEADS, PAGES, PeerCalls
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.applying import Applying
 from instep.node.following.lingering import Lingering
+from instep.node.following.offering import Offering
 from instep.node.following.page_fetch import Fetcher, OfferedHeads
 from instep.node.following.rollout_part import (
     HubOrders,
@@ -107,7 +108,15 @@ class FollowService(LineService):
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self.lingering = Lingering(self.tree)
         self._offered = OfferedHeads(runtime)
-        self.applying = Applying(self.tree, self.lingering, self._offered, self._sources_for)
+        self.elsewhere = self.offering = Offering(
+            self.tree,
+            lambda: self.sources.get(self.writer),
+            lambda: self.facts.tree,
+            self._owned,
+            self._keep,
+        )
+        kept = self.offering.kept
+        self.applying = Applying(self.tree, self.lingering, self._offered, self._sources_for, kept)
         self.lending = Lending(self.tree.contents)
         self._serving = ServedTree(self.tree, lambda path: self.doubt((path,)))
         self.around = SwitchHooks(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
@@ -154,7 +163,8 @@ class FollowService(LineService):
         self.lingering.plan()
         try:
             blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
-            await self._run(self.tree.begin_watch(definition, self._touched, blinded))
+            begun = self.tree.begin_watch(definition, self._touched, blinded)
+            await self._run(begun, self.offering.run())
         finally:
             await self.lingering.close()
             await self.around.close()
@@ -165,10 +175,17 @@ class FollowService(LineService):
         is_other = fileset != self.fileset
         self.fileset = self.tree.fileset = self.around.fileset = self.golden.fileset = fileset
         self.around.hurry()
+        self.offering.reconfigure(fileset)
         self.driver.post(f.FollowConfigChanged(self.config()))
         note_hooks(self.runtime.store, self.fileset, self.driver.post)
         if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
             self.driver.post(f.RetryAsked())
+
+    def _owned(self, offers: f.OffersChanged) -> None:
+        """Paths that lost are looked at once more: one that does not differ any more is let go by that look."""
+        self.driver.post(offers)
+        if offers.lost:
+            self.driver.post(f.TreeTouched(offers.lost))
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         """Taking reads on: events that the kernel queued since the watch read must be handed in, too."""
@@ -177,6 +194,10 @@ class FollowService(LineService):
         self.driver.post(f.TreeTouched(tuple(told), drained.is_everything or is_overflow))
 
     # Questions of connections --------------------------------------------------------------------------------
+
+    @property
+    def drivers(self) -> tuple[Driver[Any, Any], ...]:
+        return (self.driver, self.offering.driver)
 
     @property
     def head(self) -> HeadRef | None:
@@ -279,10 +300,12 @@ class FollowService(LineService):
         self.sources[source] = link
         has = head.id if head is not None else None
         self.driver.post(f.SourceUp(source, source == self.writer, has))
+        self.offering.home_changed()
         self.driver.post(f.FollowConfigChanged(self.config()))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
+        self.offering.home_changed()
         self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
         if self.sources:  # with no sender connected, keep waiting for the node that ordered last
             self.driver.post(f.FollowConfigChanged(self.config()))
@@ -308,7 +331,13 @@ class FollowService(LineService):
         if what in ("retry", "resend"):
             self.driver.nudge()
             self.driver.post(f.RetryAsked())
+            self.offering.retry()
             self.around.hurry()
+
+    def lock_ended(self, source: NodeName, news: m.LockNotice) -> None:
+        """Believed of the writer alone."""
+        if source == self.writer:
+            self.offering.lock_ended(news)
 
     async def retry(self) -> None:
         self.asked_to("retry")
@@ -417,9 +446,12 @@ class FollowService(LineService):
         return task
 
     def _save(self, facts: f.FollowFacts) -> None:
+        if self.facts.is_paused and not facts.is_paused:
+            self.driver.post(f.TreeTouched((), True))  # Edits of the time of the pause are offered now.
         moved = facts.live != self.tree.live
         self._save_facts(facts, facts.live, is_live_new=moved)
         self.tree.live = facts.live
+        self.offering.reached(facts.tree)
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
         self.runtime.tell()
 
@@ -596,6 +628,8 @@ class FollowService(LineService):
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
         found = await self.tree.drift(effect.base, effect.paths)
+        if not self.facts.is_paused:
+            await self.offering.looked(effect.base, found)
         writers = await self.worker.run(self.culprits.names, found.paths) if found.paths else {}
         wrote = self.tree.hook_writes.among(found.paths)
         return f.DriftChecked(effect.req, found.paths, found.total, tuple(writers.items()), found.cost, wrote)
@@ -603,6 +637,7 @@ class FollowService(LineService):
     async def _revert(self, effect: f.Revert) -> f.FollowEvent:
         reverted = await self.applying.revert(effect)
         await self.worker.run(self.culprits.watch, effect.paths)
+        self.offering.set_aside(effect.paths)
         return reverted
 
     async def _compare(self, effect: f.CompareTree) -> f.FollowEvent:

@@ -26,9 +26,8 @@ from instep.net.messages import messages as m
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.epoch_records import records_of, unknown
 from instep.node.lines.golden_answers import Golden
-from instep.node.lines.line_home import LineHome
+from instep.node.lines.line_locks import LineLocks
 from instep.node.lines.line_net import Lender, LineNet, Source
-from instep.node.lines.line_standing import LineStanding
 from instep.node.lines.saved_facts import LineFacts, note_change, save_facts
 from instep.node.lines.self_test import try_node
 from instep.node.lines.signed_again import signed_again
@@ -43,7 +42,7 @@ from instep.node.trees.tree_comparison import Numbers
 from instep.tree.archive.history import History
 
 
-class LineService(LineStanding):
+class LineService(LineLocks):
     """One line of this node. ``facts`` are those that were saved last."""
 
     is_written_here: ClassVar[bool]
@@ -58,8 +57,6 @@ class LineService(LineStanding):
         self.golden = Golden(runtime, fileset)
         self.sources: dict[NodeName, Source] = {}
         """The links over which this node gets the line; none where it is written."""
-        self.home: LineHome | None = None
-        """Decides about locks and changes from elsewhere, where the line is written; None where it is followed."""
         self.bundle: tuple[HeadRef, m.Bundle] | None = None
         """New pages and small contents of the newest head that travel along with it."""
 

@@ -39,16 +39,19 @@ class CostWatch:
 
 class DriftFound(NamedTuple):
     """The paths that differ, at most ``DRIFT_PATHS_MAX``, and how many there are in all. ``cost`` is of a look at the
-    whole tree, None of a look at some paths."""
+    whole tree, None of a look at some paths: at those of ``looked`` alone, and at ``trees`` with all below them."""
 
     paths: tuple[bytes, ...]
     total: int
     cost: ScanCost | None = None
+    differences: tuple[Difference, ...] = ()
+    looked: tuple[bytes, ...] = ()
+    trees: tuple[bytes, ...] = ()
 
 
 def drift_in(found: Iterable[Difference], stopping: threading.Event) -> DriftFound:
     """Go through ``found`` until ``stopping`` is set: then no caller waits for the answer."""
-    drifted: list[bytes] = []
+    drifted: list[Difference] = []
     total = 0
     for difference in found:
         if stopping.is_set():
@@ -57,8 +60,8 @@ def drift_in(found: Iterable[Difference], stopping: threading.Event) -> DriftFou
             continue  # a socket, a pipe or a mount that no manifest has is no drift
         total += 1
         if len(drifted) < DRIFT_PATHS_MAX:
-            drifted.append(difference.path)
-    return DriftFound(tuple(drifted), total)
+            drifted.append(difference)
+    return DriftFound(tuple(each.path for each in drifted), total, differences=tuple(drifted))
 
 
 def readable(found: Iterable[Difference], place: Place, local: Local) -> Iterator[Difference]:

@@ -262,10 +262,12 @@ class FilesetTree:
         if not paths:
             everything = readable(comparison.everything(base.root, now), comparison.place, comparison.local)
             return drift_in(everything, stopping)._replace(cost=watch.cost())
-        alone = frozenset(asked.entries)
-        trees = [path for path in paths if path not in alone]
-        some = comparison.some(base.root, trees, now, alone=[path for path in paths if path in alone])
-        return drift_in(readable(some, comparison.place, comparison.local), stopping)
+        entries = frozenset(asked.entries)
+        trees = tuple(path for path in paths if path not in entries)
+        alone = tuple(path for path in paths if path in entries)
+        some = comparison.some(base.root, trees, now, alone=alone)
+        found = drift_in(readable(some, comparison.place, comparison.local), stopping)
+        return found._replace(looked=alone, trees=trees)
 
     # Stages and switches ----------------------------------------------------------------------------------------
 

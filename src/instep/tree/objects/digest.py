@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import threading
+from pathlib import Path
 
 from blake3 import blake3
 
 from instep.model.ids import Digest
+from instep.tree.root.beneath import Root
 
 SMALL_MAX = 1 << 20
 """Files up to this size are read in one piece."""
@@ -44,6 +47,22 @@ def digest_fd(fd: int) -> tuple[Digest, int]:
             hasher.update(view[:count])
             offset += count
     return Digest(hasher.digest()), offset
+
+
+def digest_beneath(place: Path, path: bytes) -> Digest | None:
+    """Digest of the file or the symlink's target at ``path`` beneath a root, as it lies there now; None where there is
+    neither."""
+    with Root(place) as root:
+        found = root.stat_or_none(path)
+        if found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+            return None
+        if stat.S_ISLNK(found.st_mode):
+            return digest_bytes(root.readlink(path))
+        fd = root.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return digest_fd(fd)[0]
+        finally:
+            os.close(fd)
 
 
 def same_stat(a: os.stat_result, b: os.stat_result) -> bool:

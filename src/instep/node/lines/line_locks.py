@@ -1,0 +1,124 @@
+"""Locks of a line for the programs of this node: the port that commands use, and its answer at the home itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from instep.core.changes.offer_vocabulary import OwnedPath
+from instep.core.vocabulary import Trouble
+from instep.errors import ContentionError, RefusedError
+from instep.model.change import Fence, PathOutcome
+from instep.model.ids import Digest, FilesetName, HeadRef
+from instep.model.lock import LockAnswer, LockOwner, LockView
+from instep.model.paths import path_fields, shown
+from instep.net.messages import messages as m
+from instep.node.lines.line_home import LineHome
+from instep.node.lines.line_standing import LineStanding
+from instep.tree.objects.digest import digest_beneath
+
+
+class LockOutcome(NamedTuple):
+    """The home's answer about a lock; at its end also what became of the edit that was submitted with it."""
+
+    answer: LockAnswer
+    outcome: PathOutcome | None = None
+    head: HeadRef | None = None
+
+
+class HomeElsewhere(Protocol):
+    """The home of a line that is followed here, for the programs of this node."""
+
+    async def lock(
+        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str, *, steals: bool
+    ) -> LockOutcome: ...
+
+    async def release(
+        self, owner: LockOwner, path: bytes, fence: Fence | None, message: str
+    ) -> LockOutcome: ...
+
+    async def break_lock(self, owner: LockOwner, path: bytes, reason: str) -> LockOutcome: ...
+
+    async def locks(self) -> tuple[LockView, ...]: ...
+
+    def offered_edits(self) -> tuple[tuple[OwnedPath, ...], Trouble | None]: ...
+
+    def judge_removals(self, *, are_accepted: bool) -> None: ...
+
+
+class LineLocks(LineStanding):
+    """Where the line is written these ask the home in this process, and where it is followed the one elsewhere."""
+
+    home: LineHome | None = None
+    """Decides about locks and changes from elsewhere, where the line is written; None where it is followed."""
+    elsewhere: HomeElsewhere | None = None
+    """The home, where the line is followed."""
+
+    async def lock(
+        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str = "", *, steals: bool = False
+    ) -> LockOutcome:
+        """Lock the path, or refresh the owner's lock; ``steals``: take it from its owner."""
+        if self.elsewhere is not None:
+            return await self.elsewhere.lock(owner, path, ttl_ms, reason, steals=steals)
+        home, me, user, client = self._required_home(), self.runtime.name, owner.user, owner.client
+        if steals:
+            asked = m.BreakRequest(self.line, path, user, reason, client, steals=True, ttl_ms=ttl_ms)
+            return LockOutcome(await home.break_lock(me, asked, is_operator=True))
+        place = self.tree.place()
+        base = await self.tree.worker.run(digest_beneath, place.root, path)
+        request = m.LockRequest(self.line, path, user, client, base or Digest(b""), ttl_ms, reason)
+        return LockOutcome(await home.lock(me, request))
+
+    async def release(
+        self, owner: LockOwner, path: bytes, fence: Fence | None = None, message: str = ""
+    ) -> LockOutcome:
+        """Submit the owner's edit of the path and end its lock. At the home there is nothing to submit."""
+        if self.elsewhere is not None:
+            return await self.elsewhere.release(owner, path, fence, message)
+        found = next((each for each in await self.locks() if each.path == path and each.owner == owner), None)
+        if found is None or (fence is not None and fence != found.fence):
+            raise no_lock(self.fileset.name, path, owner)
+        asked = m.UnlockRequest(self.line, path, found.fence)
+        return LockOutcome(await self._required_home().unlock(self.runtime.name, asked))
+
+    async def break_lock(self, owner: LockOwner, path: bytes, reason: str) -> LockOutcome:
+        """End another owner's lock."""
+        if self.elsewhere is not None:
+            return await self.elsewhere.break_lock(owner, path, reason)
+        asked = m.BreakRequest(self.line, path, owner.user, reason, owner.client)
+        return LockOutcome(await self._required_home().break_lock(self.runtime.name, asked, is_operator=True))
+
+    async def locks(self) -> tuple[LockView, ...]:
+        """All locks of the line in force."""
+        if self.elsewhere is not None:
+            return await self.elsewhere.locks()
+        return self._required_home().locks()
+
+    def offered_edits(self) -> tuple[tuple[OwnedPath, ...], Trouble | None]:
+        """The edits that were made here and are on their way to the home, and why they do not go on."""
+        return self.elsewhere.offered_edits() if self.elsewhere is not None else ((), None)
+
+    def judge_removals(self, *, are_accepted: bool) -> None:
+        """Offer the removals that were too many to be offered unasked, or take them back. A home has none."""
+        if self.elsewhere is not None:
+            self.elsewhere.judge_removals(are_accepted=are_accepted)
+
+    def _required_home(self) -> LineHome:
+        if self.home is None:
+            raise RefusedError(
+                f"{self.runtime.name} does not write {self.fileset.name}",
+                hint=f"instep status {self.fileset.name}",
+                code="not_the_writer",
+                writer=self.fileset.writer,
+            )
+        return self.home
+
+
+def no_lock(fileset: FilesetName, path: bytes, owner: LockOwner) -> ContentionError:
+    """The owner has no lock of this path, or not the one of the token."""
+    return ContentionError(
+        f"{owner} holds no such lock of {shown(path)}",
+        hint=f"instep lock list {fileset}",
+        code="no_lock",
+        owner=str(owner),
+        **path_fields(path),
+    )
