@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
+
+import pytest
 
 from instep.model.change import ChangeAnswer, OutcomeKind
 from instep.model.manifest.entry import Kind
+from instep.tree.objects import abilities
+from instep.tree.root.beneath import RenameUnsupportedError
 from tests.support.offered import Offerer, entry_of, writer_of
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time
@@ -146,3 +151,21 @@ async def test_a_set_that_is_submitted_twice_is_applied_once(tmp_path: Path) -> 
         assert await s1.submit(change_set) == both[0]
         assert (main.tree / "a").read_text() == "one"
         assert writer_of(main).facts.head is not None
+
+
+@in_virtual_time
+async def test_check_names_how_safely_changes_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: an operator learns of the window that a file system without an exchange leaves."""
+
+    def refuse(*_: object) -> None:
+        raise RenameUnsupportedError(errno.EINVAL, "no flags here")
+
+    async with services(tmp_path) as cluster:
+        main, _ = await _begun(cluster)
+        for is_network, words in ((False, "one exchange"), (True, "a save by rename in between")):
+            if is_network:
+                monkeypatch.setattr(abilities, "rename_exchange", refuse)
+            (row,) = [row for row in (await main.call("check"))["checks"] if row["name"] == "changes of data"]
+            assert row["ok"] and words in row["theirs"] and "s1" in row["ours"], row

@@ -40,6 +40,7 @@ from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.space import Room
 from instep.node.trees.tree_comparison import Numbers
 from instep.tree.archive.history import History
+from instep.tree.root.place import Place
 
 
 class LineService(LineLocks):
@@ -168,6 +169,10 @@ class LineService(LineLocks):
 
     def reports(self) -> dict[NodeName, m.Report]:
         return reports_of(self.runtime.store, self.line)
+
+    def own_rows(self, place: Place) -> tuple[tuple[str, bool, str, str], ...]:
+        """Rows of ``check`` that only this role has: name, whether it is well, ours, theirs. In the worker thread."""
+        return ()
 
     def lenders(self) -> tuple[Lender, ...]:
         """Connected partners that can be asked for contents of this line over their streams."""

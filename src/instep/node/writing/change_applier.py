@@ -17,12 +17,12 @@ from instep.core.changes import home_vocabulary as h
 from instep.core.changes.fitting import Fit, fit, takes_directory
 from instep.core.changes.home_facts import LivePath, Submission
 from instep.errors import ContentionError, InstepError, ResourceError, UnavailableError
-from instep.model.change import OutcomeKind, PathChange, PathOutcome
+from instep.model.change import OutcomeKind, PathChange, PathOutcome, is_alike
 from instep.model.definition import Preserve, decode_definition
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.manifest.manifest import edit, iterate
-from instep.model.manifest.pages import drop_page
+from instep.model.manifest.pages import PageMissing, drop_page
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, parent_of, sort_key
 from instep.node.runtime.driver import wall_ms
@@ -193,7 +193,8 @@ class ChangeApplier:
             if change.path in outcomes:
                 continue
             if is_taken(change.path, taken, units):
-                outcomes[change.path] = PathOutcome(change.path, OutcomeKind.APPLIED)
+                laid = self._laid(journal, change.new)
+                outcomes[change.path] = PathOutcome(change.path, OutcomeKind.APPLIED, laid)
             else:
                 rest.append(change)
         if rest:
@@ -202,6 +203,16 @@ class ChangeApplier:
             outcomes |= fitted.outcomes
             outcomes |= {c.path: not_taken(c, look.live.get(c.path)) for c in fitted.changes}
         return in_order(outcomes)
+
+    def _laid(self, journal: Journal, new: Entry | None) -> Entry | None:
+        """The live entry where it is another than the change wanted, because a partner may not set its owner here."""
+        if new is None or new.extra is None:
+            return None
+        try:
+            laid = Reader(self._tree.get_page).lookup(journal.header.target.root, new.path)
+        except PageMissing:
+            return None  # a restart came in between, and a sweep: the next look finds the difference
+        return None if is_alike(laid, new) else laid and self._in_full(laid)
 
     # --- looking ----------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from instep.node.writing.offered_contents import OfferedContents, clear_offered
 from instep.node.writing.publish_config import deletions_of
 from instep.store.port import ChangeSide
 from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.place import Place
 
 HOME_SAVED = register("home.saved")
 CHANGE_KEPT = register("home.change_kept")
@@ -144,7 +145,14 @@ class HomeService:
         """Bring the tree to all old or all new, before it is looked at."""
         async with self._moving:
             await self._tree.worker.run(self.applier.finish_switch)
+        await self._clear(await self._tree.worker.run(self._tree.place))
         return s.TreeRecovered(req)
+
+    async def _clear(self, place: Place) -> None:
+        """Once, and before the first contents come: contents from before a restart come again."""
+        if not self._is_cleared:
+            self._is_cleared = True
+            await self._worker.run(clear_offered, place)
 
     def _entries_of(self, head: HeadRef | None) -> int:
         signed = self._runtime.store.generation(head.id) if head is not None else None
@@ -315,9 +323,7 @@ class HomeService:
 
     async def _fetch(self, effect: h.FetchOffered) -> h.HomeEvent:
         place = await self._tree.worker.run(self._tree.place)
-        if not self._is_cleared:
-            await self._worker.run(clear_offered, place)
-            self._is_cleared = True
+        await self._clear(place)
         arriving = self._arriving.get(effect.id)
         if arriving is not None and arriving[1]:
             await OfferedContents(place, effect.id).receive(*arriving, self._worker)

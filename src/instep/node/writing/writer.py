@@ -57,6 +57,7 @@ from instep.node.writing.balancer_check import BalancerCheck
 from instep.node.writing.committing import bundle_of, commit, told_head, with_beside
 from instep.node.writing.disk_watch import DiskWatch
 from instep.node.writing.home import HomeService
+from instep.node.writing.home_check import home_rows
 from instep.node.writing.publish_config import publish_config
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
@@ -64,6 +65,7 @@ from instep.node.writing.rollout_view import status_document, why_never
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.history import History
 from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.place import Place
 
 HEAD_SAVED = register("publish.head_saved")
 
@@ -233,6 +235,9 @@ class WriterService(LineService):
             return None
         is_head = report is not None and report.standing is Standing.IN_STEP and report.code is None
         return head.root if is_head else await self.worker.run(self.own.found_root, head)
+
+    def own_rows(self, place: Place) -> tuple[tuple[str, bool, str, str], ...]:
+        return home_rows(self.fileset, place)
 
     def lenders(self) -> tuple[Lender, ...]:
         return self._net.lenders(self.line)

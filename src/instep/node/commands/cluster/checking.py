@@ -221,6 +221,8 @@ class Preflight:
             await self._row(f"control folder of {name}", True, str(place.control), what)
         if service.is_written_here:
             await self._paths(service)
+        for row in await service.worker.run(service.own_rows, place):
+            await self._row(*row)
         for record in self._context.housekeeping.mending.rows(name):
             await self._row(record.name, record.is_ok, record.ours, record.theirs, record.hint)
         usage = await asyncio.to_thread(shutil.disk_usage, place.control)
