@@ -1,4 +1,4 @@
-"""The long runs by name: ``./run soak [kill|power|adversary|simulation|union|all] [--minutes N] [--seed N]``.
+"""The long runs by name: ``./run soak [kill|power|adversary|simulation|union|failover|all] [--minutes N] [--seed N]``.
 
 Each lasts about that long, with fresh seeds, and prints one closing line; the exit code is 1 when any of them failed.
 """
@@ -50,8 +50,14 @@ def union(minutes: float, seed: int) -> int:
     return in_rounds("union", minutes, seed, ["tests/property/test_union.py"])
 
 
+def failover(minutes: float, seed: int) -> int:
+    """The cluster's database loses its primary with the last grants, two times a round."""
+    return in_rounds("failover", minutes, seed, ["tests/cluster/test_cluster_failover.py", "-k", "overlap"])
+
+
 SOAKS: dict[str, Soak] = {
     "kill": kill, "power": power, "adversary": adversary, "simulation": simulation, "union": union,
+    "failover": failover,
 }  # fmt: skip
 
 

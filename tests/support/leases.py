@@ -75,6 +75,7 @@ class Stamps:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun: list[Holding] = []
+        self._names: dict[str, str] = {}
 
     def run(
         self, node: Node, name: str, *words: str, lease: str = "index", ttl: str = "5s", stubborn: str = ""
@@ -97,8 +98,12 @@ class Stamps:
     def rows(self) -> list[tuple[str, int]]:
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines()
-        return [(words[0], int(words[1])) for words in map(str.split, lines) if len(words) == 2]
+        lines = [line.rpartition(" ") for line in self.path.read_text().splitlines()]
+        return [(self._names.get(who, who), int(at)) for who, _, at in lines if at.isdecimal()]
+
+    def rename(self, name: str, new: str) -> None:
+        """Count what that program wrote, and will write, as another one's."""
+        self._names[name] = new
 
     def first(self, name: str) -> int:
         return next(at for who, at in self.rows() if who == name)

@@ -116,6 +116,7 @@ class PostgresServer:
     def clone(self, folder: Path) -> PostgresServer:
         """A standby of this server, not started yet."""
         made = PostgresServer(folder)
+        shutil.rmtree(made.data, ignore_errors=True)
         made._private_folders()
         self._run(
             "pg_basebackup",
@@ -132,6 +133,32 @@ class PostgresServer:
             "fast",
         )
         return made
+
+    def ask(self, sql: str, database: str = "postgres") -> str:
+        """The only value that a statement returns, as text."""
+        binaries = _binaries()
+        assert binaries is not None
+        done = subprocess.run(
+            _as_other([str(binaries / "psql"), "-AtqX", "-v", "ON_ERROR_STOP=1", "-c", sql, self.dsn(database)]),
+            capture_output=True, text=True, timeout=60, cwd="/",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def stop_receiving(self) -> None:
+        """On a standby: whatever the primary commits from now on never comes here."""
+        self.ask("ALTER SYSTEM SET primary_conninfo = ''")
+        self.ask("SELECT pg_reload_conf()")
+        eventually(
+            lambda: self.ask("SELECT count(*) FROM pg_stat_wal_receiver") == "0", describe="no receiver"
+        )
+
+    def await_all_of(self, primary: PostgresServer) -> None:
+        """On a standby: wait until it has what the primary has committed by now."""
+        wanted = primary.ask("SELECT pg_current_wal_lsn()")
+        eventually(
+            lambda: self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{wanted}'") == "t", describe="replication"
+        )
 
     def promote(self) -> None:
         self._run("pg_ctl", "promote", "-D", str(self.data), "-w", "-t", "60")
