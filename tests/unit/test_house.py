@@ -23,7 +23,7 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
-    "src/instep/core/follow/vocabulary.py": 520,
+    "src/instep/core/follow/vocabulary.py": 460,
     "src/instep/core/publish/machine.py": 560,
     "src/instep/net/messages/messages.py": 690,
     "src/instep/net/trust/pki.py": 560,

@@ -1,107 +1,22 @@
-"""Sources and heads of a followed line: which generation is the newest, which sources have it, which to ask and
-when."""
+"""Heads of a followed line: a new one wins over what is left of the one before."""
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from instep.core.follow import vocabulary as f
-from instep.core.follow.sources import SourceState
 from instep.core.follow.state import FollowJob, FollowPhase, FollowState, named
-from instep.core.lines.accept import (
-    AcceptedHead,
-    KnownRecord,
-    OldRecord,
-    Refused,
-    judge_head,
-)
-from instep.core.vocabulary import KeepGeneration, Refuse, SetTimer, Trouble
+from instep.core.vocabulary import SetTimer, Trouble
 from instep.errors import Retry
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import HeadRef
 
 SUPERSEDED_TOLD = 3
 """After so many failures in a row *superseded* is shown as trouble; once or twice it is everyday life."""
 
-CONTACT_MS = 5_000
-
 
 class FollowHeads(FollowState):
-    """Takes heads and epoch records from sources, refuses those that are not the line's, and chooses the source to
-    fetch from."""
+    """What a new head ends at a partner, and a source that does not have it any more."""
 
-    def _source_up(self, event: f.SourceUp) -> None:
-        self._sources.up(event.source, event.is_writer, event.has)
-        self._lost_at_ms = None
-        self._out.append(SetTimer("contact", None))
-
-    def _source_down(self, event: f.SourceDown) -> None:
-        self._sources.down(event.source)
-        if not self._sources.is_any_up and self._lost_at_ms is None:
-            self._lost_at_ms = self._now
-            self._out.append(SetTimer("contact", self._now + self._contact_ms()))
-
-    def _contact_ms(self) -> int:
-        """How long a line without a source still counts as in touch: a sender may just be restarted."""
-        return min(self._config.poll_ms, CONTACT_MS)
-
-    def _source_noticed(self, event: f.SourceNoticed) -> None:
-        """A hub's word about what it knows: it is shown, and decides nothing."""
-        source = self._sources.get(event.source)
-        if source is not None:
-            source.knows, source.is_cut_off = event.head, event.is_cut_off
-
-    def _head_seen(self, event: f.HeadSeen) -> None:
-        source = self._sources.get(event.source)
-        # A head may come before the link that it came over counts as up: the configuration names the writer.
-        beside = event.beside if event.source == self._config.writer else None
-        judged = judge_head(
-            event.signed, event.verdict, self.line, self._facts.head, self._facts.epochs, beside
-        )
-        match judged:
-            case AcceptedHead():
-                self._accept(judged, event, source)
-            case KnownRecord():
-                if source is not None:
-                    source.told(event.signed.id)
-                self._offer_trouble = None
-            case OldRecord():
-                if source is not None:
-                    source.told(event.signed.id)
-                self._remind(source)
-                self._name_old(judged, source)
-            case Refused():
-                self._out.append(Refuse(event.source, judged.trouble))
-                if judged.trouble.code == "unknown_epoch":
-                    self._ask_epoch(source)
-                    return
-                if source is not None and source.is_writer:
-                    self._offer_trouble = judged.trouble
-                    if judged.trouble.code == "reused_number":
-                        self._remind(source)
-            case _:
-                assert_never(judged)
-
-    def _remind(self, source: SourceState | None) -> None:
-        """A writer that offers less than it once published has lost its state."""
-        if source is not None and source.is_writer and self._facts.head is not None:
-            self._out.append(f.OfferHead(source.name, self._facts.head))
-
-    def _name_old(self, judged: OldRecord, source: SourceState | None) -> None:
-        """A hub may be late; a writer that offers what it once surpassed is worth a line."""
-        head = self._facts.head
-        if source is None or not source.is_writer or head is None:
-            return
-        epoch, number = judged.position
-        code = "old_epoch" if epoch < head.epoch else "old_number"
-        reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
-        self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
-
-    def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: SourceState | None) -> None:
+    def _head_accepted(self, head: HeadRef) -> None:
         facts = self._facts
-        if source is not None:
-            source.told(judged.head.id)
-        self._out.append(KeepGeneration(event.signed))
-        self._set(head=judged.head)
         # No operator can confirm it any more, and it was no loss of contact.
         if facts.unconfirmed is not None:
             self._set(unconfirmed=None)
@@ -110,51 +25,11 @@ class FollowHeads(FollowState):
         switching_to = job.head if job is not None and job.phase is FollowPhase.SWITCH else None
         if facts.refused is not None and facts.refused not in (facts.tree, switching_to):
             self._forget_refusal()
-        self._offer_trouble = None
         self._compared = None
         if self._stuck is not None:
             self._stuck = None
             self._troubles.pop("apply", None)
             self._backoff.clear("apply")
-        self._note(
-            "head", f"generation {judged.head.number} is the head, from {event.source}", source=event.source
-        )
-
-    def _epoch_seen(self, event: f.EpochSeen) -> None:
-        judged = self._judge_epoch(event, self._config.writer)
-        if judged is None:
-            return
-        self._offer_trouble = None
-        if judged.is_disputed:
-            self._note("epoch_conflict", f"epoch {judged.body.epoch} was given to more than one node")
-        else:
-            self._note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}")
-
-    def _ask_epoch(self, source: SourceState | None) -> None:
-        """Ask for the epoch records that a head needs, once a retry interval."""
-        if source is None:
-            return
-        if source.asked_at_ms is None or self._now - source.asked_at_ms >= self._config.retry_min_ms:
-            source.asked_at_ms = self._now
-            self._out.append(f.AskHeads(self._next_req(), source.name))
-
-    def _ask_all(self) -> None:
-        for source in self._sources.all_up():
-            self._out.append(f.AskHeads(self._next_req(), source.name, is_repeated=source.has is None))
-
-    def _arm_poll(self) -> None:
-        """A quarter of the interval is jitter, so that many partners do not ask at once."""
-        delay = self._config.poll_ms * (1 - self._rng.random() / 4)
-        self._out.append(SetTimer("poll", self._now + max(1, round(delay))))
-
-    def _choose(self, target: HeadRef) -> NodeName | None:
-        source = self._sources.choose(target.id, self._now)
-        if source is not None:
-            return source.name
-        at = self._sources.next_try_ms(target.id)
-        if at is not None:
-            self._out.append(SetTimer("retry-source", at))
-        return None
 
     def _source_moved_on(self, job: FollowJob) -> None:
         self._sticky = None
@@ -167,11 +42,3 @@ class FollowHeads(FollowState):
                 reason = f"{job.source} does not have the contents of {named(job.head)} (any more)"
                 self._troubles["apply"] = Trouble("superseded", reason, Retry.LATER, 7)
             self._out.append(f.AskHeads(self._next_req(), job.source, is_repeated=True))
-
-    def _penalize(self, name: NodeName | None) -> None:
-        source = None if name is None else self._sources.get(name)
-        if source is None:
-            return
-        delay = min(self._retry_most(), self._config.retry_min_ms << source.failures)
-        source.failures = min(source.failures + 1, 20)
-        source.not_before_ms = self._now + max(1, round(delay * (0.5 + self._rng.random() / 2)))

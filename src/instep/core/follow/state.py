@@ -13,10 +13,10 @@ from instep.core.backoff import Chance
 from instep.core.follow import vocabulary as f
 from instep.core.follow.fights import DriftView
 from instep.core.follow.floor import is_below
-from instep.core.follow.sources import Sources
 from instep.core.follow.vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
+from instep.core.heads.line_heads import LineHeads
 from instep.core.hook_writes import HookLoop
-from instep.core.line_machine import LineJob, LineMachine
+from instep.core.line_machine import LineJob
 from instep.core.lines.accept import is_left_behind
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import Trouble
@@ -70,7 +70,7 @@ class Progress:
         return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
-class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffect, f.FollowReport]):
+class FollowState(LineHeads[FollowFacts, FollowConfig, FollowPhase, FollowEffect, f.FollowReport]):
     """The machine's state."""
 
     def __init__(
@@ -79,9 +79,7 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
         super().__init__(line, config, rng, facts or FollowFacts())
         self._is_recovered = False
         self._progress: Progress | None = None
-        self._sources = Sources()
         self._troubles: dict[str, Trouble] = {}
-        self._offer_trouble: Trouble | None = None
         self._owed: Trouble | None = None
         self._stuck: Digest | None = None
         self._failed_switch: tuple[Digest, Trouble] | None = None
@@ -98,17 +96,12 @@ class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffe
         self._compared: f.Compared | None = None
         self._compared_with: Digest | None = None
         self._is_told_out = False
-        self._lost_at_ms: int | None = None
 
     @property
     def is_torn(self) -> bool:
         """Whether the tree may hold parts of two generations: an interrupted switch was not brought to an end yet, or
         was, and only a comparison of the whole tree can show what it holds. Such a tree is offered to no node."""
         return not self._is_recovered or self._facts.is_doubted
-
-    def _retry_most(self) -> int:
-        """Never longer than a poll interval, so that a cause that has gone is noticed in time (P8)."""
-        return min(self._config.retry_max_ms, self._config.poll_ms)
 
     def _fail(self, key: str, trouble: Trouble, least_ms: int | None = None) -> None:
         self._troubles[key] = trouble

@@ -9,6 +9,16 @@ import enum
 
 import msgspec
 
+from instep.core.heads.vocabulary import AskFailed as AskFailed
+from instep.core.heads.vocabulary import AskHeads as AskHeads
+from instep.core.heads.vocabulary import HeadsAnswered as HeadsAnswered
+from instep.core.heads.vocabulary import HeadSeen as HeadSeen
+from instep.core.heads.vocabulary import HeadSuperseded as HeadSuperseded
+from instep.core.heads.vocabulary import OfferHead as OfferHead
+from instep.core.heads.vocabulary import PollAsked as PollAsked
+from instep.core.heads.vocabulary import SourceDown as SourceDown
+from instep.core.heads.vocabulary import SourceNoticed as SourceNoticed
+from instep.core.heads.vocabulary import SourceUp as SourceUp
 from instep.core.lines.accept import EpochBook
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import EpochSeen as EpochSeen
@@ -23,7 +33,6 @@ from instep.core.vocabulary import (
     PartnerReport,
     RequestDone,
     RequestFailed,
-    SignerVerdict,
     Trouble,
 )
 from instep.core.vocabulary import Paused as Paused
@@ -32,8 +41,7 @@ from instep.core.vocabulary import RecoverFailed as RecoverFailed
 from instep.core.vocabulary import Resumed as Resumed
 from instep.core.vocabulary import RetryAsked as RetryAsked
 from instep.core.vocabulary import Started as Started
-from instep.model.generation import SignedGeneration
-from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
 
 
@@ -119,53 +127,6 @@ class FollowConfigChanged(MachineWord):
     config: FollowConfig
 
 
-class SourceUp(MachineWord):
-    """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
-
-    ``has`` is the id of the head that it greeted with: a head that we know is not sent again.
-    """
-
-    source: NodeName
-    is_writer: bool
-    has: Digest | None = None
-
-
-class SourceDown(MachineWord):
-    source: NodeName
-    trouble: Trouble | None = None
-
-
-class SourceNoticed(MachineWord):
-    """A source that does not write the line said which head it knows, served there or not; ``is_cut_off`` when none of
-    its own sources is connected."""
-
-    source: NodeName
-    head: HeadRef
-    is_cut_off: bool = False
-
-
-class HeadSeen(MachineWord):
-    """A source announced a head whose signature gave ``verdict``; ``beside`` is its ancestor at our position."""
-
-    source: NodeName
-    signed: SignedGeneration
-    verdict: SignerVerdict
-    beside: HeadRef | None = None
-
-
-class HeadsAnswered(MachineWord):
-    """Answer to ``AskHeads``: the source's heads and records came as ``EpochSeen``/``HeadSeen`` before this."""
-
-    req: int
-    source: NodeName
-
-
-class AskFailed(MachineWord):
-    req: int
-    source: NodeName
-    trouble: Trouble
-
-
 class PagesFetched(MachineWord):
     """Answer to ``FetchPages``: all pages of the target's manifest and its definition are verified and stored
     durably, because a journal will name them. ``policy`` is its definition's rollout; ``is_reloaded`` is False where
@@ -174,10 +135,6 @@ class PagesFetched(MachineWord):
     req: int
     policy: RolloutPolicy = DEFAULT_POLICY
     is_reloaded: bool = True
-
-
-class HeadSuperseded(RequestDone):
-    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
 
 
 class Staged(RequestDone):
@@ -314,10 +271,6 @@ class OffersChanged(MachineWord):
     pending: tuple[bytes, ...] = ()
     lost: tuple[bytes, ...] = ()
     trouble: Trouble | None = None
-
-
-class PollAsked(MachineWord):
-    """A caller waits: ask the sources for heads now."""
 
 
 FollowAnswer = (
@@ -463,21 +416,6 @@ class CompareTree(MachineWord):
     """Observing: compare the tree with ``head`` without writing anything. Answer: ``Compared``."""
 
     req: int
-    head: HeadRef
-
-
-class AskHeads(MachineWord):
-    """Ask for epoch records and head; ``is_repeated``: a known one too. Answer: ``HeadsAnswered``, ``AskFailed``."""
-
-    req: int
-    source: NodeName
-    is_repeated: bool = False
-
-
-class OfferHead(MachineWord):
-    """A writer that offers less than we know lost state: send it ``head`` and epoch records, each time. No answer."""
-
-    source: NodeName
     head: HeadRef
 
 
