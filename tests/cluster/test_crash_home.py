@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import random
 import secrets
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,8 @@ NOT_HIT = frozenset(
 """Of switches without flags, of paths that change meanwhile, and of switches that do not compare."""
 ALSO = ("stage.laid", "stage.sealed", "publish.commit.before", "publish.commit.after", "switch.step.after:2")
 ANSWER_S = 60.0
+KILLS = 8
+KILLED_WITHIN_S = 0.4
 
 
 def specs() -> list[str]:
@@ -113,27 +119,45 @@ async def test_killed_at_every_failpoint_of_an_accepted_change_set(fleet: Fleet)
     it, one generation has it, and replaced bytes are in the archive. Method: the home is armed and dies during a
     submission; it is started again and given the same set."""
     tree = fleet.tree("main")
+    async with _home(fleet) as (main, s1, number):
+        for spec in specs():
+            number = await _killed_at(main, s1, tree, spec, number)
+
+
+@contextlib.asynccontextmanager
+async def _home(fleet: Fleet) -> AsyncIterator[tuple[Crasher, Submitter, int]]:
+    """The home ``main``, the node ``s1`` that submits to it, and the number of the newest generation."""
     fleet.make(1)
     fleet.write({"a": "begun", "gone": "begun", "keep": "kept"})
     fleet.publish()
     fleet["main"].run("fileset", "set", "data", "offers_from=s1", "max_deletions=1000")
     fleet["s1"].stop()
     with crashers(fleet, "main") as (main,):
-        number = main.line()["head"]["number"]
-        for spec in specs():
-            number = await _killed_at(main, Submitter(fleet), tree, spec, number)
+        yield main, Submitter(fleet), main.line()["head"]["number"]
 
 
 async def _killed_at(main: Crasher, s1: Submitter, tree: Path, spec: str, number: int) -> int:
-    """The number of the generation that has the changes."""
-    text = f"by {spec}".encode()
-    wanted: dict[str, bytes | None] = {"a": text, "gone": None, f"new-{spec}": text + b" too"}
+    """The number of the newest generation."""
+    wanted = _wanted(spec)
     change_set = s1.changes(wanted)
     main.kill()
     main.start(spec)
     with pytest.raises(InstepError):
         await s1.submit(change_set, wanted)
     assert main.await_end() == -signal.SIGKILL, spec
+    return await _made_once(main, s1, tree, spec, number, change_set)
+
+
+def _wanted(name: str) -> dict[str, bytes | None]:
+    text = f"by {name}".encode()
+    return {"a": text, "gone": None, f"new-{name}": text + b" too"}
+
+
+async def _made_once(
+    main: Crasher, s1: Submitter, tree: Path, spec: str, number: int, change_set: ChangeSet
+) -> int:
+    """Start the home again and submit the set again: every path is made, by one generation."""
+    wanted = _wanted(spec)
     main.start()
     answer = await eventually_async(
         lambda: _answered(s1, change_set, wanted),
@@ -145,10 +169,8 @@ async def _killed_at(main: Crasher, s1: Submitter, tree: Path, spec: str, number
     assert answer.head is not None and answer.head.number == number + 1, (spec, answer)
     assert main.line()["head"]["number"] == number + 1, spec
     for path, data in wanted.items():
-        assert (tree / path).read_bytes() == data if data is not None else not (tree / path).exists(), (
-            spec,
-            path,
-        )
+        at = tree / path
+        assert (at.read_bytes() if at.exists() else None) == data, (spec, path)
     assert (tree / "keep").read_text() == "kept"
     assert await s1.submit(change_set, wanted) == answer, spec
     left = [name for name in ("journal", "stage", "offered") if _holds(main, tree, name)]
@@ -158,6 +180,24 @@ async def _killed_at(main: Crasher, s1: Submitter, tree: Path, spec: str, number
     main.note_numbers()
     head: int = main.line()["head"]["number"]
     return head
+
+
+@pytest.mark.timeout(600)
+async def test_killed_at_any_moment_of_an_accepted_change_set(fleet: Fleet) -> None:
+    """Goal: the same, wherever the processor was. Method: a signal after a time that a seed draws."""
+    seed = int(os.environ.get("INSTEP_SEED", "1"))
+    chance = random.Random(seed)
+    tree = fleet.tree("main")
+    async with _home(fleet) as (main, s1, number):
+        for count in range(KILLS):
+            wanted = _wanted(f"{seed}-{count}")
+            change_set = s1.changes(wanted)
+            killer = threading.Timer(chance.uniform(0, KILLED_WITHIN_S), main.kill)
+            killer.start()
+            with contextlib.suppress(InstepError):
+                await s1.submit(change_set, wanted)
+            await asyncio.to_thread(killer.join)
+            number = await _made_once(main, s1, tree, f"{seed}-{count}", number, change_set)
 
 
 async def _answered(

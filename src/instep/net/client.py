@@ -86,7 +86,9 @@ class PeerClient:
                 read_s=SUBMIT_S,
             )
         finally:
-            await body.aclose()
+            # A connection that is cut ends the task that reads the body a moment later: it closes it itself then.
+            with contextlib.suppress(RuntimeError):
+                await body.aclose()
 
     async def _transfer(
         self, what: str, request: msgspec.Struct, count: int, spans: Sequence[tuple[int, int]] | None
