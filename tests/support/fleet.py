@@ -70,8 +70,9 @@ class Node:
     def run(
         self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True
     ) -> Answer:
-        """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
-        arguments = ["--dir", str(self.directory), *words, *(["--json"] if json else [])]
+        """Run ``instep WORDS`` in a shell whose ``INSTEP_DIR`` is this node's. ``expect`` is the exit code, None for
+        any."""
+        arguments = [*words, *(["--json"] if json else [])]
         if self.prefix:
             done = subprocess.run(
                 [*self.prefix, sys.executable, "-m", "instep.cli", *arguments],
@@ -117,7 +118,8 @@ class Node:
         return True
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment, "PYTHONPATH": self.source}
+        own = {"PYTHONPATH": self.source, "INSTEP_DIR": str(self.directory)}
+        return {**os.environ, **self.environment, **own}
 
     def stop(self) -> None:
         self.run("stop")
