@@ -127,6 +127,29 @@ def disk_full(night: Night) -> None:
         del fleet.nodes["s2"]
 
 
+@row("the writer's disk is full")
+def writers_disk_full(night: Night) -> None:
+    """A writer of its own: the tree is the whole disk, with its history."""
+    base = night.fleet.base / "full"
+    with mounted("tmpfs", base / "main/tree", options="size=6m,mode=755") as disk:
+        full = made(base)
+        try:
+            full.fleet.main.run("fileset", "set", "data", "ignore=/ballast")
+            full.fleet.wait()
+            ballast = disk / "ballast"
+            ballast.write_bytes(bytes(4 << 20))
+            (disk / "large").write_bytes(os.urandom(1 << 20))
+            full.looks("main", "held: large", "no space")
+            ballast.unlink()
+            (disk / "over").write_text("there is room again\n")
+            full.fleet.wait()
+            full.fleet.assert_same("s1")
+            full.fleet.main.await_standing("in_step")
+            night.at, night.says, night.step = full.at, full.says, full.step
+        finally:
+            full.fleet.close()
+
+
 @row("the root of a partner is not mounted")
 def root_gone(night: Night) -> None:
     tree = night.fleet.tree("s1")
@@ -279,6 +302,14 @@ def clock_jumped(night: Night) -> None:
     restarted(s1, 400 * DAY_MS)
     night.looks("s1", "refused the certificate of main: it expired")
     restarted(s1)
+
+
+@row("the writer's clock jumped", ends=True)
+def writers_clock_jumped(night: Night) -> None:
+    main = night.fleet.main
+    restarted(main, 400 * DAY_MS)
+    night.looks("main", "node.crt here expired")
+    restarted(main)
 
 
 @row("a partner was off for a year, and its certificate expired", ends=True)

@@ -14,7 +14,7 @@ from instep.api import looking as api
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
-from instep.net.trust.pki_problems import problems_of
+from instep.net.trust.pki_problems import PkiProblem, problems_of
 from instep.node.cluster.database_view import database_document
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
@@ -53,6 +53,8 @@ from instep.tree.scan.rules import Rules
 
 DIFF_MAX = 100_000
 FOLLOW_LOOK_S = 0.25
+OWN = "node.crt"
+"""The certificate that this node shows to the others."""
 COPY_SHOWN_MS = 120_000
 """A copy that still runs dials again well within this."""
 
@@ -202,6 +204,7 @@ class Looking(CommandHandlers):
             direct_followers(node, service)
         )
         rows: list[api.PartnerDocument] = []
+        trouble = self._own_trouble() if names - node.peers.sessions.keys() else None
         for name in sorted(names):
             report = reports.get(name)
             way = report.via if report is not None and report.via else name
@@ -217,9 +220,15 @@ class Looking(CommandHandlers):
                     now_ms=now,
                     heard_ms=node.peers.heard_ms(name) if way == name else None,
                     is_written_here=service.is_written_here,
+                    own_trouble=trouble,
                 )
             )
         return rows
+
+    def _own_trouble(self) -> PkiProblem | None:
+        """Why no node takes this one's certificate now: by the clock here it has ended, or has not begun."""
+        found = problems_of(self._node.pki, wall_ms())
+        return next((one for one in found if one.path.name == OWN and one.what in ("expiry", "early")), None)
 
     # Log, diff, events ----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
+from instep.net.trust.pki_problems import PkiProblem
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
 from instep.node.config.settings import Settings
@@ -66,9 +67,11 @@ def partner_document(
     now_ms: int,
     heard_ms: int | None = None,
     is_written_here: bool = True,
+    own_trouble: PkiProblem | None = None,
 ) -> api.PartnerDocument:
     """One partner's row: its own report, corrected by this node's view of it. ``heard_ms`` is when anything came from
-    it last; of a node behind a hub only its report is known."""
+    it last; of a node behind a hub only its report is known. ``own_trouble`` of this node's certificate is why none is
+    connected."""
     if report is None:
         record = StandingRecord(
             Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
@@ -77,11 +80,13 @@ def partner_document(
             "no_report" if is_connected else "not_connected",
             (f"on {name}: instep status",),
         )
+        if not is_connected and own_trouble is not None:
+            record = _by_own_trouble(record, own_trouble)
         return api.PartnerDocument(name, None, *_standing(record), None, None)
     own_steps = report.standing.next_steps
     steps = tuple(typed_at(step, name, is_writer=is_written_here) for step in own_steps)
     record = replace(report.standing, next_steps=steps)
-    if not is_connected and now_ms - report.at_ms > poll_ms:
+    if not is_connected and abs(now_ms - report.at_ms) > poll_ms:  # this clock may have been put back
         heard_ms = heard_ms if heard_ms is not None else report.at_ms
         record = StandingRecord(
             Standing.UNREACHABLE,
@@ -90,6 +95,8 @@ def partner_document(
             "not_connected",
             (f"on {name}: instep status; instep check",),
         )
+        if own_trouble is not None:
+            record = _by_own_trouble(record, own_trouble)
     elif (
         head is not None
         and record.standing is Standing.IN_STEP
@@ -115,6 +122,11 @@ def partner_document(
     return api.PartnerDocument(
         name, generation(report.live), *_standing(record), moment(report.at_ms), behind_ms, *moved
     )
+
+
+def _by_own_trouble(record: StandingRecord, trouble: PkiProblem) -> StandingRecord:
+    reason = f"{trouble.path.name} here {trouble.detail}"
+    return replace(record, reason=reason, next_steps=(trouble.hint, *record.next_steps))
 
 
 def _standing(record: StandingRecord) -> tuple[str, str | None, str | None, str | None, tuple[str, ...]]:
