@@ -131,7 +131,11 @@ def test_a_lock_that_lapses_is_reported_and_its_token_gets_the_reason() -> None:
 def test_a_steal_while_the_owner_saves() -> None:
     """The owner's set is being applied: the steal waits for it, and then stands for the new file."""
     d = applied(locked(started()))
-    d.say(h.BreakAsked(5, MAIN, BOB, b"a", "on holiday", True, True, 60_000, b"k" * 16))
+    d.say(
+        h.BreakAsked(
+            5, MAIN, BOB, b"a", "on holiday", True, True, 60_000, b"k" * 16, a_file(b"a", "new").digest
+        )
+    )
     assert not any(isinstance(effect, h.ReadLive) for effect in d.effects)
     d.say(h.ChangesApplied(d.pending("ApplyChanges"), OUTCOMES))
     read = d.asked(h.ReadLive)

@@ -136,6 +136,7 @@ class ChangeEditor:
                 True,
                 wanted.ttl_ms,
                 lock_id,
+                wanted.base,
             )
         return h.LockAsked(req, self._me, wanted.owner, wanted.path, wanted.base, wanted.ttl_ms, lock_id)
 

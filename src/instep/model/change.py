@@ -154,14 +154,19 @@ def _check_change(change: PathChange) -> None:
             continue
         if entry.path != change.path:
             raise _bad(f"has an entry of {shown(entry.path)} at {shown(change.path)}")
-        check_entry(_with_chunks(entry))
+        check_changed_entry(entry)
 
 
-def _with_chunks(entry: Entry) -> Entry:
-    """A large file may come without its chunk list, which its contents determine."""
+def check_changed_entry(entry: Entry) -> None:
+    """Refuse an entry that breaks a rule of its own (``PeerError``). Other than in a manifest, a large file may come
+    without its chunk list, which its contents determine."""
     extra = entry.extra or Extra()
-    if entry.kind is not Kind.FILE or entry.size <= CHUNKED_OVER or extra.chunks is not None:
-        return entry
+    if entry.kind is Kind.FILE and entry.size > CHUNKED_OVER and extra.chunks is None:
+        entry = _with_chunks(entry, extra)
+    check_entry(entry)
+
+
+def _with_chunks(entry: Entry, extra: Extra) -> Entry:
     return msgspec.structs.replace(
         entry, extra=msgspec.structs.replace(extra, chunks=Digest(bytes(DIGEST_BYTES)))
     )

@@ -166,7 +166,12 @@ def test_a_steal_is_one_step_from_owner_to_owner() -> None:
     home = ChangeHome()
     fence = home.granted(ANA)
     home.disk.edit(b"a", a_file(b"a", "newer"))
-    stolen = broken(home, OTHER_WINDOW, "", steals=True, ttl_ms=5_000, lock_id=b"s" * 16)
+    stale = broken(home, OTHER_WINDOW, "", steals=True, ttl_ms=5_000, lock_id=b"r" * 16, base=digest("old"))
+    assert isinstance(stale, LockOutdated), "the thief's old file would look like an edit"
+    assert [lock.fence for lock in home.machine.facts.locks] == [fence]
+    stolen = broken(
+        home, OTHER_WINDOW, "", steals=True, ttl_ms=5_000, lock_id=b"s" * 16, base=digest("newer")
+    )
     assert isinstance(stolen, LockGranted), "one's own lock is taken without a reason"
     assert (stolen.fence.counter, stolen.base) == (fence.counter + 1, a_file(b"a", "newer"))
     saves = [effect.facts for effect in home.effects if isinstance(effect, h.SaveHome)]

@@ -19,7 +19,7 @@ from instep.core.changes.home_book import HomeBook
 from instep.core.changes.home_facts import BreakPolicy, LivePath, Lock
 from instep.errors import PeerError
 from instep.model.change import LOCK_ID_BYTES, Fence, is_alike, is_same_file
-from instep.model.ids import EMPTY_DIGEST
+from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.lock import (
     LOCK_TTL_MAX_MS,
     LOCK_TTL_MIN_MS,
@@ -170,8 +170,8 @@ class HomeLocks(HomeBook):
             self._reply(event.req, refusal or LockGone(LockEnd.UNKNOWN))
         elif event.steals:
             asked = h.LockAsked(
-                event.req, event.source, event.by, event.path, EMPTY_DIGEST, event.ttl_ms, event.lock_id,
-                event.reason,
+                event.req, event.source, event.by, event.path, event.base or EMPTY_DIGEST, event.ttl_ms,
+                event.lock_id, event.reason,
             )  # fmt: skip
             self._asks.append(_Ask(asked, steals=event))
         else:
@@ -272,7 +272,10 @@ class HomeLocks(HomeBook):
         asked, held = ask.asked, self._lock_of(ask.asked.path)
         if ask.steals is not None:
             refusal = self._break_refusal(ask.steals, held)
-            if refusal is None and held is not None:
+            is_at_home = ask.steals.base is None and asked.source == self._config.node
+            if refusal is None and held is not None and not is_at_home and not _has(live, asked.base):
+                self._reply(asked.req, LockOutdated(live, self._head))
+            elif refusal is None and held is not None:
                 self._end_lock(held, LockEnd.STOLEN, str(ask.steals.by), ask.steals.reason[:REASON_MAX])
                 self._grant(asked, live)
             else:
@@ -290,7 +293,7 @@ class HomeLocks(HomeBook):
             refusal = LockRefused("not_lockable", reason, exit_code=2)
         if refusal is not None:
             self._reply(asked.req, refusal)
-        elif (EMPTY_DIGEST if live is None else live.digest) != asked.base:
+        elif not _has(live, asked.base):
             self._reply(asked.req, LockOutdated(live, self._head))
         else:
             self._grant(asked, live)
@@ -314,6 +317,11 @@ class HomeLocks(HomeBook):
 
     def _reply(self, req: int, answer: LockAnswer) -> None:
         self._out.append(h.ReplyLock(req, answer))
+
+
+def _has(live: Entry | None, base: Digest) -> bool:
+    """Whether the asker has the live file, or knows that there is none. Else its old file would look like an edit."""
+    return base == (EMPTY_DIGEST if live is None else live.digest)
 
 
 def _granted(lock: Lock, *, is_refresh: bool = False) -> LockGranted:

@@ -77,7 +77,8 @@ class ReleaseAsked(MachineWord):
 
 class BreakAsked(MachineWord):
     """End another owner's lock of ``path`` for a ``reason``; ``steals``: and grant it to ``by`` in the same act, for
-    ``ttl_ms`` and with ``lock_id``."""
+    ``ttl_ms`` and with ``lock_id``, if ``base`` is the live file's digest. None: the asker works in the home's own
+    tree."""
 
     req: int
     source: NodeName
@@ -88,6 +89,7 @@ class BreakAsked(MachineWord):
     steals: bool = False
     ttl_ms: int = 0
     lock_id: bytes = b""
+    base: Digest | None = None
 
 
 class OwnEdit(MachineWord):

@@ -35,9 +35,11 @@ class OfferMachine(OfferLocks):
     def step(self, event: OfferEvent, now_ms: int, wall_ms: int = 0) -> tuple[OfferEffect, ...]:
         """The only door. ``wall_ms`` dates change sets."""
         self._now, self._wall_ms, self._out = now_ms, wall_ms, []
+        owned = tuple(self._owned)
         if self._is_started:
             self._lapse()
         self._take(event)
+        self._forget_looks_at(path for path in owned if path not in self._owned)
         if self._is_started:
             self._go_on_releasing()
             self._submit_next()

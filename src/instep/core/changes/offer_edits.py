@@ -47,12 +47,20 @@ class OfferEdits(OfferBook):
         if paths is None:
             return
         self._backoff.clear("look")
-        for edit in event.edits:
-            self._edited(edit)
-        differing = {edit.path for edit in event.edits}
+        edits = {edit.path: edit for edit in event.edits}
         for path in paths:
-            if path not in differing:
+            if path in edits:
+                self._edited(edits[path])
+            else:
                 self._is_clean(path)
+
+    def _forget_looks_at(self, paths: Iterable[bytes]) -> None:
+        """These paths were let go: a look at them that is under way may have seen the file before."""
+        gone = frozenset(paths)
+        if gone:
+            self._looks = {
+                req: tuple(path for path in looked if path not in gone) for req, looked in self._looks.items()
+            }
 
     def _look_failed(self, event: o.LookFailed) -> None:
         paths = self._looks.pop(event.req, None)

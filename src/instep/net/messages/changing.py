@@ -48,6 +48,9 @@ _Reason = Annotated[str, msgspec.Meta(max_length=REASON_MAX)]
 _Ttl = Annotated[int, msgspec.Meta(ge=0, le=LOCK_TTL_MAX_MS)]
 
 
+_Base = Annotated[Digest, msgspec.Meta(max_length=DIGEST_BYTES)]
+
+
 class _OfPath(Message, frozen=True, array_like=True):
     """A request about one path of a line."""
 
@@ -69,15 +72,14 @@ class LockRequest(_OfPath, tag="lock", frozen=True, array_like=True):
 
     user: _User
     client: _Word = ""
-    base: Annotated[Digest, msgspec.Meta(max_length=DIGEST_BYTES)] = Digest(b"")
+    base: _Base = Digest(b"")
     ttl_ms: _Ttl = 0
     reason: _Reason = ""
     fence: Fence | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.base) not in (0, DIGEST_BYTES):
-            raise ValueError("a digest has 32 bytes")
+        _check_base(self.base)
         _check_fence(self.fence)
 
 
@@ -92,13 +94,19 @@ class UnlockRequest(_OfPath, tag="unlock", frozen=True, array_like=True):
 
 
 class BreakRequest(_OfPath, tag="break_lock", frozen=True, array_like=True):
-    """End another owner's lock; ``steals``: and lock the path for this person in the same act."""
+    """End another owner's lock; ``steals``: and lock the path for this person in the same act, if ``base`` is the
+    digest of the home's file, as in ``LockRequest``."""
 
     user: _User
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MAX)]
     client: _Word = ""
     steals: bool = False
     ttl_ms: _Ttl = 0
+    base: _Base = Digest(b"")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_base(self.base)
 
 
 class LockReply(Message, tag="lock_reply", frozen=True, array_like=True):
@@ -179,6 +187,11 @@ def why_not_positions(request: SubmitHave, reply: SubmitHaveReply) -> str | None
     asked, missing = len(request.contents), reply.missing
     is_fit = all(a < b for a, b in zip((-1, *missing), (*missing, asked), strict=True))
     return None if is_fit else "positions of other contents"
+
+
+def _check_base(base: Digest) -> None:
+    if len(base) not in (0, DIGEST_BYTES):
+        raise ValueError("a digest has 32 bytes")
 
 
 def _check_fence(fence: Fence | None) -> None:

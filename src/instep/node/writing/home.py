@@ -186,7 +186,16 @@ class HomeService:
         lock_id = secrets.token_bytes(LOCK_ID_BYTES)
         return await self._about_lock(
             lambda req: h.BreakAsked(
-                req, source, by, request.path, request.reason, is_operator, request.steals, ttl_ms, lock_id
+                req,
+                source,
+                by,
+                request.path,
+                request.reason,
+                is_operator,
+                request.steals,
+                ttl_ms,
+                lock_id,
+                request.base,
             )
         )
 

@@ -6,6 +6,8 @@ compare the tree with its generation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from instep.core.changes import offer_vocabulary as o
@@ -24,7 +26,8 @@ from instep.model.paths import sort_key
 
 
 class EditorDisk:
-    """``offers_unlaid``: a path that was never laid here counts as removed (a planted bug)."""
+    """Two planted bugs are switches: with ``offers_unlaid`` a path that was never laid here counts as removed, without
+    ``keeps_losers`` nothing is archived."""
 
     def __init__(self) -> None:
         self.tree: dict[bytes, Entry] = {}
@@ -40,6 +43,9 @@ class EditorDisk:
         self.facts: OfferFacts | None = None
         self.owned: tuple[OwnedPath, ...] = ()
         self.offers_unlaid = False
+        self.keeps_losers = True
+        self.on_replace: Callable[[bytes, Entry], None] = lambda *_: None
+        """Called with each file that is replaced here, and not by a person."""
 
     def perform(self, effect: OfferEffect) -> OfferEvent | None:
         """Carry out an effect that concerns this disk; the event that answers it, if one is due."""
@@ -107,7 +113,8 @@ class EditorDisk:
         lost = tuple(each.path for each in self.owned if each.state is EditState.LOSING)
         for path in lost:
             here = self.tree.get(path)
-            if here is not None and not is_same_file(here, self.generation.get(path)):
+            is_other = here is not None and not is_same_file(here, self.generation.get(path))
+            if here is not None and is_other and self.keeps_losers:
                 self.archive.append(here)
             self._lay(path, self.generation.get(path))
         return o.EditsSetAside(lost) if lost else None
@@ -121,6 +128,10 @@ class EditorDisk:
                 self._lay(path, self.generation[path])
 
     def _lay(self, path: bytes, entry: Entry | None) -> None:
+        here = self.tree.get(path)
+        self.withheld.discard(path)
+        if here is not None:
+            self.on_replace(path, here)
         if entry is None:
             self.tree.pop(path, None)
             self.laid.discard(path)

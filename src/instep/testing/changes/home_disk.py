@@ -55,6 +55,7 @@ class HomeDisk:
         self.published: list[dict[bytes, Entry]] = []
         self.accepted: list[Accepted] = []
         self.tick: Callable[[], None] = lambda: None
+        self.on_accept: Callable[[Accepted], None] = lambda _: None
         self.now_ms = 0
         self.lies_about_bases = False
         self.owner: str | None = None
@@ -172,6 +173,7 @@ class HomeDisk:
             new = msgspec.structs.replace(new, extra=Extra(owner=self.owner))
         self.edit(change.path, new)
         self.accepted.append(Accepted(journal.id, change, was, self.now_ms, journal.source))
+        self.on_accept(self.accepted[-1])
         return None if new == change.new else new
 
 
