@@ -301,6 +301,7 @@ class Offering:
                 owner.client,
                 steals=True,
                 ttl_ms=wanted.ttl_ms,
+                base=wanted.base,
             )
             return o.LockAnswered(effect.req, (await client.call(BREAK_LOCK, asked)).answer)
         request = m.LockRequest(

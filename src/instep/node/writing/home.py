@@ -184,6 +184,7 @@ class HomeService:
         by = LockOwner(source, request.user, request.client)
         ttl_ms = request.ttl_ms or LOCK_TTL_DEFAULT_MS
         lock_id = secrets.token_bytes(LOCK_ID_BYTES)
+        base = None if source == self._runtime.name else request.base
         return await self._about_lock(
             lambda req: h.BreakAsked(
                 req,
@@ -195,7 +196,7 @@ class HomeService:
                 request.steals,
                 ttl_ms,
                 lock_id,
-                request.base,
+                base,
             )
         )
 

@@ -32,7 +32,7 @@ LINK_MS = 500
 
 
 @dataclass(slots=True)
-class Session:
+class LockSession:
     """A program that works under a lock."""
 
     owner: LockOwner
@@ -61,7 +61,7 @@ class SimEditor(SimProcess):
         self._wanted: HeadRef | None = None
         self._asked: dict[int, Callable[[Any], None]] = {}
         self._last_number = 0
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, LockSession] = {}
         self._last_session = 0
         self._is_up = False
         self._writes = 0
@@ -219,7 +219,7 @@ class SimEditor(SimProcess):
             return
         self._last_session += 1
         owner = LockOwner(NodeName(self.name), "ana", f"program {self._last_session}")
-        self._sessions[self._last_session] = Session(owner, path)
+        self._sessions[self._last_session] = LockSession(owner, path)
         here = self.disk.tree.get(path)
         base = EMPTY_DIGEST if here is None else Digest(here.digest)
         steals = self.chance(self.options.steals)
@@ -241,6 +241,6 @@ class SimEditor(SimProcess):
         if self.rng.random() < 0.7 or not self.world.is_faulty:
             self.later(self.rng.uniform(0, 1.5 * ttl_ms), lambda: self._release(session))
 
-    def _release(self, session: Session) -> None:
+    def _release(self, session: LockSession) -> None:
         self._last_session += 1
         self.post(o.ReleaseWanted(self._last_session, session.owner, session.path))

@@ -23,7 +23,7 @@ RESTART_MS = 300
 
 
 class Parcel(msgspec.Struct, frozen=True, array_like=True):
-    """A request, its answer, or word that nobody answers, with the number of the request."""
+    """A request, its answer or a notice, with the number of the request."""
 
     kind: str
     number: int
@@ -124,7 +124,7 @@ class SimProcess(ABC):
             raise Crashed
 
     def post(self, event: Any) -> None:
-        """Take one event after another; what comes while the process stands still waits."""
+        """Take one event after another. While the process stands still they wait."""
         if not self.is_alive:
             return
         self._inbox.append(event)
@@ -187,7 +187,7 @@ class SimProcess(ABC):
 
     @abstractmethod
     def began(self) -> None:
-        """Make the machine from what is durable, and post its first event."""
+        """Make the machine from its durable facts, and post its first event."""
 
     @abstractmethod
     def act(self, effect: Any) -> None:
