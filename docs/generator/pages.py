@@ -30,6 +30,8 @@ from instep.node.config import balancers, definitions, filesets, golden, hooks, 
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.partners import PartnerSettings
+from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings
+from instep.node.config.shared_parts.pools import PoolSettings
 from instep.store.port import EVENTS_KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +73,9 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Facts", "NAME = { ... } in [facts]", FactSettings),
     ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),
     ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancers.PortKeys),
+    ("Jobs", "[jobs.NAME]", JobSettings),
+    ("Requests", "[requests.KIND]", RequestSettings),
+    ("Pools", "[pools.NAME]", PoolSettings),
     ("A node's place", "address, and each of backends, where they are tables", places.PlaceKeys),
 )
 """The tables of the page: title, where it stands in the file, what declares its keys."""

@@ -22,11 +22,16 @@ TRIED = r"""
 { unit = "x.service" } | { pid_file = "/run/x" } | { user = "a b" } | { unit = "a", user = "b" }
 { s1 = "h:80" } | { s1 = "a b" } | { "A b" = "h" } | { http = "h:80" } | { htp = "h:80" } | { s1 = { http = "h:80" } }
 "log /dev/log" | ["log /dev/log"] | ["a\nb"] | "/wms?x=1" | "/a//b" | "/a b"
+"15 2 * * *" | "*/10 * * * * *" | "0 0 30 2 *" | "0 24 * * *" | "UTC" | "Europe/Berlin" | "Europe" | "/etc/localtime" | "latest" | "rerun"
+"fold" | "authorized" | ["lic1:27000", "lic2:27000"]
 "ab:cd" | "sha256:0000000000000000000000000000000000000000000000000000000000000000" | ".instep/x" | "../x"
 """
 WRITTEN = 'name = "main"\n[filesets.maps]\npath = "/srv/maps"\nwriter = "main"\n'
 LISTENS = 'http = { listen = "0.0.0.0:80", backend = 8080 }\n'
 BALANCER = WRITTEN + "[balancers.maps]\n"
+JOB = 'name = "main"\n[jobs.reindex]\n'
+REQUEST = 'name = "main"\n[requests.import]\n'
+POOL = 'name = "main"\n[pools.editors]\n'
 SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "The node": ("", {"": 'name = "main"\n', "name": ""}),
     "Partners": ("", {"": 'name = "main"\n[partners.s1]\nreplicate = true\n', "replicate": 'name = "main"\n[partners.s1]\n'}),
@@ -87,5 +92,14 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             ),
         },
     ),
+    "Jobs": (
+        "",
+        {
+            "": JOB + 'cron = "15 2 * * *"\nrun = ["/bin/true"]\n', "cron": JOB + 'run = ["/bin/true"]\n',
+            "run": JOB + 'cron = "15 2 * * *"\n',
+        },
+    ),
+    "Requests": ("", {"": REQUEST + 'run = ["/bin/true"]\n', "run": REQUEST}),
+    "Pools": ("", {"": POOL + "places = 50\n", "places": POOL}),
     "A node's place": ("[balancers.maps.address]\n", {"": BALANCER}),
 }  # fmt: skip

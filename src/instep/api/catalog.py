@@ -21,7 +21,7 @@ from instep.api import (
     verifying,
 )
 from instep.api.command import Command
-from instep.api.shared_parts import leases
+from instep.api.shared_parts import jobs, leases, seats
 
 _MODULES = (
     access,
@@ -30,12 +30,14 @@ _MODULES = (
     debugging,
     filesets,
     leases,
+    jobs,
     lines,
     locks,
     looking,
     members,
     offers,
     rollouts,
+    seats,
     succession,
     verifying,
 )

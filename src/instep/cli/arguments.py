@@ -17,7 +17,7 @@ from instep.api.access import NAME_MAX, PERSON_NAME
 from instep.api.command import MESSAGE_MAX
 from instep.errors import UsageError
 from instep.model.address import DEFAULT_PORT, Address, parse_address
-from instep.model.ids import COUNT_MAX, fileset_name, node_name
+from instep.model.ids import COUNT_MAX, fileset_name, node_name, shared_name
 from instep.model.lease import lease_name
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def _check_text(value: str, shown: str, name: str) -> None:
 
 def _node(value: str, _: str) -> str:
     return node_name(value)
+
+
+def _shared(value: str, _: str) -> str:
+    return shared_name(value)
 
 
 def _fileset(value: str, _: str) -> str:
@@ -171,7 +175,8 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
     "trust address": _address, "trust pin": _fingerprint, "address": _peer_address, "at": _peer_address,
-    "lease_name": _lease, "listen": _peer_address, "advertise": _peer_address,
+    "lease_name": _lease, "job work": _shared, "request kind": _shared, "request request_id": _shared,
+    "seat pool": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip

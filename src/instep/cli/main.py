@@ -36,6 +36,8 @@ COMMANDS: dict[str, str] = {
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
     "lease": "shared_parts.leases",
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",
+    "job": "shared_parts.jobs", "request": "shared_parts.jobs", "maintenance": "shared_parts.jobs",
+    "seat": "shared_parts.seats",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import socket
 from typing import Any
 
@@ -13,7 +14,9 @@ from instep.node.access.access import Access
 from instep.node.access.door import CommandDoor, Commands
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
+from instep.node.cluster.seat_desk import SeatDesk
 from instep.node.cluster.service import ClusterService
+from instep.node.cluster.shared_work import SharedWork
 from instep.node.commands import commands_of
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import ControlServer, role_of
@@ -54,6 +57,8 @@ class Daemon:
         self.balancers = Balancers(node)
         self.installed = InstalledFiles()
         self.cluster = ClusterService(node.runtime)
+        self.shared_work = SharedWork(self.cluster, random.Random())
+        self.seat_desk = SeatDesk(self.cluster)
         self.access = Access(node.directory, wall_ms)
         self.door = CommandDoor(self.commands(), self.access.audit)
         self.panel = PanelServer(node, self.door, self.access, self.listeners)
@@ -63,6 +68,7 @@ class Daemon:
         """The handlers of every command."""
         services = (
             self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster, self.access,
+            self.shared_work, self.seat_desk,
         )  # fmt: skip
         return commands_of(CommandContext(self.node, *services))
 
@@ -79,6 +85,8 @@ class Daemon:
             "panel": self.panel.run,
             "balancers": self.balancers.run,
             "cluster database": self.cluster.run,
+            "jobs": self.shared_work.run,
+            "seats": self.seat_desk.run,
             "events": self.node.runtime.deferred.run,
             "succession": Succession(self.node).run,
         }
@@ -88,7 +96,8 @@ class Daemon:
         return background
 
     async def end(self, background: list[asyncio.Task[None]]) -> None:
-        """Close the links, and end the lines and the work in the background."""
+        """End runs while that can be recorded, close the links, and end the lines and the work in the background."""
+        await self.shared_work.close()
         await self.node.peers.close()
         for task in (*self.node.tasks.values(), *background):
             task.cancel()

@@ -49,6 +49,18 @@ def fileset_name(text: str) -> FilesetName:
     return FilesetName(text)
 
 
+def shared_name(text: str) -> str:
+    """The name of a job, a pool or a kind of request: of the form of a fileset's."""
+    if not _FILESET.fullmatch(text) or ".." in text:
+        raise UsageError(
+            f"{text!r} is not the name of a job, pool or kind of request",
+            hint="use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting and ending with a letter or digit",
+            code="bad_shared_name",
+            name=text,
+        )
+    return text
+
+
 class LineId(msgspec.Struct, frozen=True, array_like=True, order=True):
     """(fileset, origin): the origin is the node that began the line and never changes."""
 

@@ -33,6 +33,10 @@ class CatchUp(enum.Enum):
     NONE = "none"
 
 
+ON_TIME_S = 10
+"""A tick that is not later than this is started whatever ``catch_up`` says."""
+
+
 class BadCronLine(ValueError):
     """The line cannot be used; the message completes the sentence "... because it"."""
 
@@ -131,6 +135,21 @@ def schedule_of(line: str, zone: tzinfo) -> Schedule:
     if first is None:
         raise BadCronLine(_NEVER)
     return Schedule(line, zone)
+
+
+def due_ticks(schedule: Schedule, after_s: int, now_s: int, catch_up: CatchUp) -> tuple[int, ...]:
+    """The ticks to start now, where all up to ``after_s`` are dealt with: each of the last seconds, or with none there
+    the latest that was missed."""
+    begin_s = max(after_s, now_s - ON_TIME_S)
+    found = []
+    tick = schedule.next_after(begin_s)
+    while tick is not None and tick <= now_s:
+        found.append(tick)
+        tick = schedule.next_after(tick)
+    if not found and catch_up is CatchUp.LATEST:
+        late = schedule.latest_in(after_s, begin_s)
+        return () if late is None else (late,)
+    return tuple(found)
 
 
 def _is_line(fields: list[str]) -> bool:

@@ -85,6 +85,8 @@ class SeatVerdict(enum.Enum):
     OTHER_KIND = "other_kind"
     QUIET = "quiet"
     """There may be seats that a failover of the database has forgotten."""
+    FREE = "free"
+    """To a user who wants to stand up: there was no seat."""
 
 
 def judge(pool: PoolRules, kind: str, seat: Seat | None, taken: int, now_ms: int) -> SeatVerdict:

@@ -86,9 +86,9 @@ async def _attempt(
         files = await asyncio.to_thread(told.files)
     except OSError as error:
         return Attempt(f"the list of changes could not be written: {error.strerror}")
-    return await run_program(
-        arguments, files, {**MINIMAL_ENVIRONMENT, **call.environment()}, spec.timeout_ms, account
-    )
+    environment = {**MINIMAL_ENVIRONMENT, **call.environment(), "INSTEP_CHANGED": str(files.changed)}
+    with files.json.open("rb") as stdin:
+        return await run_program(arguments, stdin.fileno(), environment, spec.timeout_ms, account)
 
 
 async def _within(spec: HookSpec, work: Callable[[], Attempt]) -> Attempt:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
+from instep.fleet.hooks.guard import end_marked
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall
 from instep.model.counts import lasting
 from instep.model.paths import path_fields
@@ -50,6 +51,16 @@ def account_of(user: str) -> Account | str | None:
     if os.geteuid() != 0:
         return f"it should run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()}"
     return Account(found.pw_uid, found.pw_gid, tuple(os.getgrouplist(user, found.pw_gid)))
+
+
+def as_account(arguments: tuple[str, ...], account: Account | None) -> tuple[str, ...]:
+    """The command line of a program that runs as another user: by a program of its own, because the daemon's event loop
+    cannot start one so."""
+    if account is None:
+        return arguments
+    groups = ",".join(map(str, account.groups))
+    who = (f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}", "--inh-caps=-all")
+    return (SETPRIV, *who, "--", *arguments)
 
 
 class ToldFiles(NamedTuple):
@@ -117,31 +128,31 @@ class Told:
 
 async def run_program(
     arguments: tuple[str, ...],
-    files: ToldFiles,
+    stdin: int,
     environment: Mapping[str, str],
     timeout_ms: int,
     account: Account | None = None,
+    mark: str | None = None,
+    descriptors: tuple[int, ...] = (),
 ) -> Attempt:
     """Run to the end or the deadline. The exit of the program itself counts, not the exits of its children:
-    a server that a reload hook starts may stay, unless the deadline passes; then the whole group goes."""
-    command = arguments
-    if account is not None:
-        # By a program of its own, because the daemon's event loop cannot start one as another user.
-        groups = ",".join(map(str, account.groups))
-        who = (f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}", "--inh-caps=-all")
-        command = (SETPRIV, *who, "--", *arguments)
+    a server that a reload hook starts may stay, unless the deadline passes; then the whole group goes.
+
+    ``stdin`` is a descriptor, and the program inherits ``descriptors``. With a ``mark``, a text of the environment such
+    as ``NAME=VALUE``, the processes that left the group go too when the program is ended or cancelled."""
+    command = as_account(arguments, account)
     async with _Output.open() as output:
         try:
-            with files.json.open("rb") as stdin:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=stdin,
-                    stdout=output.write_end,
-                    stderr=output.write_end,
-                    env={**environment, "INSTEP_CHANGED": str(files.changed)},
-                    cwd="/",
-                    start_new_session=True,
-                )
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=output.write_end,
+                stderr=output.write_end,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=descriptors,
+            )
         except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else str(error)
             return Attempt(f"{command[0]} cannot be started: {what}")
@@ -150,14 +161,14 @@ async def run_program(
             async with asyncio.timeout(timeout_ms / 1000):
                 status = await process.wait()
         except TimeoutError:
-            ended = await _end(process)
+            ended = await _end(process, mark)
             reason = f"ran longer than {lasting(timeout_ms)} and was ended"
             return Attempt(reason if ended else f"{reason}, but is still there", output.tail())
         except BaseException:
-            await asyncio.shield(_end(process))
+            await asyncio.shield(_end(process, mark))
             raise
         await output.drain(DRAIN_S)
-        return Attempt(_reason(status), output.tail())
+        return Attempt(_reason(status), output.tail(), status)
 
 
 async def output_of(
@@ -196,7 +207,7 @@ def _reason(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-async def _end(process: asyncio.subprocess.Process) -> bool:
+async def _end(process: asyncio.subprocess.Process, mark: str | None) -> bool:
     """SIGTERM to the group, then SIGKILL to whatever is left of it, at once when no caller waits any more: a daemon
     that stops leaves none behind. Whether the program is gone."""
     try:
@@ -204,6 +215,8 @@ async def _end(process: asyncio.subprocess.Process) -> bool:
         await _has_ended(process)
     finally:
         _signal_group(process, signal.SIGKILL)
+        if mark is not None:
+            await asyncio.to_thread(end_marked, mark)
         is_gone = await _has_ended(process)
     return is_gone
 

@@ -90,10 +90,12 @@ class HookCall:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try. ``reason`` is a sentence's end, as in "reload: exited with 3"; empty when it went well."""
+    """One try. ``reason`` is a sentence's end, as in "reload: exited with 3"; empty when it went well. ``status`` is a
+    program's own: negative for the signal that ended it, None where it was not waited for."""
 
     reason: str
     output: bytes = b""
+    status: int | None = None
 
     @property
     def ok(self) -> bool:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from instep.node.access.access import Access
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
+from instep.node.cluster.seat_desk import SeatDesk
 from instep.node.cluster.service import ClusterService
+from instep.node.cluster.shared_work import SharedWork
 from instep.node.node import Node
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
@@ -24,6 +26,8 @@ class CommandContext:
     installed: InstalledFiles
     cluster: ClusterService
     access: Access
+    shared_work: SharedWork
+    seat_desk: SeatDesk
 
 
 class CommandHandlers:

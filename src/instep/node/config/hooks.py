@@ -63,7 +63,7 @@ def _unit(raw: object) -> tuple[str, str]:
 
 
 http_status = whole_number(100, 599, "is not an HTTP status such as 200")
-_user = matching("[A-Za-z_][A-Za-z0-9_.-]{0,31}", "is not the name of a user")
+user_name = matching("[A-Za-z_][A-Za-z0-9_.-]{0,31}", "is not the name of a user")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class HookSettings:
     tls: TlsMode = key("strict", enum_of(TlsMode))
     """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
     machines. Status warns of the last two."""
-    user: str | None = key(None, _user)
+    user: str | None = key(None, user_name)
     """The user that `run` runs as, with that user's groups only; the daemon must be root."""
     signal: str | None = key(None, choice(*SIGNALS))
     """For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."""

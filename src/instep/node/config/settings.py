@@ -18,6 +18,8 @@ from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import as_set, choice, matching, off_or, some_of, strings
 from instep.node.config.partners import PartnerSettings, read_partners
+from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings, read_jobs, read_requests
+from instep.node.config.shared_parts.pools import PoolSettings, read_pools
 from instep.node.config.table_reader import Table
 from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
 from instep.tree.root.resolving import resolved
@@ -73,6 +75,9 @@ class Settings:
     )
     facts: Mapping[str, FactSettings] = section(FactSettings, dict, is_named=True)
     balancers: Mapping[str, BalancerSettings] = section(BalancerSettings, dict, is_named=True)
+    jobs: Mapping[str, JobSettings] = section(JobSettings, dict, is_named=True)
+    requests: Mapping[str, RequestSettings] = section(RequestSettings, dict, is_named=True)
+    pools: Mapping[str, PoolSettings] = section(PoolSettings, dict, is_named=True)
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
     warnings: tuple[str, ...] = ()
@@ -98,6 +103,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
     filesets = read_filesets(top, row["name"], partners)
     facts = read_facts(top)
     balancers = read_balancers(top, filesets)
+    jobs, requests, pools = read_jobs(top), read_requests(top), read_pools(top)
     if top.reading.problems:
         return None
     return Settings(
@@ -107,6 +113,9 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
         filesets=MappingProxyType(filesets),
         facts=MappingProxyType(facts),
         balancers=MappingProxyType(balancers),
+        jobs=MappingProxyType(jobs),
+        requests=MappingProxyType(requests),
+        pools=MappingProxyType(pools),
         warnings=tuple(top.reading.warnings),
         fingerprint=fingerprint,
     )

@@ -93,13 +93,15 @@ async def start_tick(
 
 async def add_waiting(
     transaction: Transaction, subject: str, key: str, payload: str, asked_by: str, on_lost: str
-) -> None:
-    """Put up a run for any node to claim."""
-    await transaction.change(
-        "INSERT INTO instep_run VALUES ($1, $2, 1, $3, instep_now_ms(), $4, $5, $6, '', '', 0, 0, 0, NULL, '', '')",
+) -> bool:
+    """Put up a run for any node to claim. False where there is one of this key."""
+    changed = await transaction.change(
+        "INSERT INTO instep_run VALUES ($1, $2, 1, $3, instep_now_ms(), $4, $5, $6, '', '', 0, 0, 0, NULL, '', '')"
+        " ON CONFLICT (subject, key, attempt) DO NOTHING",
         subject, key, WAITING, payload, asked_by, on_lost,
     )  # fmt: skip
     await transaction.announce("run")
+    return changed > 0
 
 
 async def claim(
@@ -177,6 +179,15 @@ async def give_up_lost(transaction: Transaction, era: Era) -> list[ClusterRun]:
     return found
 
 
+async def let_go(transaction: Transaction, run: ClusterRun) -> None:
+    """The node stops and ends the run: at the next look it counts as lost, and another attempt may begin."""
+    await transaction.change(
+        f"UPDATE instep_run SET expires_at_ms = 0 WHERE {_KEY} AND session = $4 AND state = $5",
+        run.subject, run.key, run.attempt, run.session, RUNNING,
+    )  # fmt: skip
+    await transaction.announce("run")
+
+
 async def last_due_ms(transaction: Transaction, subject: str) -> int:
     """When the newest run of a job was due; 0 where there is none."""
     row = await transaction.row("SELECT max(due_at_ms) FROM instep_run WHERE subject = $1", subject)
@@ -191,6 +202,24 @@ async def newest_runs(transaction: Transaction, subject: str, most: int) -> list
         subject, most,
     )  # fmt: skip
     return [ClusterRun(*row) for row in rows]
+
+
+async def newest_of_all(transaction: Transaction, prefix: str, most: int) -> list[ClusterRun]:
+    """The newest runs of all subjects that begin so, newest first."""
+    rows = await transaction.rows(
+        f"SELECT {_COLUMNS} FROM instep_run WHERE subject LIKE $1 ORDER BY due_at_ms DESC, key DESC, attempt DESC"
+        " LIMIT CAST($2 AS bigint)",
+        f"{prefix}%", most,
+    )  # fmt: skip
+    return [ClusterRun(*row) for row in rows]
+
+
+async def last_attempt(transaction: Transaction, subject: str, key: str) -> ClusterRun | None:
+    row = await transaction.row(
+        f"SELECT {_COLUMNS} FROM instep_run WHERE subject = $1 AND key = $2 ORDER BY attempt DESC LIMIT 1",
+        subject, key,
+    )  # fmt: skip
+    return None if row is None else ClusterRun(*row)
 
 
 async def open_runs(transaction: Transaction, subject_prefix: str) -> list[ClusterRun]:

@@ -54,10 +54,11 @@ async def lock_pool(transaction: Transaction, pool: str) -> PoolState | None:
     found = await agreements.locked(transaction, subject_of(pool))
     if found is None:
         return None
-    return PoolState(msgspec.json.decode(found.value, type=PoolRules), await _taken(transaction, pool))
+    return PoolState(msgspec.json.decode(found.value, type=PoolRules), await taken_places(transaction, pool))
 
 
-async def _taken(transaction: Transaction, pool: str) -> int:
+async def taken_places(transaction: Transaction, pool: str) -> int:
+    """How many places are not free."""
     row = await transaction.row(
         "SELECT count(*) FROM instep_seat WHERE pool = $1 AND expires_at_ms > instep_now_ms()", pool
     )
@@ -185,7 +186,8 @@ async def _write(
     await transaction.change(
         "INSERT INTO instep_seat VALUES ($1, $2, $3, $4, $5) ON CONFLICT (pool, user_key) DO UPDATE SET"
         " since_ms = excluded.since_ms, expires_at_ms = excluded.expires_at_ms,"
-        " user_name = CASE WHEN excluded.user_name = '' THEN instep_seat.user_name ELSE excluded.user_name END",
+        " user_name = CASE WHEN excluded.user_name = '' OR instep_seat.expires_at_ms > instep_now_ms()"
+        " THEN instep_seat.user_name ELSE excluded.user_name END",
         pool, *user, seat.since_ms, seat.ends_at_ms,
     )  # fmt: skip
     await transaction.change(

@@ -1,0 +1,1 @@
+"""Jobs, requests and pools in ``instep.toml``: what the nodes of a cluster start and count once, together."""
