@@ -230,6 +230,21 @@ async def test_after_a_failover_nothing_changes_hands_in_the_quiet_time(cluster:
     assert fence_of(await take(store, "b")) > renewed
 
 
+async def test_the_clock_of_a_former_server_keeps_no_lease_longer_than_its_time_to_live(
+    cluster: ClusterGround,
+) -> None:
+    store = await cluster.node()
+    await cluster.advance(3_600_000)
+    first = fence_of(await take(store, "a"))
+    await cluster.advance(-3_600_000)  # the promoted server's clock is an hour behind
+    await cluster.move_to("second")
+    assert isinstance(await take(store, "b"), leases.Denied)
+    async with store.transaction() as tx:
+        era = await eras.current_era(tx)
+    await cluster.advance(era.longest_ttl_ms)
+    assert fence_of(await take(store, "b")) > first
+
+
 async def test_a_node_that_knows_a_newer_era_refuses_the_old_primary(cluster: ClusterGround) -> None:
     store = await cluster.node()
     known: tuple[eras.KnownEra, ...] = ()
