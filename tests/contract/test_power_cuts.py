@@ -64,6 +64,7 @@ PLANTS: dict[str, tuple[str, Callable[[Sync], bool]]] = {
     "staged contents": ("apply", lambda sync: b"/o/" in sync.path),
     "the sealed journal": ("apply", lambda sync: b"stage/" in sync.path and sync.path.endswith(b"/journal")),
     "the beginning of the switch": ("apply", lambda sync: sync.path == b".instep-maps"),
+    "the outdated paths in the journal": ("compared", lambda sync: sync.path == b".instep-maps/journal"),
     "marks of the journal": ("addition", lambda sync: sync.path == b".instep-maps/journal"),
     "renames into the archive": ("apply", lambda sync: sync.path == b".instep-maps/archive"),
     "renames out of the staging": ("apply", lambda sync: sync.path == b".instep-maps/stage"),

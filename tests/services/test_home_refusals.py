@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from instep.errors import InstepError
-from instep.model.change import ChangeAnswer, wanted_contents
+from instep.errors import InstepError, PeerError
+from instep.model.change import CHANGE_SET_MAX_BYTES, ChangeAnswer, wanted_contents
 from instep.model.lock import LockDenied, LockGone, LockGranted, LockOutdated
 from instep.net.messages import messages as m
 from instep.net.transfer import AnswerStatus, TransferAnswer
@@ -161,3 +163,37 @@ async def test_a_home_that_was_restored_from_yesterday_honours_no_old_token(tmp_
         under = s1.changes({"a": "by the old token"}, token=old.fence)
         assert kinds(await s1.submit(under, "by the old token")) == {"a": "locked"}
         assert (main.tree / "a").read_text() == "one"
+
+
+@in_virtual_time
+async def test_ten_million_paths_and_paths_out_of_the_tree_are_refused_in_bounded_memory(
+    tmp_path: Path,
+) -> None:
+    """Goal: a hostile set costs the home no more than its own bytes a few times over, and changes nothing."""
+    async with services(tmp_path) as cluster:
+        main, s1 = await _begun(cluster)
+        main.partners["s1"] = "replicate = true\ndata = true"
+        await main.reload()
+        line, one = writer_of(main).line, s1.changes({"a": "edit"})
+        edited = one.changes[0].new
+        assert edited is not None
+        many = msgspec.msgpack.encode(
+            (1, "data", "main", bytes(16), "", "", 0, [[b"a", None, None]] * 4_000_000)
+        )
+        hostile = [many, many[: CHANGE_SET_MAX_BYTES // 2], many[:CHANGE_SET_MAX_BYTES]]
+        for path in (b"../evil", b"/etc/passwd", b"a/../../evil", b"", b"x" * 5000, b".instep/id"):
+            new = msgspec.structs.replace(edited, path=path)
+            change = msgspec.structs.replace(one.changes[0], path=path, base=None, new=new)
+            hostile.append(msgspec.structs.replace(one, changes=(change,)).encoded())
+        tracemalloc.start()
+        try:
+            for raw in hostile:
+                request = m.SubmitRequest(line, raw)
+                with pytest.raises(PeerError) as met:
+                    await main.node.peers.submit(s1.name, request, sent([]))
+                assert met.value.error_code in ("bad_change_set", "bad_path"), met.value
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 200 * MIB, f"{most >> 20} MiB"
+        assert sorted(p.name for p in main.tree.iterdir() if not p.name.startswith(".")) == ["a", "b", "many"]

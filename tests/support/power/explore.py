@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tests.support.power.compared_runs import COMPARED_RUNS
 from tests.support.power.cuts import Cut, Recorded
 from tests.support.power.recorder import recording
 from tests.support.power.runs import TREE_RUNS, Run
@@ -25,7 +26,7 @@ from tests.support.power.shelf_runs import SHELF_RUNS
 
 __all__ = ["RUNS", "first_failure", "recorded"]
 
-RUNS = {**TREE_RUNS, **SHELF_RUNS}
+RUNS = {**TREE_RUNS, **COMPARED_RUNS, **SHELF_RUNS}
 DRAWN = 200
 """So many cuts are drawn in a turn of the soak, once all of a run were made."""
 
