@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import Fleet, Node
+from tests.support.fleet import SOURCE, Fleet, Node
+from tests.support.old_version import old_source
 from tests.support.waiting import eventually
 
 FILES = {f"sub/f{number}": f"file {number}\n" for number in range(6)}
@@ -163,3 +164,29 @@ def test_the_example_of_a_portal_works_as_it_is(fleet: Fleet) -> None:
     refused = portal("session-2", "lost\n")
     assert refused.returncode == 6 and "ben@main" in refused.stderr, refused
     assert _text(fleet, "s1", "sub/f3") == "<sld/>\n"
+
+
+def test_a_home_of_the_version_before_is_named_and_its_upgrade_takes_the_edits(fleet: Fleet) -> None:
+    """Goal: beside a writer of the version before nothing breaks and nothing is lost: the edit stays, the standing names the
+    upgrade, and after it the edit is made."""
+    main = fleet.node("main")
+    main.source = old_source()
+    fleet.make(1, accept=False)
+    s1 = fleet["s1"]
+    fleet.accept("s1", "--drift", "offer")
+    fleet.write(FILES)
+    _everywhere(fleet, "sub/f1", "file 1\n")
+    s1.await_standing("in_step")
+    fleet.write({"sub/f1": "waits for the upgrade\n"}, "s1")
+    line = s1.await_standing("drifted", code="home_too_old")
+    assert "main" in str(line["next"]), line
+    assert s1.run("lock", "acquire", "data", "sub/f2", expect=7).error["code"] == "home_too_old"
+    fleet.write({"sub/f3": "the rest goes on\n"})
+    _everywhere(fleet, "sub/f3", "the rest goes on\n")
+    main.stop()
+    main.source = SOURCE
+    main.start()
+    main.run("fileset", "set", "data", "offers_from=s1")
+    s1.run("retry", "data")
+    _everywhere(fleet, "sub/f1", "waits for the upgrade\n")
+    _alike(fleet)

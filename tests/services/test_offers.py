@@ -282,3 +282,69 @@ async def test_another_owner_is_named_only_by_those_who_may(tmp_path: Path) -> N
         finally:
             CALLER.reset(mark)
         assert len((await s1.call("locks", fileset="data"))["locks"]) == 2
+
+
+@in_virtual_time
+async def test_too_many_removals_wait_for_an_operator(tmp_path: Path) -> None:
+    """Goal: an ``rm -rf`` on one server empties no other: nothing of it is offered until an operator says so, and other
+    edits go on. Undone they come back; accepted there, the home still refuses them by its own ``max_deletions``; where
+    that lets them go, they go everywhere."""
+    async with services(tmp_path) as cluster:
+        main, s1 = await _begun(cluster, 1)
+        many = {f"many/f{number}": f"{number}\n" for number in range(60)}
+        main.write(many)
+        await cluster.in_step("s1")
+        for judged in ("undo", "accept", "accept at both"):
+            if judged == "accept at both":
+                await main.set(max_deletions="off")
+            for path in many:
+                (s1.tree / path).unlink()
+            s1.write({"sub/f1": f"edited before {judged}\n"})
+            await main.holds("sub/f1", f"edited before {judged}\n")
+            line = await s1.stands("drifted", code="removals_blocked")
+            assert any("instep offer" in step for step in line["next"]), line
+            assert (main.tree / "many/f59").exists()
+            shown = await s1.call("offers", fileset="data")
+            assert {each["state"] for each in shown["edits"]} == {"blocked"} and shown["total"] == 60
+            done = await s1.call("judge_removals", fileset="data", accept=judged != "undo")
+            assert done["removals"] == 60
+            await _alike(main, s1)
+            assert (main.tree / "many/f59").exists() == (judged != "accept at both")
+        assert (await s1.call("offers", fileset="data"))["total"] == 0
+
+
+@in_virtual_time
+async def test_a_removal_that_was_refused_is_never_made_later(tmp_path: Path) -> None:
+    """Goal: a file that is removed on one server while a person on another holds its lock comes back there, and stays
+    when the lock is over."""
+    async with services(tmp_path) as cluster:
+        main, s1, s2 = await _begun(cluster)
+        await _lock(s1, owner="ana")
+        (s2.tree / "sub/f1").unlink()
+        await s2.holds("sub/f1", "file 1\n")
+        await s1.call("unlock", fileset="data", path="sub/f1", owner="ana")
+        s2.write({"sub/f2": "something else\n"})
+        await main.holds("sub/f2", "something else\n")
+        await _alike(main, s1, s2)
+        assert (s2.tree / "sub/f1").read_text() == "file 1\n"
+
+
+@in_virtual_time
+async def test_a_home_behind_a_hub_is_named_as_out_of_reach(tmp_path: Path) -> None:
+    """Goal: a follower that has no link to the home says that its edits wait for one, instead of calling them offered."""
+    async with services(tmp_path) as cluster:
+        main, hub, leaf = cluster.add("main"), cluster.add("hub"), cluster.add("leaf")
+        main.writes('offers_from = ["hub"]')
+        hub.follows(main)
+        leaf.follows(main, OFFERS)
+        cluster.link("main", "hub")
+        cluster.link("hub", "leaf", hub=True)
+        for node in (main, hub, leaf):
+            node.start()
+        main.write(FILES)
+        await leaf.holds("sub/f1", "file 1\n")
+        leaf.write({"sub/f1": "waits\n"})
+        line = await leaf.stands("drifted", code="home_unreachable")
+        assert "hub" in line["reason"] and "sub/f1" in line["reason"], line
+        assert (main.tree / "sub/f1").read_text() == "file 1\n"
+        assert (leaf.tree / "sub/f1").read_text() == "waits\n"

@@ -160,5 +160,7 @@ class OfferMachine(OfferLocks):
             return self._refused
         if blocked:
             reason = f"{counted(blocked, 'path')} removed here would be removed everywhere"
-            return w.Trouble("removals_blocked", reason, Retry.NEVER, 4)
+            name = self.line.fileset
+            steps = f"instep offer accept-deletions {name}; or: instep offer undo-deletions {name}"
+            return w.Trouble("removals_blocked", reason, Retry.NEVER, 4, steps)
         return self._failed

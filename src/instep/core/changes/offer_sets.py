@@ -142,6 +142,8 @@ class OfferSets(OfferEdits):
         lost: list[PathOutcome] = []
         for change, outcome in zip(change_set.changes, event.answer.outcomes, strict=True):
             owned = self._owned[change.path]
+            if outcome.code not in _AGES:
+                self._judged.discard(change.path)  # The operator judged this removal, and not the next one.
             if outcome.is_made:
                 base = change.new if outcome.entry is None else outcome.entry
                 self._made(owned, change, base, event.answer.head)

@@ -101,6 +101,7 @@ class Offering:
         if is_up != self._is_up:
             self._is_up = is_up
             self.driver.post(o.HomeUp() if is_up else o.HomeDown())
+        self._tell_owned()
 
     def retry(self) -> None:
         self.driver.post(o.OffersRetried())
@@ -206,7 +207,7 @@ class Offering:
 
     def offered_edits(self) -> tuple[tuple[o.OwnedPath, ...], Trouble | None]:
         """The owned paths, and why they do not go on."""
-        return self.owned, self.report.trouble if self.report is not None else None
+        return self.owned, self._why_not() if self.owned else None
 
     def judge_removals(self, *, are_accepted: bool) -> None:
         self.driver.post(o.RemovalsJudged(are_accepted))
@@ -215,9 +216,13 @@ class Offering:
         """The link to the home, or ``UnavailableError``: no other node grants a lock or takes a change."""
         link, writer = self._home(), self._tree.fileset.writer
         if link is None:
+            is_listed = writer in self._runtime.settings.partners
+            why = (
+                "is not connected" if is_listed else "is no partner of this node, and hubs pass no changes on"
+            )
             raise UnavailableError(
-                f"{writer}, the home of {self._tree.name}, cannot be reached, and only it grants locks",
-                hint="instep status",
+                f"{writer}, the home of {self._tree.name}, {why}: only it takes changes and grants locks",
+                hint="instep check" if is_listed else "instep partner list",
                 code="home_unreachable",
                 node=writer,
             )
@@ -264,11 +269,20 @@ class Offering:
     def _tell_owned(self) -> None:
         lost = tuple(each.path for each in self.owned if each.state is LOSING)
         pending = tuple(each.path for each in self.owned if each.state is not LOSING)
-        trouble = self.report.trouble if self.report is not None else None
-        told = OffersChanged(pending, lost, trouble)
+        told = OffersChanged(pending, lost, self._why_not() if self.owned else None)
         if told != self._told:
             self._told = told
             self._owns(told)
+
+    def _why_not(self) -> Trouble | None:
+        """Why nothing goes on: the machine's trouble, or a home that cannot be asked."""
+        if self.report is not None and self.report.trouble is not None:
+            return self.report.trouble
+        try:
+            self.require_home()
+        except UnavailableError as error:
+            return trouble_of(error)
+        return None
 
     async def _submit(self, effect: o.SubmitOffer) -> o.OfferEvent:
         client, change_set = self.require_home().client, effect.change_set
