@@ -13,8 +13,8 @@ import pytest_socket
 from tests.support.spreading import Spreading, longest_first
 
 TESTS = Path(__file__).parent
-MARKED_FLOORS = ("adversary", "cluster", "simulation")
-FLOORS_WITH_SOCKETS = ("cluster",)
+MARKED_FLOORS = ("adversary", "browser", "cluster", "simulation")
+FLOORS_WITH_SOCKETS = ("browser", "cluster")
 
 # A busy machine is no reason to fail; tests as a whole have their deadline.
 hypothesis.settings.register_profile("house", deadline=None)

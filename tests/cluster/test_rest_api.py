@@ -168,6 +168,15 @@ def test_what_cannot_be_understood_is_a_problem_document(port: int, admin: Clien
         assert told.json["request_id"] == told.headers["instep-request-id"]
 
 
+def test_prometheus_reads_figures_with_a_token(port: int, admin: Client) -> None:
+    assert Client(port).get("/metrics").status == 401
+    told = admin.get("/metrics")
+    assert (told.status, told.headers["content-type"].split(";")[0]) == (200, "text/plain")
+    assert 'instep_standing{fileset="data",standing="in_step"} 1' in told.text
+    assert 'instep_partner_standing{fileset="data",partner="s1"' in told.text
+    assert admin.get("/metrics", Accept_Encoding="gzip").headers["content-encoding"] == "gzip"
+
+
 def test_the_examples_of_the_guide_run(ground: Fleet, port: int) -> None:
     """The blocks of ``docs/guide/automation.md``, with this port and this fileset."""
     blocks = re.findall(r"```(sh|python)\n(.*?)```", GUIDE.read_text(), re.DOTALL)

@@ -15,10 +15,12 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
+from instep.api.looking import StatusDocument
 from instep.errors import InstepError, NotAllowedError, UsageError
 from instep.model.address import Address
+from instep.net.trust.certs import certificates_of_pem
 from instep.node.access.access import Access
-from instep.node.access.door import CommandDoor
+from instep.node.access.door import CommandDoor, Silent
 from instep.node.balance.listeners import Listeners
 from instep.node.balance.probe_server import BoundedServer
 from instep.node.node import Node
@@ -26,6 +28,7 @@ from instep.node.runtime.driver import own_error
 from instep.panel.exchange import PanelExchange
 from instep.panel.feed import NodeFeed
 from instep.panel.guard import SAFE, is_own_host, why_foreign
+from instep.panel.metrics import CONTENT_TYPE, Beside, metrics_text
 from instep.panel.openapi import document
 from instep.panel.rest import RestApi, require_caller
 from instep.panel.routes import BASE
@@ -157,7 +160,7 @@ class PanelServer:
             raise
         except (InstepError, OSError) as error:
             told = own_error(error)
-            if exchange.path.startswith("/api/"):
+            if exchange.path.startswith("/api/") or exchange.path == "/metrics":
                 return exchange.problem(told)
             return self._pages().error(exchange, told)
         except Exception as error:  # the last door: anything else is 500, and in the log
@@ -177,6 +180,8 @@ class PanelServer:
             self._require_own_page(exchange)
         if path == BASE or path.startswith(f"{BASE}/"):
             return await self._api(exchange)
+        if path == "/metrics" and request.method in SAFE:
+            return await self._metrics(exchange)
         if path == "/login":
             return await self._login(exchange)
         if path == "/logout" and request.method == "POST":
@@ -205,6 +210,16 @@ class PanelServer:
                 f"there is nothing at {path[:200]}", hint=f"GET {BASE}/openapi.json", code="no_route"
             )
         return answered
+
+    async def _metrics(self, exchange: PanelExchange) -> web.Response:
+        caller = require_caller(exchange)
+        status = await self._door.run("status", {}, caller, Silent())
+        assert isinstance(status, StatusDocument)
+        ends = certificates_of_pem(self._node.pki.certificate_path().read_bytes())[0].not_valid_after_utc
+        beside = Beside(ends.timestamp(), self._access.audit.denied, self._streams.count)
+        response = exchange.answer(metrics_text(status, beside).encode(), CONTENT_TYPE)
+        response.enable_compression()
+        return response
 
     async def _login(self, exchange: PanelExchange) -> web.Response:
         if exchange.request.method in SAFE:

@@ -46,6 +46,8 @@ class AuditTrail:
     def __init__(self, store: Callable[[], AccessStore], now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
+        self.denied = 0
+        """Commands that were refused for the rights of their caller, since the start."""
 
     def begin(self, caller: Caller, kind: type[Command[Any]], params: Mapping[str, Any]) -> AuditEntry:
         """The row of a command that is about to run."""
@@ -64,6 +66,7 @@ class AuditTrail:
 
     def refused(self, caller: Caller, kind: type[Command[Any]], params: Mapping[str, Any], code: str) -> None:
         """A command that its caller may not give."""
+        self.denied += 1
         entry = self.begin(caller, kind, params)
         entry.record.outcome, entry.record.code = "refused", code
         self.finish(entry)

@@ -11,11 +11,14 @@ const channel = new BroadcastChannel('instep-stream');
 
 // Sign-in: a link carries its code behind the #, which browsers send to nobody.
 const byCode = document.getElementById('by-code');
-if (byCode && location.hash.length > 1) {
+const useCode = () => {
+  if (!byCode || location.hash.length < 2) return;
   document.getElementById('code').value = decodeURIComponent(location.hash.slice(1));
   history.replaceState(null, '', location.pathname);
   byCode.requestSubmit();
-}
+};
+useCode();
+addEventListener('hashchange', useCode);
 
 // A code point that shows nothing, or turns the line around, is written out, as the server does.
 const visible = text => text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu,
@@ -70,7 +73,7 @@ const put = row => {
 const standings = new Map();
 const count = () => {
   const told = document.getElementById('troubled');
-  const troubled = String([...standings.values()].filter(one => one !== 'in_step').length);
+  const troubled = String([...standings.values()].filter(one => JSON.parse(one)[2] !== 'in_step').length);
   if (told && told.textContent !== troubled) told.textContent = troubled;
 };
 
@@ -90,10 +93,15 @@ const take = ({ kind, data }) => {
   else if (kind === 'signed_out') location.assign('/login');
   else if (kind === 'row') {
     heard();
-    standings.set(data.id, data.standing);
+    const before = standings.get(data.id);
+    const now = JSON.stringify([data.live, data.head, data.standing, data.reason]);
+    standings.set(data.id, now);
     put(data);
     count();
-    if (document.body.dataset.again === data.fileset && waiting === 0) waiting = setTimeout(again, 700);
+    const isOther = before !== undefined && before !== now;
+    if (isOther && document.body.dataset.again === data.fileset && waiting === 0) {
+      waiting = setTimeout(() => { waiting = 0; again(); }, 700);
+    }
   } else if (kind === 'gone') {
     standings.delete(data.id);
     document.getElementById(data.id)?.remove();

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from instep.panel.pages.views import overview
+from instep.panel.pages.views import acts, cluster, filesets, overview
 from instep.panel.pages.visit import Page, Visit
 
 Show = Callable[[Visit], Awaitable[Page | str]]
@@ -27,4 +27,21 @@ class View:
         return re.compile(_PART.sub(r"(?P<\1>[^/]+)", self.path))
 
 
-VIEWS: tuple[View, ...] = (View("GET", "/", overview.overview),)
+_FILESET = "/filesets/{fileset}"
+VIEWS: tuple[View, ...] = (
+    View("GET", "/", overview.overview),
+    View("GET", "/map", cluster.map_of_nodes),
+    View("GET", "/nodes", cluster.nodes),
+    View("GET", "/events", cluster.events),
+    View("GET", "/checks", cluster.checks),
+    View("GET", "/audit", cluster.audit),
+    View("GET", "/access", cluster.access),
+    View("GET", _FILESET, filesets.fileset),
+    View("GET", f"{_FILESET}/generations", filesets.generations),
+    View("GET", f"{_FILESET}/diff", filesets.differences),
+    View("GET", f"{_FILESET}/back/{{number}}", filesets.back),
+    View("GET", f"{_FILESET}/rollout", filesets.rollout),
+    View("GET", f"{_FILESET}/archive", filesets.archive),
+    *(View("POST", f"{_FILESET}/{name}", act) for name, act in acts.OF_FILESET.items()),
+    *(View("POST", path, act) for path, act in acts.OTHERS.items()),
+)

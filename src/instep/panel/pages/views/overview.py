@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from instep.panel.feed import StandingRowDocument
-from instep.panel.pages.visit import Page, Visit
+from instep.panel.pages.visit import PAGE, Page, Visit
 
-PAGE = 200
 EMPTY = StandingRowDocument("", "", "", "", "", "", "unknown", "", "", "", "")
 """A row without values: the script fills copies of it."""
 
@@ -21,10 +20,9 @@ async def overview(visit: Visit) -> Page:
         for row in (troubled if show == "troubled" else rows)
         if wanted in f"{row.fileset} {row.node} {row.standing} {row.reason}".lower()
     ]
-    raw = visit.query("from", "0")
-    first = int(raw) if raw.isascii() and raw.isdecimal() and len(raw) < 8 else 0
+    first, shown = visit.page_of(chosen)
     context = {
-        "rows": chosen[first : first + PAGE], "total": len(rows), "troubled": len(troubled), "chosen": len(chosen),
+        "rows": shown, "total": len(rows), "troubled": len(troubled), "chosen": len(chosen),
         "show": show, "empty": EMPTY, "q": visit.query("q"), "first": first, "page": PAGE,
     }  # fmt: skip
     return Page("overview.html", "Overview", context, same=("instep status --watch",), is_live=True)
