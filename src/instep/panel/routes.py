@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from instep.api import access, archive, filesets, lines, looking, members, rollouts, verifying
+from instep.api import access, archive, filesets, lines, locks, looking, members, offers, rollouts, verifying
 from instep.api.command import Command
-from instep.api.shared_parts import leases
+from instep.api.shared_parts import jobs, leases, seats
 
 BASE = "/api/v1"
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -65,6 +65,7 @@ class Route:
 _FILESET = "/filesets/{fileset}"
 _NO_WATCH = frozenset({"watch"})
 _NO_AUTHOR = frozenset({"author"})
+_NO_BY = frozenset({"by"})
 _ONE_NAME = frozenset({"name"})
 
 ROUTES: tuple[Route, ...] = (
@@ -97,6 +98,12 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_FILESET}/archive", archive.ArchiveListCommand, paged="items"),
     Route("POST", f"{_FILESET}/archive/restore", archive.ArchiveRestoreCommand),
     Route("POST", f"{_FILESET}/archive/prune", archive.ArchivePruneCommand),
+    Route("GET", f"{_FILESET}/locks", locks.LocksCommand),
+    Route("POST", f"{_FILESET}/lock", locks.LockCommand),
+    Route("POST", f"{_FILESET}/unlock", locks.UnlockCommand),
+    Route("POST", f"{_FILESET}/break-lock", locks.BreakLockCommand),
+    Route("GET", f"{_FILESET}/offers", offers.OffersCommand),
+    Route("POST", f"{_FILESET}/removals", offers.JudgeRemovalsCommand),
     Route("GET", "/nodes", members.NodeListCommand, paged="nodes"),
     Route("GET", "/nodes/{node}/facts", members.NodeFactsCommand),
     Route("POST", "/nodes/{node}/drain", members.DrainCommand),
@@ -104,6 +111,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/map", members.NodeMapCommand),
     Route("GET", "/leases", leases.LeaseListCommand, paged="leases"),
     Route("POST", "/leases/{name}/break", leases.LeaseBreakCommand),
+    Route("GET", "/jobs", jobs.JobListCommand),
+    Route("GET", "/jobs/{name}", jobs.JobShowCommand),
+    Route("POST", "/jobs/{name}/run", jobs.JobRunCommand, hidden=_NO_BY),
+    Route("GET", "/requests", jobs.RequestListCommand),
+    Route("POST", "/requests/{kind}", jobs.RequestAddCommand, hidden=_NO_BY),
+    Route("GET", "/seats", seats.SeatListCommand),
+    Route("POST", "/seats/{pool}/{user}", seats.SeatAcquireCommand),
+    Route("DELETE", "/seats/{pool}/{user}", seats.SeatReleaseCommand, hidden=frozenset({"all"})),
+    Route("POST", "/maintenance", jobs.MaintenanceCommand),
     Route("GET", "/partners", members.PartnerListCommand, paged="partners"),
     Route("POST", "/partners/{name}/resend", members.PartnerResendCommand),
     Route("POST", "/invitations", members.InviteCommand, hidden=frozenset({"from"}), answers_secret=True),

@@ -38,8 +38,9 @@ from instep.node.commands.control import ControlServer, Speaker, role_of
 COMMANDS_FOLDER = Path(commands.__file__).parent
 PREFIX = f"{commands.__name__}."
 NOTHING = SimpleNamespace(
-    node=None, balancers=None, housekeeping=None, listeners=None, cluster=None, access=None
-)
+    node=SimpleNamespace(runtime=None), balancers=None, housekeeping=None, listeners=None, cluster=None, access=None,
+    shared_work=SimpleNamespace(maintenance=None, seat_desk=None, jobs=None),
+)  # fmt: skip
 HANDLERS = commands_of(cast(Any, NOTHING))
 
 
