@@ -9,6 +9,7 @@ from instep.core.changes import home_contract as home
 from instep.core.changes import offer_contract as offer
 from instep.core.contract import REST, Invariant, PhaseRow, sentence_of
 from instep.core.follow import contract as follow
+from instep.core.keep import contract as keep
 from instep.core.publish import contract as publish
 from instep.core.rollout import contract as rollout
 
@@ -31,6 +32,7 @@ def machines_page(note: str) -> str:
         note,
         _INTRO,
         *_machine("Follow: one line at a partner", follow.PHASES.values(), follow.INVARIANTS),
+        *_machine("Keep: one line of another home, without a tree", keep.PHASES.values(), keep.INVARIANTS),
         *_machine("Publish: one line at its writer", publish.PHASES.values(), publish.INVARIANTS),
         *_machine("Rollout: a generation through the partners", rollout.PHASES.values(), rollout.INVARIANTS),
         *_machine("Home: a change set from elsewhere", home.PHASES.values(), home.INVARIANTS),

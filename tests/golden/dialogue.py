@@ -12,6 +12,8 @@ from instep.core.changes.offer import OfferMachine
 from instep.core.cluster.lease import LeaseMachine
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
+from instep.core.keep import vocabulary as k
+from instep.core.keep.machine import KeepMachine
 from instep.core.publish import vocabulary as p
 from instep.core.publish.machine import PublishMachine
 from instep.core.rollout.machine import RolloutMachine
@@ -24,7 +26,9 @@ LINE = LineId(FilesetName("catalog"), NodeName("main"))
 MAIN = NodeName("main")
 HUB = NodeName("hub")
 OK = SignerVerdict(True, MAIN)
-Machine = FollowMachine | PublishMachine | RolloutMachine | HomeMachine | LeaseMachine | OfferMachine
+Machine = (
+    FollowMachine | KeepMachine | PublishMachine | RolloutMachine | HomeMachine | LeaseMachine | OfferMachine
+)
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
 
 
@@ -126,3 +130,8 @@ def follower(facts: f.FollowFacts | None = None, **config: Any) -> Dialogue:
 def publisher(facts: p.PublishFacts | None = None, **config: Any) -> Dialogue:
     settings = p.PublishConfig(node=MAIN, **config)
     return Dialogue(PublishMachine(LINE, settings, Random(1), facts))
+
+
+def keeper(facts: k.KeepFacts | None = None, **config: Any) -> Dialogue:
+    settings = k.KeepConfig(writer=MAIN, **config)
+    return Dialogue(KeepMachine(LINE, settings, Random(1), facts))

@@ -20,6 +20,9 @@ from instep.core.follow import contract as follow_contract
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.follow.state import FollowPhase
+from instep.core.keep import contract as keep_contract
+from instep.core.keep import vocabulary as k
+from instep.core.keep.phases import KeepPhase
 from instep.core.publish import contract as publish_contract
 from instep.core.publish import state as publish_state
 from instep.core.publish.machine import PublishMachine
@@ -37,6 +40,7 @@ SEEDS = (5, 9, 2453)
     ("table", "phases"),
     [
         (follow_contract.PHASES, FollowPhase),
+        (keep_contract.PHASES, KeepPhase),
         (publish_contract.PHASES, publish_state.PublishPhase),
         (rollout_contract.PHASES, RolloutState),
         (home_contract.PHASES, HomePhase),
@@ -57,6 +61,7 @@ def test_every_phase_has_a_row_and_names_phases_only(
     ("table", "answers"),
     [
         (follow_contract.PHASES, f.FollowAnswer),
+        (keep_contract.PHASES, k.KeepAnswer),
         (publish_contract.PHASES, WriterAnswer),
         (home_contract.PHASES, h.SetAnswer),
     ],
@@ -102,6 +107,7 @@ def test_no_simulated_machine_goes_from_one_phase_to_another_than_its_table_says
 def test_every_invariant_says_what_it_states() -> None:
     every: list[Any] = [
         *follow_contract.INVARIANTS,
+        *keep_contract.INVARIANTS,
         *publish_contract.INVARIANTS,
         *rollout_contract.INVARIANTS,
         *home_contract.INVARIANTS,

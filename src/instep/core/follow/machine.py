@@ -19,9 +19,10 @@ from instep.core.follow import contract
 from instep.core.follow import vocabulary as f
 from instep.core.follow.apply import FollowApply
 from instep.core.follow.permits import serial_told, spent_told
-from instep.core.follow.standing import Seen, Stand, stand_of
+from instep.core.follow.standing import Seen, stand_of
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
+from instep.core.heads.stand import Stand
 from instep.core.hook_writes import HookLoop
 
 

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from instep.core.follow.floor import STATE_OLDER, is_below, why_held
 from instep.core.follow.vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
+from instep.core.heads.stand import (
+    Stand,
+    disputed,
+    heard_of,
+    named,
+    of_trouble,
+    out_of_reach,
+    without_writer,
+)
 from instep.core.hook_writes import HOOK_WRITES, hook_steps, hook_words
-from instep.core.lines.accept import EpochBook
 from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import HookWrite, Trouble
 from instep.model.counts import counted, which
@@ -16,14 +24,6 @@ from instep.model.paths import shown
 from instep.model.standing import Standing
 
 NAMED_MAX = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Stand:
-    standing: Standing
-    code: str | None = None
-    reason: str | None = None
-    next_steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,6 @@ class Seen:
 
 
 _RANK = {standing: rank for rank, standing in enumerate(Standing)}
-_BLOCKING_EXITS = (3, 4, 5)
-_DAMAGED_EXIT = 10
 
 
 def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
@@ -80,7 +78,7 @@ def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen)
     found = _without_owed(line, config, facts, seen)
     if seen.owed is None:
         return found
-    owed = _of_trouble(line, seen.owed)
+    owed = of_trouble(line, seen.owed)
     first, second = (found, owed) if _RANK[found.standing] >= _RANK[owed.standing] else (owed, found)
     steps = tuple(dict.fromkeys((*first.next_steps, *second.next_steps)))
     if second.code is None:
@@ -97,11 +95,11 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
             (f"instep resume {line.fileset}",),
         )
     if facts.epochs.disputed is not None:
-        return _disputed(line, facts.epochs)
+        return disputed(line, facts.epochs)
     if facts.refused is not None and facts.refused in (facts.tree, facts.head):
         return _refused(line, facts, seen)
     if seen.trouble is not None:
-        return _of_trouble(line, seen.trouble)
+        return of_trouble(line, seen.trouble)
     if config.is_observing:
         return _observing(line, facts, seen)
     if seen.is_working or seen.returning:
@@ -110,18 +108,18 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
         return Stand(
             Standing.HELD,
             "awaiting_permit",
-            f"{_number(facts.head)} is staged and waits for the permit of {seen.waits_for}; "
-            f"live is {_number(facts.live)}",
+            f"{named(facts.head)} is staged and waits for the permit of {seen.waits_for}; "
+            f"live is {named(facts.live)}",
             (f"at {seen.waits_for}: instep rollout show {line.fileset}",),
         )
     if seen.offer_trouble is not None:
-        return _of_trouble(line, seen.offer_trouble)
+        return of_trouble(line, seen.offer_trouble)
     if facts.head is None or facts.tree is None or facts.tree.id != facts.head.id:
         return _behind(line, config, facts, seen)
     if facts.due is not Due.NOTHING and not facts.is_doubted:
         return _behind(line, config, facts, seen)
     if seen.drift_trouble is not None:
-        return _of_trouble(line, seen.drift_trouble)
+        return of_trouble(line, seen.drift_trouble)
     if seen.drifted:
         return _drifted(line, config, seen)
     if facts.is_doubted or seen.was_away:
@@ -131,7 +129,7 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
 
 def _working(facts: FollowFacts, seen: Seen) -> Stand:
     if not seen.returning:
-        reason = f"applying {_number(facts.head)}, live is {_number(facts.live)}"
+        reason = f"applying {named(facts.head)}, live is {named(facts.live)}"
         return Stand(Standing.APPLYING, None, reason)
     total = seen.returning_total
     reason = f"restoring {counted(total, 'path')} that {which(total, 'was', 'were')} changed here"
@@ -144,24 +142,9 @@ def _named(paths: tuple[bytes, ...], total: int) -> str:
 
 
 def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> Stand:
-    if seen.is_contact_lost:
-        reason = f"serves generation {head.number}; since the contact was lost it may be behind"
-        return _out_of_reach(reason, _without_writer(line, config))
-    if seen.ahead is not None:
-        hub, known = seen.ahead
-        return Stand(
-            Standing.BEHIND,
-            "source_behind",
-            f"live is generation {head.number}; {hub}, from which it comes, knows generation {known.number} and does "
-            "not serve it",
-            (f"on {hub}: instep status {line.fileset}",),
-        )
-    if seen.cut_off:
-        hubs = " and ".join(seen.cut_off[:NAMED_MAX])
-        return _out_of_reach(
-            f"serves generation {head.number}; {hubs}, from which it comes, lost its own contact: it may be behind",
-            (f"on {seen.cut_off[0]}: instep status {line.fileset}", *_without_writer(line, config)),
-        )
+    heard = heard_of(line, config.writer, head, seen.is_contact_lost, seen.ahead, seen.cut_off)
+    if heard is not None:
+        return heard
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
         return Stand(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps)
@@ -175,40 +158,11 @@ def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> S
 def _unproven(facts: FollowFacts) -> Stand:
     """Before the look at the whole tree: after a recovery that is in doubt, when the hooks of the interrupted switch
     wait for the look, and after the root was out of sight."""
-    compared = f"the tree is compared with {_number(facts.tree)}"
+    compared = f"the tree is compared with {named(facts.tree)}"
     reason = f"the root was out of sight: {compared}"
     if facts.is_doubted:
         reason = f"another tree than before the interruption: {compared} before it is offered"
     return Stand(Standing.APPLYING, "checking", reason)
-
-
-def _number(head: HeadRef | None) -> str:
-    return "nothing" if head is None else f"generation {head.number}"
-
-
-def _out_of_reach(reason: str, steps: tuple[str, ...] = ()) -> Stand:
-    return Stand(Standing.UNREACHABLE, "no_source", reason, (*steps, "instep check"))
-
-
-def _without_writer(line: LineId, config: FollowConfig) -> tuple[str, ...]:
-    """The way out where the writer is dead, beginning with what would be lost."""
-    return (
-        f"if {config.writer} is dead for good, look what would be lost: "
-        f"instep promote {line.fileset} --home-is-dead --dry-run",
-    )
-
-
-def _disputed(line: LineId, epochs: EpochBook) -> Stand:
-    names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
-    return Stand(
-        Standing.BLOCKED,
-        "epoch_conflict",
-        f"epoch {epochs.disputed} was given to {names}",
-        (
-            f"find out which of them shall write, and there: instep promote {line.fileset} --home-is-dead",
-            "take one that was stolen out with: instep pki revoke NAME",
-        ),
-    )
 
 
 def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
@@ -217,9 +171,9 @@ def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
     if facts.tree == facts.refused:
         also = f"; the put-back waits: {seen.trouble.reason}" if seen.trouble else ""
         back = facts.live if facts.live != facts.tree else facts.replaced
-        reason = f"{reason}; putting back {_number(back)}{also}"
+        reason = f"{reason}; putting back {named(back)}{also}"
     else:
-        reason = f"{reason}; {_number(facts.live)} stays live"
+        reason = f"{reason}; {named(facts.live)} stays live"
     steps = (
         f"repair the cause, then: instep retry {line.fileset}",
         f"at the writer: instep rollback {line.fileset}{_back(facts)}",
@@ -229,25 +183,6 @@ def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
 
 def _back(facts: FollowFacts) -> str:
     return "" if facts.live is None else f" {facts.live.number}"
-
-
-def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
-    if trouble.exit_code == _DAMAGED_EXIT:
-        standing = Standing.DAMAGED
-    elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in (
-        "no_space",
-        "reused_number",
-        "not_the_writer",
-        "old_epoch",
-    ):
-        standing = Standing.BLOCKED
-    else:
-        standing = Standing.FAILING
-    step = (
-        trouble.hint
-        or f"repair the cause; it is retried by itself, at once with: instep retry {line.fileset}"
-    )
-    return Stand(standing, trouble.code, trouble.reason, (step,))
 
 
 def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
@@ -276,12 +211,12 @@ def _behind(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) 
         return Stand(Standing.HELD, STATE_OLDER, reason, steps)
     if facts.head is None:
         if not seen.is_source_up:
-            return _out_of_reach("no generation is known and no source can be reached")
+            return out_of_reach("no generation is known and no source can be reached")
         return Stand(Standing.UNKNOWN, "no_generation", "nothing was published yet")
-    reason = f"live is {_number(facts.live)}, head is generation {facts.head.number}"
+    reason = f"live is {named(facts.live)}, head is generation {facts.head.number}"
     if not seen.is_source_up:
-        steps = () if facts.live is None else _without_writer(line, config)
-        return _out_of_reach(f"{reason}; no node that has it can be reached", steps)
+        steps = () if facts.live is None else without_writer(line, config.writer)
+        return out_of_reach(f"{reason}; no node that has it can be reached", steps)
     return Stand(Standing.BEHIND, None, reason)
 
 

@@ -15,6 +15,7 @@ from instep.core.follow.fights import DriftView
 from instep.core.follow.floor import is_below
 from instep.core.follow.vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
 from instep.core.heads.line_heads import LineHeads
+from instep.core.heads.stand import named as named
 from instep.core.hook_writes import HookLoop
 from instep.core.line_machine import LineJob
 from instep.core.lines.accept import is_left_behind
@@ -204,8 +205,3 @@ def named_paths(paths: tuple[bytes, ...]) -> tuple[str, list[str]]:
     first = [shown(path) for path in paths[:NAMED_MAX]]
     more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
     return ", ".join(first) + more, first
-
-
-def named(head: HeadRef | None) -> str:
-    """A generation in words."""
-    return "nothing" if head is None else f"generation {head.number}"

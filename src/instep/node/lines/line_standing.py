@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from instep.core.follow.standing import Seen, Stand, stand_of
+from instep.core.follow.standing import Seen, stand_of
 from instep.core.follow.vocabulary import FollowConfig, FollowFacts, FollowReport
+from instep.core.heads.stand import Stand
 from instep.core.publish.standing import PublishSeen, publish_stand_of
 from instep.core.publish.vocabulary import PublishFacts, PublishReport
 from instep.core.vocabulary import RootBack, Trouble, trouble_of
