@@ -7,6 +7,7 @@ Each set has a folder of its own in ``offered`` of the control folder; a start c
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -85,20 +86,24 @@ class OfferedContents:
                 done += _written(own, digest, size, answer)
         return done
 
-    def has(self, digest: Digest) -> bool:
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        """The contents that came, looked at once: an applier is made when all are here."""
         try:
             with self._own() as own:
-                return digest.hex().encode() in map(os.fsencode, os.listdir(own))
+                return frozenset(os.listdir(own))
         except FileNotFoundError:
-            return False
+            return frozenset()
+
+    def has(self, digest: Digest) -> bool:
+        return digest.hex() in self._names
 
     def open(self, digest: Digest) -> int | None:
         """A descriptor, owned by the caller; None when it did not come."""
-        try:
-            with self._own() as own:
-                return os.open(digest.hex(), READ, dir_fd=own)
-        except FileNotFoundError:
+        if not self.has(digest):
             return None
+        with self._own() as own:
+            return os.open(digest.hex(), READ, dir_fd=own)
 
     def read(self, digest: Digest, size: int) -> bytes | None:
         fd = self.open(digest)
