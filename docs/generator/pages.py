@@ -32,6 +32,7 @@ from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.partners import PartnerSettings
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings
 from instep.node.config.shared_parts.pools import PoolSettings
+from instep.node.config.shared_parts.standby import StandbySettings
 from instep.store.port import EVENTS_KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,7 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Jobs", "[jobs.NAME]", JobSettings),
     ("Requests", "[requests.KIND]", RequestSettings),
     ("Pools", "[pools.NAME]", PoolSettings),
+    ("Standby services", "[standby.SERVICE]", StandbySettings),
     ("A node's place", "address, and each of backends, where they are tables", places.PlaceKeys),
 )
 """The tables of the page: title, where it stands in the file, what declares its keys."""

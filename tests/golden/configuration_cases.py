@@ -100,6 +100,7 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         },
     ),
     "Requests": ("", {"": REQUEST + 'run = ["/bin/true"]\n', "run": REQUEST}),
+    "Standby services": ("", {"": 'name = "main"\n[standby.app]\n'}),
     "Pools": ("", {"": POOL + "places = 50\n", "places": POOL}),
     "A node's place": ("[balancers.maps.address]\n", {"": BALANCER}),
 }  # fmt: skip

@@ -118,6 +118,7 @@ NOTES: Mapping[str, str] = {
     "signed_in": "a person signed in to the panel",
     "run_ended": "a run of a job or request went well",
     "seat_released": "an operator released all uses of a user in a pool",
+    "standby_taken": "a standby service begins on this node",
     "started": "the daemon started",
     "state_writable": "the node's state can be written again",
     "stopped": "the daemon stopped",

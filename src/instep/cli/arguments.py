@@ -176,7 +176,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
     "trust address": _address, "trust pin": _fingerprint, "address": _peer_address, "at": _peer_address,
     "lease_name": _lease, "job work": _shared, "request kind": _shared, "request request_id": _shared,
-    "seat pool": _shared, "listen": _peer_address, "advertise": _peer_address,
+    "seat pool": _shared, "standby service": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip

@@ -37,7 +37,7 @@ COMMANDS: dict[str, str] = {
     "lease": "shared_parts.leases",
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",
     "job": "shared_parts.jobs", "request": "shared_parts.jobs", "maintenance": "shared_parts.jobs",
-    "seat": "shared_parts.seats",
+    "seat": "shared_parts.seats", "standby": "shared_parts.standby",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""

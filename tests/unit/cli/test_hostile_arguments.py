@@ -28,7 +28,7 @@ WRONG = ("two words", 'a"b', "a;b", "../a", "-")
 OF_FILES = frozenset({"path", "directory", "target", "output"})
 """Paths on this machine: a file name may hold a control character."""
 IN_TREE = frozenset({"publish held", "restore paths", "explain path", "log path", "archive restore words",
-                     "lease run program", "lock acquire path", "lock release path", "lock break path",
+                     "lease run program", "standby run program", "lock acquire path", "lock release path", "lock break path",
                      "edit path"})  # fmt: skip
 """Paths in a tree, and the words of a command that is run, may hold any bytes."""
 FREE = frozenset({"message", "reason", "params", "accepts", "assignments", "ignore", "include", "gate", "preserve", "user", "payload",

@@ -121,6 +121,21 @@ class LeaseGuardCommand(Command[LeaseGroupDocument], frozen=True):
     group: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 
 
+class StandbyFenceDocument(Document, frozen=True):
+    """The roles that no other node can use any more."""
+
+    service: str
+    roles: tuple[str, ...]
+
+
+@command("standby_fence", Role.OPERATOR, *_FAMILIES)
+class StandbyFenceCommand(Command[StandbyFenceDocument], frozen=True):
+    """Keep the other nodes from a service whose lease is held, before it starts here."""
+
+    hold: str
+    service: Annotated[str, msgspec.Meta(max_length=63)]
+
+
 @command("lease_release", Role.OPERATOR, ContentionError)
 class LeaseReleaseCommand(Command[LeaseGroupDocument], frozen=True):
     """Nothing runs under the lease any more: give it back."""

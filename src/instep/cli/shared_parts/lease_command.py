@@ -48,17 +48,25 @@ def run_under_lease(
     program: Sequence[str],
     timeout_ms: int | None,
     say: Callable[[str], None],
+    prepare: Callable[[str], None] | None = None,
 ) -> int:
-    """The exit code of the command. ``ContentionError`` ``lease_held`` or ``lease_lost``; the daemon's own errors."""
+    """The exit code of the command. ``prepare`` is called with the key of the held lease before the command starts.
+    ``ContentionError`` ``lease_held`` or ``lease_lost``; the daemon's own errors, and those of ``prepare``."""
     if not node.socket.exists():
         node.require()
-    return _Run(control, asked, program, say).to_the_end(timeout_ms)
+    return _Run(control, asked, program, say, prepare).to_the_end(timeout_ms)
 
 
 class _Run:
     def __init__(
-        self, control: Control, asked: LeaseHoldCommand, program: Sequence[str], say: Callable[[str], None]
+        self,
+        control: Control,
+        asked: LeaseHoldCommand,
+        program: Sequence[str],
+        say: Callable[[str], None],
+        prepare: Callable[[str], None] | None,
     ) -> None:
+        self._prepare = prepare
         self._control, self._asked, self._program, self._say = control, asked, tuple(program), say
         self._news: queue.SimpleQueue[LeaseStateDocument | InstepError | int | None] = queue.SimpleQueue()
         self._child: subprocess.Popen[bytes] | None = None
@@ -86,6 +94,9 @@ class _Run:
                 return self._finished(news)
             if isinstance(news, LeaseStateDocument):
                 self._take(news)
+                if news.state == "stop" and self._child is None:
+                    self._release()
+                    raise self._lost()
             elif self._child is None:
                 raise news or self._gone()
             elif isinstance(news, InstepError):
@@ -145,6 +156,14 @@ class _Run:
     # The command ----------------------------------------------------------------------------------------------------
 
     def _start(self, fence: str) -> None:
+        if self._prepare is not None:
+            try:
+                self._prepare(self._hold)
+            except InstepError:
+                self._release()
+                raise
+            self._prepare = None
+            return  # the next word of the daemon says whether the lease is still held
         is_terminal = os.isatty(0)
         try:
             self._child = subprocess.Popen(

@@ -92,10 +92,15 @@ async def _raised(transaction: Transaction, found: Era, here: str, highest: int)
         here,
         highest,
     )
-    # The clock of the former server may have been ahead: no lease outlives its time to live by the clock of this one.
+    # The former server's clock may have been ahead: no lease or run outlives its time to live by the clock of this one.
     await transaction.change(
         "UPDATE instep_lease SET expires_at_ms = instep_now_ms() + ttl_ms"
         " WHERE expires_at_ms > instep_now_ms() + ttl_ms"
+    )
+    await transaction.change(
+        "UPDATE instep_run SET expires_at_ms = instep_now_ms() + CAST($1 AS bigint)"
+        " WHERE state = 'running' AND expires_at_ms > instep_now_ms() + CAST($1 AS bigint)",
+        found.longest_ttl_ms,
     )
     await transaction.announce("era")
     row = await transaction.row("SELECT server, era, quiet_until_ms FROM instep_era")

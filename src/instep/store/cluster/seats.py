@@ -135,10 +135,10 @@ async def renew_seats(
     )  # fmt: skip
     have = {str(key): int(times) for key, times in in_force}
     await transaction.change(
-        "UPDATE instep_seat SET expires_at_ms = instep_now_ms() + CAST($3 AS bigint) WHERE pool = $1 AND user_key IN"
-        " (SELECT user_key FROM instep_seat_use WHERE pool = $1 AND node = $2 AND expires_at_ms > instep_now_ms())"
-        " AND expires_at_ms < instep_now_ms() + CAST($3 AS bigint)",
-        rules.name, node, rules.grace_ms,
+        "UPDATE instep_seat SET expires_at_ms = (SELECT max(u.expires_at_ms) FROM instep_seat_use AS u"
+        " WHERE u.pool = instep_seat.pool AND u.user_key = instep_seat.user_key) WHERE pool = $1 AND user_key IN"
+        " (SELECT user_key FROM instep_seat_use WHERE pool = $1 AND node = $2 AND expires_at_ms > instep_now_ms())",
+        rules.name, node,
     )  # fmt: skip
     for key in sorted(have.keys() - wanted.keys()):
         seat = await _seat(transaction, rules.name, key)

@@ -10,6 +10,7 @@ from instep.errors import ContentionError, UsageError
 from instep.model.lease import lease_name
 from instep.node.cluster.database_view import database_document, lease_document
 from instep.node.cluster.lease_runs import LeaseRun
+from instep.node.cluster.standby import keep_others_away
 from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import POLL_S, change_within, works_of
@@ -96,6 +97,26 @@ class Leases(CommandHandlers):
         """Give a lease back: what ran under it has ended."""
         self._run(asked.hold).release()
         return api.LeaseGroupDocument(asked.hold, True)
+
+    async def fence(self, asked: api.StandbyFenceCommand, speaker: Speaker) -> api.StandbyFenceDocument:
+        """Keep the other nodes from a standby service."""
+        if self._context.shared_work.maintenance.is_on:
+            raise ContentionError(
+                "this node is in maintenance, and no standby service starts",
+                code="maintenance",
+                hint="end it: instep maintenance off",
+            )
+        hold, settings = self._run(asked.hold).hold, self._node.runtime.settings.standby.get(asked.service)
+        fence = hold.machine.fence
+        if settings is None or fence is None:
+            return api.StandbyFenceDocument(asked.service, ())
+        roles = await keep_others_away(self._cluster, hold.name, hold.session, fence, settings)
+        self._node.runtime.note(
+            "standby_taken",
+            f"standby {asked.service} is taken over by {self._node.runtime.name}",
+            service=asked.service,
+        )
+        return api.StandbyFenceDocument(asked.service, roles)
 
     def _run(self, hold: str) -> LeaseRun:
         run = self._runs.get(hold)
