@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 from pathlib import Path
@@ -19,14 +20,16 @@ STYLES = {"styles/road.sld": "<sld/>", "styles/river.sld": "<sld/>", "global.xml
 
 def test_the_picture_of_a_session_shows_what_the_commands_print(fleet: Fleet) -> None:
     """Goal: a change, its log, a directory that is emptied, the guard that holds it, and the way back, as printed; only
-    the directory and the time of day are replaced."""
+    the directory, the time of day and the name of the user are replaced."""
     main, tree, session = fleet.node("main"), fleet.tree("main"), list[Typed]()
-    main.environment["LOGNAME"] = "ana"
+    me = pwd.getpwuid(os.geteuid()).pw_name
 
     def printed(node: Node, text: str) -> str:
         text = text.replace(str(fleet.tree(node.name)), "/srv/catalog").replace(
             f"--dir {node.directory} ", ""
         )
+        text = re.sub(rf"(?<=\(){me}(?=, )", "ana", text)  # of a generation, and in the column of the log
+        text = re.sub(rf"(?<=:\d\d) +{me} *(?= (?:added|changed) )", "      " + "ana".ljust(7), text)
         return re.sub(r"\b\d\d:\d\d\b", "10:35", text)
 
     def typed(node: Node, *words: str, expect: int = 0) -> None:
