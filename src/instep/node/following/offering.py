@@ -38,6 +38,7 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.trees.drift_look import DriftFound
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.store.port import ChangeSide
+from instep.tree.root.failpoints import failpoint, register
 
 OFFERS = "offers"
 """What a home that takes changes names in ``takes``."""
@@ -45,6 +46,8 @@ SENT_UNASKED_BYTES = 1 << 20
 """Contents of up to so many bytes together are sent without asking which of them the home lacks."""
 ANSWER_S = 600.0
 LOCKS_SHOWN_MAX = 10_000
+OFFERS_SAVED = register("offers.saved")
+OFFERS_ANSWERED = register("offers.answered")
 LOSING = o.EditState.LOSING
 
 
@@ -243,6 +246,7 @@ class Offering:
                 raw = msgspec.msgpack.encode(facts)
                 self._runtime.store.save_changes(self._tree.line, ChangeSide.OFFERS, raw)
                 self.facts = facts
+                failpoint(OFFERS_SAVED)
             case o.OwnPaths(owned):
                 self.owned = owned
                 self._tell_owned()
@@ -294,6 +298,7 @@ class Offering:
         contents = contents_of(self._tree.fileset.path, change_set, wanted)
         answer = (await client.submit(request, contents)).answer
         _check_answer(change_set, answer, effect)
+        failpoint(OFFERS_ANSWERED)
         return o.OfferAnswered(effect.req, answer)
 
     async def _look(self, effect: o.LookAtPaths) -> o.OfferEvent:
