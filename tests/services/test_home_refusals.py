@@ -197,3 +197,37 @@ async def test_ten_million_paths_and_paths_out_of_the_tree_are_refused_in_bounde
             tracemalloc.stop()
         assert most < 200 * MIB, f"{most >> 20} MiB"
         assert sorted(p.name for p in main.tree.iterdir() if not p.name.startswith(".")) == ["a", "b", "many"]
+
+
+@in_virtual_time
+async def test_a_change_of_writer_voids_all_locks_and_moves_the_home(tmp_path: Path) -> None:
+    """Goal: the former home takes nothing more, the new one honours no token of the old, and neither does the old one
+    when the line has come back."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1, writer=('offers_from = ["s1", "s2"]',), partner=('drift = "offer"',))
+        main, s1 = cluster["main"], cluster["s1"]
+        main.write({"a": "one"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        line = writer_of(main).line
+        asked = m.LockRequest(line, b"a", "ann", "editor", digest_of("one"), 600_000)
+        other = Offerer(main, "s2")
+        granted = await writer_of(main).changes.lock(other.name, asked)
+        assert isinstance(granted, LockGranted)
+        other.see()
+        change_set = other.changes({"a": "edit"}, token=granted.fence)
+        former = writer_of(main).changes
+        await main.call("handover", fileset="data", node="s1", timeout_s=40)
+        with pytest.raises(InstepError):
+            await former.submit(other.name, change_set, sent([b"edit"]), sizes=wanted_contents(change_set))
+        assert main.node.services[line.fileset].home is None
+        assert writer_of(s1).changes.locks() == ()
+        await s1.call("handover", fileset="data", node="main", timeout_s=40)
+        await main.stands("in_step")
+        back = writer_of(main).changes
+        assert back.locks() == ()
+        refresh = msgspec.structs.replace(asked, fence=granted.fence)
+        assert isinstance(await back.lock(other.name, refresh), LockGone)
+        other.see()
+        late = other.changes({"a": "edit"}, token=granted.fence)
+        assert kinds(await other.submit(late, "edit")) == {"a": "applied"}, "as without a lock"

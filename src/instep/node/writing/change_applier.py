@@ -301,9 +301,13 @@ class ChangeApplier:
         row = tree.store.change(effect.id)
         kept = _kept_of(row.kept) if row is not None and row.kept is not None else None
         outcomes = self._kept_outcomes(effect.id)
-        if outcomes is None and self._names(effect.id):
-            self.finish_switch()
-            outcomes = self._kept_outcomes(effect.id)
+        if self._names(effect.id):
+            if outcomes is None:
+                self.finish_switch()
+                outcomes = self._kept_outcomes(effect.id)
+            else:
+                record_rows(tree.store, tree.place())
+                clear_stages(tree.place())
         if kept is None:
             return h.ChangesRecovered(effect.req, None, (), outcomes)
         return h.ChangesRecovered(effect.req, kept.submission, kept.decided, outcomes)
