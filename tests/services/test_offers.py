@@ -106,6 +106,27 @@ async def test_a_hundred_offers_leave_nothing_in_the_archive(tmp_path: Path) -> 
 
 
 @in_virtual_time
+async def test_a_file_that_was_changed_or_made_here_is_removed_here(tmp_path: Path) -> None:
+    """Goal: the accepted file counts as laid and seen at the node that made it, so that its removal is offered, also after
+    a change that came from elsewhere."""
+    async with services(tmp_path) as cluster:
+        main, s1 = await _begun(cluster, 1)
+        s1.write({"sub/f1": "mine\n", "made": "here\n"})
+        (s1.tree / "link").symlink_to("made")
+        await main.holds("made", "here\n")
+        main.write({"sub/f2": "of main\n"})
+        await _alike(main, s1)
+        for name in ("sub/f1", "made", "link", "sub/f2"):
+            (s1.tree / name).unlink()
+        await _alike(main, s1)
+        assert not [
+            name
+            for name in ("sub/f1", "made", "link", "sub/f2")
+            if (main.tree / name).is_symlink() or (main.tree / name).exists()
+        ]
+
+
+@in_virtual_time
 async def test_nothing_is_offered_where_the_home_takes_none(tmp_path: Path) -> None:
     """Goal: without ``offers_from`` nothing changes at the home, and the partner's standing says which setting is missing."""
     async with services(tmp_path) as cluster:

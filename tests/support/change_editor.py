@@ -30,7 +30,7 @@ class ChangeEditor:
         self.disk = EditorDisk()
         self.disk.tree = dict(home.disk.published[-1])
         self.disk.generation = dict(self.disk.tree)
-        self.disk.laid = set(self.disk.tree)
+        self.disk.laid = {path: entry.digest for path, entry in self.disk.tree.items()}
         self.disk.head = home.disk.head
         self.power: int | None = None
         self.is_cut = False

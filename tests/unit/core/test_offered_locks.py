@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from instep.core.changes import home_vocabulary as h
+from instep.core.changes import offer_vocabulary as o
 from instep.core.vocabulary import Note, Trouble
 from instep.model.lock import LockDenied, LockEnd, LockEnded, LockGone, LockOutdated, LockOwner
 from tests.support.change_editor import CUT, ChangeEditor, beside
@@ -129,6 +132,48 @@ def test_a_broken_lock_is_heard_of_and_the_edit_is_judged_as_without_it() -> Non
     assert s1.disk.archive == [a_file(b"a", "mine")]
     assert home.text(b"a") == digest("old")
     assert s1.states == {}
+
+
+@pytest.mark.parametrize("is_news", [False, True])
+def test_a_grant_whose_answer_comes_too_late_is_none(is_news: bool) -> None:
+    """The home's file may be another one here by then, and nothing of it is an edit."""
+    home, s1 = beside()
+    s1.holds = {o.AskLock}
+    assert s1.wants(ttl_ms=5_000) is None
+    asked = s1.last(o.AskLock)
+    granted = home.ask(lambda req: h.LockAsked(req, S1, ANA, b"a", asked.wanted.base, 5_000, b"i" * 16))
+    home.disk.edit(b"a", a_file(b"a", "by the home"))
+    if is_news:
+        s1.say(o.LockNews(b"a", granted.fence, LockGone(LockEnd.HOME_EDIT, "main")))
+    else:
+        s1.pass_time(9_000)
+    s1.deliver()
+    s1.say(o.LockAnswered(asked.req, granted))
+    given = s1.given[1].answer
+    assert isinstance(given, LockGone)
+    assert given.why is (LockEnd.HOME_EDIT if is_news else LockEnd.LAPSED)
+    s1.look()
+    assert (s1.states, s1.machine.facts.held) == ({}, ())
+    assert s1.texts[b"a"] == home.text(b"a") == digest("by the home")
+
+
+def test_a_look_at_an_older_generation_lets_no_path_go() -> None:
+    """It saw no difference, and a newer generation came before its answer, which no apply laid at the owned path."""
+    home, s1 = beside()
+    s1.locks(ttl_ms=5_000)
+    s1.holds = {o.LookAtPaths}
+    s1.pass_time(5_000)
+    look = s1.disk.perform(s1.last(o.LookAtPaths))
+    home.pass_time(5_000)
+    home.disk.edit(b"a", a_file(b"a", "by the home"))
+    s1.say(s1.disk.apply(home.disk.publish(), home.disk.published[-1]))
+    s1.holds = set()
+    s1.say(look)
+    s1.pass_time(2_000)
+    s1.look()
+    assert s1.states == {}
+    assert s1.texts[b"a"] == home.text(b"a") == digest("by the home")
+    assert not home.disk.accepted
 
 
 def test_a_stolen_lock_from_here_to_here() -> None:

@@ -127,6 +127,11 @@ class OfferMachine(OfferLocks):
         if event.boot_id != self._facts.boot_id:
             for held in self._facts.held:
                 self._lock_lost(held, LockGone(LockEnd.UNKNOWN, "", "this machine was started anew"))
+        for owned in tuple(self._owned.values()):
+            if owned.state is EditState.ASKED:
+                self._superseded(
+                    owned
+                )  # A generation that was not laid there may have come just before the end.
         self._set(boot_id=event.boot_id)
 
     def _configure(self, config: o.OfferConfig) -> None:

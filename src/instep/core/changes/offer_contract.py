@@ -15,6 +15,7 @@ _ANSWERS = (o.OfferAnswered, o.OfferFailed)
 PHASES = {
     EditState(row.phase): row
     for row in (
+        PhaseRow("asked", (o.AskLock,), (o.LockAnswered, o.LockAskFailed), f"editing waiting losing {REST}"),
         PhaseRow("editing", (), (*_LOOKS, o.LockNews, o.LockAnswered), f"offered waiting accepted {REST}"),
         PhaseRow("waiting", (), (*_LOOKS, o.LockAnswered), f"offered editing blocked losing {REST}"),
         PhaseRow("offered", (o.SubmitOffer,), _ANSWERS, f"accepted editing waiting losing {REST}"),

@@ -9,6 +9,7 @@ from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_book import OWNED_MAX, OfferBook
 from instep.core.changes.offer_vocabulary import Edit, EditState, OwnedPath
 from instep.model.change import OutcomeKind, PathOutcome, is_alike, is_same_file
+from instep.model.ids import HeadRef
 from instep.model.paths import sort_key
 
 
@@ -24,12 +25,24 @@ class OfferEdits(OfferBook):
 
     def _looked(self, event: o.TreeLooked) -> None:
         self._entries = event.entries or self._entries
+        is_old = self._is_old(event.head)
         for edit in event.edits:
-            self._edited(edit)
+            if is_old and edit.path in self._owned:
+                self._unseen.add(edit.path)
+            else:
+                self._edited(edit)
         differing = {edit.path for edit in event.edits}
         for path in tuple(self._owned) if event.is_whole else event.clean:
-            if path not in differing:
+            if path in differing or path not in self._owned:
+                continue
+            if is_old:
+                self._unseen.add(path)
+            else:
                 self._is_clean(path)
+
+    def _is_old(self, head: HeadRef | None) -> bool:
+        """Whether a look compared with another generation than the one that the tree holds by now."""
+        return head is not None and self._reached is not None and head != self._reached
 
     def _look(self) -> None:
         if self._unseen and not self._looks and self._backoff.is_ready("look", self._now):
@@ -45,6 +58,10 @@ class OfferEdits(OfferBook):
     def _paths_looked(self, event: o.PathsLooked) -> None:
         paths = self._looks.pop(event.req, None)
         if paths is None:
+            return
+        if self._is_old(event.head):
+            self._unseen.update(path for path in paths if path in self._owned)
+            self._pause("look")
             return
         self._backoff.clear("look")
         edits = {edit.path: edit for edit in event.edits}
@@ -82,6 +99,10 @@ class OfferEdits(OfferBook):
                 self._own(edit.path, EditState.WAITING, edit.base, edit.found)
             return
         match owned.state:
+            case EditState.ASKED if self._is_as_asked(edit):
+                self._turn(owned, EditState.ASKED, base=None, here=None, found=None)
+            case EditState.ASKED:
+                self._turn(owned, EditState.ASKED, base=edit.base, here=edit.base, found=edit.found)
             case EditState.EDITING | EditState.OFFERED | EditState.LOSING:
                 self._turn(owned, owned.state, found=edit.found)
             case EditState.ACCEPTED if is_alike(owned.here, edit.found):
@@ -97,6 +118,10 @@ class OfferEdits(OfferBook):
                 if is_alike(owned.here, edit.found):
                     self._undone(self._owned[edit.path])
 
+    def _is_as_asked(self, edit: Edit) -> bool:
+        """Overridden above."""
+        raise AssertionError(edit)
+
     def _undone(self, owned: OwnedPath) -> None:
         """The edit was taken back, and the tree's generation went on meanwhile: that one is wanted, not the old one."""
         self._turn(owned, EditState.LOSING, outcome=PathOutcome(owned.path, OutcomeKind.SAME))
@@ -108,7 +133,9 @@ class OfferEdits(OfferBook):
         owned = self._owned.get(path)
         if owned is None:
             return
-        if owned.state is EditState.EDITING:
+        if owned.state is EditState.ASKED:
+            self._own(path, EditState.ASKED, None, None)  # Whatever generation was not laid, it is here now.
+        elif owned.state is EditState.EDITING:
             self._turn(owned, EditState.EDITING, found=owned.here, is_stale=False)
         elif (owned.state is EditState.ACCEPTED and self._is_over(owned)) or owned.state in (
             EditState.WAITING,
@@ -130,7 +157,9 @@ class OfferEdits(OfferBook):
             if owned is None:
                 continue
             is_reached = self._has_reached(owned.head)
-            if owned.state is EditState.EDITING:
+            if owned.state is EditState.ASKED:
+                self._turn(owned, EditState.ASKED, is_stale=True)
+            elif owned.state is EditState.EDITING:
                 is_here = is_same_file(entry, owned.base)
                 is_on_its_way = owned.is_on_its_way and not is_reached and not is_here
                 is_stale = not is_on_its_way and not is_here

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from instep.core import vocabulary as w
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_sets import OfferSets
-from instep.core.changes.offer_vocabulary import EditState, HeldLock
+from instep.core.changes.offer_vocabulary import Edit, EditState, HeldLock
 from instep.errors import Retry
-from instep.model.change import PathOutcome
-from instep.model.ids import HeadRef
+from instep.model.change import Fence, PathOutcome
+from instep.model.ids import EMPTY_DIGEST, HeadRef
 from instep.model.lock import (
     LockAnswer,
     LockEnd,
@@ -23,6 +23,7 @@ from instep.model.lock import (
 from instep.model.paths import shown
 
 ASKS_MAX = 256
+NEWS_MAX = 64
 
 
 @dataclass(slots=True)
@@ -57,8 +58,11 @@ class OfferLocks(OfferSets):
     _asked: dict[int, AskedLock]
     _releases: list[Release]
 
+    _news: dict[Fence, LockGone]
+    """Locks that ended lately: their grants may still be on the way."""
+
     def _forget_locks(self) -> None:
-        self._asked, self._releases = {}, []
+        self._asked, self._releases, self._news = {}, [], {}
 
     # --- acquire ----------------------------------------------------------------------------------------------
 
@@ -69,6 +73,8 @@ class OfferLocks(OfferSets):
             return
         held = self._held_at(event.path)
         fence = held.fence if held is not None and held.owner == event.owner and not event.steals else None
+        if event.path not in self._owned:
+            self._own(event.path, EditState.ASKED, None, None)
         req = self._next_req()
         self._asked[req] = AskedLock(event, self._now)
         self._out.append(o.AskLock(req, event, fence))
@@ -101,21 +107,64 @@ class OfferLocks(OfferSets):
         wanted = request.wanted
         held = self._held_at(wanted.path)
         if isinstance(answer, LockGranted):
-            if held is not None and held.fence != answer.fence:
-                self._lock_lost(held, LockGone(LockEnd.STOLEN, str(wanted.owner), wanted.reason))
-            until_ms = request.at_ms + answer.left_ms
-            ttl_ms = answer.left_ms
-            self._hold(HeldLock(wanted.path, wanted.owner, answer.fence, ttl_ms, until_ms, answer.base))
-            self._edit_under(answer, wanted.path)
+            answer = self._hold_granted(request, answer, held)
         elif isinstance(answer, LockGone) and held is not None and held.owner == wanted.owner:
             self._lock_lost(held, answer)
+        self._let_asked_go(wanted.path)
         self._give(wanted.request, answer)
+
+    def _is_as_asked(self, edit: Edit) -> bool:
+        """Whether the file is still the one whose lock was asked for, beside a generation that was not laid."""
+        digest = EMPTY_DIGEST if edit.found is None else edit.found.digest
+        return any(
+            each.wanted.path == edit.path and each.wanted.base == digest for each in self._asked.values()
+        )
+
+    def _let_asked_go(self, path: bytes) -> None:
+        """No lock came of it. A generation that was not laid meanwhile is laid now; an edit goes on without a lock."""
+        owned = self._owned.get(path)
+        if owned is None or owned.state is not EditState.ASKED:
+            return
+        if any(each.wanted.path == path for each in self._asked.values()):
+            return
+        if owned.is_stale:
+            self._superseded(owned)
+        elif self._is_edited(owned) and self._config.offers:
+            self._turn(owned, EditState.WAITING)
+        else:
+            del self._owned[path]
+
+    def _hold_granted(
+        self, request: AskedLock, granted: LockGranted, held: HeldLock | None
+    ) -> LockGranted | LockGone:
+        """A grant whose answer comes when its time is over, or behind the news of its end, is none: the file may have
+        been replaced here since it was asked for."""
+        wanted, until_ms = request.wanted, request.at_ms + granted.left_ms
+        ended = self._news.get(granted.fence)
+        if held is not None and held.fence == granted.fence:
+            until_ms = max(until_ms, held.until_ms)
+        elif held is not None and held.fence.counter > granted.fence.counter:
+            ended = ended or LockGone(LockEnd.STOLEN, str(held.owner))
+        if ended is not None or until_ms <= self._now:
+            return ended or LockGone(LockEnd.LAPSED)
+        if held is not None and held.fence != granted.fence:
+            self._lock_lost(held, LockGone(LockEnd.STOLEN, str(wanted.owner), wanted.reason))
+        self._hold(
+            HeldLock(wanted.path, wanted.owner, granted.fence, granted.left_ms, until_ms, granted.base)
+        )
+        self._edit_under(granted, wanted.path)
+        return granted
 
     def _edit_under(self, granted: LockGranted, path: bytes) -> None:
         """The granted lock stands for the file as it is here: the asker named its digest."""
         owned = self._owned.get(path)
         if owned is None:
             self._own(path, EditState.EDITING, granted.base, granted.base, token=granted.fence)
+        elif owned.state is EditState.ASKED:
+            found = owned.found if self._is_edited(owned) else granted.base
+            self._own(
+                path, EditState.EDITING, granted.base, found, token=granted.fence, is_stale=owned.is_stale
+            )
         elif owned.state is EditState.ACCEPTED:
             self._own(
                 path, EditState.EDITING, granted.base, granted.base, head=owned.head, token=granted.fence,
@@ -130,6 +179,7 @@ class OfferLocks(OfferSets):
         """A lock that the home granted all the same ends by its time."""
         request = self._asked.pop(event.req, None)
         if request is not None:
+            self._let_asked_go(request.wanted.path)
             self._give(request.wanted.request, None, trouble=event.trouble)
             return
         release = next((each for each in self._releases if each.req == event.req), None)
@@ -139,6 +189,9 @@ class OfferLocks(OfferSets):
 
     def _lock_news(self, event: o.LockNews) -> None:
         held = self._held_at(event.path)
+        self._news[event.fence] = event.gone
+        if len(self._news) > NEWS_MAX:
+            del self._news[next(iter(self._news))]
         if held is not None and held.fence == event.fence:
             self._lock_lost(held, event.gone)
 
@@ -164,7 +217,8 @@ class OfferLocks(OfferSets):
         for release in tuple(self._releases):
             owned = self._owned.get(release.held.path)
             is_offered = owned is not None and owned.state is EditState.OFFERED
-            if release.phase is ReleasePhase.LOOK and release.req is None and not is_offered:
+            is_ready = release.req is None and self._backoff.is_ready("look", self._now)
+            if release.phase is ReleasePhase.LOOK and is_ready and not is_offered:
                 release.req = self._order_look((release.held.path,))
             elif release.phase is ReleasePhase.SUBMIT and not is_offered:
                 self._submit_to_release(release)
@@ -184,7 +238,9 @@ class OfferLocks(OfferSets):
     def _release_looked(self, event: o.PathsLooked) -> None:
         release = next((each for each in self._releases if each.req == event.req), None)
         if release is not None and release.phase is ReleasePhase.LOOK:
-            release.phase, release.req = ReleasePhase.SUBMIT, None
+            release.req = None
+            if not self._is_old(event.head):
+                release.phase = ReleasePhase.SUBMIT
 
     def _release_not_looked(self, event: o.LookFailed) -> None:
         release = next((each for each in self._releases if each.req == event.req), None)

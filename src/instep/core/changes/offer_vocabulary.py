@@ -41,6 +41,9 @@ class OfferConfig(MachineWord):
 class EditState(enum.Enum):
     """How far the edit of an owned path is."""
 
+    ASKED = "asked"
+    """Its lock is being asked for: until the answer nothing is laid there, so that the grant is about the file that its
+    program has. An edit that a look finds meanwhile is kept, as ``base`` and ``found``."""
     EDITING = "editing"
     """Under a lock of a program here, changed or not."""
     WAITING = "waiting"
@@ -131,12 +134,13 @@ class OfferConfigChanged(MachineWord):
 class TreeLooked(MachineWord):
     """The tree was compared with its generation, after it was quiet for settle. ``edits`` are the paths that differ,
     ``clean`` those that were looked at and do not; ``is_whole``: every path that is no edit is clean. ``entries``
-    counts the generation's manifest."""
+    counts the manifest of that generation, ``head``."""
 
     edits: tuple[Edit, ...]
     clean: tuple[bytes, ...] = ()
     is_whole: bool = False
     entries: int = 0
+    head: HeadRef | None = None
 
 
 class HomeUp(MachineWord):
@@ -230,10 +234,11 @@ class LockNews(MachineWord):
 
 
 class PathsLooked(MachineWord):
-    """Answer to ``LookAtPaths``: ``edits`` of these paths, all others are clean."""
+    """Answer to ``LookAtPaths``: ``edits`` of these paths from the generation ``head``, all others are clean."""
 
     req: int
     edits: tuple[Edit, ...]
+    head: HeadRef | None = None
 
 
 class LookFailed(RequestFailed): ...

@@ -84,10 +84,12 @@ def at_home(found: Entry, before: Entry | None, local: Local) -> Entry:
 
 
 def _was_seen(tree: FilesetTree, path: bytes, before: Entry | None) -> bool:
-    """Whether a path that is missing now was laid here and seen since: a directory with its files."""
-    if before is not None and before.kind is Kind.DIR:
+    """Whether a path that is missing now was laid here and seen since. A row of other contents is of an earlier file of
+    that name. Directories and symlinks have no rows: they are laid with all else of a generation."""
+    if before is not None and before.kind is not Kind.FILE:
         return True
-    return tree.stat_row(path) is not None
+    row = tree.stat_row(path)
+    return row is not None and (before is None or row.digest == before.digest)
 
 
 def contents_of(

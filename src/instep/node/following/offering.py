@@ -123,7 +123,7 @@ class Offering:
         is_all = len(found.differences) == found.total
         clean = self._clean(found, differing) if is_all else ()
         is_whole = found.cost is not None and is_all
-        self.driver.post(o.TreeLooked(edits, clean, is_whole, self._entries(base)))
+        self.driver.post(o.TreeLooked(edits, clean, is_whole, self._entries(base), base))
 
     def _clean(self, found: DriftFound, differing: set[bytes]) -> tuple[bytes, ...]:
         """The owned paths that were looked at and do not differ."""
@@ -306,7 +306,7 @@ class Offering:
         if base is None:
             return o.PathsLooked(effect.req, ())
         edits = await self._tree.worker.run(edits_at, self._tree, base, effect.paths)
-        return o.PathsLooked(effect.req, edits)
+        return o.PathsLooked(effect.req, edits, base)
 
     async def _ask_lock(self, effect: o.AskLock) -> o.OfferEvent:
         client, wanted, line = self.require_home().client, effect.wanted, self._tree.line

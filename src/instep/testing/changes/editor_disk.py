@@ -20,7 +20,7 @@ from instep.core.changes.offer_vocabulary import (
     OwnedPath,
 )
 from instep.model.change import is_alike, is_same_file
-from instep.model.ids import HeadRef
+from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
 from instep.model.paths import sort_key
 
@@ -33,8 +33,8 @@ class EditorDisk:
         self.tree: dict[bytes, Entry] = {}
         self.generation: dict[bytes, Entry] = {}
         self.head: HeadRef | None = None
-        self.laid: set[bytes] = set()
-        """Paths that were laid here, or made here, and seen since."""
+        self.laid: dict[bytes, Digest] = {}
+        """Contents that were laid here, or made here, and seen since."""
         self.withheld: set[bytes] = set()
         """Paths that an apply cannot lay for now."""
         self.archive: list[Entry] = []
@@ -56,7 +56,8 @@ class EditorDisk:
                 self.owned = owned
             case o.LookAtPaths(req, paths):
                 wanted = frozenset(paths)
-                return o.PathsLooked(req, tuple(edit for edit in self._edits() if edit.path in wanted))
+                found = tuple(edit for edit in self._edits() if edit.path in wanted)
+                return o.PathsLooked(req, found, self.head)
             case _:
                 pass
         return None
@@ -67,20 +68,24 @@ class EditorDisk:
             self.tree.pop(path, None)
         else:
             self.tree[path] = entry
-            self.laid.add(path)
+            self.laid[path] = entry.digest
 
     def look(self) -> o.TreeLooked:
         """The whole tree beside its generation."""
-        return o.TreeLooked(self._edits(), (), is_whole=True, entries=len(self.generation))
+        entries = len(self.generation)
+        return o.TreeLooked(self._edits(), (), is_whole=True, entries=entries, head=self.head)
 
     def _edits(self) -> tuple[Edit, ...]:
         paths = sorted({*self.tree, *self.generation}, key=sort_key)
         found = ((path, self._at_home(path), self.generation.get(path)) for path in paths)
         return tuple(
-            Edit(path, here, base, path in self.laid or self.offers_unlaid)
+            Edit(path, here, base, self._is_seen(path, base) or self.offers_unlaid)
             for path, here, base in found
             if not is_alike(here, base)
         )
+
+    def _is_seen(self, path: bytes, base: Entry | None) -> bool:
+        return base is not None and self.laid.get(path) == base.digest
 
     def _at_home(self, path: bytes) -> Entry | None:
         """This tree keeps no owners: those of the generation count as kept."""
@@ -100,6 +105,8 @@ class EditorDisk:
             if here is not None and not is_same_file(here, before.get(path)):
                 self.drift_archived.append(here)
             self._lay(path, wanted)
+        for path in [path for path in self.laid if path not in generation and path not in self.tree]:
+            del self.laid[path]
         return self.reached()
 
     def reached(self) -> o.HeadReached:
@@ -121,10 +128,10 @@ class EditorDisk:
 
     def restore_unlaid(self) -> None:
         """What an apply could not lay comes now."""
-        late, self.withheld = sorted(self.withheld), set()
         owned = {each.path for each in self.owned}
-        for path in late:
-            if path not in owned and path in self.generation and path not in self.tree:
+        for path in sorted(self.withheld - owned):
+            self.withheld.discard(path)
+            if path in self.generation and path not in self.tree:
                 self._lay(path, self.generation[path])
 
     def _lay(self, path: bytes, entry: Entry | None) -> None:
@@ -134,7 +141,7 @@ class EditorDisk:
             self.on_replace(path, here)
         if entry is None:
             self.tree.pop(path, None)
-            self.laid.discard(path)
+            self.laid.pop(path, None)
         else:
             self.tree[path] = msgspec.structs.replace(entry, extra=None)
-            self.laid.add(path)
+            self.laid[path] = entry.digest
