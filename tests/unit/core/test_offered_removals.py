@@ -19,7 +19,7 @@ def test_a_removal_is_offered_only_of_what_was_here() -> None:
     s1.write(b"a", None)
     assert home.text(b"a") is None
     assert home.text(b"late") == digest("x"), "it never arrived, and so it was not removed"
-    s1.disk.restore_unlaid()
+    assert s1.texts[b"late"] == digest("x"), "it is laid instead"
     s1.deliver()
     s1.write(b"late", None)
     assert home.text(b"late") is None

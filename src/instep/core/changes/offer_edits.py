@@ -94,9 +94,13 @@ class OfferEdits(OfferBook):
     def _edited(self, edit: Edit) -> None:
         owned = self._owned.get(edit.path)
         if owned is None:
-            is_removal = edit.found is None
-            if self._config.offers and len(self._owned) < OWNED_MAX and (edit.is_seen or not is_removal):
-                self._own(edit.path, EditState.WAITING, edit.base, edit.found)
+            if not self._config.offers or len(self._owned) >= OWNED_MAX:
+                return
+            self._own(edit.path, EditState.WAITING, edit.base, edit.found)
+            if edit.found is None and not edit.is_seen:
+                self._undone(
+                    self._owned[edit.path]
+                )  # It never was here, or that is not known: it is laid again.
             return
         match owned.state:
             case EditState.ASKED if self._is_as_asked(edit):

@@ -153,6 +153,8 @@ class _Cluster(SimCluster):
         home = self.home
         if home.disk.facts is not None and home.disk.facts.applying is not None:
             return "the home still applies a set"
+        if home.machine.facts.locks:
+            return "a lock is still in force"
         if home.disk.published[-1] != home.disk.tree:
             return "the home has not published its tree"
         for editor in self.editors:
@@ -173,7 +175,7 @@ class _Cluster(SimCluster):
         return ""
 
     def check_end(self) -> None:
-        assert not self.home.machine.facts.locks, "every program has ended, and its lock stays"
+        """The ledger has checked everything on the way."""
 
 
 def _first(path: bytes) -> Entry:
