@@ -57,6 +57,7 @@ from instep.node.following.rollout_part import (
     own_state,
     report_of,
 )
+from instep.node.following.room_watch import RoomWatch
 from instep.node.lines.epoch_records import overrules
 from instep.node.lines.gating import gates_of, require_gates
 from instep.node.lines.hook_calls import CHANGED_MAX, is_any_meant, note_hooks, run_hook
@@ -164,7 +165,7 @@ class FollowService(LineService):
         try:
             blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
             begun = self.tree.begin_watch(definition, self._touched, blinded)
-            await self._run(begun, self.offering.run())
+            await self._run(begun, self.offering.run(), RoomWatch(self).run())
         finally:
             await self.lingering.close()
             await self.around.close()
