@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import Answer, Fleet, Node
+from tests.support.fleet import SOURCE, Answer, Fleet, Node
 from tests.support.leases import Stamps, share_database
 from tests.support.waiting import eventually
 
@@ -144,3 +149,103 @@ def test_what_a_command_leaves_running_ends_with_it(pair: tuple[Node, Node], sta
     )
     run(pair[0], "left", "/usr/bin/env", "python3", "-c", program, expect=0)
     stamps.await_still("left")
+
+
+def test_a_holder_that_was_stopped_for_three_lives_is_refused_its_next_guarded_step(
+    pair: tuple[Node, Node], stamps: Stamps, tmp_path: Path
+) -> None:
+    """The daemon and the command, with its children, stand still as on a paused machine; then they go on."""
+    one, other = pair
+    ready, go, code = tmp_path / "ready", tmp_path / "go", tmp_path / "code"
+    check = f"{sys.executable} -m instep.cli lease check"
+    script = f"{check} && touch {ready}; while ! test -e {go}; do sleep 0.05; done; {check}; echo $? > {code}"
+    arguments = [
+        "--dir",
+        str(one.directory),
+        "lease",
+        "run",
+        "guarded",
+        "--ttl",
+        "5s",
+        "--",
+        "/bin/sh",
+        "-c",
+        script,
+    ]
+    held = subprocess.Popen(
+        [sys.executable, "-m", "instep.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        process_group=0,
+    )
+    eventually(ready.exists, describe="the first guarded step")
+    daemon = one.pid
+    assert daemon is not None
+    child = children_of(held.pid)[0]
+    frozen = [daemon, held.pid]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    os.killpg(child, signal.SIGSTOP)
+    second = stamps.run(other, "second", "--wait", lease="guarded")
+    stamps.await_running("second")
+    go.touch()
+    os.killpg(child, signal.SIGCONT)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    assert held.wait(60) in (6, 128 + signal.SIGKILL)
+    assert not code.exists() or code.read_text() in ("", "6\n")
+    second.signal(signal.SIGTERM)
+    second.ended(128 + signal.SIGTERM)
+    assert one.run("lease", "check", expect=2).error["code"] == "no_lease_here"
+
+
+def children_of(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_a_copied_node_directory_is_refused_in_the_database(pair: tuple[Node, Node], tmp_path: Path) -> None:
+    """The two copies never meet but there."""
+    one, _ = pair
+    copied = Node("a", tmp_path / "copy")
+    shutil.copytree(one.directory, copied.directory, ignore=shutil.ignore_patterns("*.sock", "*.pid"))
+    port = f"127.0.0.1:{copied.port}"
+    settings = copied.directory / "instep.toml"
+    settings.write_text(re.sub(r'listen = ".*"', f'listen = "{port}"', settings.read_text()))
+    copied.start()
+    try:
+        refused = run(copied, "copied", "/bin/true", expect=5).error
+        assert refused["code"] == "identity_in_use"
+        assert copied.status()["database"]["code"] == "identity_in_use"
+        run(one, "copied", "/bin/true", expect=0)
+    finally:
+        copied.kill()
+
+
+def test_a_joining_node_brings_the_database_of_the_inviting_node_or_changes_nothing(
+    pair: tuple[Node, Node], fleet: Fleet, tmp_path: Path
+) -> None:
+    one, _ = pair
+    token = one.run("invite", "c", "--from", "127.0.0.1").json["tokens"][0]["token"]
+    joining = fleet.node("c")
+    words = ("join", token, "--listen", f"127.0.0.1:{joining.port}", "--panel", "off", "--cluster-file")
+    file = tmp_path / "address"
+    file.write_text(f"sqlite:{tmp_path}/other.db\n")
+    assert joining.run(*words, str(file), expect=3).error["code"] == "cluster_file_mode"
+    file.chmod(0o600)
+    assert joining.run(*words, str(file), expect=8).error["code"] == "cluster_not_writable"
+    (tmp_path / "other.db").touch()
+    assert joining.run(*words, str(file), expect=4).error["code"] == "cluster_empty"
+    fleet.node("d").init()
+    settings = fleet["d"].directory / "instep.toml"
+    settings.write_text(f'cluster_file = "{file}"\n' + settings.read_text())
+    fleet["d"].start()
+    eventually(lambda: is_reached(fleet["d"]))
+    assert joining.run(*words, str(file), expect=4).error["code"] == "cluster_other"
+    assert not joining.directory.exists()
+    joining.run(*words, str(one.directory / "cluster"))
+    joining.start()
+    eventually(lambda: is_reached(joining))
+    assert joining.run("join", *words[1:], str(one.directory / "cluster")).json["changed"] is False
+
+
+def is_reached(node: Node) -> bool:
+    return bool(node.status().get("database", {}).get("reached"))

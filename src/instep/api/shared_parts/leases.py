@@ -136,6 +136,20 @@ class StandbyFenceCommand(Command[StandbyFenceDocument], frozen=True):
     service: Annotated[str, msgspec.Meta(max_length=63)]
 
 
+class LeaseInForceDocument(Document, frozen=True):
+    """A lease that is in force at this moment, by the database."""
+
+    name: str
+    fence: str
+
+
+@command("lease_check", Role.OPERATOR, *_FAMILIES)
+class LeaseCheckCommand(Command[LeaseInForceDocument], frozen=True):
+    """Whether the database has the lease in force for this holder now. ``ContentionError`` when it is not."""
+
+    hold: str
+
+
 @command("lease_release", Role.OPERATOR, ContentionError)
 class LeaseReleaseCommand(Command[LeaseGroupDocument], frozen=True):
     """Nothing runs under the lease any more: give it back."""

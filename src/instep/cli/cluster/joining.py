@@ -17,6 +17,7 @@ import msgspec
 from instep.api.filesets import FilesetAcceptCommand
 from instep.cli.cluster import addresses
 from instep.cli.cluster.addresses import Chosen, new_node_options
+from instep.cli.cluster.joined_database import check_database, use_database
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.filesets.recipes import recipe_options, recipe_settings, show_recipe
 from instep.cli.filesets.roots import check_root, mark_root
@@ -51,6 +52,10 @@ instep invite s1 | ssh s1 instep join - --start""",
 @click.option("--accept", "accepts", multiple=True, metavar="NAME=PATH", help="Follow this fileset here.")
 @recipe_options
 @click.option("--observe", is_flag=True, help="Accept for comparing only, never write.")
+@click.option(
+    "--cluster-file", type=EXISTING_FILE, metavar="FILE",
+    help="A file of mode 0600 with the address of the database that the inviting node uses.",
+)  # fmt: skip
 @new_node_options
 @service_option
 @timeout_option("60s")
@@ -62,6 +67,7 @@ def join(
     recipe_name: str | None,
     params: tuple[str, ...],
     observe: bool,
+    cluster_file: Path | None,
     listen: str | None,
     advertise: str | None,
     panel: str | None,
@@ -81,9 +87,14 @@ def join(
     _check_name(node, invitation)
     chosen = addresses.choose(node, invitation.name, listen, advertise, panel, allow)
     offers: list[dict[str, Any]] = []
+    if cluster_file is not None:
+        check_database(cluster_file.absolute(), invitation.inviter)
     changed = not (node.holds_node and invitation.token_id.hex() in _seen(node))
     if changed:
         offers = _enrol(node, chosen, invitation, timeout_ms / 1000)
+        session.reload()
+    if cluster_file is not None and use_database(node, cluster_file.absolute()):
+        changed = True
         session.reload()
     service = enable(node, Host()) if has_service else NodeService()
     started = False

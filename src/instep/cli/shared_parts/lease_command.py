@@ -54,7 +54,7 @@ def run_under_lease(
     ``ContentionError`` ``lease_held`` or ``lease_lost``; the daemon's own errors, and those of ``prepare``."""
     if not node.socket.exists():
         node.require()
-    return _Run(control, asked, program, say, prepare).to_the_end(timeout_ms)
+    return _Run(control, asked, program, say, node.path, prepare).to_the_end(timeout_ms)
 
 
 class _Run:
@@ -64,9 +64,10 @@ class _Run:
         asked: LeaseHoldCommand,
         program: Sequence[str],
         say: Callable[[str], None],
+        directory: Path,
         prepare: Callable[[str], None] | None,
     ) -> None:
-        self._prepare = prepare
+        self._directory, self._prepare = directory, prepare
         self._control, self._asked, self._program, self._say = control, asked, tuple(program), say
         self._news: queue.SimpleQueue[LeaseStateDocument | InstepError | int | None] = queue.SimpleQueue()
         self._child: subprocess.Popen[bytes] | None = None
@@ -169,7 +170,7 @@ class _Run:
             self._child = subprocess.Popen(
                 self._program,
                 process_group=0,
-                env={**os.environ, "INSTEP_LEASE": self._asked.name, "INSTEP_LEASE_FENCE": fence},
+                env={**os.environ, **self._environment(fence)},
                 preexec_fn=_die_with_parent,
             )
         except OSError as error:
@@ -189,6 +190,15 @@ class _Run:
         threading.Thread(target=self._await_child, daemon=True).start()
         with suppress(InstepError):  # the second guard; this process is the first
             self._control.ask(LeaseGuardCommand(hold=self._hold, group=self._child.pid), timeout_s=5.0)
+
+    def _environment(self, fence: str) -> dict[str, str]:
+        """For the command: the lease, and how ``instep lease check`` in it finds this daemon and this holder."""
+        return {
+            "INSTEP_LEASE": self._asked.name,
+            "INSTEP_LEASE_FENCE": fence,
+            "INSTEP_LEASE_HOLD": self._hold,
+            "INSTEP_DIR": str(self._directory),
+        }
 
     def _await_child(self) -> None:
         assert self._child is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from instep.api.shared_parts import leases as api
 from instep.cli.output import coloured, moment, printable, say, table
 from instep.cli.session import DURATION, Session, command, group
+from instep.errors import UsageError
 
 lease = group("lease", "Rights that one node of the cluster holds at a time, in the cluster's database.")
 _COLOURS = {"held": "green", "broken": "red"}
@@ -63,6 +66,25 @@ def break_(session: Session, lease_name: str, reason: str) -> None:
         else f"{document.name}: no node holds it; nothing to change"
     )
     session.show(document, said)
+
+
+@command("check", parent=lease, example="instep lease check && /usr/local/bin/swap-index")
+def check(session: Session) -> None:
+    """Inside a command of `lease run`: exit 0 when the lease is in force at this moment, else 6.
+
+    A step that must not come late asks right before it. Only what the step itself writes to can refuse one that comes
+    later still, by INSTEP_LEASE_FENCE.
+    """
+    hold = os.environ.get("INSTEP_LEASE_HOLD", "")
+    if not hold:
+        session.node.require()
+        raise UsageError(
+            "this is not a command under a lease",
+            code="no_lease_here",
+            hint="run it inside: instep lease run NAME -- COMMAND",
+        )
+    document = session.call(api.LeaseCheckCommand(hold=hold), 15.0)
+    session.show(document, f"{document.name}: in force, fence {document.fence}")
 
 
 @command("run", parent=lease, example="instep lease run nightly-index -- /usr/local/bin/reindex --all")

@@ -19,7 +19,12 @@ def cluster_address(settings: Settings, directory: NodeDirectory) -> ClusterAddr
     the file is missing, when others may read it, or when it does not hold one address."""
     if settings.cluster_file is None:
         return SqliteAddress(directory.state / "cluster.db")
-    return parse_cluster_address(_line(settings.cluster_file), str(settings.cluster_file))
+    return address_in(settings.cluster_file)
+
+
+def address_in(path: Path) -> ClusterAddress:
+    """The address in a ``cluster_file``; ``ConfigError`` as above."""
+    return parse_cluster_address(_line(path), str(path))
 
 
 def _line(path: Path) -> str:

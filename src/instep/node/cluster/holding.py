@@ -13,11 +13,11 @@ from instep.core.cluster import lease_words as w
 from instep.core.cluster.lease import LeaseMachine, LeasePhase, usual_grace_ms
 from instep.core.cluster.lease_words import LeaseEffect, LeaseEvent, WhyStopped
 from instep.core.vocabulary import Note, SetTimer, Started, TimerFired, trouble_of
-from instep.errors import InstepError
+from instep.errors import ContentionError, InstepError
 from instep.model.lease import LeaseFence
 from instep.node.cluster.service import ClusterService
 from instep.node.runtime.driver import Driver
-from instep.store.cluster.leases import Denied, Granted, give_back_lease, renew_lease, take_lease
+from instep.store.cluster.leases import Denied, Granted, check_lease, give_back_lease, renew_lease, take_lease
 
 ANSWER_S = 10.0
 """How long one request to the database may take, with the wait for a connection; then it has failed."""
@@ -89,6 +89,16 @@ class LeaseHold:
         """The lease is wanted no more. A holder that runs stops first."""
         self._driver.post(w.ReleaseLease())
 
+    async def check(self) -> LeaseFence:
+        """The fence, when the database says now that the lease is in force under it. ``ContentionError`` ``fenced`` or
+        ``lease_lost`` when it is not."""
+        fence = self.machine.fence
+        if fence is None:
+            raise lease_lost(self.name)
+        async with self._service.transaction() as (transaction, era):
+            await check_lease(transaction, era, self.name, self.session, fence)
+        return fence
+
     def _heard(self, topic: str) -> None:
         # A holder renews for a change of its own lease only: where topics are not known, each renewal is a change.
         is_waiting = self.machine.phase is LeasePhase.ASKING
@@ -136,6 +146,16 @@ class LeaseHold:
         async with self._service.transaction() as (transaction, _):
             await give_back_lease(transaction, self.name, self.session, fence)
         return w.LeaseGivenBack(req)
+
+
+def lease_lost(name: str | None = None) -> ContentionError:
+    """The error of a caller that relies on a lease which is not held any more."""
+    which = f"the lease {name}" if name is not None else "the lease"
+    return ContentionError(
+        f"{which} has been given back or has run out",
+        code="lease_lost",
+        hint="see the holder: instep lease list",
+    )
 
 
 async def _within(work: Callable[[], Awaitable[LeaseEvent]]) -> LeaseEvent:

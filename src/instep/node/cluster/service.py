@@ -142,6 +142,7 @@ class ClusterService:
         except (InstepError, OSError) as error:
             self._failed(store.shown, own_error(error))
             raise
+        self._error = None
         self._reached(store.shown, era)
 
     async def _follow_address(self) -> None:
@@ -167,8 +168,12 @@ class ClusterService:
                 except (InstepError, OSError) as error:
                     self._failed(address.shown, own_error(error))
                     raise
+                try:
+                    await self._record(store)
+                except BaseException:
+                    await store.close()
+                    raise
                 self._store, self._address = store, address
-                await self._record(store)
             return self._store
 
     async def _listen(self) -> None:
@@ -198,6 +203,8 @@ class ClusterService:
         return await current_era(transaction, memory.known, memory.expected(store.shown))
 
     def _reached(self, shown: str, era: Era) -> None:
+        if self._error is not None and self._error.error_code == _COPIED:
+            return  # a transaction that was under way says nothing about this node's right to another one
         before, self.state = self.state, ClusterState(shown, None, self.state.since_ms, era)
         assert self._memory is not None
         memory = self._memory.with_era(shown, era)

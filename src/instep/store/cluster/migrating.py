@@ -68,9 +68,22 @@ async def is_current(transaction: SchemaTransaction, shown: str) -> bool:
     return have == newest
 
 
-async def migrate(transaction: SchemaTransaction, shown: str) -> None:
-    """Bring the tables to the newest form, one node at a time."""
+def _empty(shown: str) -> RefusedError:
+    return RefusedError(
+        f"no node uses the cluster database {shown} yet",
+        code="cluster_empty",
+        hint="give the address that is in the cluster_file of the node that invited; or set it there first",
+    )
+
+
+async def migrate(transaction: SchemaTransaction, shown: str, *, is_only_looked_at: bool = False) -> None:
+    """Bring the tables to the newest form, one node at a time. Where the database ``is_only_looked_at`` nothing
+    changes: then ``RefusedError`` ``cluster_empty`` when no node has made the tables."""
     if await is_current(transaction, shown):
+        return
+    if is_only_looked_at:
+        if await transaction.schema_version() == 0:
+            raise _empty(shown)
         return
     await transaction.lock_schema()
     if await is_current(transaction, shown):

@@ -7,14 +7,15 @@ from instep.store.cluster.port import ClusterStore
 from instep.store.cluster.sqlite import SqliteClusterStore
 
 
-async def open_cluster_store(address: ClusterAddress) -> ClusterStore:
-    """Connect, check, and bring the tables to the newest form. The driver of PostgreSQL is imported when it is used."""
+async def open_cluster_store(address: ClusterAddress, *, is_only_looked_at: bool = False) -> ClusterStore:
+    """Connect, check, and bring the tables to the newest form, unless the database ``is_only_looked_at``. The driver of
+    PostgreSQL is imported when it is used."""
     if isinstance(address, SqliteAddress):
         sqlite = SqliteClusterStore(address.path)
-        await sqlite.open()
+        await sqlite.open(is_only_looked_at=is_only_looked_at)
         return sqlite
     from instep.store.cluster.postgres import PostgresClusterStore
 
     postgres = PostgresClusterStore(address)
-    await postgres.open()
+    await postgres.open(is_only_looked_at=is_only_looked_at)
     return postgres

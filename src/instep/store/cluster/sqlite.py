@@ -53,15 +53,20 @@ class SqliteClusterStore:
     def shown(self) -> str:
         return f"sqlite:{self._path}"
 
-    async def open(self) -> None:
-        """Open the file, make it where it is missing, and bring its tables to the newest form."""
-        await self._call(self._connect)
-        async with self._transaction() as transaction:
-            await migrate(transaction, self.shown)
-
-    def _connect(self) -> None:
+    async def open(self, *, is_only_looked_at: bool = False) -> None:
+        """Open the file, make it where it is missing, and bring its tables to the newest form; unless it
+        ``is_only_looked_at``."""
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            await self._call(self._connect, 0 if is_only_looked_at else os.O_CREAT)
+            async with self._transaction() as transaction:
+                await migrate(transaction, self.shown, is_only_looked_at=is_only_looked_at)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _connect(self, flags: int) -> None:
+        try:
+            os.close(os.open(self._path, os.O_RDWR | flags | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise _not_writable(self._path, error.strerror or str(error)) from error
         connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)

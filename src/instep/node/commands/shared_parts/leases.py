@@ -9,6 +9,7 @@ from instep.core.cluster.lease import TTL_MS_MAX, TTL_MS_MIN
 from instep.errors import ContentionError, UsageError
 from instep.model.lease import lease_name
 from instep.node.cluster.database_view import database_document, lease_document
+from instep.node.cluster.holding import lease_lost
 from instep.node.cluster.lease_runs import LeaseRun
 from instep.node.cluster.standby import keep_others_away
 from instep.node.commands.context import CommandContext, CommandHandlers
@@ -93,6 +94,11 @@ class Leases(CommandHandlers):
         """Note the process group that runs under a lease."""
         return api.LeaseGroupDocument(asked.hold, self._run(asked.hold).guard(asked.group))
 
+    async def in_force(self, asked: api.LeaseCheckCommand, speaker: Speaker) -> api.LeaseInForceDocument:
+        """Ask the database whether a lease that is held here is in force."""
+        hold = self._run(asked.hold).hold
+        return api.LeaseInForceDocument(hold.name, str(await hold.check()))
+
     async def release(self, asked: api.LeaseReleaseCommand, speaker: Speaker) -> api.LeaseGroupDocument:
         """Give a lease back: what ran under it has ended."""
         self._run(asked.hold).release()
@@ -121,9 +127,5 @@ class Leases(CommandHandlers):
     def _run(self, hold: str) -> LeaseRun:
         run = self._runs.get(hold)
         if run is None:
-            raise ContentionError(
-                "the lease has been given back or has run out",
-                code="lease_lost",
-                hint="see the holder: instep lease list",
-            )
+            raise lease_lost()
         return run
