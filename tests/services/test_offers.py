@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from instep.api.command import Role
+from instep.core.changes.home_facts import HomeFacts
 from instep.errors import ContentionError, NotAllowedError, UnavailableError
+from instep.model.ids import LineId, fileset_name
 from instep.node.access.caller import Caller, DoorName
 from instep.node.access.door import CALLER
+from instep.store.port import ChangeSide
 from tests.support.fleet import tree_of
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time, reached
@@ -201,6 +205,8 @@ async def test_a_lock_is_granted_refreshed_submitted_and_released(tmp_path: Path
             "unlock", fileset="data", path="sub/f1", owner="ana", client="word", message="wider"
         )
         assert done["outcome"] in ("applied", "same") and done["generation"] is not None
+        row = (await main.log())[done["generation"]["number"]]
+        assert row["message"] == "wider" and "ana" in row["author"], row
         await _alike(main, s1, s2)
         assert (s2.tree / "sub/f1").read_text() == "and once more\n"
         assert (await s1.call("locks", fileset="data"))["locks"] == []
@@ -369,3 +375,41 @@ async def test_a_home_behind_a_hub_is_named_as_out_of_reach(tmp_path: Path) -> N
         assert "hub" in line["reason"] and "sub/f1" in line["reason"], line
         assert (main.tree / "sub/f1").read_text() == "file 1\n"
         assert (leaf.tree / "sub/f1").read_text() == "waits\n"
+
+
+@in_virtual_time
+async def test_a_home_restored_from_yesterday_honours_no_old_token(tmp_path: Path) -> None:
+    """Goal: the state of the home goes back to before a grant. It grants the path to another node, under the same counter:
+    the first holder's save is not made, and its release says that the lock is not known."""
+    async with services(tmp_path) as cluster:
+        main, s1, s2 = await _begun(cluster, drift='drift = "revert"')
+        line = LineId(fileset_name("data"), main.name)
+        yesterday = main.store.load_changes(line, ChangeSide.HOME) or msgspec.msgpack.encode(HomeFacts())
+        first = await _granted(s1, owner="ana")
+        await main.stop()
+        main.store.save_changes(line, ChangeSide.HOME, yesterday)
+        main.start()
+        second = await _granted(s2, owner="ben")
+        assert first["token"].rpartition(".")[0] == second["token"].rpartition(".")[0], "the same counter"
+        assert first["token"] != second["token"]
+        s1.write({"sub/f1": "under the old token\n"})
+        await s1.holds("sub/f1", "file 1\n")
+        assert "under the old token\n" in await s1.taken_out("sub/f1", tmp_path / "out")
+        assert (main.tree / "sub/f1").read_text() == "file 1\n"
+        rows = (await main.call("locks", fileset="data"))["locks"]
+        assert [row["token"] for row in rows] == [second["token"]]
+
+
+async def _granted(node: ServiceNode, **params: Any) -> dict[str, Any]:
+    """A lock, as soon as the home can be asked again."""
+    found: dict[str, Any] = {}
+
+    async def is_granted() -> bool:
+        try:
+            found.update(await _lock(node, **params))
+        except UnavailableError:
+            return False
+        return True
+
+    await reached(is_granted, lambda: f"a lock for {node.name}")
+    return found

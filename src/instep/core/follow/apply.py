@@ -6,7 +6,7 @@ from instep.core.follow import vocabulary as f
 from instep.core.follow.drift import FollowDrift
 from instep.core.follow.floor import STATE_OLDER, is_above
 from instep.core.follow.state import INTERRUPTIBLE, FollowJob, FollowPhase, Progress, named, named_paths
-from instep.core.follow.vocabulary import Due
+from instep.core.follow.vocabulary import DriftPolicy, Due
 from instep.core.vocabulary import Cancel, HookKind, RunHook, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef
@@ -126,8 +126,8 @@ class FollowApply(FollowDrift):
         self._succeed("apply")
         self._succeed("due")
         self._progress, self._sticky, self._supersedes = None, None, 0
-        if self._facts.tree is None:
-            self._drift.start_clean()
+        if self._facts.tree is None and self._config.drift is not DriftPolicy.OFFER:
+            self._drift.start_clean()  # An edit of the time of the first apply is found by the next full look.
         self._arrived(job.head)
         if drifted:
             said, paths = named_paths(drifted)
