@@ -39,7 +39,7 @@ COMMANDS_FOLDER = Path(commands.__file__).parent
 PREFIX = f"{commands.__name__}."
 NOTHING = SimpleNamespace(
     node=SimpleNamespace(runtime=None), balancers=None, housekeeping=None, listeners=None, cluster=None, access=None,
-    shared_work=SimpleNamespace(maintenance=None, seat_desk=None, jobs=None),
+    shared_work=SimpleNamespace(maintenance=None), seat_desk=None,
 )  # fmt: skip
 HANDLERS = commands_of(cast(Any, NOTHING))
 
@@ -158,7 +158,7 @@ NUMBERS = [
 def test_a_number_without_bounds_is_refused(kind: type[Command[Any]], name: str) -> None:
     """Goal: a time beyond all dates, or a count beyond the database, broke off the answer."""
     needed = {
-        field.encode_name: 1 if "int" in str(field.type) else "x" * 12
+        field.encode_name: True if field.type is bool else 1 if "int" in str(field.type) else "x" * 12
         for field in msgspec.structs.fields(kind)
         if field.required
     }
