@@ -18,6 +18,8 @@ from instep.store.port import EVENTS_KEPT
 
 LOOK_MS = 250
 """How often the events and the status are read at most, however many streams there are."""
+LOOK_SHARE = 10
+"""In a cluster so large that a look takes long, looking takes a tenth of the time at most."""
 _ITSELF = Caller("panel", Role.VIEWER, None, DoorName.PANEL)
 
 
@@ -48,6 +50,7 @@ class NodeFeed:
         self._rows: Mapping[str, StandingRowDocument] = {}
         self._rows_of: asyncio.Event | None = None
         self._rowed_ms = -LOOK_MS
+        self._took_ms = 0
         self._reading = asyncio.Lock()
 
     @property
@@ -72,11 +75,14 @@ class NodeFeed:
         """The rows that the caller reaches, by id; the same object as long as nothing has changed."""
         async with self._reading:
             now, changed = monotonic_ms(), self._node.runtime.changed
-            if changed is not self._rows_of and now - self._rowed_ms >= LOOK_MS:
+            if changed is not self._rows_of and now - self._rowed_ms >= max(
+                LOOK_MS, LOOK_SHARE * self._took_ms
+            ):
                 status = await self._door.run("status", {}, _ITSELF, Silent())
                 assert isinstance(status, StatusDocument)
                 self._rows = {row.id: row for row in rows_of(status)}
-                self._rows_of, self._rowed_ms = changed, now
+                self._rows_of, self._rowed_ms = changed, monotonic_ms()
+                self._took_ms = self._rowed_ms - now
         if caller.filesets is None:
             return self._rows
         return {key: row for key, row in self._rows.items() if caller.reaches(row.fileset)}

@@ -16,9 +16,9 @@ from instep.panel.routes import BASE, ROUTES, Route
 from instep.panel.streams import EventPageDocument, InStepDocument
 
 _REFERENCE = "#/components/schemas/{name}"
-_ALWAYS = (400, 401, 403, 404, 421, 500, 503, 507)
+_ALWAYS = (400, 401, 403, 404, 409, 421, 500, 503, 507)
 """Statuses that every route may answer with."""
-_UNSAFE = (409, 412, 413, 415, 422)
+_UNSAFE = (412, 413, 415, 422)
 _STRING = {"type": "string"}
 
 

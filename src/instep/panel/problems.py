@@ -34,11 +34,13 @@ FAMILIES: Mapping[type[InstepError], tuple[int, str]] = {
 }
 """The status and the title of each family."""
 CODES: Mapping[str, int] = {
+    "bad_path": 400,
     "no_fileset": 404,
     "no_generation": 404,
     "no_user": 404,
     "no_route": 404,
     "wrong_method": 405,
+    "not_connected": 409,
     "body_too_large": 413,
     "wrong_content_type": 415,
     "wrong_host": 421,

@@ -59,7 +59,7 @@ def init(
     document: dict[str, Any] = {
         "node": chosen.name, "directory": str(node.path), "listen": str(chosen.listen),
         "advertise": str(chosen.advertise), "allow": list(chosen.allow), "pin": pki.pin, "changed": changed,
-        "next": chosen.next_steps(node),
+        "panel": chosen.panel, "next": chosen.next_steps(node),
     }  # fmt: skip
     service = enable(node, Host()) if has_service else NodeService()
     document["service"] = service.document
@@ -71,6 +71,10 @@ def init(
         print(f"node {chosen.name} in {node.path}" + ("" if changed else " (was there already)"))
         print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
         print(f"  peers may connect from {', '.join(chosen.allow) or 'this machine only'}")
+        if chosen.panel != "off":
+            print(
+                f"  the panel answers on {chosen.panel}; sign in: instep --dir {quote(str(node.path))} panel login"
+            )
         print(f"  fingerprint {pki.pin}")
         if is_started:
             print("  the daemon runs")
