@@ -147,6 +147,7 @@ NOT_OVER_HTTP: Mapping[str, str] = {
     "fileset_check": "names a directory of this machine",
     "fileset_offers": "answers the command line while it accepts a fileset",
     "handover": "changes the writer: at the command line",
+    "lease_check": "belongs to a program on this machine that runs under a lease",
     "lease_guard": "belongs to a program on this machine that runs under a lease",
     "lease_hold": "belongs to a program on this machine that runs under a lease",
     "lease_release": "belongs to a program on this machine that runs under a lease",
@@ -156,6 +157,7 @@ NOT_OVER_HTTP: Mapping[str, str] = {
     "promote": "changes the writer: at the command line",
     "renew": "renews certificates: at the command line",
     "revoke": "takes a node's certificates: at the command line",
+    "standby_fence": "belongs to a program on this machine that runs as a standby",
     "stop": "ends the daemon, and so its own answer",
 }
 """Commands without a route, and why."""
