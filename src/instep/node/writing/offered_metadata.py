@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from instep.model.change import OutcomeKind, PathChange, PathOutcome
+from instep.model.change import OutcomeKind, PathChange, PathOutcome, is_alike
 from instep.model.manifest.entry import Entry, Extra
 from instep.model.paths import parent_of
 from instep.tree.objects.fidelity import Allow
@@ -26,6 +26,18 @@ def not_allowed(change: PathChange, allow: frozenset[Allow]) -> PathOutcome | No
         return _refused(change, "it would set setuid or setgid bits")
     if Allow.SECURITY not in allow and _rights(new) - _rights(change.base):
         return _refused(change, "it would set security attributes")
+    return None
+
+
+def is_only_owner(
+    change: PathChange, live: Mapping[bytes, Entry], allow: frozenset[Allow]
+) -> PathOutcome | None:
+    """The refusal of a change of which nothing is left but an owner that a partner may not set."""
+    entry, new = live.get(change.path), change.new
+    if entry is None or new is None or is_alike(entry, new):
+        return None
+    if is_alike(entry, as_allowed(new, live, allow)):
+        return _refused(change, "it would set another owner")
     return None
 
 
