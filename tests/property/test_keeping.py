@@ -31,7 +31,7 @@ STEPS = ("head", "late head", "fetched", "failed", "no space", "superseded", "do
 
 
 class Node:
-    """The machine with all that a driver does: what is saved, what is pending, which timers run."""
+    """The machine with its driver: saved facts, the pending request, running timers."""
 
     def __init__(self) -> None:
         self.now = 0

@@ -19,7 +19,7 @@ def part(origin: NodeName, number: int) -> UnionPart:
 
 
 rounds = st.lists(st.dictionaries(st.sampled_from(ORIGINS), st.booleans(), max_size=5), max_size=6)
-"""What comes in each round: heads by origin, and whether the application takes them."""
+"""The heads that come in each round, by origin, and whether the application takes them."""
 
 
 @given(rounds, st.data())

@@ -90,6 +90,20 @@ def test_two_losers_with_one_name_are_both_shown() -> None:
         assert reunited(made, both, less, store) == union_of(less, store)
 
 
+def test_a_loser_gives_way_when_a_line_has_something_at_its_name() -> None:
+    store: Store = {}
+    lines = lines_of(a=[file(b"x/doc.xml", 1)], b=[file(b"x/doc.xml", 2)])
+    old = known(lines, store)
+    before = union_of(old, store)
+    (loser,) = before.collisions
+    for at_name in (file(loser.shown), file(loser.shown + b"/below")):
+        new = known(lines | lines_of(c=[at_name]), store)
+        made = reunited(before, old, new, store)
+        assert made == union_of(new, store)
+        assert [each.tries for each in made.collisions] == [1]
+        assert reunited(made, new, old, store) == before
+
+
 def test_a_path_that_gets_too_long_is_counted_and_the_rest_is_shown() -> None:
     store: Store = {}
     deep = b"/".join([b"n" * 255] * 15 + [b"n" * 250])

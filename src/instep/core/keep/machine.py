@@ -173,7 +173,7 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
         """There is no tree to look at."""
 
     def _head_accepted(self, head: HeadRef) -> None:
-        """A hub passed it on: the writer, if it is connected, is about to send it with its pages."""
+        """Where a hub passed it on, a connected writer is about to send it with its pages."""
         self._succeed()
         is_direct = any(source.is_writer and not source.holds(head.id) for source in self._sources.all_up())
         before, self._grace_until_ms = self._grace_until_ms, None

@@ -37,7 +37,7 @@ class UnionAttempts(msgspec.Struct, frozen=True, array_like=True):
         return tuple(open_parts[:1] if self.is_single else open_parts)
 
     def parts_with(self, tried: Sequence[UnionPart]) -> tuple[UnionPart, ...]:
-        """The parts of the union that these heads make with what is live, in the order of origins."""
+        """The parts of the union that these heads and the live ones make, in the order of origins."""
         parts = {part.origin: part for part in (*self.live, *tried)}
         return tuple(parts[origin] for origin in sorted(parts))
 
