@@ -33,6 +33,7 @@ from instep.node.config.partners import PartnerSettings
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings
 from instep.node.config.shared_parts.pools import PoolSettings
 from instep.node.config.shared_parts.standby import StandbySettings
+from instep.node.config.sync import SyncKindSettings, SyncSettings
 from instep.store.port import EVENTS_KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,8 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Rollout", "[filesets.NAME.rollout]", definitions.RolloutKeys),
     ("Facts", "NAME = { ... } in [facts]", FactSettings),
     ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),
+    ("Sync profiles", "[sync.NAME]", SyncSettings),
+    ("Kinds of a sync profile", "[sync.NAME.kinds.KIND]", SyncKindSettings),
     ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancers.PortKeys),
     ("Jobs", "[jobs.NAME]", JobSettings),
     ("Requests", "[requests.KIND]", RequestSettings),

@@ -11,6 +11,7 @@ TRIED = r"""
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01
 "mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "backend" | "nginx" | "expected"
 "strict" | "none" | "viewer" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
+"up" | "left" | "xml" | "site@s1" | "site@" | "a b@s1"
 "5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "x%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"
 "h:80" | "[::1]:80" | "::1:80" | "a b:80" | "h" | "h:0" | "10.0.0.5:8081" | "0.0.0.0:7443"
 ["10.0.0.0/8"] | ["10.0.0.1/8"] | ["host"] | ["s1"] | ["main"] | ["A b"] | ["s1", "s1"]
@@ -32,6 +33,7 @@ BALANCER = WRITTEN + "[balancers.maps]\n"
 JOB = 'name = "main"\n[jobs.reindex]\n'
 REQUEST = 'name = "main"\n[requests.import]\n'
 POOL = 'name = "main"\n[pools.editors]\n'
+KIND = 'name = "main"\n[sync.site]\nleft = "site@main"\nright = "site@p1"\n[sync.site.kinds.templates]\n'
 SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "The node": ("", {"": 'name = "main"\n', "name": ""}),
     "Partners": ("", {"": 'name = "main"\n[partners.s1]\nreplicate = true\n', "replicate": 'name = "main"\n[partners.s1]\n'}),
@@ -77,6 +79,21 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "": BALANCER + LISTENS + 'file = "/etc/x.cfg"\nfilesets = ["maps"]\n',
             "file": BALANCER + LISTENS + 'filesets = ["maps"]\n',
             "filesets": BALANCER + LISTENS,
+        },
+    ),
+    "Sync profiles": (
+        "",
+        {
+            "": 'name = "main"\n[sync.site]\nleft = "site@main"\nright = "site@p1"\n',
+            "left": 'name = "main"\n[sync.site]\nright = "site@p1"\n',
+            "right": 'name = "main"\n[sync.site]\nleft = "site@main"\n',
+        },
+    ),
+    "Kinds of a sync profile": (
+        "[sync.site.kinds.templates]\n",
+        {
+            "": KIND + 'paths = ["/templates/"]\n',
+            "paths": KIND,
         },
     ),
     "A balancer's ports": (

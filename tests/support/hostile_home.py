@@ -33,6 +33,12 @@ class HostileHome:
     async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply:
         raise _none()
 
+    async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
+    async def sync(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
         return m.SubmitHaveReply(tuple(range(len(request.contents))))
 

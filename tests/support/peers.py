@@ -150,6 +150,12 @@ class Service:
     async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply:
         return m.LocksReply(())
 
+    async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
+    async def sync(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
         self._allow(who, "submit_have")
         return m.SubmitHaveReply(tuple(range(len(request.contents))))

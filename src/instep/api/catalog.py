@@ -18,6 +18,7 @@ from instep.api import (
     offers,
     rollouts,
     succession,
+    sync,
     verifying,
 )
 from instep.api.command import Command
@@ -39,6 +40,7 @@ _MODULES = (
     rollouts,
     seats,
     succession,
+    sync,
     verifying,
 )
 

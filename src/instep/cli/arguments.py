@@ -101,6 +101,27 @@ def _lease(value: str, _: str) -> str:
     return lease_name(value)
 
 
+def _profile(value: str, shown: str) -> str:
+    return _matching(value, shown, r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", "a sync profile such as site")
+
+
+def _sync_side(value: str, _: str) -> str:
+    fileset, _, home = value.partition("@")
+    fileset_name(fileset)
+    node_name(home)
+    return value
+
+
+def _listing(value: str, shown: str) -> str:
+    return _matching(value, shown, r"[0-9a-f]{1,64}", "an id of: instep sync collisions NAME")
+
+
+def _matching(value: str, shown: str, pattern: str, what: str) -> str:
+    if re.fullmatch(pattern, value) is None:
+        raise UsageError(f"{shown} {value!r} is not {what}", code="bad_name", argument=shown)
+    return value
+
+
 def _fileset_or_generation(value: str, _: str) -> str:
     fileset_name(value)
     if value.isdecimal() and int(value) > COUNT_MAX:
@@ -178,6 +199,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "lease_name": _lease, "job work": _shared, "request kind": _shared, "request request_id": _shared,
     "seat pool": _shared, "standby service": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
+    "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

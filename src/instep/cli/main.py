@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",
     "job": "shared_parts.jobs", "request": "shared_parts.jobs", "maintenance": "shared_parts.jobs",
     "seat": "shared_parts.seats", "standby": "shared_parts.standby",
+    "sync": "filesets.sync",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""

@@ -10,6 +10,8 @@ import socket
 from typing import Any
 
 from instep.api.command import Role
+from instep.model.ids import NodeName
+from instep.net.service import PeerCalls
 from instep.node.access.access import Access
 from instep.node.access.door import CommandDoor, Commands
 from instep.node.balance.balancer_files import Balancers
@@ -20,10 +22,12 @@ from instep.node.cluster.shared_work import SharedWork
 from instep.node.commands import commands_of
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import ControlServer, role_of
+from instep.node.commands.sync import sync_port
 from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.state import StateLost, watch_state
+from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 from instep.node.upkeep.writer_change import Succession
@@ -59,6 +63,8 @@ class Daemon:
         self.cluster = ClusterService(node.runtime)
         self.shared_work = SharedWork(self.cluster, random.Random())
         self.seat_desk = SeatDesk(self.cluster)
+        self.sync = SyncRuns(node.runtime, node.services.get, self._calls_of)
+        self.housekeeping.page_users.append(self.sync)
         self.access = Access(node.directory, wall_ms)
         self.door = CommandDoor(self.commands(), self.access.audit)
         self.panel = PanelServer(node, self.door, self.access, self.listeners)
@@ -69,8 +75,15 @@ class Daemon:
         services = (
             self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster, self.access,
             self.shared_work, self.seat_desk,
+            self.sync,
         )  # fmt: skip
-        return commands_of(CommandContext(self.node, *services))
+        context = CommandContext(self.node, *services)
+        self.node.peers.on_sync = sync_port(context)
+        return commands_of(context)
+
+    def _calls_of(self, name: NodeName) -> PeerCalls | None:
+        link = self.node.peers.uplinks.get(name)
+        return link.client if link is not None else None
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Start the lines, the links to partners, and the work in the background; all but what listens."""
@@ -98,6 +111,7 @@ class Daemon:
     async def end(self, background: list[asyncio.Task[None]]) -> None:
         """End runs while that can be recorded, close the links, and end the lines and the work in the background."""
         await self.shared_work.close()
+        await self.sync.close()
         await self.node.peers.close()
         for task in (*self.node.tasks.values(), *background):
             task.cancel()

@@ -64,7 +64,9 @@ UNLOCK = Call("unlock", m.UnlockRequest, m.LockReply)
 BREAK_LOCK = Call("break_lock", m.BreakRequest, m.LockReply)
 LOCKS = Call("locks", m.LocksRequest, m.LocksReply)
 SUBMIT_HAVE = Call("submit_have", m.SubmitHave, m.SubmitHaveReply, why_not=m.why_not_positions)
-_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE)
+FLUSH = Call("flush", m.FlushRequest, m.FlushReply)
+SYNC = Call("sync", m.SyncRequest, m.SyncReply)
+_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, FLUSH, SYNC)
 CALLS: dict[str, Call[Any, Any]] = {
     call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
 }
@@ -127,6 +129,14 @@ class PeerService(Protocol):
 
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
         """Which contents the home lacks; only for peers whose changes it takes."""
+        ...
+
+    async def sync(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
+        """Carry out a command about a sync profile for an initiator."""
+        ...
+
+    async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
+        """Publish what was saved before the call; only for peers whose changes the home takes."""
         ...
 
     async def submit(

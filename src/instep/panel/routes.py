@@ -13,7 +13,19 @@ from typing import Any
 
 import msgspec
 
-from instep.api import access, archive, filesets, lines, locks, looking, members, offers, rollouts, verifying
+from instep.api import (
+    access,
+    archive,
+    filesets,
+    lines,
+    locks,
+    looking,
+    members,
+    offers,
+    rollouts,
+    sync,
+    verifying,
+)
 from instep.api.command import Command
 from instep.api.shared_parts import jobs, leases, seats
 
@@ -120,6 +132,11 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/seats/{pool}/{user}", seats.SeatAcquireCommand),
     Route("DELETE", "/seats/{pool}/{user}", seats.SeatReleaseCommand, hidden=frozenset({"all"})),
     Route("POST", "/maintenance", jobs.MaintenanceCommand),
+    Route("GET", "/sync", sync.SyncListCommand, paged="profiles"),
+    Route("GET", "/sync/{profile}", sync.SyncShowCommand),
+    Route("POST", "/sync/{profile}/run", sync.SyncRunCommand, hidden=_NO_AUTHOR),
+    Route("POST", "/sync/{profile}/cancel", sync.SyncCancelCommand),
+    Route("POST", "/sync/{profile}/collisions", sync.SyncCollisionsCommand),
     Route("GET", "/partners", members.PartnerListCommand, paged="partners"),
     Route("POST", "/partners/{name}/resend", members.PartnerResendCommand),
     Route("POST", "/invitations", members.InviteCommand, hidden=frozenset({"from"}), answers_secret=True),

@@ -80,6 +80,16 @@ class Reader:
         found = self._seek(root, path, bisect_left)
         return found if found is not None and found.path == path else None
 
+    def address(self, root: Digest, path: bytes) -> tuple[Digest, int] | None:
+        """The leaf page and the position in it of the entry of ``path``: its contents are asked for by them."""
+        key = sort_key(path)
+        page = self.page(root)
+        while (at := bisect_left(page.keys, key)) < len(page.keys):
+            if isinstance(page, Leaf):
+                return (page.digest, at) if page.entries[at].path == path else None
+            page = self.page(page.children[at].digest)
+        return None
+
     def first_after(self, root: Digest, path: bytes) -> Entry | None:
         """The entry that follows ``path`` in the order, whether ``path`` itself is there or not."""
         return self._seek(root, path, bisect_right)

@@ -18,7 +18,7 @@ from instep.model.change import (
     ChangeAnswer,
     Fence,
 )
-from instep.model.ids import DIGEST_BYTES, Digest, LineId
+from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId
 from instep.model.limits import SIZE_MAX
 from instep.model.lock import (
     LOCK_TTL_MAX_MS,
@@ -33,7 +33,7 @@ from instep.model.lock import (
 )
 from instep.model.manifest.entry import Entry
 from instep.model.paths import validated
-from instep.net.messages.parts import Message, RawDigest, StreamMessage, Text
+from instep.net.messages.parts import Message, Name, RawDigest, StreamMessage, Text
 
 SUBMIT_BYTES_MAX = CHANGE_SET_MAX_BYTES + (8 << 20)
 """Largest request ``submit`` without its contents, and largest answer to it."""
@@ -180,6 +180,21 @@ class SubmitReply(Message, tag="submit_reply", frozen=True, array_like=True):
     def __post_init__(self) -> None:
         for outcome in self.answer.outcomes:
             _check_found(outcome.entry)
+
+
+class FlushRequest(Message, tag="flush", frozen=True, array_like=True):
+    """Publish what was saved before, and say which head has it; for partners whose changes are taken."""
+
+    line: LineId
+    profile: _Word = ""
+    """The sync profile that asks, and ``initiators``, the nodes that may start its runs."""
+    initiators: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class FlushReply(Message, tag="flush_reply", frozen=True, array_like=True):
+    """None: nothing was ever published."""
+
+    head: HeadRef | None
 
 
 def why_not_positions(request: SubmitHave, reply: SubmitHaveReply) -> str | None:

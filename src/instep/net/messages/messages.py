@@ -25,6 +25,8 @@ from instep.model.rollout import Order as RolloutOrder
 from instep.model.standing import StandingRecord
 from instep.net.messages.changing import SUBMIT_BYTES_MAX as SUBMIT_BYTES_MAX
 from instep.net.messages.changing import BreakRequest as BreakRequest
+from instep.net.messages.changing import FlushReply as FlushReply
+from instep.net.messages.changing import FlushRequest as FlushRequest
 from instep.net.messages.changing import LockNotice as LockNotice
 from instep.net.messages.changing import LockReply as LockReply
 from instep.net.messages.changing import LockRequest as LockRequest
@@ -46,6 +48,8 @@ from instep.net.messages.lending import Wanted as Wanted
 from instep.net.messages.lending import Warrant as Warrant
 from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text, Word
 from instep.net.messages.parts import StreamMessage as StreamMessage
+from instep.net.messages.syncing import SyncReply as SyncReply
+from instep.net.messages.syncing import SyncRequest as SyncRequest
 
 REQUEST_BYTES_MAX = 4 << 20
 """Largest request body, encoded and decompressed."""

@@ -26,6 +26,7 @@ from instep.node.commands.rollouts import Rollouts
 from instep.node.commands.shared_parts.jobs import Jobs
 from instep.node.commands.shared_parts.leases import Leases
 from instep.node.commands.shared_parts.seats import Seats
+from instep.node.commands.sync import SyncCommands
 from instep.node.commands.trying import Trying
 from instep.node.commands.verifying import Verifying
 from instep.node.commands.writer_changes.handover import Handover
@@ -33,7 +34,7 @@ from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
     AccessCommands, Adopting, Archives, BalancerCommands, Filesets, Handover, Jobs, Leases, Lines, Locks, Looking,
-    Mapper, MemberCommands, Offers, Promote, Restores, Rollouts, Seats, Trying, Verifying, Debugging,
+    Mapper, MemberCommands, Offers, Promote, Restores, Rollouts, Seats, SyncCommands, Trying, Verifying, Debugging,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from instep.node.cluster.seat_desk import SeatDesk
 from instep.node.cluster.service import ClusterService
 from instep.node.cluster.shared_work import SharedWork
 from instep.node.node import Node
+from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 
@@ -28,6 +29,7 @@ class CommandContext:
     access: Access
     shared_work: SharedWork
     seat_desk: SeatDesk
+    sync: SyncRuns
 
 
 class CommandHandlers:

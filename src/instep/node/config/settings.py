@@ -21,6 +21,7 @@ from instep.node.config.partners import PartnerSettings, read_partners
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings, read_jobs, read_requests
 from instep.node.config.shared_parts.pools import PoolSettings, read_pools
 from instep.node.config.shared_parts.standby import StandbySettings, read_standby
+from instep.node.config.sync import SyncSettings, read_sync
 from instep.node.config.table_reader import Table
 from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
 from instep.tree.root.resolving import resolved
@@ -80,6 +81,7 @@ class Settings:
     requests: Mapping[str, RequestSettings] = section(RequestSettings, dict, is_named=True)
     pools: Mapping[str, PoolSettings] = section(PoolSettings, dict, is_named=True)
     standby: Mapping[str, StandbySettings] = section(StandbySettings, dict, is_named=True)
+    sync: Mapping[str, SyncSettings] = section(SyncSettings, dict, is_named=True)
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
     warnings: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
     balancers = read_balancers(top, filesets)
     jobs, requests, pools = read_jobs(top), read_requests(top), read_pools(top)
     standby = read_standby(top)
+    sync = read_sync(top)
     if top.reading.problems:
         return None
     return Settings(
@@ -120,6 +123,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
         requests=MappingProxyType(requests),
         pools=MappingProxyType(pools),
         standby=MappingProxyType(standby),
+        sync=MappingProxyType(sync),
         warnings=tuple(top.reading.warnings),
         fingerprint=fingerprint,
     )

@@ -3,8 +3,11 @@ else by the home."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
+
+from instep.core.vocabulary import error_of
 from instep.errors import PeerError
 from instep.model.change import change_set_of
 from instep.model.ids import LineId, NodeName
@@ -15,11 +18,18 @@ from instep.node.lines.line_home import LineHome
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 
+SYNC_SEEN = "sync/seen/"
+"""Where the store has the profiles that other nodes run with lines of this one."""
+FLUSH_S = 600.0
+"""The longest that a home publishes before it says that it could not."""
+
 
 class HomeCalls(PeerContext):
     """The calls of ``PeerService`` about locks and changes."""
 
     sessions: dict[NodeName, AcceptedLink]
+    on_sync: Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]
+    """Carries out the commands of initiators of sync runs; set by the daemon."""
 
     def tell_holder(self, node: NodeName, news: m.LockNotice) -> None:
         """Send the node of an owner that its lock ended."""
@@ -43,6 +53,22 @@ class HomeCalls(PeerContext):
 
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
         return m.SubmitHaveReply(await self._home(who, request.line).missing(request.contents))
+
+    async def sync(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
+        self.access.require_partner(who)
+        return await self.on_sync(who, request)
+
+    async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
+        self._home(who, request.line)
+        if request.profile:
+            names = msgspec.json.encode([who, *request.initiators])
+            self.runtime.store.put(f"{SYNC_SEEN}{request.profile}", names)
+        service = self.service(request.line)
+        assert service is not None
+        trouble = await service.catch_up(FLUSH_S)
+        if trouble is not None:
+            raise error_of(trouble)
+        return m.FlushReply(service.head)
 
     async def submit(
         self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]

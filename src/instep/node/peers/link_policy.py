@@ -29,6 +29,14 @@ class LinkPolicy:
 
     def why_not(self, who: NodeName, service: LineService) -> str | None:
         """Why ``who`` may not have the line, None when it may."""
+        return self._why_not_by_link(who, service) or self._why_not_by_to(who, service)
+
+    def _why_not_by_to(self, who: NodeName, service: LineService) -> str | None:
+        if who in (service.writer, service.line.origin) or service.offers_to(who):
+            return None
+        return f"{self._runtime.name} does not name {who} in to of {service.line.fileset}"
+
+    def _why_not_by_link(self, who: NodeName, service: LineService) -> str | None:
         me = self._runtime.name
         partner = self._runtime.settings.partners.get(who)
         if partner is None:
@@ -45,22 +53,27 @@ class LinkPolicy:
             if not own and not link.hub:
                 return f"{me} does not write {service.line.fileset} and its link to {who} has hub off"
             return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"
-        if not service.offers_to(who):
-            return f"{me} does not name {who} in to of {service.line.fileset}"
         return None
 
     def require(self, who: NodeName, service: LineService | None, line: LineId) -> LineService:
-        """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``."""
+        """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``. A partner whose
+        changes are taken may also look, without following: ``offers_from`` names it where ``to`` does not."""
         self.require_partner(who)
         if service is None:
             raise NotAllowedError(
                 f"{self._runtime.name} has nothing of {line} for {who}", code="link_denies", line=str(line)
             )
-        why = self.why_not(who, service)
+        hint = f"on {self._runtime.name}: instep partner set {who} --replicate --data"
+        why = self._why_not_by_link(who, service)
+        if why is None and not (service.is_written_here and who in service.fileset.offers_from):
+            why = self._why_not_by_to(who, service)
+            if why is not None:
+                names = ",".join(sorted({*(service.fileset.to or ()), who}))
+                hint = f"on {self._runtime.name}: instep fileset set {line.fileset} to={names}"
         if why is not None:
             raise NotAllowedError(
                 why,
-                hint=f"on {self._runtime.name}: instep partner set {who} --replicate --data",
+                hint=hint,
                 code="link_denies",
                 line=str(line),
                 partner=who,

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from instep.core.retention import (
     FREE_MIN_SHARE,
@@ -52,11 +53,23 @@ GENERATIONS_MAX = 2_000
 log = logging.getLogger(__name__)
 
 
+class PageUser(Protocol):
+    """A service that keeps manifests which no generation names."""
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has pages that nothing names yet."""
+        ...
+
+    def page_roots(self) -> list[Digest]: ...
+
+
 class Housekeeping:
     """One task of the daemon. Nothing waits for it."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.page_users: list[PageUser] = []
         self.mending = Mending(node.runtime)
         self._from_partners = HistoryFromPartners(node, self.mending)
         self._short_at: dict[FilesetName, float] = {}
@@ -265,6 +278,8 @@ class Housekeeping:
         pages are named by nothing yet. Work that begins after the ticket was taken is spared by the ticket."""
         if any(service.machine.phase is not None for service in self._node.services.values()):
             return None
+        if any(user.is_at_work for user in self.page_users):
+            return None
         ticket = self._node.runtime.store.begin_sweep()
         for service in self._node.services.values():
             if not service.is_written_here and await service.worker.run(service.keeps_stage):
@@ -282,6 +297,9 @@ class Housekeeping:
                     for entry in decode_leaf(raw, trusted=True):
                         if entry.extra is not None and entry.extra.chunks is not None:
                             chunk_roots.add(entry.extra.chunks)
+        for user in self.page_users:
+            for _ in new_pages(store, user.page_roots(), seen):
+                pass
         _mark_chunk_pages(store, chunk_roots, seen)
         return store.sweep_pages(seen, ticket)
 

@@ -1,0 +1,192 @@
+"""Sync profiles: runs, their records, and the paths that people should look at."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from instep.api.command import Command, Document, Message, Role, command
+from instep.api.parts import GenerationDocument
+from instep.errors import (
+    ContentionError,
+    DamagedError,
+    NotAllowedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+    UnavailableError,
+)
+
+CHANGES_SHOWN = 1_000
+RUNNING = (
+    NotAllowedError, RefusedError, ContentionError, UnavailableError, PeerError, DamagedError, ResourceError,
+)  # fmt: skip
+SideName = Annotated[str, msgspec.Meta(pattern="^(left|right)$")]
+"""``left`` or ``right``."""
+
+
+class SyncChangeDocument(Document, frozen=True, kw_only=True):
+    """A path that the run changes on a side."""
+
+    side: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+    change: str
+
+
+class SyncListedDocument(Document, frozen=True, kw_only=True):
+    """A path to look at: a collision and the copy that was made, a deletion that was taken back, an edit on a locked
+    side."""
+
+    id: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+    why: str
+    loser: str | None
+    copy: str | None
+    renamed_to: str | None
+    reviewed: bool = False
+
+
+class SyncUndoneDocument(Document, frozen=True, kw_only=True):
+    """A path that a home did not change, and why."""
+
+    side: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+    why: str
+    code: str
+    reason: str
+    owner: str
+
+
+class SyncSideDocument(Document, frozen=True, kw_only=True):
+    """One side: its home, the generation after the run, and what the run plans and made there."""
+
+    fileset: str
+    node: str
+    generation: GenerationDocument | None
+    added: int
+    changed: int
+    removed: int
+    bytes: int
+    made: int
+
+
+class SyncErrorDocument(Document, frozen=True, kw_only=True):
+    """Why a run failed."""
+
+    code: str
+    exit_code: int
+    reason: str
+    hint: str | None
+
+
+class SyncRunDocument(Document, frozen=True, kw_only=True):
+    """A run: under way, or as it ended. ``phase`` is where it is or ended, ``changes`` are the first of
+    ``changes_total``."""
+
+    profile: str
+    run: int
+    initiator: str
+    node: str
+    phase: str
+    percent: int
+    dry_run: bool
+    started_at: str | None
+    ended_at: str | None
+    rounds: int
+    left: SyncSideDocument
+    right: SyncSideDocument
+    changes: tuple[SyncChangeDocument, ...]
+    changes_total: int
+    listed: tuple[SyncListedDocument, ...]
+    undone: tuple[SyncUndoneDocument, ...]
+    error: SyncErrorDocument | None = None
+
+
+class SyncKindDocument(Document, frozen=True, kw_only=True):
+    """The paths of one kind, and which way they go."""
+
+    name: str
+    paths: tuple[str, ...]
+    direction: str
+    locked: str | None
+    merge: str | None
+
+
+class SyncProfileDocument(Document, frozen=True, kw_only=True):
+    """A profile, whether its last run left both sides in sync, and that run."""
+
+    name: str
+    left: str
+    right: str
+    direction: str
+    initiators: tuple[str, ...]
+    carried_out_by: str
+    kinds: tuple[SyncKindDocument, ...]
+    in_sync: bool
+    why_not: str | None
+    last: SyncRunDocument | None
+
+
+class SyncProfilesDocument(Document, frozen=True):
+    """The profiles that this node knows."""
+
+    profiles: tuple[SyncProfileDocument, ...]
+
+
+class SyncCollisionsDocument(Document, frozen=True):
+    """The listed paths of a profile that are not reviewed yet, or all."""
+
+    profile: str
+    listed: tuple[SyncListedDocument, ...]
+
+
+class SyncCancelDocument(Document, frozen=True):
+    """Whether a run was under way."""
+
+    profile: str
+    changed: bool
+
+
+@command("sync_run", Role.OPERATOR, *RUNNING)
+class SyncRunCommand(Command[SyncRunDocument], frozen=True, kw_only=True):
+    """Bring both sides of a profile together; answers when the run has ended, which goes on without the caller."""
+
+    profile: str
+    dry_run: bool = False
+    initial: SideName | None = None
+    accept_rollback: bool = False
+    message: Message = ""
+    author: str = ""
+
+
+@command("sync_list", Role.VIEWER, UnavailableError, PeerError)
+class SyncListCommand(Command[SyncProfilesDocument], frozen=True):
+    """All profiles of this node."""
+
+
+@command("sync_show", Role.VIEWER, RefusedError, UnavailableError, NotAllowedError, PeerError)
+class SyncShowCommand(Command[SyncProfileDocument], frozen=True):
+    """One profile with its run under way, else its last one."""
+
+    profile: str
+
+
+@command("sync_cancel", Role.OPERATOR, *RUNNING)
+class SyncCancelCommand(Command[SyncCancelDocument], frozen=True):
+    """End the run under way. Its changes stay, and the next run goes on from there."""
+
+    profile: str
+
+
+@command("sync_collisions", Role.OPERATOR, *RUNNING)
+class SyncCollisionsCommand(Command[SyncCollisionsDocument], frozen=True, kw_only=True):
+    """The paths to look at; with ``reviewed`` one of them is marked as looked at."""
+
+    profile: str
+    reviewed: str | None = None
+    all: bool = False

@@ -1,0 +1,186 @@
+"""``sync``: two filesets with different homes are brought together, three-way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from instep.api import sync as api
+from instep.cli.filesets.held_text import SET_ASIDE
+from instep.cli.output import moment, printable, shown_bytes, table
+from instep.cli.session import Session, command, group, timeout_option
+from instep.errors import ContentionError, RefusedError
+from instep.node.config.editing.sync_edit import set_sync
+
+_SHOWN = 20
+WORDS = {
+    "collision": "both sides changed it; the younger is kept as",
+    "change_over_deletion": "removed there, changed on the other side: it came back",
+    "overruled": "both sides changed it; the direction chose, the other is in the archive",
+    "locked_edit": "changed where its kind is locked; that change is in the archive",
+    "mixed_kinds": "a directory on one side, a file on the other, in different kinds: nothing was done",
+}
+
+sync = group("sync", "Two filesets with different homes, such as staging and production, brought together.")
+
+
+@command(
+    "add",
+    parent=sync,
+    example="instep sync add site --left site@s1 --right site@p1 --direction both --initiator s1 --initiator s2",
+)
+@click.argument("profile", metavar="NAME")
+@click.option("--left", required=True, metavar="FILESET@NODE", help="One side: staging.")
+@click.option("--right", required=True, metavar="FILESET@NODE", help="The other side: production.")
+@click.option(
+    "--direction", type=click.Choice(["up", "down", "both"]), default="both", show_default=True,
+    help="up is left to right.",
+)  # fmt: skip
+@click.option(
+    "--initiator",
+    "initiators",
+    multiple=True,
+    metavar="NODE",
+    help="May start runs; the left home when not given.",
+)
+def add(
+    session: Session, profile: str, left: str, right: str, direction: str, initiators: tuple[str, ...]
+) -> None:
+    """Write a profile into instep.toml: the same on each node that starts runs."""
+    wanted: dict[str, object] = {"left": left, "right": right, "direction": direction}
+    if initiators:
+        wanted["initiators"] = list(initiators)
+    changed = set_sync(session.node, profile, wanted)
+    session.show_change({"profile": profile}, changed, f"the sync profile {profile} is set")
+
+
+@command("run", parent=sync, example="instep sync run site --dry-run")
+@click.argument("profile", metavar="NAME")
+@click.option("--dry-run", is_flag=True, help="Show what the run would do, and change nothing.")
+@click.option(
+    "--initial",
+    type=click.Choice(["left", "right"]),
+    help="A first run: this side is right, the other is archived.",
+)
+@click.option("--accept-rollback", is_flag=True, help="Take a side that went back as changed.")
+@click.option("-m", "--message", default="", help="Why, for the logs of both homes.")
+@click.option("--ok-set-aside", is_flag=True, help="Exit 0 also when paths are listed.")
+@timeout_option("1h")
+def run(
+    session: Session,
+    profile: str,
+    dry_run: bool,
+    initial: str | None,
+    accept_rollback: bool,
+    message: str,
+    ok_set_aside: bool,
+    timeout_ms: int,
+) -> None:
+    """Bring both sides together. The run goes on when this command is ended: instep sync show NAME.
+
+    Exit code 20: it ran, and paths are listed that people should look at.
+    """
+    asked = api.SyncRunCommand(
+        profile=profile,
+        dry_run=dry_run,
+        initial=initial,
+        accept_rollback=accept_rollback,
+        message=message,
+    )
+    document = session.call(asked, timeout_ms / 1000)
+    session.show(document, _told(document))
+    _end(document, ok_set_aside)
+
+
+@command("list", parent=sync, example="instep sync list")
+def list_(session: Session) -> None:
+    """The profiles of this node."""
+    document = session.call(api.SyncListCommand())
+    if not session.gave_json(document):
+        rows = [
+            (one.name, one.left, one.right, one.direction, one.carried_out_by, one.why_not or "in sync")
+            for one in document.profiles
+        ]
+        table(rows, ("profile", "left", "right", "direction", "run by", "state"))
+
+
+@command("show", parent=sync, example="instep sync show site")
+@click.argument("profile", metavar="NAME")
+def show(session: Session, profile: str) -> None:
+    """One profile, with its run under way or its last one."""
+    document = session.call(api.SyncShowCommand(profile))
+    if session.gave_json(document):
+        return
+    sides = f"{document.left} <-> {document.right}"
+    print(f"{document.name}   {sides}, {document.direction}, run by {document.carried_out_by}")
+    print(f"  {document.why_not or 'in sync as of the last run'}")
+    for each in document.kinds:
+        locked = f", locked on the {each.locked}" if each.locked else ""
+        merged = f", merged as {each.merge}" if each.merge else ""
+        print(f"  {each.name}: {each.direction}{locked}{merged}: {printable(' '.join(each.paths))}")
+    for line in _told(document.last) if document.last is not None else ():
+        print(line)
+
+
+@command("cancel", parent=sync, example="instep sync cancel site")
+@click.argument("profile", metavar="NAME")
+def cancel(session: Session, profile: str) -> None:
+    """End the run under way. Its changes stay, and the next run goes on from there."""
+    document = session.call(api.SyncCancelCommand(profile))
+    session.show(
+        document, f"the run of {profile} ends" if document.changed else f"no run of {profile} is under way"
+    )
+
+
+@command("collisions", parent=sync, example="instep sync collisions site --reviewed 1f2e3d4c5b6a")
+@click.argument("profile", metavar="NAME")
+@click.option("--reviewed", metavar="ID", help="Mark one as looked at.")
+@click.option("--all", "is_all", is_flag=True, help="Also those that were looked at.")
+def collisions(session: Session, profile: str, reviewed: str | None, is_all: bool) -> None:
+    """The paths of past runs that people should look at."""
+    document = session.call(api.SyncCollisionsCommand(profile=profile, reviewed=reviewed, all=is_all))
+    if not session.gave_json(document):
+        rows = [(one.id, one.path, _why(one), "yes" if one.reviewed else "no") for one in document.listed]
+        table(rows, ("id", "path", "why", "reviewed"))
+        if not rows:
+            print("nothing to look at")
+
+
+def _end(document: api.SyncRunDocument, ok_set_aside: bool) -> None:
+    """4 or 6 where a home did not change a path, 20 where paths are listed."""
+    if document.undone:
+        is_refused = any(each.why == "refused" for each in document.undone)
+        raise click.exceptions.Exit((RefusedError if is_refused else ContentionError).exit_code)
+    if document.listed and not ok_set_aside and not document.dry_run:
+        raise click.exceptions.Exit(SET_ASIDE)
+
+
+def _told(run: api.SyncRunDocument) -> Iterator[str]:
+    number = f"run {run.run} of {run.profile}" if not run.dry_run else f"{run.profile}, dry run"
+    when = f", started by {run.initiator} at {moment(run.started_at)}"
+    yield f"{number}: {run.phase}{'' if run.ended_at else f', {run.percent} %'}{when}"
+    for side, each in (("left", run.left), ("right", run.right)):
+        at = f", generation {each.generation.number}" if each.generation is not None else ""
+        counts = (
+            f"{each.added} added, {each.changed} changed, {each.removed} removed, {shown_bytes(each.bytes)}"
+        )
+        yield f"  {side} {each.fileset}@{each.node}{at}: {counts}"
+    for change in run.changes[:_SHOWN] if run.dry_run else ():
+        yield f"    {change.side}  {change.change}  {printable(change.path)}"
+    if run.dry_run and run.changes_total > _SHOWN:
+        yield f"    and {run.changes_total - _SHOWN} more: instep sync run {run.profile} --dry-run --json"
+    for listed in run.listed:
+        yield f"  look at {printable(listed.path)}: {_why(listed)}"
+    for undone in run.undone:
+        why = undone.reason or (f"locked by {undone.owner}" if undone.owner else undone.why)
+        yield f"  not done on the {undone.side}: {printable(undone.path)}: {why}"
+    if run.listed and not run.dry_run:
+        yield f"  next: instep sync collisions {run.profile}"
+
+
+def _why(listed: api.SyncListedDocument) -> str:
+    words = WORDS[listed.why]
+    copy = f" {printable(listed.copy)}" if listed.copy else ""
+    renamed = f" (renamed there to {printable(listed.renamed_to)}?)" if listed.renamed_to else ""
+    return f"{words}{copy}{renamed}"

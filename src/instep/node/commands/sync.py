@@ -1,0 +1,211 @@
+"""Sync runs: started here or passed on to the home that carries them out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from instep.api import sync as api
+from instep.api.command import Command, Document, command_from
+from instep.core.sync.table import Side
+from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
+from instep.model.ids import NodeName
+from instep.model.sync import SyncPhase
+from instep.net.messages import messages as m
+from instep.net.service import SYNC
+from instep.node.commands.context import CommandContext, CommandHandlers
+from instep.node.commands.control import Speaker
+from instep.node.commands.outcomes import author
+from instep.node.config.sync import SyncSettings
+from instep.node.peers.home_calls import SYNC_SEEN
+from instep.node.syncing.sync_run import SyncWork
+
+D = TypeVar("D", bound=Document)
+RUN_S = 3_600.0
+LOOK_S = 1.0
+
+
+class SyncCommands(CommandHandlers):
+    async def sync_run(self, asked: api.SyncRunCommand, speaker: Speaker) -> api.SyncRunDocument:
+        profile = self._profile(asked.profile)
+        me = self._node.runtime.name
+        if me not in profile.may_start:
+            raise _no_initiator(me, profile.name, profile.may_start)
+        named = msgspec.structs.replace(asked, author=asked.author or author())
+        if profile.carrier != me:
+            return await self._passed_on(profile, named)
+        return await self._started(named, me, speaker)
+
+    async def _started(
+        self, asked: api.SyncRunCommand, initiator: NodeName, speaker: Speaker | None
+    ) -> api.SyncRunDocument:
+        """Start the run and wait for its end; it goes on where the caller leaves."""
+        message = asked.message or f"sync {asked.profile}"
+        work = SyncWork(
+            asked.author,
+            message,
+            is_dry_run=asked.dry_run,
+            initial=Side(asked.initial) if asked.initial is not None else None,
+            accepts_rollback=asked.accept_rollback,
+        )
+        task = self._context.sync.begin(asked.profile, work, initiator)
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK_S)
+            if speaker is not None:
+                await speaker.progress(work.phase.value, work.done, work.total or None, "paths")
+        if task.cancelled():
+            raise RefusedError(
+                f"the run of {asked.profile} was cancelled",
+                hint=f"it goes on from where it was: instep sync run {asked.profile}",
+                code="sync_cancelled",
+            )
+        if work.error is not None:
+            raise work.error
+        return task.result()
+
+    async def sync_list(self, asked: api.SyncListCommand, speaker: Speaker) -> api.SyncProfilesDocument:
+        profiles = self._node.runtime.settings.sync.values()
+        return api.SyncProfilesDocument(tuple(map(self._shown, profiles)))
+
+    async def sync_show(self, asked: api.SyncShowCommand, speaker: Speaker) -> api.SyncProfileDocument:
+        profile = self._profile(asked.profile)
+        if profile.carrier != self._node.runtime.name:
+            return await self._passed_on(profile, asked)
+        return self._shown(profile)
+
+    async def sync_cancel(self, asked: api.SyncCancelCommand, speaker: Speaker) -> api.SyncCancelDocument:
+        profile = self._profile(asked.profile)
+        if profile.carrier != self._node.runtime.name:
+            return await self._passed_on(profile, asked)
+        return api.SyncCancelDocument(profile.name, self._context.sync.cancel(profile.name))
+
+    async def sync_collisions(
+        self, asked: api.SyncCollisionsCommand, speaker: Speaker
+    ) -> api.SyncCollisionsDocument:
+        profile = self._profile(asked.profile)
+        if profile.carrier != self._node.runtime.name:
+            return await self._passed_on(profile, asked)
+        if asked.reviewed is not None:
+            self._context.sync.review(profile.name, asked.reviewed)
+        listed = self._context.sync.listed(profile.name)
+        shown = tuple(each for each in listed if asked.all or not each.reviewed)
+        return api.SyncCollisionsDocument(profile.name, shown)
+
+    # --- for other nodes ------------------------------------------------------------------------------------------
+
+    async def _passed_on(self, profile: SyncSettings, asked: Command[D]) -> D:
+        """Have the home that carries the runs out answer."""
+        link = self._node.peers.uplinks.get(profile.carrier)
+        if link is None:
+            raise UnavailableError(
+                f"{profile.carrier} carries out {profile.name}, and this node does not dial it",
+                hint=f"instep partner set {profile.carrier} --address HOST:PORT",
+                code="not_connected",
+                node=profile.carrier,
+            )
+        kind = type(asked)
+        request = m.SyncRequest(kind.command, profile.name, msgspec.json.encode(asked))  # type: ignore[arg-type]
+        reply = await link.client.call(SYNC, request, total_s=asked.timeout_s or RUN_S)
+        try:
+            found: D = msgspec.json.decode(reply.document, type=kind.result())
+        except msgspec.DecodeError as error:
+            raise UnavailableError(
+                f"{profile.carrier} answered in another form", hint="upgrade both nodes", code="bad_answer"
+            ) from error
+        return found
+
+    async def _answer(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
+        """Another node asks: only an initiator may."""
+        profile = self._context.sync.profile(request.profile)
+        if who not in profile.may_start:
+            raise _no_initiator(who, profile.name, profile.may_start)
+        params = msgspec.json.decode(request.asked)
+        speaker = None
+        document: Document
+        match request.command:
+            case "sync_run":
+                asked = command_from(api.SyncRunCommand, params)
+                document = await self._started(asked, who, speaker)
+            case "sync_show":
+                document = self._shown(profile)
+            case "sync_cancel":
+                document = api.SyncCancelDocument(profile.name, self._context.sync.cancel(profile.name))
+            case "sync_collisions":
+                looked = command_from(api.SyncCollisionsCommand, params)
+                document = await self.sync_collisions(looked, speaker)  # type: ignore[arg-type]
+        return m.SyncReply(msgspec.json.encode(document))
+
+    # --- what is shown ----------------------------------------------------------------------------------------------
+
+    def _profile(self, name: str) -> SyncSettings:
+        try:
+            return self._context.sync.profile(name)
+        except InstepError:
+            raw = self._node.runtime.store.get(f"{SYNC_SEEN}{name}")
+            if raw is None:
+                raise
+            by, *initiators = msgspec.json.decode(raw, type=list[NodeName])
+            raise _no_initiator(self._node.runtime.name, name, frozenset(initiators or [by])) from None
+
+    def _shown(self, profile: SyncSettings) -> api.SyncProfileDocument:
+        runs = self._context.sync
+        last = runs.run_of(profile.name)
+        why_not = self._why_not(profile, last)
+        return api.SyncProfileDocument(
+            name=profile.name,
+            left=str(profile.left),
+            right=str(profile.right),
+            direction=profile.direction.value,
+            initiators=tuple(sorted(profile.may_start)),
+            carried_out_by=profile.carrier,
+            kinds=tuple(
+                api.SyncKindDocument(
+                    name=each.name,
+                    paths=each.paths,
+                    direction=each.direction.value,
+                    locked=each.locked.value if each.locked is not None else None,
+                    merge=each.merge.value if each.merge is not None else None,
+                )
+                for each in profile.kinds.values()
+            ),
+            in_sync=why_not is None,
+            why_not=why_not,
+            last=last,
+        )
+
+    def _why_not(self, profile: SyncSettings, last: api.SyncRunDocument | None) -> str | None:
+        """Why the two sides may differ."""
+        if profile.carrier != self._node.runtime.name:
+            return f"{profile.carrier} carries it out and knows"
+        base = self._context.sync.base_of(profile.name)
+        if base is None:
+            return "no run has ended yet"
+        if last is not None and last.phase != SyncPhase.DONE:
+            return f"the last run: {last.phase}"
+        if not base.is_whole:
+            return "the last run left paths undone"
+        side, known = (
+            (profile.left, base.left) if profile.left.home == profile.carrier else (profile.right, base.right)
+        )
+        service = self._node.services.get(side.fileset)
+        if service is None or service.head is None or service.head.id != known.id:
+            return f"{side} has changed since the last run"
+        return None
+
+
+def sync_port(context: CommandContext) -> Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]:
+    """What answers the sync commands of other nodes."""
+    return SyncCommands(context)._answer
+
+
+def _no_initiator(node: NodeName, profile: str, allowed: frozenset[NodeName]) -> NotAllowedError:
+    names = ", ".join(sorted(allowed))
+    return NotAllowedError(
+        f"{node} may not start runs of {profile}; allowed: {names}",
+        hint=f"on {min(allowed)}: instep sync run {profile}",
+        code="no_initiator",
+        node=node,
+    )

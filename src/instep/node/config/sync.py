@@ -1,0 +1,136 @@
+"""Sync profiles in ``instep.toml``: two filesets with different homes, and which way the paths of each kind go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from instep.core.sync.merge.formats import MergeFormat
+from instep.core.sync.table import Direction, KindRules, Side
+from instep.errors import UsageError
+from instep.model.ids import FilesetName, NodeName, fileset_name
+from instep.model.ids import node_name as parse_node_name
+from instep.node.config.keys import NO_DEFAULT, key, section
+from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, string
+from instep.node.config.table_reader import Table
+from instep.node.config.values import node_names, patterns
+
+PROFILES_MAX = 64
+KINDS_MAX = 64
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class SideSettings:
+    """One side of a profile: a fileset and the node that is its home."""
+
+    fileset: FilesetName
+    home: NodeName
+
+    def __str__(self) -> str:
+        return f"{self.fileset}@{self.home}"
+
+
+@kind(str)
+def side_of(raw: object) -> SideSettings:
+    """``FILESET@NODE``."""
+    fileset, at, home = string(raw).partition("@")
+    if not at:
+        raise BadValue("is not FILESET@NODE such as site@s1")
+    try:
+        return SideSettings(fileset_name(fileset), parse_node_name(home))
+    except UsageError as error:
+        raise BadValue(f"is not FILESET@NODE such as site@s1: {error.reason}") from None
+
+
+_sides = enum_of(Side)
+_formats = enum_of(MergeFormat)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncKindSettings:
+    """Paths of one kind, and which way they go."""
+
+    name: str
+    paths: tuple[str, ...] = key(NO_DEFAULT, patterns)
+    """Patterns as in `.gitignore`; of several kinds that match a path, the first counts."""
+    direction: Direction = key("both", enum_of(Direction))
+    """`up` is left to right, `down` right to left, or `both`."""
+    locked: Side | None = key(None, ValueKind(_sides.read, _sides.write, words=_sides.words))
+    """The side, `left` or `right`, where no change of these paths counts: the other side's comes back over it."""
+    merge: MergeFormat | None = key(None, ValueKind(_formats.read, _formats.write, words=_formats.words))
+    """The format by which files that both sides changed are merged: `xml`, `json`, `properties` or `lines`."""
+
+    @property
+    def rules(self) -> KindRules:
+        return KindRules(self.direction, self.locked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """Two filesets with different homes that runs bring together."""
+
+    name: str
+    left: SideSettings = key(NO_DEFAULT, side_of)
+    """The fileset and its home on the left, `FILESET@NODE`: staging."""
+    right: SideSettings = key(NO_DEFAULT, side_of)
+    """The fileset and its home on the right, `FILESET@NODE`: production."""
+    direction: Direction = key("both", enum_of(Direction))
+    """Which way paths of no kind go: `up` is left to right, `down` right to left, or `both`."""
+    initiators: tuple[NodeName, ...] = key([], node_names)
+    """The nodes that may start a run; the home of the left alone when none is named."""
+    kinds: Any = section(SyncKindSettings, dict, is_named=True)
+
+    @property
+    def may_start(self) -> frozenset[NodeName]:
+        return frozenset(self.initiators or (self.left.home,))
+
+    @property
+    def carrier(self) -> NodeName:
+        """The home that carries out the runs: the left one, else the right one, that may start them."""
+        return self.right.home if self.left.home not in self.may_start else self.left.home
+
+
+def read_sync(top: Table) -> dict[str, SyncSettings]:
+    found = {}
+    for name, table in _named(top, "sync", PROFILES_MAX):
+        before = len(top.reading.problems)
+        row = table.read(SyncSettings)
+        kinds = {
+            kind_name: SyncKindSettings(name=kind_name, **below.read(SyncKindSettings))
+            for kind_name, below in _named(table, "kinds", KINDS_MAX)
+        }
+        if len(top.reading.problems) == before:
+            profile = SyncSettings(name=name, kinds=MappingProxyType(kinds), **row)
+            _check(table, profile)
+            found[name] = profile
+    return found
+
+
+def _check(table: Table, profile: SyncSettings) -> None:
+    homes = {profile.left.home, profile.right.home}
+    if len(homes) == 1:
+        table.wrong("right", "has the home of the left", str(profile.right))
+    if not homes & profile.may_start:
+        table.wrong(
+            "initiators",
+            f"names neither {profile.left.home} nor {profile.right.home}: a home carries runs out",
+        )
+    for name, each in profile.kinds.items():
+        against = Direction.DOWN if each.locked is Side.RIGHT else Direction.UP
+        if each.locked is not None and each.direction is against:
+            table.wrong(f"kinds.{name}.direction", f"is {against}, and the {each.locked} is locked")
+
+
+def _named(top: Table, section_name: str, most: int) -> Iterator[tuple[str, Table]]:
+    tables = top.below(section_name)
+    for at, name in enumerate(tables.raw):
+        if not _NAME.fullmatch(name):
+            tables.wrong(name, "is no name: lower-case letters, digits, '.', '_' and '-', at most 63")
+        elif at >= most:
+            tables.wrong(name, f"is one too many: {most} are taken")
+        else:
+            yield name, tables.below(name)

@@ -1,0 +1,195 @@
+"""The two sides of a sync run as the node that carries it out sees them: its own line, and one of a partner."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import NamedTuple, Protocol
+
+from instep.core.vocabulary import error_of
+from instep.errors import PeerError, RefusedError, UnavailableError
+from instep.model.change import ChangeAnswer, ChangeSet
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.walk import Reader
+from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply
+from instep.net.service import FLUSH, HEADS, PAGES, SUBMIT_HAVE, PeerCalls
+from instep.net.transfer import TransferAnswer
+from instep.node.config.sync import SyncSettings
+from instep.node.following.page_fetch import Fetcher
+from instep.node.lines.line_home import LineHome
+from instep.node.lines.line_service import LineService
+from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import verdict_on
+
+FLUSH_S = 600.0
+_WANTS = 4_096
+"""Contents in one request."""
+
+
+class SeenTree(NamedTuple):
+    """A side as a run sees it: a generation whose pages are all here."""
+
+    head: HeadRef
+    signed: SignedGeneration
+
+
+class SyncHome(Protocol):
+    """One side of a run."""
+
+    @property
+    def node(self) -> NodeName: ...
+
+    @property
+    def line(self) -> LineId: ...
+
+    async def look(self, known: Digest) -> SeenTree:
+        """Have the home publish what was saved before. ``known`` is a root whose pages are here."""
+        ...
+
+    async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
+        """The positions of those contents that the home lacks."""
+        ...
+
+
+def size_of(entry: Entry) -> tuple[Digest, int]:
+    """How the contents of a file or link are named when they are submitted."""
+    return entry.digest, entry.size
+
+
+class NearHome:
+    """The line that is written on this node."""
+
+    def __init__(self, runtime: Runtime, service: LineService) -> None:
+        self._runtime = runtime
+        self._service = service
+        self.node = runtime.name
+        self.line = service.line
+
+    async def look(self, known: Digest) -> SeenTree:
+        trouble = await self._service.catch_up(FLUSH_S)
+        if trouble is not None:
+            raise error_of(trouble)
+        head = _there(self._service.head, self)
+        signed = self._runtime.store.generation(head.id)
+        if signed is None:
+            raise UnavailableError(f"generation {head.number} is not kept here", code="superseded")
+        return SeenTree(head, signed)
+
+    async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
+        return await self._home.missing(contents)
+
+    async def take(
+        self, change_set: ChangeSet, sources: Sequence[Entry], far: FarHome, tree: SeenTree
+    ) -> ChangeAnswer:
+        """Decide about changes. ``sources`` are entries of the other side's tree, whose contents are fetched."""
+        async with aclosing(far.contents(tree, sources)) as contents:
+            sizes = tuple(map(size_of, sources))
+            return await self._home.submit(self.node, change_set, contents, sizes=sizes)
+
+    def contents(self, tree: SeenTree, sources: Sequence[Entry]) -> Iterator[TransferAnswer]:
+        """Those of entries of this side's tree, in their order; pulled in threads."""
+        return self._service.shelf().of(tree.signed, self._service.head, self.node).contents(sources)
+
+    @property
+    def _home(self) -> LineHome:
+        home = self._service.home
+        if home is None:
+            raise RefusedError(
+                f"{self.node} does not write {self.line.fileset}",
+                hint=f"at {self._service.writer}: instep status {self.line.fileset}",
+                code="not_the_writer",
+            )
+        return home
+
+
+class FarHome:
+    """The line of a partner, which this node dials and whose changes it takes from here."""
+
+    def __init__(
+        self, runtime: Runtime, line: LineId, profile: SyncSettings, calls: Callable[[], PeerCalls]
+    ) -> None:
+        self._runtime = runtime
+        self._asked = m.FlushRequest(line, profile.name, tuple(sorted(profile.may_start)))
+        self._calls = calls
+        self.node = line.origin
+        self.line = line
+
+    async def look(self, known: Digest) -> SeenTree:
+        client = self._calls()
+        reply = await client.call(FLUSH, self._asked, total_s=FLUSH_S)
+        head = _there(reply.head, self)
+        signed = await self._signed(client, head)
+        fetcher = Fetcher(self._runtime)
+        await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
+        return SeenTree(head, signed)
+
+    async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
+        """The record of a head, whose signature holds here."""
+        asked = m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False)
+        heads = await client.call(HEADS, asked)
+        for _, error in heads.refused:
+            raise error_of_reply(error, self.node)
+        signed = next((each.generation for each in heads.heads if each.generation.id == head.id), None)
+        if signed is None:
+            raise UnavailableError(f"the head of {self.line} at {self.node} moved on", code="superseded")
+        verdict = verdict_on(self._runtime, signed.signature, signed.id)
+        if not verdict.is_valid or signed.body().root != head.root or signed.body().line != self.line:
+            why = verdict.reason or "it is another line's"
+            raise PeerError(
+                f"the head of {self.line} that {self.node} sent does not hold: {why}", code="bad_head"
+            )
+        return signed
+
+    async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
+        reply = await self._calls().call(SUBMIT_HAVE, m.SubmitHave(self.line, tuple(contents)))
+        return reply.missing
+
+    async def take(
+        self, change_set: ChangeSet, sources: Sequence[Entry], near: NearHome, tree: SeenTree
+    ) -> ChangeAnswer:
+        """Send changes, with the contents of ``sources`` from this node's tree."""
+        request = m.SubmitRequest(self.line, change_set.encoded(), tuple(map(size_of, sources)))
+        return (await self._calls().submit(request, near.contents(tree, sources))).answer
+
+    async def contents(
+        self, tree: SeenTree, sources: Sequence[Entry]
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
+        """Those of entries of this side's tree, in their order, as they come."""
+        reader = Reader(self._page)
+        for start in range(0, len(sources), _WANTS):
+            batch = sources[start : start + _WANTS]
+            wants = []
+            for entry in batch:
+                at = reader.address(tree.head.root, entry.path)
+                assert at is not None, entry.path
+                wants.append(m.PageWant(at[0], (at[1],)))
+            asked = m.ContentsRequest(self.line, tree.head.id, tuple(wants))
+            async with aclosing(
+                self._calls().contents(asked, sizes=[each.size for each in batch])
+            ) as answers:
+                async for each in answers:
+                    yield [answer._replace(want=answer.want + start) for answer in each]
+
+    def _page(self, digest: Digest) -> bytes:
+        raw = self._runtime.store.get_page(digest)
+        if raw is None:
+            raise UnavailableError("a page of the other side is not here any more", code="superseded")
+        return raw
+
+
+def _there(head: HeadRef | None, home: SyncHome) -> HeadRef:
+    if head is None:
+        raise RefusedError(
+            f"{home.node} has not published {home.line.fileset} yet",
+            hint=f"on {home.node}: instep publish {home.line.fileset}",
+            code="nothing_published",
+            node=home.node,
+        )
+    return head
+
+
+def has_contents(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is not Kind.DIR

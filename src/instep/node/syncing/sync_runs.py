@@ -1,0 +1,238 @@
+"""The sync profiles that this node carries out: one run of each at a time, its record, its base, and its listings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from instep.api import sync as api
+from instep.errors import (
+    ContentionError,
+    InstepError,
+    NotAllowedError,
+    RefusedError,
+    ResourceError,
+    UnavailableError,
+)
+from instep.model.counts import counted
+from instep.model.ids import Digest, FilesetName, LineId, NodeName
+from instep.model.sync import SyncBase, SyncPhase
+from instep.net.service import PeerCalls
+from instep.node.config.sync import SideSettings, SyncSettings
+from instep.node.lines.line_service import LineService
+from instep.node.lines.snapshot import moment
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.sides import FarHome, NearHome
+from instep.node.syncing.sync_record import open_listings, reviewed, run_document
+from instep.node.syncing.sync_run import SyncRun, SyncWork
+from instep.tree.root.os_errors import help_for
+
+BASE, RECORD, LISTED = "sync/base/", "sync/run/", "sync/listed/"
+log = logging.getLogger(__name__)
+
+
+class _Running:
+    """A run under way."""
+
+    def __init__(self, work: SyncWork, initiator: NodeName) -> None:
+        self.work = work
+        self.initiator = initiator
+        self.task: asyncio.Task[api.SyncRunDocument]
+
+
+class SyncRuns:
+    """``service_of`` finds the line of a fileset that is written here; ``calls_of`` a partner that this node dials."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        service_of: Callable[[FilesetName], LineService | None],
+        calls_of: Callable[[NodeName], PeerCalls | None],
+    ) -> None:
+        self._runtime = runtime
+        self._service_of = service_of
+        self._calls_of = calls_of
+        self._running: dict[str, _Running] = {}
+
+    # --- what is known ------------------------------------------------------------------------------------------
+
+    def profile(self, name: str) -> SyncSettings:
+        found = self._runtime.settings.sync.get(name)
+        if found is None:
+            known = ", ".join(sorted(self._runtime.settings.sync)) or "none"
+            raise RefusedError(
+                f"{self._runtime.name} has no sync profile {name}; it has: {known}",
+                hint="instep sync list",
+                code="unknown_profile",
+                profile=name,
+            )
+        return found
+
+    def base_of(self, name: str) -> SyncBase | None:
+        raw = self._runtime.store.get(f"{BASE}{name}")
+        return msgspec.msgpack.decode(raw, type=SyncBase) if raw is not None else None
+
+    def run_of(self, name: str) -> api.SyncRunDocument | None:
+        """The run under way, else the last one."""
+        running = self._running.get(name)
+        if running is not None:
+            return self._document(self.profile(name), running)
+        raw = self._runtime.store.get(f"{RECORD}{name}")
+        return msgspec.json.decode(raw, type=api.SyncRunDocument) if raw is not None else None
+
+    def listed(self, name: str) -> tuple[api.SyncListedDocument, ...]:
+        raw = self._runtime.store.get(f"{LISTED}{name}")
+        return msgspec.json.decode(raw, type=tuple[api.SyncListedDocument, ...]) if raw is not None else ()
+
+    def review(self, name: str, which: str) -> None:
+        """Mark a listing as looked at."""
+        marked = reviewed(self.listed(name), which)
+        if marked is None:
+            raise RefusedError(
+                f"{name} lists no path as {which}",
+                hint=f"instep sync collisions {name} --all",
+                code="unknown_listing",
+                id=which,
+            )
+        self._runtime.store.put(f"{LISTED}{name}", msgspec.json.encode(marked))
+
+    # --- housekeeping -------------------------------------------------------------------------------------------
+
+    def page_roots(self) -> list[Digest]:
+        """The roots of the bases, whose pages are kept."""
+        bases = [self.base_of(name) for name in self._runtime.settings.sync]
+        return [base.root for base in bases if base is not None]
+
+    @property
+    def is_at_work(self) -> bool:
+        """Pages of a run under way are named by nothing yet."""
+        return bool(self._running)
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def begin(self, name: str, work: SyncWork, initiator: NodeName) -> asyncio.Task[api.SyncRunDocument]:
+        """Start a run. ``ContentionError`` while one is under way, ``NotAllowedError`` for any but an initiator."""
+        profile = self.profile(name)
+        if initiator not in profile.may_start:
+            allowed = ", ".join(sorted(profile.may_start))
+            raise NotAllowedError(
+                f"{initiator} may not start runs of {name}; allowed: {allowed}",
+                hint=f"on {profile.carrier}: instep sync run {name}",
+                code="no_initiator",
+                node=initiator,
+            )
+        running = self._running.get(name)
+        if running is not None:
+            raise _busy(name, running)
+        run = self._made(profile, work)
+        running = self._running[name] = _Running(work, initiator)
+        running.task = asyncio.get_running_loop().create_task(self._carry_out(profile, running, run))
+        return running.task
+
+    def cancel(self, name: str) -> bool:
+        """End the run under way; its base stays as it was."""
+        running = self._running.get(name)
+        return running is not None and running.task.cancel()
+
+    async def close(self) -> None:
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRun:
+        me = self._runtime.name
+        is_left = profile.left.home == me
+        near, far = (profile.left, profile.right) if is_left else (profile.right, profile.left)
+        service = self._service_of(near.fileset)
+        if near.home != me or service is None or not service.is_written_here:
+            raise RefusedError(
+                f"{me} does not write {near.fileset}, its side of {profile.name}",
+                hint="instep fileset list; instep sync list",
+                code="not_the_writer",
+                profile=profile.name,
+            )
+        line = LineId(far.fileset, far.home)
+        far_home = FarHome(self._runtime, line, profile, lambda: self._calls(far, profile.name))
+        base = self.base_of(profile.name)
+        work.number = base.run + 1 if base is not None else 1
+        near_home = NearHome(self._runtime, service)
+        return SyncRun(self._runtime, profile, near_home, far_home, base, work, self._runtime.tell)
+
+    def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
+        calls = self._calls_of(far.home)
+        if calls is None:
+            raise UnavailableError(
+                f"{self._runtime.name} has no address of {far.home}, the other home of {profile}",
+                hint=f"instep partner set {far.home} --address HOST:PORT",
+                code="not_connected",
+                node=far.home,
+            )
+        return calls
+
+    async def _carry_out(self, profile: SyncSettings, running: _Running, run: SyncRun) -> api.SyncRunDocument:
+        """One run to its end, and its record. The base is durable before the record says that the run is done."""
+        work, store = running.work, self._runtime.store
+        try:
+            base = await run.run()
+            if base is not None:
+                store.put(f"{BASE}{profile.name}", msgspec.msgpack.encode(base))
+            work.phase = SyncPhase.DONE
+        except asyncio.CancelledError:
+            work.phase = SyncPhase.CANCELLED
+            raise
+        except InstepError as error:
+            work.phase, work.error = SyncPhase.FAILED, error
+        except OSError as error:
+            code, step = help_for(error.errno or 0, self._runtime.directory.path)
+            reason = f"the run of {profile.name} met a disk that fails: {error.strerror or error}"
+            hint = f"{step}; then: instep sync run {profile.name}"
+            work.phase, work.error = SyncPhase.FAILED, ResourceError(reason, hint=hint, code=code)
+        finally:
+            work.ended_at_ms = wall_ms()
+            del self._running[profile.name]
+            document = self._document(profile, running)
+            if not work.is_dry_run:
+                self._record(profile.name, document)
+            self._runtime.tell()
+        return document
+
+    def _record(self, name: str, document: api.SyncRunDocument) -> None:
+        store = self._runtime.store
+        listed = open_listings(self.listed(name), document.listed)
+        store.put(f"{LISTED}{name}", msgspec.json.encode(listed))
+        store.put(f"{RECORD}{name}", msgspec.json.encode(document))
+        made = document.left.made + document.right.made
+        facts: dict[str, Any] = {
+            "profile": name,
+            "initiator": document.initiator,
+            "listed": len(document.listed),
+        }
+        if document.error is not None:
+            self._runtime.note("sync_failed", f"sync {name} failed: {document.error.reason}", **facts)
+        elif document.undone:
+            left = counted(len(document.undone), "path")
+            self._runtime.note("sync_failed", f"sync {name} left {left} undone", **facts)
+        else:
+            self._runtime.note("sync_ran", f"sync {name} changed {counted(made, 'path')}", **facts)
+
+    def _document(self, profile: SyncSettings, running: _Running) -> api.SyncRunDocument:
+        return run_document(profile, running.work, running.initiator, self._runtime.name)
+
+
+def _busy(name: str, running: _Running) -> ContentionError:
+    work, since = running.work, moment(running.work.began_at_ms)
+    return ContentionError(
+        f"a run of {name} is under way, started by {running.initiator} at {since}: {work.phase}, {work.percent} %",
+        hint=f"instep sync show {name}",
+        code="sync_running",
+        node=running.initiator,
+        since=since,
+        phase=work.phase.value,
+        percent=work.percent,
+    )

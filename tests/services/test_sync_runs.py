@@ -1,0 +1,178 @@
+"""Sync runs between two homes with real services: which changes travel, which paths are listed, which nodes may start one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instep.model.sync import SyncPhase
+from instep.node.syncing.sync_run import FAILPOINTS
+from instep.tree.root.failpoints import arm, disarm_all
+from tests.support.services import ServiceNode, Services, services
+from tests.support.virtual_time import in_virtual_time
+
+PROFILE = """
+[sync.site]
+left = "data@s1"
+right = "data@p1"
+initiators = ["s1", "s2"]
+[sync.site.kinds.templates]
+paths = ["/templates/"]
+direction = "up"
+locked = "right"
+[sync.site.kinds.uploads]
+paths = ["/uploads/"]
+direction = "down"
+"""
+
+
+class Site:
+    """Staging ``s1`` with its mirror ``s2``, and production ``p1``, which ``s1`` dials."""
+
+    def __init__(self, cluster: Services) -> None:
+        self.cluster = cluster
+        self.s1, self.s2, self.p1 = (cluster.add(name) for name in ("s1", "s2", "p1"))
+
+    async def begin(self) -> None:
+        self.s1.writes('to = ["s2"]')
+        self.s2.follows(self.s1)
+        self.p1.writes("to = []", 'offers_from = ["s1"]')
+        self.cluster.link("s1", "s2")
+        self.cluster.link("p1", "s1")
+        for node in (self.s1, self.s2):
+            node.tail = PROFILE
+        for node in (self.s1, self.s2, self.p1):
+            node.start()
+        self.s1.write({"a": "1", "d/x": "1", "templates/t": "1", "uploads/u": "1"})
+        await self.s1.publish()
+        await self.p1.publish(over=True)
+        await self.run(initial="left")
+
+    async def run(self, node: ServiceNode | None = None, **params: Any) -> dict[str, Any]:
+        return await (node or self.s1).call("sync_run", profile="site", **params)
+
+    def same(self) -> dict[str, str]:
+        """The files of both sides, which are equal."""
+        left, right = files(self.s1.tree), files(self.p1.tree)
+        assert left == right
+        return left
+
+
+def files(tree: Path) -> dict[str, str]:
+    found = (path for path in tree.rglob("*") if path.is_file() and ".instep" not in path.parts)
+    return {str(path.relative_to(tree)): path.read_text() for path in found}
+
+
+@in_virtual_time
+async def test_both_sides_end_alike_and_a_second_run_publishes_nothing(tmp_path: Path) -> None:
+    """Goal: changes of each side arrive at the other, both copies of a collision are kept and listed until reviewed, the
+    dry run says what the run does, and each side publishes once."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        s1, p1 = site.s1, site.p1
+        await site.begin()
+        heads = await s1.head(), await p1.head()
+        s1.write({"a": "left", "new": "1", "d/x": "2"})
+        (p1.tree / "d/x").unlink()
+        p1.write({"a": "right", "uploads/v": "1", "templates/t": "edited"})
+        dry = await site.run(dry_run=True)
+        ran = await site.run()
+        assert (dry["changes"], dry["listed"]) == (ran["changes"], ran["listed"])
+        whole = site.same()
+        copies = [name for name in whole if "collision" in name]
+        assert {whole["a"], *(whole[name] for name in copies)} == {"left", "right"}
+        assert (whole["d/x"], whole["uploads/v"], whole["templates/t"], whole["new"]) == ("2", "1", "1", "1")
+        assert {each["path"]: each["why"] for each in ran["listed"]} == {
+            "a": "collision", "d/x": "change_over_deletion", "templates/t": "locked_edit",
+        }  # fmt: skip
+        assert (await s1.head() - heads[0], await p1.head() - heads[1]) == (2, 2)
+        assert "templates/t" in await p1.archived("replaced")
+        again = await site.run()
+        assert (again["changes_total"], again["phase"]) == (0, "done")
+        assert (await s1.head() - heads[0], await p1.head() - heads[1]) == (2, 2)
+        listed = (await s1.call("sync_collisions", profile="site"))["listed"]
+        await s1.call("sync_collisions", profile="site", reviewed=listed[0]["id"])
+        assert len((await s1.call("sync_collisions", profile="site"))["listed"]) == len(listed) - 1
+        await s1.refuses("unknown_listing", "sync_collisions", profile="site", reviewed="0")
+
+
+@in_virtual_time
+async def test_any_initiator_starts_the_same_run_and_production_none(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        s1, s2, p1 = site.s1, site.s2, site.p1
+        await site.begin()
+        s1.write({"a": "2"})
+        ran = await site.run(s2)
+        assert (ran["initiator"], ran["node"], site.same()["a"]) == ("s2", "s1", "2")
+        assert (await s2.call("sync_show", profile="site"))["last"]["initiator"] == "s2"
+        error = await p1.refuses("no_initiator", "sync_run", profile="site")
+        assert "s1, s2" in error.reason
+        await p1.refuses("unknown_profile", "sync_run", profile="other")
+        s1.write({"a": "3"})
+        first, error = await asyncio.gather(
+            site.run(), s1.refuses("sync_running", "sync_run", profile="site")
+        )
+        assert {"node", "since", "phase", "percent"} <= error.facts.keys()
+        assert first["phase"] == "done"
+
+
+@pytest.mark.parametrize("phase", [phase for phase in SyncPhase if not phase.is_over])
+@in_virtual_time
+async def test_a_run_that_ended_in_a_phase_is_finished_by_the_next(tmp_path: Path, phase: SyncPhase) -> None:
+    """Goal: cut off as the phase began, the next run comes to the same end: one copy of a collision, no generation more."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        s1, p1 = site.s1, site.p1
+        await site.begin()
+        heads = await s1.head(), await p1.head()
+        s1.write({"a": "left", "new": "1"})
+        p1.write({"a": "right", "uploads/v": "1"})
+        arm(FAILPOINTS[phase], "eio")
+        try:
+            await s1.refuses("disk_error", "sync_run", profile="site")
+        finally:
+            disarm_all()
+        await s1.stop()
+        s1.start()
+        assert (await site.run())["phase"] == "done"
+        whole = site.same()
+        assert len([name for name in whole if "collision" in name]) == 1
+        assert whole["uploads/v"] == whole["new"] == "1"
+        assert (await s1.head() - heads[0], await p1.head() - heads[1]) <= (3, 3)
+
+
+@in_virtual_time
+async def test_a_side_that_went_back_is_named(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        s1, p1 = site.s1, site.p1
+        await site.begin()
+        before = await p1.head()
+        s1.write({"a": "2"})
+        await site.run()
+        await p1.call("rollback", fileset="data", generation=before)
+        error = await s1.refuses("went_back", "sync_run", profile="site")
+        assert "--accept-rollback" in str(error.hint)
+        await site.run(accept_rollback=True)
+        assert site.same()["a"] == "1"
+
+
+@in_virtual_time
+async def test_production_that_takes_no_changes_or_is_away_is_named(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        s1, p1 = site.s1, site.p1
+        await site.begin()
+        s1.write({"a": "2"})
+        cluster.cut("s1", "p1")
+        await s1.refuses("connection_refused", "sync_run", profile="site")
+        cluster.heal("s1", "p1")
+        p1.fileset = p1.fileset.replace('offers_from = ["s1"]', "offers_from = []")
+        await p1.reload()
+        error = await s1.refuses("link_denies", "sync_run", profile="site")
+        assert "on p1: instep fileset set data" in str(error.hint)
+        assert (p1.tree / "a").read_text() == "1"
