@@ -249,3 +249,18 @@ def test_a_joining_node_brings_the_database_of_the_inviting_node_or_changes_noth
 
 def is_reached(node: Node) -> bool:
     return bool(node.status().get("database", {}).get("reached"))
+
+
+def test_a_node_alone_has_a_database_of_its_own_made_when_it_is_first_needed(fleet: Fleet) -> None:
+    node = fleet.node("alone")
+    node.init()
+    node.start()
+    own = node.directory / "state/cluster.db"
+    assert "database" not in node.status()
+    assert not own.exists()
+    run(node, "mine", "/bin/true", expect=0)
+    assert own.stat().st_mode & 0o777 == 0o600
+    assert is_reached(node)
+    node.kill()
+    node.start()
+    run(node, "mine", "/bin/true", expect=0)

@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from instep import __version__
 from instep.core.backoff import Backoff
@@ -108,22 +109,25 @@ class ClusterService:
     async def _beat(self) -> None:
         while True:
             changed = self.runtime.changed
-            file = self.runtime.settings.cluster_file
-            pause_s = BEAT_S
-            if file is not None or self._wanted.is_set():
+            file, is_wanted = self._need
+            pause_s: float | None = None  # a node that needs no database sleeps until it does
+            if is_wanted:
+                pause_s = BEAT_S
                 with suppress(InstepError):
                     await self._be_seen()
                 if self.state.trouble is not None:
                     pause_s = max(0.05, self._backoff.wait_ms(_OPEN, monotonic_ms()) / 1000)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    while file == self.runtime.settings.cluster_file and not self._is_new(file):
+                    while (file, is_wanted) == self._need:
                         await changed.wait()
                         changed = self.runtime.changed
 
-    def _is_new(self, file: object) -> bool:
-        """Whether a first caller needs the database now."""
-        return file is None and self._wanted.is_set() and self._store is None and self._error is None
+    @property
+    def _need(self) -> tuple[Path | None, bool]:
+        """The ``cluster_file``, and whether the node needs the database: it is named, or a caller has asked for it."""
+        file = self.runtime.settings.cluster_file
+        return file, file is not None or self._wanted.is_set()
 
     async def _be_seen(self) -> None:
         """Record that this node runs; whatever is wrong with the database, or with this node there, is found here."""
