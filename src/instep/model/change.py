@@ -14,6 +14,7 @@ from blake3 import blake3
 from msgspec import Meta
 
 from instep.errors import PeerError
+from instep.model.counts import counted
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import DIGEST_BYTES, Count, Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import (
@@ -137,7 +138,7 @@ def check_change_set(change_set: ChangeSet) -> None:
     if change_set.token is not None and len(change_set.token.lock_id) != LOCK_ID_BYTES:
         raise _bad(f"has a token whose lock id has not {LOCK_ID_BYTES} bytes")
     if not 1 <= len(change_set.changes) <= CHANGES_MAX:
-        raise _bad(f"has {len(change_set.changes)} changes, 1 to {CHANGES_MAX} are taken")
+        raise _bad(f"has {counted(len(change_set.changes), 'change')}, 1 to {CHANGES_MAX} are taken")
     for change in change_set.changes:
         _check_change(change)
     if not rising_keys([sort_key(change.path) for change in change_set.changes]):

@@ -19,6 +19,7 @@ from instep.core.changes.home_book import HomeBook
 from instep.core.changes.home_facts import BreakPolicy, LivePath, Lock
 from instep.errors import PeerError
 from instep.model.change import LOCK_ID_BYTES, Fence, is_alike, is_same_file
+from instep.model.counts import counted
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.lock import (
     LOCK_TTL_MAX_MS,
@@ -126,7 +127,7 @@ class HomeLocks(HomeBook):
                 f"{event.owner} holds {mine} locks of {self.line.fileset}, the most that one owner may hold"
             )
         elif len(locks) >= config.locks_max:
-            reason = f"{len(locks)} paths of {self.line.fileset} are locked, the most that may be"
+            reason = f"{counted(len(locks), 'path')} of {self.line.fileset} are locked, the most that may be"
         else:
             return None
         hint = f"release some: instep lock list {self.line.fileset}"

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from instep.errors import DamagedError, PeerError, ResourceError, UnavailableError
+from instep.model.counts import counted
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import shown
@@ -55,7 +56,7 @@ class OfferedContents:
         async for answers in contents:
             count += await worker.run(self._take, answers, sizes)
         if count != len(sizes):
-            raise PeerError(f"{count} of {len(sizes)} contents came", code="contents_missing")
+            raise PeerError(f"{count} of {counted(len(sizes), 'content')} came", code="contents_missing")
 
     def _begin(self, sizes: Sequence[tuple[Digest, int]]) -> None:
         require_free(self._place, 2 * sum(size for _, size in sizes))  # here, and staged

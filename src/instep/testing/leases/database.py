@@ -27,7 +27,7 @@ class TwinRow:
 
 @dataclass(frozen=True, slots=True)
 class TwinState:
-    """What is committed: the era, and the leases by name."""
+    """All that is committed: the era, and the leases by name."""
 
     server: str = "first"
     era: int = 1
@@ -68,7 +68,7 @@ class TwinDatabase:
         self._log.append((at_ms, state))
 
     def fail_over(self, since_ms: int, server: str, now_ms: Callable[[], int]) -> int:
-        """Go on with what was committed until ``since_ms``; how many commits are forgotten."""
+        """Go on with the commits until ``since_ms``; how many commits are forgotten."""
         kept = [entry for entry in self._log if entry[0] <= since_ms] or self._log[:1]
         lost = len(self._log) - len(kept)
         self._log, self.server, self.now_ms = kept, server, now_ms
