@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from instep.errors import ContentionError, ResourceError
+from instep.model.ids import Digest
 from instep.model.paths import shown
 from instep.tree.archive.archive import Archive
 from instep.tree.journal import renames
@@ -177,6 +178,19 @@ def test_a_path_that_changed_since_the_base_was_seen_keeps_what_it_has(
     items = [item for item in Archive(world.place).list_items() if b"/" not in item.object]
     assert not {item.path.decode() for item in items} & set(touched)
     assert {p.name for p in world.place.archive.glob("*/o/*")} == {i.object.decode() for i in items}
+
+
+def test_a_directory_of_which_nothing_says_what_was_in_it_stays(tmp_path: Path) -> None:
+    """Goal: without the base's pages, as after a sweep, a displaced directory goes back; files need none."""
+    world, journal = begun(tmp_path / "w")
+
+    def gone(page: Digest) -> bytes:
+        raise KeyError(page)
+
+    done = switch(world.place, journal, local=world.local, get_page=gone, now_ms=9).journal
+    assert units(done) == {"d", "nest"}
+    assert (world.root / "d" / "y").read_bytes() == b"y"
+    assert (world.root / "changed").read_bytes() == b"two"
 
 
 def test_all_or_nothing(tmp_path: Path) -> None:

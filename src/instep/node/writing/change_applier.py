@@ -22,7 +22,7 @@ from instep.model.definition import Preserve, decode_definition
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.manifest.manifest import edit, iterate
-from instep.model.manifest.pages import PageMissing, drop_page
+from instep.model.manifest.pages import drop_page
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, parent_of, sort_key
 from instep.node.runtime.driver import wall_ms
@@ -198,11 +198,19 @@ class ChangeApplier:
             else:
                 rest.append(change)
         if rest:
-            look = self._look(rest)
-            fitted = self._fit(look, rest, is_whole=False)
-            outcomes |= fitted.outcomes
-            outcomes |= {c.path: not_taken(c, look.live.get(c.path)) for c in fitted.changes}
+            outcomes |= self._outcomes_of_rest(rest)
         return in_order(outcomes)
+
+    def _outcomes_of_rest(self, changes: Sequence[PathChange]) -> dict[bytes, PathOutcome]:
+        """Of paths whose step was not taken."""
+        try:
+            look = self._look(changes)
+            fitted = self._fit(look, changes, is_whole=False)
+        except KeyError:
+            # A newer head was adopted meanwhile, and its pages are not here yet. Recovery must not wait for them.
+            return {c.path: PathOutcome(c.path, OutcomeKind.OUTDATED) for c in changes}
+        left = {c.path: not_taken(c, look.live.get(c.path)) for c in fitted.changes}
+        return {**fitted.outcomes, **left}
 
     def _laid(self, journal: Journal, new: Entry | None) -> Entry | None:
         """The live entry where it is another than the change wanted, because a partner may not set its owner here."""
@@ -210,7 +218,7 @@ class ChangeApplier:
             return None
         try:
             laid = Reader(self._tree.get_page).lookup(journal.header.target.root, new.path)
-        except PageMissing:
+        except KeyError:
             return None  # a restart came in between, and a sweep: the next look finds the difference
         return None if is_alike(laid, new) else laid and self._in_full(laid)
 

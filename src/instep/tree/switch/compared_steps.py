@@ -72,7 +72,7 @@ class ComparedSteps(Steps):
             return False
         try:
             return holds_entry(self.staged, b"o/" + key, old, self._below(old), self.local)
-        except PageMissing:
+        except KeyError:
             return False  # nothing says what was in the directory: it stays
 
     def _below(self, old: Entry) -> Iterator[Entry]:
