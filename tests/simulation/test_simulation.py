@@ -168,9 +168,11 @@ def test_a_planted_bug_is_found(plant: str) -> None:
 
 def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     code = """if True:
+        from instep.testing.changes.simulation import simulate_changes
         from instep.testing.simulation import simulate
         from instep.testing.writer_changes.simulation import simulate_succession
         print([simulate(n).trace for n in (3, 4, 7)], simulate_succession(3, is_split=True).trace)
+        print([simulate_changes(n).trace for n in (2, 3, 7)])
     """
     traces = []
     for hash_seed in ("1", "2"):

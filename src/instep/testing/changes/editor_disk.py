@@ -64,6 +64,7 @@ class EditorDisk:
 
     def edit(self, path: bytes, entry: Entry | None) -> None:
         """A program here changes a path."""
+        self.withheld.discard(path)
         if entry is None:
             self.tree.pop(path, None)
         else:

@@ -97,6 +97,8 @@ class SimEditor(SimProcess):
         head = self._wanted
         if head is None or head == self.disk.head or not self.net.is_open("main", self.name):
             return
+        if self._inbox:
+            return  # An apply waits until the machine has heard of every look, for owned paths are not laid.
         generation = self.generation_of(head)
         if self.chance(self.options.withheld):
             self.disk.withheld.update(path for path in generation if path not in self.disk.tree)

@@ -181,7 +181,7 @@ class SimHome(SimProcess):
         self.crash("its state is restored")
         facts, kept, answers = self.rng.choice(self.backups)
         self.disk.facts, self.disk.kept, self.disk.answers = facts, dict(kept), dict(answers)
-        self.ledger.restored(facts)
+        self.ledger.restored(facts, self.world.now, self.now_ms)
 
     def raise_epoch(self) -> None:
         """The line was given away and came back."""

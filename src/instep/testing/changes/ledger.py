@@ -124,12 +124,13 @@ class ChangeLedger:
             if why is not None:
                 del self._promises[path]
 
-    def restored(self, facts: HomeFacts | None) -> None:
+    def restored(self, facts: HomeFacts | None, now_ms: int, home_now_ms: int) -> None:
         """The home's state is older now: it cannot know of newer locks and answers."""
-        held = {lock.fence for lock in facts.locks} if facts is not None else set()
+        held = {lock.fence: lock for lock in facts.locks} if facts is not None else {}
         for path, promise in tuple(self._promises.items()):
-            if promise.fence not in held:
-                del self._promises[path]
+            lock = held.get(promise.fence)
+            if lock is None or lock.deadline_ms - home_now_ms < promise.until_ms - now_ms:
+                del self._promises[path]  # The lock, or its last refresh, is newer.
         self._accepted.clear()
         self._answers.clear()
         self._written += self._made

@@ -116,7 +116,9 @@ class SimProcess(ABC):
         self.world.at(RESTART_MS, self._start_again)
 
     def _start_again(self) -> None:
-        if not self.is_alive:
+        if self.is_stopped:
+            self.world.at(self._stopped_until - self.world.now + 1, self._start_again)
+        elif not self.is_alive:
             self.start()
 
     def tick(self) -> None:
