@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.test_cluster_failover import Pair
+from tests.cluster.test_cluster_failover import databases as databases
 from tests.support.fleet import Fleet, Node
+from tests.support.postgres import missing_postgres
 from tests.support.shared_nodes import DATABASES, database_line, shared_nodes, signal_node
 from tests.support.waiting import eventually
 
@@ -193,3 +196,27 @@ def is_quiet(node: Node) -> bool:
 def in_maintenance(node: Node) -> bool:
     (row,) = (row for row in node.run("node", "list").json["nodes"] if row["self"])
     return any("maintenance" in reason for reason in row["drains"])
+
+
+@pytest.mark.skipif(bool(missing_postgres()), reason=missing_postgres() or "postgresql is there")
+def test_a_failover_that_loses_starts_begins_no_tick_twice(
+    fleet: Fleet, tmp_path: Path, databases: Pair
+) -> None:
+    """The standby that is promoted has not heard of the last ticks. Their nodes name them again."""
+    file = tmp_path / "ticks"
+    nodes = shared_nodes(fleet, databases.address, NAMES, ticking(file))
+    eventually(partial(has, file, 4), describe=nodes[0].log)
+    databases.standby.await_all_of(databases.primary)
+    databases.standby.stop_receiving()
+    eventually(partial(has, file, len(lines(file)) + 3), describe="ticks that the standby does not hear of")
+    databases.fail_over()
+    eventually(
+        partial(has, file, len(lines(file)) + 6), describe=lambda: "\n".join(node.log() for node in nodes)
+    )
+    for node in nodes:
+        node.run("maintenance", "on", "--wait")
+    ticks = Counter(tick for tick, _ in lines(file))
+    assert max(ticks.values()) == 1, ticks
+    told = nodes[0].run("job", "show", "beat", "--last", "200").json
+    assert {run["key"]: run["node"] for run in told["runs"] if run["key"] in ticks} == dict(lines(file))
+    fleet.close()

@@ -12,6 +12,7 @@ import pytest
 
 from instep.errors import InstepError
 from tests.support.fleet import Fleet, Node
+from tests.support.postgres import missing_postgres, postgres_server
 from tests.support.shared_nodes import DATABASES, database_line, shared_nodes
 from tests.support.waiting import eventually
 
@@ -118,3 +119,29 @@ def test_what_is_asked_wrongly(fleet: Fleet, tmp_path: Path) -> None:
             "no place was taken: the kind may change"
         )
         assert one.run("seat", "acquire", "editors", "ana", expect=4).error["code"] == "seat_kind"
+
+
+@pytest.mark.skipif(bool(missing_postgres()), reason=missing_postgres() or "postgresql is there")
+def test_the_database_is_away(fleet: Fleet, tmp_path: Path) -> None:
+    """Users who sit here go on for the grace, and their places are still theirs afterwards; no new user sits down."""
+    with postgres_server() as server:
+        one, other = shared_nodes(fleet, server.dsn(), NAMES[:2], pool(2, "1h"))
+        for user in ("ana", "ana", "bo"):
+            one.run("seat", "acquire", "editors", user)
+        server.kill()
+        eventually(lambda: acquire(other, "cy") == "cluster_unreachable", describe=other.log)
+        away = one.run("seat", "acquire", "editors", "Ana").json
+        assert not away["changed"]
+        assert away["until"] is not None
+        assert one.run("seat", "acquire", "editors", "cy", expect=7).error["code"] == "cluster_unreachable"
+        (warned,) = (said for said in one.status()["warnings"] if said.startswith("pool editors"))
+        assert "2 users seated here can go on for" in warned
+        for _ in range(2):
+            one.run("seat", "release", "editors", "ana")
+        one.run("seat", "release", "editors", "bo")
+        server.start()
+        eventually(lambda: acquire(other, "cy") == "seated", describe=other.log)
+        eventually(
+            lambda: seated(one) == {"ana": {"n1": 1}, "cy": {"n2": 1}}, describe=lambda: str(seated(one))
+        )
+        fleet.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from instep.core.cluster.seats import PoolRules, SeatVerdict, kept_until_ms, renew_after_ms, user_key
 from instep.errors import InstepError, UnavailableError, UsageError
+from instep.model.counts import counted, lasting
 from instep.node.cluster.service import ClusterService
 from instep.node.config.shared_parts.pools import PoolSettings
 from instep.node.runtime.driver import monotonic_ms, run_all
@@ -269,13 +269,25 @@ class SeatDesk:
                 continue
             verdict = SeatVerdict.ALREADY
             _remember(pool.users, ask, verdict)
+            pool.is_due = True
             _answer(ask, SeatAnswer(verdict, pool.rules, 0, until_ms))
 
     # Looking -------------------------------------------------------------------------------------------------------
 
-    def users(self) -> Mapping[str, Mapping[str, tuple[str, int]]]:
-        """This node's users by pool."""
-        return {name: pool.users for name, pool in self._pools.items()}
+    def troubles(self) -> list[str]:
+        """What ``status`` warns of: users whose places are not renewed."""
+        if self._service.state.trouble is None:
+            return []
+        found = []
+        for name in self._runtime.settings.pools:
+            pool = self._pools.get(name, _Pool())
+            said = f"pool {name}: no new user sits down while the cluster's database is away"
+            if pool.users and pool.rules is not None:
+                left_ms = max(0, kept_until_ms(pool.renewed_ms, pool.rules.grace_ms) - monotonic_ms())
+                users = counted(len(pool.users), "user")
+                said += f", and {users} seated here can go on for {lasting(left_ms)}"
+            found.append(said)
+        return found
 
 
 def _remember(users: dict[str, tuple[str, int]], ask: _Ask, verdict: SeatVerdict) -> None:

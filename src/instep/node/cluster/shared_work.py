@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -33,6 +34,7 @@ AGAIN_S = 1.0
 PRUNE_S = 60.0
 RUNNING_MAX = 64
 """Runs of this node at a time; further ticks are left to other nodes."""
+ENDED_KEPT = 200
 SPREAD_S = 0.05
 """Nodes try a tick within this time, so that not always the quickest one has it."""
 log = logging.getLogger(__name__)
@@ -83,6 +85,9 @@ class SharedWork:
         self._wake = asyncio.Event()
         self._upkeep_at_ms = self._prune_at_ms = 0
         self._is_closed = False
+        self._era = 0
+        self._ended: deque[tuple[ClusterRun, Outcome]] = deque(maxlen=ENDED_KEPT)
+        """The last runs that ended here: a failover may have lost their rows, which are written again then."""
 
     @property
     def runner(self) -> Runner:
@@ -153,6 +158,14 @@ class SharedWork:
             word = "begins" if wanted.is_on else "ends"
             self._runtime.note("maintenance", f"maintenance of the whole cluster {word} here{why}")
 
+    def troubles(self) -> list[str]:
+        """What ``status`` warns of."""
+        return [
+            f"job {name} has other settings at {found.node}, which were changed last, and is not started here; next:"
+            f" let [jobs.{name}] of instep.toml say the same on all nodes"
+            for name, found in self.differing.items()
+        ]
+
     # Upkeep ---------------------------------------------------------------------------------------------------------
 
     async def _keep_up(self) -> None:
@@ -160,6 +173,9 @@ class SharedWork:
         jobs = self._runtime.settings.jobs
         async with self._service.transaction() as (transaction, era):
             self._note_clock(era)
+            if self._era not in (0, era.era):
+                for run, outcome in self._ended:
+                    await runs.end_run(transaction, run, outcome)
             wanted = await cluster_maintenance(transaction)
             agreed = await self._declare_all(transaction)
             await self._take_up(transaction, agreed)
@@ -167,6 +183,7 @@ class SharedWork:
             if monotonic_ms() >= self._prune_at_ms:
                 self._prune_at_ms = monotonic_ms() + round(PRUNE_S * 1000)
                 await self._prune(transaction)
+        self._era = era.era
         self.follow_maintenance(wanted)
         self._note_differing(jobs, agreed)
         for run in lost:
@@ -295,6 +312,7 @@ class SharedWork:
         finally:
             del self.running[run]
             self.look()
+        self._ended.append((run, outcome))
         self._note_end(run, outcome)
 
     def _note_end(self, run: ClusterRun, outcome: Outcome) -> None:

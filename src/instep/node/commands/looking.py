@@ -139,6 +139,8 @@ class Looking(CommandHandlers):
         warnings += self._node.membership.troubles()
         warnings += self._second_writers()
         warnings += self._context.balancers.troubles.values()
+        warnings += self._context.shared_work.troubles()
+        warnings += self._context.seat_desk.troubles()
         for said in (self._context.housekeeping.thinned, self._context.housekeeping.over_share):
             warnings += (said[name] for name in self._node.services if name in said)
         for service in self._node.services.values():

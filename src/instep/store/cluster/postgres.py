@@ -79,7 +79,9 @@ class PostgresClusterStore:
             await self._undo(connection, error)
             raise
         finally:
-            await asyncio.shield(pool.release(connection, timeout=UNDO_S))
+            # A pool that has noticed the loss of the connection before has its holder free already.
+            with suppress(asyncpg.InternalClientError):
+                await asyncio.shield(pool.release(connection, timeout=UNDO_S))
 
     async def _undo(self, connection: asyncpg.Connection, error: BaseException) -> None:
         if isinstance(error, UNDONE_BY_THE_SERVER) or connection.is_closed():
