@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 expect.set_options(timeout=60_000)
 SCHEMES = ("light", "dark")
 PAGES = (
-    "/", "/?show=all", "/map", "/nodes", "/events", "/checks", "/audit", "/access", "/filesets/data",
+    "/", "/?show=all", "/map", "/nodes", "/events", "/checks", "/keys", "/audit", "/access", "/filesets/data",
     "/filesets/data/generations", "/filesets/data/diff", "/filesets/data/back/1", "/filesets/data/rollout",
     "/filesets/data/archive", "/nothing",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from instep.api.command import Command, Document, Role, Seconds, command
-from instep.errors import RefusedError, UnavailableError
+from instep.errors import ConfigError, RefusedError, UnavailableError
 from instep.model.ids import Count
 
 NAME_MAX = 64
@@ -187,6 +187,33 @@ class SessionEndCommand(Command[SessionsEndedDocument], frozen=True):
 
     id: str | None = None
     user: str | None = None
+
+
+# Certificates -------------------------------------------------------------------------------------------
+
+
+class CertificateDocument(Document, frozen=True):
+    """A certificate of this node, of the cluster's CA (``what`` is ``ca``), or one that this node's CA issued."""
+
+    what: str
+    subject: str
+    pin: str
+    not_after: str | None
+    revoked_at: str | None
+
+
+class CertificatesDocument(Document, frozen=True):
+    """All of them; ``backed_up_at`` is when the CA's key was written to a backup, where it is here."""
+
+    is_ca: bool
+    certificates: tuple[CertificateDocument, ...]
+    issued: tuple[CertificateDocument, ...]
+    backed_up_at: str | None
+
+
+@command("certificate_list", Role.VIEWER, ConfigError)
+class CertificateListCommand(Command[CertificatesDocument], frozen=True):
+    """This node's certificates, the cluster's CA, and on the CA's node all that it issued; no keys."""
 
 
 # Audit --------------------------------------------------------------------------------------------------

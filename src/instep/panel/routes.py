@@ -150,6 +150,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/tokens/{name}", access.TokenRevokeCommand),
     Route("GET", "/sessions", access.SessionListCommand, paged="sessions"),
     Route("DELETE", "/sessions/{id}", access.SessionEndCommand, hidden=frozenset({"user"})),
+    Route("GET", "/certificates", access.CertificateListCommand),
     Route("GET", "/audit", access.AuditCommand),
 )  # fmt: skip
 

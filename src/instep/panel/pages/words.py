@@ -74,4 +74,10 @@ def segment(name: object) -> str:
 
 
 def now_iso() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return now_iso_in(0)
+
+
+def now_iso_in(days: int) -> str:
+    """This moment, or the same one in some days."""
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

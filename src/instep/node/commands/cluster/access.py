@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from instep.api import access as api
 from instep.errors import RefusedError, UnavailableError
+from instep.net.trust.certs import Purpose, facts_of
 from instep.node.access.caller import Caller
 from instep.node.access.door import CALLER
 from instep.node.access.people import BrowserSession, Token, User
@@ -163,6 +164,27 @@ class AccessCommands(CommandHandlers):
             lambda key, session: asked.id in (None, key) and asked.user in (None, session.name)
         )
         return api.SessionsEndedDocument(ended)
+
+    # Certificates -------------------------------------------------------------------------------------------
+
+    async def certificate_list(
+        self, asked: api.CertificateListCommand, speaker: Speaker
+    ) -> api.CertificatesDocument:
+        pki = self._node.pki
+        kinds = [(purpose.value, pki.certificate(purpose)) for purpose in Purpose]
+        kinds += [("ca", one) for one in pki.authorities()]
+        own = [(what, facts_of(one)) for what, one in kinds]
+        issued = [
+            api.CertificateDocument(
+                one.purpose, one.name, one.pin, moment(one.not_after_ms), moment(one.revoked_at_ms)
+            )
+            for one in (pki.records() if pki.is_ca else ())
+        ]
+        rows = (
+            api.CertificateDocument(what, one.subject, one.pin, moment(one.not_after_ms), None)
+            for what, one in own
+        )
+        return api.CertificatesDocument(pki.is_ca, tuple(rows), tuple(issued), moment(pki.backed_up_at_ms()))
 
     # Audit --------------------------------------------------------------------------------------------------
 

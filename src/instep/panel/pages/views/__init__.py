@@ -34,6 +34,7 @@ VIEWS: tuple[View, ...] = (
     View("GET", "/nodes", cluster.nodes),
     View("GET", "/events", cluster.events),
     View("GET", "/checks", cluster.checks),
+    View("GET", "/keys", cluster.keys),
     View("GET", "/audit", cluster.audit),
     View("GET", "/access", cluster.access),
     View("GET", _FILESET, filesets.fileset),

@@ -6,7 +6,13 @@ from urllib.parse import urlencode
 
 from msgspec import UNSET
 
-from instep.api.access import AuditCommand, SessionListCommand, TokenListCommand, UserListCommand
+from instep.api.access import (
+    AuditCommand,
+    CertificateListCommand,
+    SessionListCommand,
+    TokenListCommand,
+    UserListCommand,
+)
 from instep.api.command import Role
 from instep.api.filesets import FilesetListCommand
 from instep.api.looking import EventsCommand
@@ -14,6 +20,10 @@ from instep.api.members import NodeListCommand, NodeMapCommand, PartnerListComma
 from instep.api.verifying import CheckCommand
 from instep.panel.pages.drawing import draw
 from instep.panel.pages.visit import PAGE, Page, Visit
+from instep.panel.pages.words import now_iso_in
+
+SOON_DAYS = 14
+"""A certificate that ends within these is marked."""
 
 
 async def map_of_nodes(visit: Visit) -> Page:
@@ -56,6 +66,14 @@ async def checks(visit: Visit) -> Page:
     told = await visit.ask(CheckCommand())
     context = {"ok": told.ok, "checks": sorted(told.checks, key=lambda one: one.ok), "took": told.took_ms}
     return Page("checks.html", "Checks", context, same=("instep check",))
+
+
+async def keys(visit: Visit) -> Page:
+    told = await visit.ask(CertificateListCommand())
+    soon = now_iso_in(SOON_DAYS)
+    return Page(
+        "keys.html", "Keys", {"told": told, "soon": soon}, same=("instep pki list", "instep pki renew")
+    )
 
 
 async def audit(visit: Visit) -> Page:
