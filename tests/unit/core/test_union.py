@@ -186,6 +186,37 @@ def test_a_renamed_path_of_another_line_waits_for_its_home() -> None:
     ]
 
 
+def test_a_new_path_below_a_loser_of_the_own_line_writes_its_new_name_first() -> None:
+    store: Store = {}
+    many = known(lines_of(a=[file(b"d", 20, 2)], b=[file(b"d/x", 10)]), store)
+    made = union_of(many, store)
+    (loser,) = made.collisions
+    tree = shown_by(made.root, store) | {b"d/new": file(b"d/new", 0, 3)}
+    parts = divide(made, many, A, in_store({A: tree}, store)[A], store.__getitem__, 99)
+    assert [(path, new and (new.kind, new.size, new.born_ms)) for path, new in parts.own] == [
+        (b"d", (Kind.DIR, 0, 0)),
+        (b"d/new", (Kind.FILE, 3, 99)),
+        (loser.shown, (Kind.FILE, 2, 99)),
+    ]
+
+
+def test_a_new_path_waits_below_what_its_home_has_to_answer_for() -> None:
+    store: Store = {}
+    many = known(lines_of(a=[file(b"e", 1)], b=[file(b"f"), file(b"e/x", 2)]), store)
+    made = union_of(many, store)
+    (loser,) = made.collisions
+    tree = whole(
+        [file(b"e", 1), file(loser.shown + b"/x", 2), file(loser.shown + b"/new"), file(b"f/new", 0, 4)]
+    )
+    parts = divide(made, many, A, in_store({A: tree}, store)[A], store.__getitem__, 99)
+    assert parts.own == ()
+    assert [each.path for each in parts.foreign] == [b"f"]
+    assert {(each.path, each.behind) for each in parts.waiting} == {
+        (b"f/new", b"f"),
+        (loser.shown + b"/new", loser.shown),
+    }
+
+
 def test_a_node_without_a_line_of_its_own_finds_what_is_new() -> None:
     store: Store = {}
     many = known(lines_of(b=[file(b"d/theirs")]), store)
