@@ -46,9 +46,13 @@ SHARED = (
     "tests/cluster/test_golden_http.py",
     "tests/cluster/test_hostile_partner.py",
     "tests/cluster/test_hostile_writer.py",
+    "tests/cluster/test_hostile_changes.py",
     "tests/cluster/test_http_hook.py",
+    "tests/cluster/test_leases.py",
     "tests/cluster/test_night.py",
+    "tests/cluster/test_panel_access.py",
     "tests/cluster/test_peers.py",
+    "tests/cluster/test_rest_api.py",
     "tests/cluster/test_rollouts.py",
 )
 """Of those floors, the files whose tests share nodes, or are too short to go alone."""

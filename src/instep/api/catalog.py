@@ -12,15 +12,13 @@ from instep.api import (
     debugging,
     filesets,
     lines,
-    locks,
     looking,
     members,
-    offers,
     rollouts,
     succession,
-    sync,
     verifying,
 )
+from instep.api.changes import locks, offers, sync
 from instep.api.command import Command
 from instep.api.shared_parts import jobs, leases, seats
 

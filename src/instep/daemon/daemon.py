@@ -20,9 +20,9 @@ from instep.node.cluster.seat_desk import SeatDesk
 from instep.node.cluster.service import ClusterService
 from instep.node.cluster.shared_work import SharedWork
 from instep.node.commands import commands_of
+from instep.node.commands.changes.sync import sync_port
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import ControlServer, role_of
-from instep.node.commands.sync import sync_port
 from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.driver import wall_ms

@@ -13,19 +13,8 @@ from typing import Any
 
 import msgspec
 
-from instep.api import (
-    access,
-    archive,
-    filesets,
-    lines,
-    locks,
-    looking,
-    members,
-    offers,
-    rollouts,
-    sync,
-    verifying,
-)
+from instep.api import access, archive, filesets, lines, looking, members, rollouts, verifying
+from instep.api.changes import locks, offers, sync
 from instep.api.command import Command
 from instep.api.shared_parts import jobs, leases, seats
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from instep.api import locks as api
+from instep.api.changes import locks as api
 from instep.cli.output import moment, printable, say, table
 from instep.cli.session import DURATION, Session, command, group
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError

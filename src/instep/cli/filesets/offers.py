@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from instep.api import offers as api
+from instep.api.changes import offers as api
 from instep.cli.output import table
 from instep.cli.session import Session, command, group
 from instep.model.counts import counted

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from instep.api import sync as api
+from instep.api.changes import sync as api
 from instep.cli.filesets.held_text import SET_ASIDE
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import Session, command, group, timeout_option

@@ -10,6 +10,9 @@ from instep.api.command import Command
 from instep.node.access.door import Commands, Handler
 from instep.node.commands.adopting import Adopting
 from instep.node.commands.archive import Archives
+from instep.node.commands.changes.locks import Locks
+from instep.node.commands.changes.offers import Offers
+from instep.node.commands.changes.sync import SyncCommands
 from instep.node.commands.cluster.access import AccessCommands
 from instep.node.commands.cluster.balancers import BalancerCommands
 from instep.node.commands.cluster.mapping import Mapper
@@ -18,15 +21,12 @@ from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.debugging import Debugging
 from instep.node.commands.filesets import Filesets
 from instep.node.commands.lines import Lines
-from instep.node.commands.locks import Locks
 from instep.node.commands.looking import Looking
-from instep.node.commands.offers import Offers
 from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
 from instep.node.commands.shared_parts.jobs import Jobs
 from instep.node.commands.shared_parts.leases import Leases
 from instep.node.commands.shared_parts.seats import Seats
-from instep.node.commands.sync import SyncCommands
 from instep.node.commands.trying import Trying
 from instep.node.commands.verifying import Verifying
 from instep.node.commands.writer_changes.handover import Handover

@@ -6,7 +6,7 @@ from blake3 import blake3
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from instep.api import sync as api
+from instep.api.changes import sync as api
 from instep.api.parts import generation
 from instep.core.sync.reconcile import Listed, SyncStep
 from instep.core.sync.table import Side

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from instep.api import sync as api
+from instep.api.changes import sync as api
 from instep.errors import (
     ContentionError,
     InstepError,

@@ -11,7 +11,7 @@ import msgspec
 
 from instep.api.shared_parts import jobs as api
 from instep.core.cluster.schedule import Schedule, schedule_of
-from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
+from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.ids import shared_name
 from instep.node.cluster.maintenance import cluster_maintenance
 from instep.node.cluster.shared_work import JOB, REQUEST, JobRules, job_subject, request_subject
@@ -180,7 +180,9 @@ class Jobs(CommandHandlers):
         async with self._service.transaction() as (transaction, _):
             run = await runs.last_attempt(transaction, subject, key)
         if run is None:
-            raise InstepError(f"the run {key} of {subject} is not in the database any more", code="run_gone")
+            raise UnavailableError(
+                f"the run {key} of {subject} is not in the database any more", code="run_gone"
+            )
         return run
 
     @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from msgspec import UNSET
 
-from instep.api import locks as api
+from instep.api.changes import locks as api
 from instep.api.command import Role
 from instep.api.parts import generation
 from instep.errors import (

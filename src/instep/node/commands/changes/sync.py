@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from instep.api import sync as api
+from instep.api.changes import sync as api
 from instep.api.command import Command, Document, command_from
 from instep.core.sync.table import Side
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.api import offers as api
+from instep.api.changes import offers as api
 from instep.core.changes.offer_vocabulary import EditState, OwnedPath
 from instep.model.paths import path_fields
 from instep.node.commands.context import CommandHandlers
