@@ -135,7 +135,7 @@ async def _renew(service: ClusterService, run: ClusterRun, control: _Control) ->
                 if not await renew_run(transaction, run, RUN_TTL_MS):
                     return
             control.extend(sent_ms)
-        except (InstepError, TimeoutError) as error:
+        except (InstepError, OSError) as error:
             log.warning("the run %s %s cannot be renewed: %s", run.subject, run.key, error)
             if run.on_lost == "rerun" and monotonic_ms() + RENEW_S * 1000 > control.until_ms - _STOP_MS:
                 return
@@ -146,10 +146,8 @@ async def _record(service: ClusterService, run: ClusterRun, outcome: Outcome) ->
         try:
             async with service.transaction() as (transaction, _):
                 return await end_run(transaction, run, outcome)
-        except InstepError as error:
-            log.warning(
-                "the end of the run %s %s is not recorded yet: %s", run.subject, run.key, error.reason
-            )
+        except (InstepError, OSError) as error:
+            log.warning("the end of the run %s %s is not recorded yet: %s", run.subject, run.key, error)
         await asyncio.sleep(RECORD_AGAIN_S)
 
 
@@ -160,5 +158,5 @@ async def _record_stopped(service: ClusterService, run: ClusterRun) -> None:
                 await let_go(transaction, run)
             else:
                 await end_run(transaction, run, Outcome("stopped", None, "its daemon was stopped", ""))
-    except (InstepError, TimeoutError) as error:
+    except (InstepError, OSError) as error:
         log.warning("the run %s %s was stopped, and counts as lost soon: %s", run.subject, run.key, error)

@@ -19,7 +19,7 @@ from instep.errors import InstepError, UnavailableError, UsageError
 from instep.model.counts import counted, lasting
 from instep.node.cluster.service import ClusterService
 from instep.node.config.shared_parts.pools import PoolSettings
-from instep.node.runtime.driver import monotonic_ms, run_all
+from instep.node.runtime.driver import monotonic_ms, own_error, run_all
 from instep.store.cluster import agreements, seats
 from instep.store.cluster.eras import Era
 from instep.store.cluster.port import Transaction
@@ -141,7 +141,7 @@ class SeatDesk:
         while True:
             self._wake.clear()
             if self._runtime.settings.pools or self._pools:
-                with suppress(InstepError):
+                with suppress(InstepError, OSError):
                     await self._renew_due()
             await self._serve()
             if self._asks.empty():
@@ -207,8 +207,8 @@ class SeatDesk:
         for name, batch in by_pool.items():
             try:
                 answers, users = await self._written(name, batch)
-            except InstepError as error:
-                self._serve_alone(name, batch, error)
+            except (InstepError, OSError) as error:
+                self._serve_alone(name, batch, own_error(error))
             else:
                 self._pools[name].users = users
                 for ask, answer in zip(batch, answers, strict=True):

@@ -94,6 +94,7 @@ class SharedWork:
         return Runner(self._runtime.name, self._service.session)
 
     async def run(self) -> None:
+        self._is_closed = False
         self._service.on_change(self._heard)
         try:
             await run_all(self._work(), self._mind_settings())
@@ -146,8 +147,8 @@ class SharedWork:
                 self._upkeep_at_ms = monotonic_ms() + round(LOOK_S * 1000)
                 await self._keep_up()
             return await self._start_due()
-        except InstepError as error:
-            log.debug("jobs wait for the cluster's database: %s", error.reason)
+        except (InstepError, OSError) as error:
+            log.debug("jobs wait for the cluster's database: %s", error)
             self._upkeep_at_ms = 0
             return AGAIN_S
 
