@@ -89,6 +89,10 @@ class LeaseHold:
         """The lease is wanted no more. A holder that runs stops first."""
         self._driver.post(w.ReleaseLease())
 
+    async def wait_until_ended(self) -> None:
+        """Return once a released lease was given back, or cannot be."""
+        await self._ended.wait()
+
     async def check(self) -> LeaseFence:
         """The fence, when the database says now that the lease is in force under it. ``ContentionError`` ``fenced`` or
         ``lease_lost`` when it is not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from instep.api.shared_parts import leases as api
 from instep.core.cluster.lease import TTL_MS_MAX, TTL_MS_MIN
@@ -19,6 +20,8 @@ from instep.node.lines.snapshot import moment
 from instep.store.cluster.leases import break_lease, lease_rows
 
 GIVE_BACK_S = 10.0
+RELEASE_S = 3.0
+"""So long a caller that releases a lease waits until it is another holder's to take."""
 
 
 class Leases(CommandHandlers):
@@ -101,7 +104,11 @@ class Leases(CommandHandlers):
 
     async def release(self, asked: api.LeaseReleaseCommand, speaker: Speaker) -> api.LeaseGroupDocument:
         """Give a lease back: what ran under it has ended."""
-        self._run(asked.hold).release()
+        run = self._run(asked.hold)
+        run.release()
+        with contextlib.suppress(TimeoutError):  # then it runs out by itself
+            async with asyncio.timeout(RELEASE_S):
+                await run.hold.wait_until_ended()
         return api.LeaseGroupDocument(asked.hold, True)
 
     async def fence(self, asked: api.StandbyFenceCommand, speaker: Speaker) -> api.StandbyFenceDocument:
