@@ -7,6 +7,7 @@ import pytest
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes import offer_vocabulary as o
 from instep.core.vocabulary import Note, Trouble
+from instep.model.change import ChangeAnswer, OutcomeKind, PathOutcome
 from instep.model.lock import LockDenied, LockEnd, LockEnded, LockGone, LockOutdated, LockOwner
 from tests.support.change_editor import CUT, ChangeEditor, beside
 from tests.support.change_home import ANA, BOB, S1, PowerLost, a_file
@@ -174,6 +175,27 @@ def test_a_look_at_an_older_generation_lets_no_path_go() -> None:
     assert s1.states == {}
     assert s1.texts[b"a"] == home.text(b"a") == digest("by the home")
     assert not home.disk.accepted
+
+
+def test_a_grant_for_a_file_that_was_set_aside_meanwhile_is_given_back() -> None:
+    """The removed file was restored while its lock was asked for: the old file is no edit under that lock."""
+    home, s1 = beside()
+    home.disk.edit(b"a", None)
+    s1.holds = {o.SubmitOffer, o.AskLock}
+    s1.write(b"a", None)
+    sent = s1.last(o.SubmitOffer)
+    assert s1.wants() is None
+    asked = s1.last(o.AskLock)
+    s1.holds = set()
+    refused = PathOutcome(b"a", OutcomeKind.REFUSED, code="max_deletions")
+    s1.say(o.OfferAnswered(sent.req, ChangeAnswer(sent.id, (refused,))))
+    s1.set_aside()
+    granted = home.ask(lambda req: h.LockAsked(req, S1, ANA, b"a", asked.wanted.base, 60_000, b"i" * 16))
+    s1.say(o.LockAnswered(asked.req, granted))
+    assert isinstance(s1.given[1].answer, LockOutdated)
+    assert not home.machine.facts.locks
+    s1.deliver()
+    assert (s1.states, s1.machine.facts.held, home.disk.accepted) == ({}, (), [])
 
 
 def test_a_stolen_lock_from_here_to_here() -> None:

@@ -18,6 +18,7 @@ from instep.model.lock import (
     LockEnded,
     LockGone,
     LockGranted,
+    LockOutdated,
     LockRefused,
 )
 from instep.model.paths import shown
@@ -136,7 +137,7 @@ class OfferLocks(OfferSets):
 
     def _hold_granted(
         self, request: AskedLock, granted: LockGranted, held: HeldLock | None
-    ) -> LockGranted | LockGone:
+    ) -> LockGranted | LockGone | LockOutdated:
         """A grant whose answer comes when its time is over, or behind the news of its end, is none: the file may have
         been replaced here since it was asked for."""
         wanted, until_ms = request.wanted, request.at_ms + granted.left_ms
@@ -147,7 +148,13 @@ class OfferLocks(OfferSets):
             ended = ended or LockGone(LockEnd.STOLEN, str(held.owner))
         if ended is not None or until_ms <= self._now:
             return ended or LockGone(LockEnd.LAPSED)
-        if held is not None and held.fence != granted.fence:
+        is_refresh = held is not None and held.fence == granted.fence
+        owned = self._owned.get(wanted.path)
+        if not is_refresh and (owned is None or owned.state in (EditState.LOSING, EditState.BLOCKED)):
+            # The file whose lock was asked for was set aside meanwhile, or is about to be.
+            self._out.append(o.AskRelease(self._next_req(), wanted.path, granted.fence))
+            return LockOutdated(granted.base, self._reached)
+        if held is not None and not is_refresh:
             self._lock_lost(held, LockGone(LockEnd.STOLEN, str(wanted.owner), wanted.reason))
         self._hold(
             HeldLock(wanted.path, wanted.owner, granted.fence, granted.left_ms, until_ms, granted.base)
@@ -157,10 +164,8 @@ class OfferLocks(OfferSets):
 
     def _edit_under(self, granted: LockGranted, path: bytes) -> None:
         """The granted lock stands for the file as it is here: the asker named its digest."""
-        owned = self._owned.get(path)
-        if owned is None:
-            self._own(path, EditState.EDITING, granted.base, granted.base, token=granted.fence)
-        elif owned.state is EditState.ASKED:
+        owned = self._owned[path]
+        if owned.state is EditState.ASKED:
             found = owned.found if self._is_edited(owned) else granted.base
             self._own(
                 path, EditState.EDITING, granted.base, found, token=granted.fence, is_stale=owned.is_stale
