@@ -274,6 +274,9 @@ class ChangeAnswer(msgspec.Struct, frozen=True, array_like=True):
     outcomes: tuple[PathOutcome, ...]
     head: HeadRef | None = None
     reason: str = ""
+    above: HeadRef | None = None
+    """Of changes whose publish is held back: they come with a generation above this one, or were changed again
+    before."""
 
     @property
     def made(self) -> tuple[bytes, ...]:

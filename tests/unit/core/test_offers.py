@@ -169,6 +169,30 @@ def test_a_home_whose_files_have_an_owner_that_is_not_kept_here(is_locked: bool)
     assert (s1.states, s1.disk.archive, s1.disk.drift_archived) == ({}, [], [])
 
 
+def test_an_edit_whose_publish_is_held_back_waits_for_a_newer_generation_and_no_longer() -> None:
+    home, s1 = beside()
+    home.held[h.PublishPaths] = True
+    s1.holds = {o.SubmitOffer}
+    s1.write(b"a", "mine")
+    sent = s1.last(o.SubmitOffer)
+    home.submit(sent.change_set)
+    home.say(h.PathsPublished(home.last(h.PublishPaths).req, None, "publish = manual"))
+    answer = home.replies[1]
+    assert (answer.head, answer.above) == (None, home.disk.head)
+    s1.holds = set()
+    s1.say(o.OfferAnswered(sent.req, answer))
+    s1.say(s1.disk.reached())
+    s1.look()
+    assert s1.states == {b"a": "accepted"}
+    home.disk.edit(b"a", a_file(b"a", "old"))  # The very file of before lies there again.
+    home.disk.edit(b"b", a_file(b"b", "newer"))
+    s1.deliver()
+    s1.look()
+    assert s1.states == {}
+    assert s1.texts[b"a"] == digest("old")
+    assert len(home.disk.accepted) == 1
+
+
 def test_a_generation_that_is_faster_than_the_answer() -> None:
     home, s1 = beside()
     s1.holds = {o.SubmitOffer}

@@ -236,7 +236,9 @@ class HomeMachine(HomeSets):
         """Kept before it is sent: the same id is never decided again."""
         assert pending.submission is not None
         del self._sets[pending.id]
-        answer = ChangeAnswer(pending.id, tuple(sorted(outcomes, key=_in_order)), head, reason)
+        is_held_back = head is None and any(outcome.is_made for outcome in outcomes)
+        above = self._head if is_held_back else None
+        answer = ChangeAnswer(pending.id, tuple(sorted(outcomes, key=_in_order)), head, reason, above)
         self._out.append(h.KeepAnswer(answer))
         self._say(pending.submission, answer)
         self._out.extend(h.ReplyChange(req, answer) for req in pending.waiters)

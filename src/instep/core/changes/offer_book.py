@@ -120,6 +120,12 @@ class OfferBook:
     def _is_edited(self, owned: OwnedPath) -> bool:
         return not is_alike(owned.here, owned.found)
 
+    def _has_arrived(self, owned: OwnedPath) -> bool:
+        """Whether the tree's generation is one that has an accepted edit, unless the path was changed again."""
+        if owned.head is not None or self._reached is None:
+            return self._has_reached(owned.head)
+        return owned.above is None or self._reached.position > owned.above.position
+
     def _has_reached(self, head: HeadRef | None) -> bool:
         """Whether the tree holds this generation, or a newer one."""
         return head is not None and self._reached is not None and self._reached.position >= head.position

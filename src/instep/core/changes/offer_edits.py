@@ -150,7 +150,7 @@ class OfferEdits(OfferBook):
 
     def _is_over(self, owned: OwnedPath) -> bool:
         """Of an accepted path: nothing is on its way to it any more."""
-        return owned.is_stale or self._has_reached(owned.head)
+        return owned.is_stale or self._has_arrived(owned)
 
     def _head_reached(self, event: o.HeadReached) -> None:
         """No apply laid anything at owned paths: one that the new generation has otherwise is brought up when it is let
@@ -160,7 +160,7 @@ class OfferEdits(OfferBook):
             owned = self._owned.get(path)
             if owned is None:
                 continue
-            is_reached = self._has_reached(owned.head)
+            is_reached = self._has_arrived(owned)
             if owned.state is EditState.ASKED:
                 self._turn(owned, EditState.ASKED, is_stale=True)
             elif owned.state is EditState.EDITING:
@@ -172,9 +172,7 @@ class OfferEdits(OfferBook):
                 self._unseen.add(path)
             elif owned.state is EditState.ACCEPTED and is_same_file(entry, owned.base):
                 del self._owned[path]
-            elif owned.state is EditState.ACCEPTED and (
-                is_reached or (owned.head is None and not is_alike(entry, owned.was))
-            ):
+            elif owned.state is EditState.ACCEPTED and is_reached:
                 self._superseded(owned)
 
     def _superseded(self, owned: OwnedPath) -> None:

@@ -173,7 +173,7 @@ class OfferLocks(OfferSets):
         elif owned.state is EditState.ACCEPTED:
             self._own(
                 path, EditState.EDITING, granted.base, granted.base, head=owned.head, token=granted.fence,
-                is_on_its_way=not owned.is_stale, was=owned.was,
+                is_on_its_way=not owned.is_stale, above=owned.above,
             )  # fmt: skip
         elif owned.state is EditState.WAITING:
             self._turn(owned, EditState.EDITING, base=granted.base, here=granted.base, token=granted.fence)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from instep.core import vocabulary as w
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_book import SubmitJob
@@ -13,6 +15,7 @@ from instep.core.changes.offer_vocabulary import EditState, HeldLock, OwnedPath
 from instep.errors import Retry
 from instep.model.change import (
     CHANGE_SET_VERSION,
+    ChangeAnswer,
     ChangeSet,
     Fence,
     OutcomeKind,
@@ -146,7 +149,7 @@ class OfferSets(OfferEdits):
                 self._judged.discard(change.path)  # The operator judged this removal, and not the next one.
             if outcome.is_made:
                 base = change.new if outcome.entry is None else outcome.entry
-                self._made(owned, change, base, event.answer.head)
+                self._made(owned, change, base, event.answer)
             elif outcome.code in _AGES:
                 self._grew_old(change_set, owned, outcome)
             else:
@@ -173,22 +176,21 @@ class OfferSets(OfferEdits):
         self._set(submitting=None, releases=False)
         return change_set
 
-    def _made(self, owned: OwnedPath, change: PathChange, base: Entry | None, head: HeadRef | None) -> None:
+    def _made(self, owned: OwnedPath, change: PathChange, base: Entry | None, answer: ChangeAnswer) -> None:
         """``base`` is the home's entry now."""
+        owned = msgspec.structs.replace(
+            owned, base=base, here=change.new, head=answer.head, above=answer.above
+        )
         held = self._held_at(change.path)
         is_newer = not is_alike(owned.found, change.new)
         if held is not None:
             self._hold(HeldLock(held.path, held.owner, held.fence, held.ttl_ms, held.until_ms, base))
-            is_on_its_way = not self._has_reached(head)
-            self._turn(
-                owned, EditState.EDITING, base=base, here=change.new, head=head, is_on_its_way=is_on_its_way,
-                was=owned.base,
-            )  # fmt: skip
+            self._turn(owned, EditState.EDITING, is_on_its_way=not self._has_arrived(owned))
         elif is_newer:
             self._own(change.path, EditState.WAITING, base, owned.found, here=change.new)
         else:
-            self._turn(owned, EditState.ACCEPTED, base=base, here=change.new, head=head, was=owned.base)
-            if self._has_reached(head):
+            self._turn(owned, EditState.ACCEPTED)
+            if self._has_arrived(owned):
                 self._unseen.add(change.path)
 
     def _give_up_lock(self, outcome: PathOutcome) -> None:

@@ -62,11 +62,11 @@ class OwnedPath(msgspec.Struct, frozen=True, array_like=True):
     """``base`` is the home's entry from which the edit began, ``found`` the newest one seen in the tree; None:
     absent. ``here`` is how ``base`` looks in this tree, which may keep no owners: another ``found`` is an edit. Of an
     accepted path ``base`` is the accepted entry, ``head`` the generation that has it, where the home named it, and
-    ``was`` the entry of the generation before. ``outcome`` says why an edit loses. ``token`` is that of the lock
-    under which it was made, in force or not. Of a path that is being edited, ``is_on_its_way``: the generation that
-    has ``base`` is not here yet; ``is_stale``: the tree's generation has another entry, which no apply laid because
-    the path is owned. Of an accepted one, ``is_stale``: its lock is over, and the next look shows whether it was saved
-    once more."""
+    ``above`` one that does not have it yet, where it did not. ``outcome`` says why an edit loses. ``token`` is that
+    of the lock under which it was made, in force or not. Of a path that is being edited, ``is_on_its_way``: the
+    generation that has ``base`` is not here yet; ``is_stale``: the tree's generation has another entry, which no
+    apply laid because the path is owned. Of an accepted one, ``is_stale``: its lock is over, and the next look shows
+    whether it was saved once more."""
 
     path: bytes
     state: EditState
@@ -78,7 +78,7 @@ class OwnedPath(msgspec.Struct, frozen=True, array_like=True):
     is_on_its_way: bool = False
     is_stale: bool = False
     here: Entry | None = None
-    was: Entry | None = None
+    above: HeadRef | None = None
 
 
 class HeldLock(msgspec.Struct, frozen=True, array_like=True):

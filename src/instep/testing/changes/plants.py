@@ -13,8 +13,7 @@ from instep.core.changes.home_facts import Lock, Submission
 from instep.core.changes.home_vocabulary import HomeEffect, HomeEvent
 from instep.core.changes.offer import OfferMachine
 from instep.core.changes.offer_vocabulary import EditState, OwnedPath
-from instep.model.change import Fence, PathChange
-from instep.model.ids import HeadRef
+from instep.model.change import ChangeAnswer, Fence, PathChange
 from instep.model.manifest.entry import Entry
 from instep.testing.changes.editor_disk import EditorDisk
 from instep.testing.changes.home_disk import HomeDisk
@@ -87,8 +86,8 @@ class _AnswersBeforeItKeeps(HomeMachine):
 class _LetsGoAtTheAnswer(OfferMachine):
     """Thinks that an accepted edit has arrived, though its generation has not."""
 
-    def _made(self, owned: OwnedPath, change: PathChange, base: Entry | None, head: HeadRef | None) -> None:
-        super()._made(owned, change, base, head)
+    def _made(self, owned: OwnedPath, change: PathChange, base: Entry | None, answer: ChangeAnswer) -> None:
+        super()._made(owned, change, base, answer)
         left = self._owned.get(change.path)
         if left is not None and left.state is EditState.ACCEPTED:
             del self._owned[change.path]
