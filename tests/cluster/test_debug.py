@@ -30,7 +30,7 @@ def test_what_was_asked_for_replays_as_recorded(fleet: Fleet) -> None:
     written = [*fleet.main.run("debug", "record", "data").json["records"]]
     written += fleet["s1"].run("debug", "record", "data").json["records"]
     assert [one["machine"] for one in written] == [
-        "publish data@main", "rollout data@main", "follow data@main"
+        "publish data@main", "rollout data@main", "home data@main", "follow data@main", "offer data@main"
     ]  # fmt: skip
     for one in written:
         assert stat.S_IMODE(Path(one["file"]).stat().st_mode) == 0o600

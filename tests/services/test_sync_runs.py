@@ -173,6 +173,6 @@ async def test_production_that_takes_no_changes_or_is_away_is_named(tmp_path: Pa
         cluster.heal("s1", "p1")
         p1.fileset = p1.fileset.replace('offers_from = ["s1"]', "offers_from = []")
         await p1.reload()
-        error = await s1.refuses("link_denies", "sync_run", profile="site")
-        assert "on p1: instep fileset set data" in str(error.hint)
+        error = await s1.refuses("offers_not_taken", "sync_run", profile="site")
+        assert "on p1: instep fileset set data offers_from=s1" in str(error.hint)
         assert (p1.tree / "a").read_text() == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,3 +123,24 @@ def test_an_editor_that_fails_releases_and_says_so(
     daemon.answer("unlock", {"fileset": "catalog", "path": "a.sld", "changed": True})
     code, _, err = instep("edit", "catalog", "a.sld")
     assert code == 7 and "code 1" in err and "released" in err
+
+
+@pytest.mark.parametrize("path", ["link", "over/a", "pipe"])
+def test_the_editor_follows_no_link_out_of_the_tree(
+    instep: Run, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Goal: another node decides where links of the tree lead, so the person's editor opens nothing through one."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_text("of another")
+    tree = tmp_path / "tree"
+    (tree / "link").symlink_to(outside / "a")
+    (tree / "over").symlink_to(outside)
+    os.mkfifo(tree / "pipe")
+    monkeypatch.setenv("EDITOR", "sh -c 'echo edited >> $0'")
+    daemon.answer("lock", {**LOCK, "changed": True})
+    daemon.answer("unlock", {"fileset": "catalog", "path": path, "changed": True})
+    code, _, err = instep("edit", "catalog", path)
+    assert code == 4 and "cannot be edited" in err, err
+    assert (outside / "a").read_text() == "of another"
+    assert daemon.params("unlock")["path"] == path

@@ -9,7 +9,7 @@ import pytest
 
 from instep.api.access import AuditCommand, UserAddCommand, UserChangeDocument
 from instep.api.command import Document, Role
-from instep.api.lines import PauseCommand, PauseDocument, PublishCommand
+from instep.api.lines import PauseCommand, PauseDocument, PublishCommand, RestoreCommand
 from instep.api.looking import StatusCommand
 from instep.errors import NotAllowedError, RefusedError, UsageError
 from instep.node.access import access as access_module
@@ -232,6 +232,10 @@ async def _paused(asked: PauseCommand, _: object) -> Document:
     return PauseDocument(str(asked.fileset), True, None, asked.reason)
 
 
+async def _restored(asked: RestoreCommand, _: object) -> Document:
+    return PauseDocument(str(asked.fileset), True, None, None)
+
+
 async def _added(asked: UserAddCommand, _: object) -> Document:
     return UserChangeDocument(asked.name, True, 0)
 
@@ -304,3 +308,15 @@ async def test_a_row_that_cannot_be_written_stops_no_command(
     told = await door_of(access).run("pause", {"fileset": "catalog"}, ROOT, Silent())
     assert isinstance(told, PauseDocument) and told.changed
     assert "the audit cannot be written" in caplog.text and '"command":"pause"' in caplog.text
+
+
+async def test_a_caller_of_some_filesets_names_no_directory_of_the_machine(access: Access) -> None:
+    """Goal: a directory may lie in another fileset's tree, or anywhere that the daemon may write."""
+    door = CommandDoor({RestoreCommand: _restored}, access.audit)
+    some = Caller("ana", Role.ADMIN, frozenset({"catalog"}), DoorName.API, "10.0.0.1")
+    with pytest.raises(NotAllowedError) as refused:
+        await door.run("restore", {"fileset": "catalog", "to": "/etc/cron.d"}, some, Silent())
+    assert refused.value.error_code == "directory_not_allowed"
+    await door.run("restore", {"fileset": "catalog"}, some, Silent())
+    everything = Caller("eve", Role.ADMIN, None, DoorName.API, "10.0.0.1")
+    await door.run("restore", {"fileset": "catalog", "to": "/srv/out"}, everything, Silent())

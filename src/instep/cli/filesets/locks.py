@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import tempfile
 from pathlib import Path
 
 import click
 
 from instep.api.changes import locks as api
+from instep.cli.filesets.edited_file import EditedFile
 from instep.cli.output import moment, printable, say, table
 from instep.cli.session import DURATION, Session, command, group
-from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
+from instep.errors import InstepError, UnavailableError, UsageError
 
 EDIT_TTL_MS = 3_600_000
 """The time of the lock of ``edit``, which is given anew while the editor runs."""
@@ -157,18 +159,18 @@ def break_(
 @click.argument("path")
 @click.option("-m", "--message", default="", help="Why it was changed, for the log.")
 def edit(session: Session, fileset: str, path: str, message: str) -> None:
-    """Lock a path, open it in $VISUAL or $EDITOR, submit it, release it.
+    """Lock a path, open a copy of it in $VISUAL or $EDITOR, submit it, release it.
 
-    When the editor fails, the lock is released and every save until then is submitted.
+    The copy is laid into the tree when the editor ends, also when it fails; then the lock is released.
     """
-    file = _file(session, fileset, path)
+    root = _root(session, fileset)
     shown, raw = _path(path)
     client = f"edit {os.getpid()}"
     asking = api.LockCommand(
         path=shown, path_b64=raw, fileset=fileset, client=client, ttl_ms=EDIT_TTL_MS, reason="edited"
     )
     session.call(asking)
-    code = _edited(session, asking, file)
+    code = _edited(session, asking, root, os.fsencode(path))
     done = session.call(
         api.UnlockCommand(path=shown, path_b64=raw, fileset=fileset, client=client, message=message)
     )
@@ -179,13 +181,27 @@ def edit(session: Session, fileset: str, path: str, message: str) -> None:
     session.show(done, _released(shown, done))
 
 
-def _edited(session: Session, asking: api.LockCommand, file: Path) -> int:
-    """Run the editor on the file; the lock gets its whole time again while it runs."""
+def _edited(session: Session, asking: api.LockCommand, root: Path, path: bytes) -> int:
+    """Run the editor on a copy; the lock gets its whole time again while it runs. The editor opens nothing of the tree
+    itself: another node decides where its links lead."""
+    with tempfile.TemporaryDirectory(prefix="instep-edit-") as folder:
+        copy = Path(folder, os.fsdecode(path.rpartition(b"/")[2]))
+        try:
+            with EditedFile(root, path) as file:
+                file.copy_to(copy)
+                code = _run_editor(session, asking, copy)
+                file.take_back(copy)
+        except InstepError:
+            session.call(_giving_up(asking))
+            raise
+    return code
+
+
+def _run_editor(session: Session, asking: api.LockCommand, file: Path) -> int:
     words = _editor()
     try:
         running = subprocess.Popen([*words, str(file)])
     except OSError as error:
-        session.call(_giving_up(asking))
         raise UsageError(
             f"the editor {words[0]} cannot be started: {error.strerror}",
             hint="export EDITOR=vi",
@@ -223,22 +239,10 @@ def _editor() -> list[str]:
     return ["vi"]
 
 
-def _file(session: Session, fileset: str, path: str) -> Path:
-    """The file of the tree, which must be this user's to write."""
+def _root(session: Session, fileset: str) -> Path:
     from instep.node.lines.snapshot import pick_fileset
 
-    file = Path(
-        os.fsdecode(os.fsencode(pick_fileset(session.settings(), fileset).path) + b"/" + os.fsencode(path))
-    )
-    target = file if file.exists() else file.parent
-    if not os.access(target, os.W_OK):
-        raise RefusedError(
-            f"this user may not write {file}",
-            hint="repeat the command with sudo",
-            code="file_not_allowed",
-            path=str(file),
-        )
-    return file
+    return pick_fileset(session.settings(), fileset).path
 
 
 def _path(path: str) -> tuple[str, bytes]:

@@ -160,6 +160,9 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     number = f"run {run.run} of {run.profile}" if not run.dry_run else f"{run.profile}, dry run"
     when = f", started by {run.initiator} at {moment(run.started_at)}"
     yield f"{number}: {run.phase}{'' if run.ended_at else f', {run.percent} %'}{when}"
+    if run.error is not None:
+        yield f"  it failed: {printable(run.error.reason)}"
+        yield f"  next: {run.error.hint or 'repair the cause'}; then: instep sync run {run.profile}"
     for side, each in (("left", run.left), ("right", run.right)):
         at = f", generation {each.generation.number}" if each.generation is not None else ""
         counts = (

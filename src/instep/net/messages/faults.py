@@ -39,6 +39,8 @@ def error_of_reply(reply: ErrorReply, node: str) -> InstepError:
         key: value for key, value in reply.known_facts().items() if key.isidentifier() and key not in _TAKEN
     }
     hint = None if reply.hint is None else _printable(reply.hint)
+    if hint is not None and hint.startswith("instep "):  # a command of the peer's own shell
+        hint = f"on {node}: {hint}"
     code = reply.code if reply.code.replace("_", "").isalnum() else kind.code
     return kind(_printable(reply.reason), hint=hint, code=code, **{**facts, "told_by": node})
 

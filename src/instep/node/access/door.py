@@ -107,6 +107,12 @@ class CommandDoor:
 
 
 def _require_filesets(kind: type[Command[Any]], params: Mapping[str, Any], caller: Caller) -> None:
+    if caller.filesets is not None and params.get("to") is not None:
+        raise NotAllowedError(
+            f"{kind.command} into a directory asks for rights to all filesets: it may lie in another one's tree",
+            hint="leave out `to`, or have an admin of all filesets give it",
+            code="directory_not_allowed",
+        )
     named = params.get("fileset")
     if named is None and issubclass(kind, NARROWED):
         return

@@ -55,7 +55,9 @@ class LinkPolicy:
             return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"
         return None
 
-    def require(self, who: NodeName, service: LineService | None, line: LineId) -> LineService:
+    def require(
+        self, who: NodeName, service: LineService | None, line: LineId, *, is_home_asked: bool = False
+    ) -> LineService:
         """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``. A partner whose
         changes are taken may also look, without following: ``offers_from`` names it where ``to`` does not."""
         self.require_partner(who)
@@ -65,7 +67,9 @@ class LinkPolicy:
             )
         hint = f"on {self._runtime.name}: instep partner set {who} --replicate --data"
         why = self._why_not_by_link(who, service)
-        if why is None and not (service.is_written_here and who in service.fileset.offers_from):
+        if why is None and not (
+            is_home_asked or (service.is_written_here and who in service.fileset.offers_from)
+        ):
             why = self._why_not_by_to(who, service)
             if why is not None:
                 names = ",".join(sorted({*(service.fileset.to or ()), who}))
@@ -83,7 +87,7 @@ class LinkPolicy:
     def require_home(self, who: NodeName, service: LineService | None, line: LineId) -> LineHome:
         """The line's home when ``who`` may lock and change paths of it: ``NotAllowedError`` where its link or
         ``offers_from`` says no, ``RefusedError`` ``not_the_writer`` where the line is not written here."""
-        found = self.require(who, service, line)
+        found = self.require(who, service, line, is_home_asked=True)
         me, home = self._runtime.name, found.home
         if home is None:
             raise RefusedError(
