@@ -33,7 +33,7 @@ from instep.model.lock import (
 )
 from instep.model.manifest.entry import Entry
 from instep.model.paths import validated
-from instep.net.messages.parts import Message, Name, RawDigest, StreamMessage, Text
+from instep.net.messages.parts import Count, Message, Name, RawDigest, StreamMessage, Text
 
 SUBMIT_BYTES_MAX = CHANGE_SET_MAX_BYTES + (8 << 20)
 """Largest request ``submit`` without its contents, and largest answer to it."""
@@ -161,7 +161,7 @@ class SubmitHave(Message, tag="submit_have", frozen=True, array_like=True):
 class SubmitHaveReply(Message, tag="submit_have_reply", frozen=True, array_like=True):
     """The positions of the missing ones, rising."""
 
-    missing: Annotated[tuple[int, ...], msgspec.Meta(max_length=CHANGES_MAX)]
+    missing: Annotated[tuple[Count, ...], msgspec.Meta(max_length=CHANGES_MAX)]
 
 
 class SubmitRequest(Message, tag="submit", frozen=True, array_like=True):
