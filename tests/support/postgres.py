@@ -19,7 +19,7 @@ NOBODY = 65534
 USER = "instep"
 PORT = 5432
 SETTINGS = {
-    "listen_addresses": "''", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
+    "listen_addresses": "''", "fsync": "off", "full_page_writes": "off",
     "shared_buffers": "16MB", "max_connections": "100", "wal_level": "replica", "max_wal_senders": "4",
     "wal_keep_size": "64MB", "autovacuum": "off", "logging_collector": "off", "log_min_messages": "warning",
 }  # fmt: skip
