@@ -9,13 +9,15 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
-from instep.node.config.editing import edits
+from instep.node.config.editing import edits, file_replacement
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory, resolve
+from instep.tree.root import beneath
 
 TEXT = """# mine
 name = "main"   # who
@@ -163,6 +165,30 @@ def test_no_save_beside_commands_is_lost(
         saving.join()
     assert not lost
     assert node.config.read_text().endswith("".join(lines[-20:]))
+
+
+@SAVES
+def test_saves_around_each_exchange_are_not_lost(
+    node: NodeDirectory, save: Callable[[Path, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: the newest save keeps the name, however many come while older ones are put back. Method: one save before and
+    one after each of the first exchanges, as a person may be timed."""
+    saved = [TEXT + f"# save {number}\n" for number in range(6)]
+    left = list(saved)
+    real = beneath.rename_exchange
+
+    def beside_saves(*names: Any) -> None:
+        if left:
+            save(node.config, left.pop(0))
+        real(*names)
+        if left:
+            save(node.config, left.pop(0))
+
+    monkeypatch.setattr(file_replacement, "rename_exchange", beside_saves)
+    assert edits.edit(node, lambda document: document.update(poll="9s"))
+    assert not left
+    assert '"9s"' in node.config.read_text()
+    assert node.config.read_text().endswith("# save 5\n")
 
 
 def test_a_file_that_a_program_is_writing_is_left_alone(

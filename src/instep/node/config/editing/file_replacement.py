@@ -7,6 +7,7 @@ writing, both change places again and the edit begins anew with the newer file.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from instep.net.trust.key_files import sync_folder, write_beside
 from instep.node.config.loading import read_text
@@ -23,6 +24,8 @@ from instep.tree.root.descriptors import closing_fd
 from instep.tree.scan.openness import Openness, OpennessProbe
 
 _POLL_S = 0.02
+_TURNS_MAX = 1_000
+"""Exchanges until the newest of many saves has its name; each takes less than a save."""
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -71,10 +74,12 @@ class FoundFile:
         """Put ``text`` in its place, with its mode, owner and line ends; False, and nothing is changed, when the file
         was saved since it was read. A crash leaves the old file or the new one."""
         mode, at = stat.S_IMODE(self.found.st_mode), Path(_at(self.folder), self.path.name)
-        writing = write_beside(at, self._with_line_ends(text).encode(), mode, self.found)
+        text_bytes = self._with_line_ends(text).encode()
+        writing = write_beside(at, text_bytes, mode, self.found)
         try:
             if not self._is_as_found(at):
                 return False
+            new = os.lstat(writing).st_ino
             names = self.folder, os.fsencode(writing.name), self.folder, os.fsencode(at.name)
             try:
                 rename_exchange(*names)
@@ -82,7 +87,7 @@ class FoundFile:
                 writing.rename(at)
             else:
                 if not self._is_as_found(writing):
-                    rename_exchange(*names)
+                    _put_back(names, writing, at, _Seen(new, text_bytes))
                     return False
             sync_folder(Path(_at(self.folder)))
             return True
@@ -102,6 +107,30 @@ class FoundFile:
         if self.text.count("\r\n") == self.text.count("\n") > 0:
             return text.replace("\r\n", "\n").replace("\n", "\r\n")
         return text
+
+
+class _Seen(NamedTuple):
+    """A file that stood at the name, as it was seen last. Without ``data`` a program was writing it."""
+
+    inode: int
+    data: bytes | None
+
+
+def _put_back(names: tuple[int, bytes, int, bytes], writing: Path, at: Path, put: _Seen) -> None:
+    """A save came before the exchange: give it its name again. Another save may come before that exchange, and so on:
+    the newest one keeps the name. ``put`` is the file that the exchange before laid there. ``FileNotFoundError`` when
+    an editor is putting its own new file there."""
+    for _ in range(_TURNS_MAX):
+        displaced = _seen(writing)
+        rename_exchange(*names)
+        if _seen(writing) == put:
+            return
+        put = displaced
+    raise OSError(errno.EBUSY, "it is saved all the time", str(at))
+
+
+def _seen(path: Path) -> _Seen:
+    return _Seen(os.lstat(path).st_ino, _bytes_of(path) if _is_still(path) else None)
 
 
 def _folder_of(real: Path) -> AbstractContextManager[int]:
