@@ -119,6 +119,32 @@ def test_the_daemon_ends_a_command_whose_parent_was_killed_or_stopped(
     stamps.assert_apart()
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_command_whose_parent_and_daemon_are_killed_or_stopped_at_once_is_ended(
+    pair: tuple[Node, Node], stamps: Stamps, number: signal.Signals
+) -> None:
+    """Goal: its guard ends it with the child of its own session before another node has the lease."""
+    one, other = pair
+    lease = f"both-{number.value}"
+    first = stamps.run(one, "first", lease=lease, stubborn="term fork")
+    stamps.await_running("first")
+    stamps.run(other, "second", "--wait", lease=lease)
+    daemon = one.pid
+    assert daemon is not None
+    try:
+        first.signal(number)
+        os.kill(daemon, number)
+        stamps.await_running("second")
+        assert stamps.first("second") - stamps.last("first") < TTL_MS + SLACK_MS
+        stamps.assert_apart()
+    finally:
+        if number == signal.SIGSTOP:
+            os.kill(daemon, signal.SIGCONT)
+        else:
+            one.await_death()
+            one.start()
+
+
 def test_a_command_whose_daemon_was_killed_is_stopped_before_the_lease_passes_on(
     pair: tuple[Node, Node], stamps: Stamps
 ) -> None:

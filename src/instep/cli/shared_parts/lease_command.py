@@ -2,7 +2,8 @@
 
 One thread reads what the daemon says, another waits for the command; the main thread acts. All moments are by the
 machine's clock since boot, which the daemon uses too. Whatever the command starts stays below this process, because
-orphans come back to it: so it can be found, and ended.
+orphans come back to it: so it can be found, and ended. A guard between this process and the command ends all of it
+where this process and the daemon are killed or stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import threading
@@ -26,13 +28,17 @@ from instep.api.shared_parts.leases import (
 )
 from instep.cli.control import Control
 from instep.errors import ContentionError, InstepError, ResourceError, UnavailableError
+from instep.fleet.hooks.guard import guarded
 from instep.node.directory import NodeDirectory
+from instep.tree.root.descriptors import closing_fd
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SIGNALLED = 128
 LOOK_MS = 1_000
 """How often the main thread looks without any news."""
+GUARD_MS = 200
+"""So long before the end of a grant the guard ends the command."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -71,6 +77,9 @@ class _Run:
         self._control, self._asked, self._program, self._say = control, asked, tuple(program), say
         self._news: queue.SimpleQueue[LeaseStateDocument | InstepError | int | None] = queue.SimpleQueue()
         self._child: subprocess.Popen[bytes] | None = None
+        """The guard of the command."""
+        self._deadlines: int | None = None
+        """The pipe to it."""
         self._hold = ""
         self._stop_at_ms: int | None = None
         self._until_ms = 0
@@ -84,6 +93,8 @@ class _Run:
         try:
             return self._until_done(give_up_ms, timeout_ms)
         finally:
+            if self._deadlines is not None:
+                os.close(self._deadlines)
             if self._child is not None and os.isatty(0):
                 with suppress(OSError):
                     os.tcsetpgrp(0, os.getpgrp())
@@ -142,11 +153,13 @@ class _Run:
             self._tell(document.holder or "")
         elif document.state == "held" and document.stop_at_ms is not None and document.until_ms is not None:
             self._stop_at_ms, self._until_ms = document.stop_at_ms, document.until_ms
+            self._tell_guard()
             if self._child is None and boot_ms() < self._stop_at_ms:
                 self._start(document.fence or "")
         elif document.state == "stop":
             self._stop_at_ms = boot_ms()
             self._until_ms = min(self._until_ms, document.until_ms or self._until_ms)
+            self._tell_guard()
             self._told = document.why or ""
 
     def _tell(self, holder: str) -> None:
@@ -166,21 +179,26 @@ class _Run:
             self._prepare = None
             return  # the next word of the daemon says whether the lease is still held
         is_terminal = os.isatty(0)
-        try:
-            self._child = subprocess.Popen(
-                self._program,
-                process_group=0,
-                env={**os.environ, **self._environment(fence)},
-                preexec_fn=_die_with_parent,
-            )
-        except OSError as error:
+        found = shutil.which(self._program[0])
+        if found is None:
             self._release()
             raise ResourceError(
-                f"{self._program[0]} cannot be started: {error.strerror}",
+                f"{self._program[0]} cannot be started: no such program",
                 code="command_not_started",
                 hint="give the command after --, with its whole path",
                 command=self._program[0],
-            ) from error
+            )
+        control, self._deadlines = os.pipe2(os.O_CLOEXEC)
+        mark = f"INSTEP_LEASE_HOLD={self._hold}"
+        program = (os.path.abspath(found), *self._program[1:])
+        with closing_fd(control):
+            self._child = subprocess.Popen(
+                guarded(program, control, mark),
+                process_group=0,
+                env={**os.environ, **self._environment(fence)},
+                pass_fds=(control,),
+            )
+        self._tell_guard()
         for number in _FORWARDED:
             signal.signal(number, self._forward)
         if is_terminal:
@@ -190,6 +208,11 @@ class _Run:
         threading.Thread(target=self._await_child, daemon=True).start()
         with suppress(InstepError):  # the second guard; this process is the first
             self._control.ask(LeaseGuardCommand(hold=self._hold, group=self._child.pid), timeout_s=5.0)
+
+    def _tell_guard(self) -> None:
+        if self._deadlines is not None:
+            with suppress(BrokenPipeError):  # the command has ended
+                os.write(self._deadlines, b"%d\n" % (self._until_ms - GUARD_MS))
 
     def _environment(self, fence: str) -> dict[str, str]:
         """For the command: the lease, and how ``instep lease check`` in it finds this daemon and this holder."""
@@ -256,11 +279,6 @@ _WHY = {
     "newer_era": "the cluster's database has moved to another server",
     "released": "it was given back",
 }
-
-
-def _die_with_parent() -> None:
-    """In the child, before the command: it does not outlive this process."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _below(process: int) -> list[int]:

@@ -1,8 +1,9 @@
-"""A process between the daemon and a program: it ends the program when the daemon dies, or when a deadline passes.
+"""A process between a keeper and a program: it ends the program when the keeper dies, or when a deadline passes.
 
-The daemon cannot do that itself where it was killed or stopped (SIGSTOP). It writes deadlines into a pipe, in
-milliseconds since boot; the end of the pipe is the end of the daemon. This file is run alone, with nothing but the
-standard library, so that it starts quickly: ``python -I -S guard.py DESCRIPTOR MARK PROGRAM ARGUMENTS...``.
+The keeper (the daemon, or the command line under a lease) cannot do that itself where it was killed or stopped
+(SIGSTOP). It writes deadlines into a pipe, in milliseconds since boot; the end of the pipe is the end of the keeper.
+This file is run alone, with nothing but the standard library, so that it starts quickly:
+``python -I -S guard.py DESCRIPTOR MARK PROGRAM ARGUMENTS...``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LOOK_MS = 500
 READ_MAX = 4096
 ROUNDS = 5
 """A process may start another one while they are looked for; after so many rounds the rest is left."""
-_LEFT_ALONE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LEFT_ALONE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def guarded(arguments: tuple[str, ...], control: int, mark: str) -> tuple[str, ...]:
@@ -55,7 +56,8 @@ def _is_to_end(control: int, child: int) -> bool:
     poll.register(control, select.POLLIN)
     poll.register(child, select.POLLIN)
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll(LOOK_MS if until_ms else None)}
+        left_ms = max(0, min(LOOK_MS, until_ms - _boot_ms())) if until_ms else None
+        ready = {descriptor for descriptor, _ in poll.poll(left_ms)}
         if child in ready:
             return False
         if control in ready:
@@ -65,8 +67,12 @@ def _is_to_end(control: int, child: int) -> bool:
             *lines, rest = (rest + piece).split(b"\n")
             if lines:
                 until_ms = int(lines[-1])
-        if until_ms and time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 >= until_ms:
+        if until_ms and _boot_ms() >= until_ms:
             return True
+
+
+def _boot_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def end_marked(mark: str) -> None:
