@@ -17,8 +17,9 @@ from instep.testing.leases.plants import LEASE_PLANTS
 from instep.testing.leases.simulation import LeaseResult, simulate_leases
 
 SEEDS_TO_FIND_A_PLANT = 60
-KEPT_SEEDS = (0, 3, 15)
-"""Seed 0 found that a promoted server whose clock is behind kept a lease for as long as the clocks differed."""
+KEPT_SEEDS = (0, 3, 15, 3411917398)
+"""Seed 0 found that a promoted server whose clock is behind kept a lease for as long as the clocks differed. In the last
+one the database was away for most of the time of peace, which was the simulator's fault."""
 
 
 def story(result: LeaseResult) -> str:

@@ -143,9 +143,9 @@ class _World:
             self._is_away_until = self.now + self.rng.randrange(100, 3_000)
             self.at(self._is_away_until - 50, partial(self._fail_over, self.now))
         elif kind == "away":
-            self._is_away_until = self.now + self.rng.randrange(60_000)
+            self._is_away_until = min(self.now + self.rng.randrange(60_000), FAULTS_MS)
         elif kind == "pause":
-            node.paused_until_ms = self.now + self.rng.randrange(3 * self.ttl_ms)
+            node.paused_until_ms = min(self.now + self.rng.randrange(3 * self.ttl_ms), FAULTS_MS)
             self.at(node.paused_until_ms, partial(self._wake, node))
         elif kind == "break":
             self.database.end(self.now, NAME)
