@@ -173,7 +173,11 @@ def test_requests_are_taken_once_and_nothing_starts_in_maintenance(fleet: Fleet,
         for node in nodes:
             eventually(partial(in_maintenance, node), describe=lambda: nodes[0].log())
         assert nodes[2].run("request", "add", "load", "late", expect=4).error["code"] == "maintenance"
-        assert nodes[2].run("job", "run", "beat", expect=4).error["code"] == "maintenance"
+        refused = nodes[2].run("job", "run", "beat", expect=4).error
+        assert (refused["code"], refused["hint"]) == (
+            "maintenance",
+            "end it: instep maintenance off --cluster",
+        )
         for node in nodes:
             eventually(partial(is_quiet, node), describe="all is quiet")
         before = len(lines(tmp_path / "ticks"))

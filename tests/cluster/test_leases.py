@@ -290,3 +290,18 @@ def test_a_node_alone_has_a_database_of_its_own_made_when_it_is_first_needed(fle
     node.kill()
     node.start()
     run(node, "mine", "/bin/true", expect=0)
+
+
+def test_check_names_a_file_of_the_database_that_others_may_read_by_now(pair: tuple[Node, Node]) -> None:
+    """The connection stands since before: only a look at the file itself finds it."""
+    node = pair[1]
+    assert held_by(node, "nothing") is None
+    file = node.directory / "cluster"
+    file.chmod(0o644)
+    try:
+        (row,) = (
+            row for row in node.run("check", expect=4).json["checks"] if row["name"] == "cluster database"
+        )
+        assert not row["ok"] and "others may read it" in row["ours"], row
+    finally:
+        file.chmod(0o600)

@@ -39,6 +39,11 @@ class Maintenance:
     def is_cluster_on(self) -> bool:
         return self._draining.get(CLUSTER) is not None
 
+    @property
+    def ending(self) -> str:
+        """The command that ends it."""
+        return "instep maintenance off --cluster" if self.is_cluster_on else "instep maintenance off"
+
     def begin(self, reason: str) -> bool:
         """Whether that changed anything."""
         return self._draining.begin(OWN, _reason("maintenance", reason))

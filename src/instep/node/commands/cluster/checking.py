@@ -19,6 +19,7 @@ from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
 from instep.net.trust.pki_problems import problems_of
+from instep.node.cluster.address_file import cluster_address
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import accepted_by, owner_trouble
@@ -119,7 +120,10 @@ class Preflight:
         cluster = self._context.cluster
         if self._node.runtime.settings.cluster_file is None and not cluster.state.shown:
             return
+        runtime = self._node.runtime
         try:
+            # Also where the connection was made before: another user may read the file by now.
+            await asyncio.to_thread(cluster_address, runtime.settings, runtime.directory)
             async with cluster.transaction() as (_, era):
                 said = f"{cluster.state.shown}, era {era.era}"
             await self._row("cluster database", True, said)

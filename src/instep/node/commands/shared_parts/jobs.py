@@ -151,7 +151,7 @@ class Jobs(CommandHandlers):
             raise RefusedError(
                 "this node is in maintenance, and nothing starts",
                 code="maintenance",
-                hint="end it: instep maintenance off",
+                hint=f"end it: {self._work.maintenance.ending}",
             )
 
     async def _followed(

@@ -117,7 +117,7 @@ class Leases(CommandHandlers):
             raise ContentionError(
                 "this node is in maintenance, and no standby service starts",
                 code="maintenance",
-                hint="end it: instep maintenance off",
+                hint=f"end it: {self._context.shared_work.maintenance.ending}",
             )
         hold, settings = self._run(asked.hold).hold, self._node.runtime.settings.standby.get(asked.service)
         fence = hold.machine.fence

@@ -32,7 +32,7 @@ class Seats(CommandHandlers):
             raise RefusedError(
                 "this node is in maintenance, and no user gets a seat here",
                 code="maintenance",
-                hint="ask at another node, or end it: instep maintenance off",
+                hint=f"ask at another node, or end it: {self._maintenance.ending}",
             )
         answer = await self._desk.sit_down(asked.pool, asked.user)
         if answer.verdict not in (SeatVerdict.SEATED, SeatVerdict.ALREADY):
