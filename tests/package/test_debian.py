@@ -93,10 +93,10 @@ def test_logrotate_takes_the_log_of_a_daemon_without_a_journal(installed: BareRo
 def test_completion_is_installed(installed: BareRoot, shell: str) -> None:
     script = "/usr/share/bash-completion/completions/instep"
     said = installed.run(
-        shell, "-c", f"source {script}; COMP_WORDS=(instep sta); COMP_CWORD=1; _instep_completion instep; "
+        shell, "-c", f"source {script}; COMP_WORDS=(instep sto); COMP_CWORD=1; _instep_completion instep; "
         'printf "%s\\n" "${COMPREPLY[@]}"',
     )  # fmt: skip
-    assert said.split() == ["start", "status"]
+    assert said.split() == ["stop"]
 
 
 def started(root: BareRoot) -> None:

@@ -117,12 +117,10 @@ class Preflight:
 
     async def _database(self) -> None:
         """Whether the cluster's database can be used now, where one is set or needed."""
-        cluster = self._context.cluster
-        if self._node.runtime.settings.cluster_file is None and not cluster.state.shown:
+        cluster, runtime = self._context.cluster, self._node.runtime
+        if runtime.settings.cluster_file is None and not cluster.state.shown:
             return
-        runtime = self._node.runtime
-        try:
-            # Also where the connection was made before: another user may read the file by now.
+        try:  # the file is looked at each time: another user may read it since the connection was made
             await asyncio.to_thread(cluster_address, runtime.settings, runtime.directory)
             async with cluster.transaction() as (_, era):
                 said = f"{cluster.state.shown}, era {era.era}"
@@ -319,9 +317,8 @@ class Preflight:
         runtime, name = self._node.runtime, service.fileset.name
         gates, unknown = known_gates(service.known_definition())
         for text in unknown:
-            await self._row(
-                f"gates of {name}", False, text, None, f"instep fileset set {name} gates=FACT,..."
-            )
+            hint = f"instep fileset set {name} gates=FACT,..."
+            await self._row(f"gates of {name}", False, text, None, hint)
         sessions = accepted_by(self._node, service)
         if not gates or not sessions:
             return
