@@ -9,18 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-import msgspec
-
 from instep.core import vocabulary as w
 from instep.core.backoff import Backoff, Chance
 from instep.core.contract import PhaseRow
+from instep.core.facts_book import EffectT, FactsBook, FactsT
 from instep.core.lines.accept import AcceptedEpoch, Refused, judge_epoch, word_of
 from instep.model.ids import HeadRef, LineId, NodeName
 
-FactsT = TypeVar("FactsT", bound=Any)
 ConfigT = TypeVar("ConfigT", bound=Any)
 PhaseT = TypeVar("PhaseT", bound=enum.Enum)
-EffectT = TypeVar("EffectT")
 ReportT = TypeVar("ReportT")
 
 
@@ -34,7 +31,9 @@ class LineJob(Generic[PhaseT]):
     source: NodeName | None = None
 
 
-class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
+class LineMachine(
+    FactsBook[FactsT, EffectT | w.LineEffect], ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]
+):
     """``rng`` is for jitter; ``facts`` are what ``Save`` carried last. All else is derived anew after a start."""
 
     phases: ClassVar[Mapping[Any, PhaseRow]]
@@ -48,24 +47,17 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
     """The effect that saves facts with what it does."""
 
     def __init__(self, line: LineId, config: ConfigT, rng: Chance, facts: FactsT) -> None:
+        super().__init__(facts)
         self.line = line
         self._config = config
         self._rng = rng
-        self._facts = facts
-        self._saved: FactsT | None = facts
         self._now = 0
-        self._out: list[EffectT | w.LineEffect] = []
-        self._last_req = 0
         self._is_started = False
         self._job: LineJob[PhaseT] | None = None
         self._backoff = Backoff(rng)
         self._blind: w.Trouble | None = None
         """Why the watch cannot see all paths."""
         self._reported: ReportT | None = None
-
-    @property
-    def facts(self) -> FactsT:
-        return self._facts
 
     @property
     def report(self) -> ReportT | None:
@@ -76,13 +68,6 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
     def phase(self) -> str | None:
         """The phase of the present job, for status; None when at rest."""
         return self._job.phase.value if self._job else None
-
-    def _set(self, **changes: object) -> None:
-        self._facts = msgspec.structs.replace(self._facts, **changes)
-
-    def _next_req(self) -> int:
-        self._last_req += 1
-        return self._last_req
 
     def _begin(self, phase: PhaseT, head: HeadRef | None = None, source: NodeName | None = None) -> int:
         assert self._job is None
@@ -97,9 +82,6 @@ class LineMachine(ABC, Generic[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
         assert isinstance(answer, self.phases[job.phase].events), (job, answer)
         self._job = None
         return job
-
-    def _note(self, what: str, text: str, **facts: object) -> None:
-        self._out.append(w.Note(what, text, tuple(facts.items())))
 
     def _hold_back(self, key: str, least_ms: int, most_ms: int) -> None:
         """Retry after a back-off."""

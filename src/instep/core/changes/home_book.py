@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-import msgspec
-
 from instep.core import vocabulary as w
 from instep.core.backoff import Backoff, Chance
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_facts import EndedLock, HomeConfig, HomeFacts, Lock
 from instep.core.changes.home_vocabulary import HomeEffect
+from instep.core.facts_book import FactsBook
 from instep.errors import Retry
 from instep.model.change import Fence
 from instep.model.ids import HeadRef, LineId, NodeName
@@ -25,38 +24,21 @@ _EARLY = (h.KeepChange, h.KeepAnswer)
 """They come before the save that says what they are for, so that no facts name a row that is not durable."""
 
 
-class HomeBook:
+class HomeBook(FactsBook[HomeFacts, HomeEffect]):
     """``rng`` is for jitter; ``facts`` are what ``SaveHome`` carried last."""
 
     def __init__(self, line: LineId, config: HomeConfig, rng: Chance, facts: HomeFacts | None = None) -> None:
+        super().__init__(facts or HomeFacts())
         self.line = line
         self._config = config
-        self._facts = facts or HomeFacts()
-        self._saved = self._facts
         self._backoff = Backoff(rng)
         self._now = 0
         self._wall_ms = 0
-        self._out: list[HomeEffect] = []
-        self._last_req = 0
         self._is_started = False
         self._lost_to: h.HomeLost | None = None
         self._head: HeadRef | None = None
         self._entries = 0
         self._timer_ms: int | None = None
-
-    @property
-    def facts(self) -> HomeFacts:
-        return self._facts
-
-    def _set(self, **changes: object) -> None:
-        self._facts = msgspec.structs.replace(self._facts, **changes)
-
-    def _next_req(self) -> int:
-        self._last_req += 1
-        return self._last_req
-
-    def _note(self, what: str, text: str, **facts: object) -> None:
-        self._out.append(w.Note(what, text, tuple(facts.items())))
 
     def _ordered(self) -> tuple[HomeEffect, ...]:
         """The effects of this step, with a save before all that depends on it."""

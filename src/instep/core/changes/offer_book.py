@@ -11,6 +11,7 @@ from instep.core import vocabulary as w
 from instep.core.backoff import Backoff
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_vocabulary import EditState, HeldLock, OfferEffect, OfferFacts, OwnedPath
+from instep.core.facts_book import FactsBook
 from instep.model.change import NONCE_BYTES, is_alike
 from instep.model.ids import HeadRef, LineId
 from instep.model.lock import LockEnd, LockGone
@@ -43,17 +44,16 @@ class SubmitJob:
     req: int
 
 
-class OfferBook:
+class OfferBook(FactsBook[OfferFacts, OfferEffect]):
     """``facts`` are what ``SaveOffers`` carried last."""
 
     _unseen: set[bytes]
     """Paths that must be looked at: the newest look is older than the newest word of the home about them."""
 
     def __init__(self, line: LineId, config: o.OfferConfig, facts: OfferFacts | None = None) -> None:
+        super().__init__(facts or OfferFacts())
         self.line = line
         self._config = config
-        self._facts = facts or OfferFacts()
-        self._saved = self._facts
         self._owned = {each.path: each for each in self._facts.owned}
         self._told: tuple[OwnedPath, ...] | None = None
         """The owned paths that the follower was sent last."""
@@ -61,8 +61,6 @@ class OfferBook:
         self._backoff = Backoff(self._draws)
         self._now = 0
         self._wall_ms = 0
-        self._out: list[OfferEffect] = []
-        self._last_req = 0
         self._is_started = False
         self._is_up = False
         self._job: SubmitJob | None = None
@@ -74,20 +72,6 @@ class OfferBook:
         self._entries = 0
         self._reported: o.ReportOffers | None = None
         self._timer_ms: int | None = None
-
-    @property
-    def facts(self) -> OfferFacts:
-        return self._facts
-
-    def _set(self, **changes: object) -> None:
-        self._facts = msgspec.structs.replace(self._facts, **changes)
-
-    def _next_req(self) -> int:
-        self._last_req += 1
-        return self._last_req
-
-    def _note(self, what: str, text: str, **facts: object) -> None:
-        self._out.append(w.Note(what, text, tuple(facts.items())))
 
     def _nonce(self) -> bytes:
         return self._draws.bytes_of(NONCE_BYTES)

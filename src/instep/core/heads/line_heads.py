@@ -6,9 +6,10 @@ from abc import abstractmethod
 from typing import Any, assert_never
 
 from instep.core.backoff import Chance
+from instep.core.facts_book import EffectT, FactsT
 from instep.core.heads import vocabulary as h
 from instep.core.heads.sources import Sources, SourceState
-from instep.core.line_machine import ConfigT, EffectT, FactsT, LineMachine, PhaseT, ReportT
+from instep.core.line_machine import ConfigT, LineMachine, PhaseT, ReportT
 from instep.core.lines.accept import AcceptedHead, KnownRecord, OldRecord, Refused, judge_head
 from instep.core.vocabulary import EpochSeen, KeepGeneration, Refuse, SetTimer, Trouble
 from instep.errors import Retry
