@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from instep.core.cluster.schedule import BadCronLine, CatchUp, Schedule, schedule_of
 from instep.node.config.hooks import NO_TIME, user_name
 from instep.node.config.keys import NO_DEFAULT, key
 from instep.node.config.kinds import BadValue, ValueKind, choice, enum_of, string, whole_number
-from instep.node.config.shared_parts.named_tables import named_tables
+from instep.node.config.shared_parts.named_tables import named_tables, read_named
 from instep.node.config.table_reader import Table
 from instep.node.config.values import duration_ms, program
 
@@ -90,12 +91,9 @@ def read_jobs(top: Table) -> dict[str, JobSettings]:
 
 
 def read_requests(top: Table) -> dict[str, RequestSettings]:
-    found = {}
-    for name, table in named_tables(top, "requests"):
-        before = len(top.reading.problems)
-        row = table.read(RequestSettings)
-        if row["timeout_ms"] < 1:
-            table.wrong("timeout", NO_TIME)
-        if len(top.reading.problems) == before:
-            found[name] = RequestSettings(name=name, **row)
-    return found
+    return read_named(top, "requests", RequestSettings, _check_request)
+
+
+def _check_request(table: Table, row: dict[str, Any]) -> None:
+    if row["timeout_ms"] < 1:
+        table.wrong("timeout", NO_TIME)

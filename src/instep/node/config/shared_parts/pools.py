@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from instep.core.cluster.seats import KeyRule
 from instep.model.address import Address
 from instep.node.config import values
 from instep.node.config.keys import NO_DEFAULT, key
 from instep.node.config.kinds import enum_of, list_of, matching, whole_number
-from instep.node.config.shared_parts.named_tables import named_tables
+from instep.node.config.shared_parts.named_tables import read_named
 from instep.node.config.table_reader import Table
 from instep.node.config.values import duration_ms
 
@@ -43,12 +44,9 @@ class PoolSettings:
 
 
 def read_pools(top: Table) -> dict[str, PoolSettings]:
-    found = {}
-    for name, table in named_tables(top, "pools"):
-        before = len(top.reading.problems)
-        row = table.read(PoolSettings)
-        if row["grace_ms"] < GRACE_MS_MIN:
-            table.wrong("grace", "is shorter than 10s, in which a node renews the places of its users")
-        if len(top.reading.problems) == before:
-            found[name] = PoolSettings(name=name, **row)
-    return found
+    return read_named(top, "pools", PoolSettings, _check)
+
+
+def _check(table: Table, row: dict[str, Any]) -> None:
+    if row["grace_ms"] < GRACE_MS_MIN:
+        table.wrong("grace", "is shorter than 10s, in which a node renews the places of its users")

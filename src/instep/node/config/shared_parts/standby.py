@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from instep.model.ids import NodeName
 from instep.node.config.hooks import NO_TIME
 from instep.node.config.keys import key
 from instep.node.config.kinds import BadValue, kind, string
-from instep.node.config.shared_parts.named_tables import named_tables
+from instep.node.config.shared_parts.named_tables import read_named
 from instep.node.config.table_reader import Table
 from instep.node.config.values import duration_ms, node_name, program
 
@@ -46,12 +47,9 @@ class StandbySettings:
 
 
 def read_standby(top: Table) -> dict[str, StandbySettings]:
-    found = {}
-    for name, table in named_tables(top, "standby"):
-        before = len(top.reading.problems)
-        row = table.read(StandbySettings)
-        if row["fence_timeout_ms"] < 1:
-            table.wrong("fence_timeout", NO_TIME)
-        if len(top.reading.problems) == before:
-            found[name] = StandbySettings(name=name, **row)
-    return found
+    return read_named(top, "standby", StandbySettings, _check)
+
+
+def _check(table: Table, row: dict[str, Any]) -> None:
+    if row["fence_timeout_ms"] < 1:
+        table.wrong("fence_timeout", NO_TIME)
