@@ -13,26 +13,15 @@ import pytest
 from instep.api.command import Role
 from instep.panel.routes import ROUTES, Route
 from tests.support.fleet import Fleet
-from tests.support.panel import Client, panel_node, signed_in, with_token
+from tests.support.panel import Client, panel_fleet, panel_node, signed_in, with_token
 from tests.support.waiting import eventually
-
-GUIDE = Path(__file__).resolve().parents[2] / "docs/guide/automation.md"
-JSON = "application/json"
-UNSAFE = [route for route in ROUTES if route.method != "GET"]
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A writer and a partner; the panel is the writer's."""
-    fleet = Fleet(tmp_path_factory.mktemp("panel"))
-    try:
-        fleet.tree("main").mkdir(parents=True)
-        (fleet.tree("main") / "a").write_text("a")
-        fleet.make(partners=1)
-        fleet.wait()
+    with panel_fleet(tmp_path_factory.mktemp("panel")) as fleet:
         yield fleet
-    finally:
-        fleet.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,15 @@ import http.client
 import json
 import re
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tests.support.fleet import Node
+from tests.support.fleet import Fleet, Node, free_port
 
-__all__ = ["Client", "Told", "panel_node", "signed_in", "with_token"]
+__all__ = ["Client", "Told", "panel_fleet", "panel_node", "signed_in", "with_token"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,22 @@ class Client:
         return told
 
 
+@contextmanager
+def panel_fleet(directory: Path) -> Iterator[Fleet]:
+    """A writer with one file, and a partner that has it."""
+    fleet = Fleet(directory)
+    try:
+        fleet.tree("main").mkdir(parents=True)
+        (fleet.tree("main") / "a").write_text("a")
+        fleet.make(partners=1)
+        fleet.wait()
+        yield fleet
+    finally:
+        fleet.close()
+
+
 def panel_node(node: Node) -> int:
     """Give a node a panel on a port of its own; the port."""
-    from tests.support.fleet import free_port
-
     port = free_port()
     path = node.directory / "instep.toml"
     path.write_text(f'panel = "127.0.0.1:{port}"\n{path.read_text()}')
