@@ -9,7 +9,6 @@ from instep.core.changes import home_vocabulary as h
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.home_facts import Submission
 from instep.core.changes.offer import OfferMachine
-from instep.core.changes.offer_vocabulary import EditState
 from instep.core.vocabulary import SetTimer, TimerFired, Trouble
 from instep.model.change import ChangeAnswer, Fence
 from instep.model.ids import EMPTY_DIGEST
@@ -223,10 +222,6 @@ class ChangeEditor:
 
     def last(self, kind: type) -> Any:
         return next(effect for effect in reversed(self.effects) if isinstance(effect, kind))
-
-
-def in_state(editor: ChangeEditor, state: EditState) -> list[bytes]:
-    return [path for path, found in editor.states.items() if found == state.value]
 
 
 def beside(**config: Any) -> tuple[ChangeHome, ChangeEditor]:

@@ -70,10 +70,6 @@ class PathChange(msgspec.Struct, frozen=True, array_like=True):
     base: Entry | None
     new: Entry | None
 
-    @property
-    def is_removal(self) -> bool:
-        return self.new is None
-
 
 class ChangeSet(msgspec.Struct, frozen=True, array_like=True):
     """Changes that are submitted in one act. ``token`` is that of the lock under which they were made. ``whole``: all

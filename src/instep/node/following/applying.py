@@ -41,7 +41,6 @@ from instep.tree.switch.recover import Recovered
 from instep.tree.switch.step_work import Switched
 from instep.tree.switch.switch import finish, prepare
 
-TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
 

@@ -26,7 +26,6 @@ from instep.tree.objects.inode import SETID
 from instep.tree.root.beneath import Root
 from instep.tree.scan.compare import Difference
 
-EDITS_MAX = 1_000
 _NOTHING = Extra()
 
 
