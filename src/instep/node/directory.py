@@ -130,7 +130,7 @@ class NodeDirectory:
         except PermissionError as error:
             raise not_allowed(self.path) from error
         except OSError:
-            pass  # an editor puts its own file there at this moment, or the reader of the file says what is wrong
+            pass  # No matter of rights. An editor may be replacing the file; the reader of the file reports the rest.
         for path in (self.path, self.pki):
             self._private(path)
 

@@ -262,5 +262,4 @@ def _number(raw: str | None) -> int | None:
 
 
 def _ms(iso: str) -> int:
-
     return int(dt.datetime.fromisoformat(iso).timestamp() * 1000)

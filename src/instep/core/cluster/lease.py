@@ -114,7 +114,7 @@ class LeaseMachine:
                 if self._phase is LeasePhase.HELD:
                     self._stop(WhyStopped.RELEASED)
             case TimerFired():
-                pass  # whatever is due by now is done below
+                pass  # `_advance` follows every event, and does what is due by now.
             case _:
                 assert_never(event)
 
