@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from instep.core.sync.reconcile import Listed, SyncPlan, SyncStep, reconcile
@@ -24,6 +24,7 @@ from instep.model.change import (
     OutcomeKind,
     PathChange,
     PathOutcome,
+    wanted_contents,
 )
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
@@ -226,7 +227,7 @@ class SyncRun:
                 wall_ms(),
                 changes,
             )
-            wanted = _wanted(changes)
+            wanted = wanted_contents(change_set)
             absent = [wanted[at] for at in await home.missing(wanted)] if wanted else []
             entries = [_source(sources, digest, self._profile.name) for digest, _ in absent]
             if is_near:
@@ -325,14 +326,6 @@ def _sets(changes: Iterator[PathChange]) -> Iterator[tuple[PathChange, ...]]:
         batch = []
     if batch or group:
         yield (*batch, *group)
-
-
-def _wanted(changes: Sequence[PathChange]) -> list[tuple[Digest, int]]:
-    found: dict[Digest, int] = {}
-    for change in changes:
-        if change.new is not None and has_contents(change.new):
-            found.setdefault(change.new.digest, change.new.size)
-    return list(found.items())
 
 
 def _sources(plan: SyncPlan, is_right: bool) -> dict[Digest, Entry]:
