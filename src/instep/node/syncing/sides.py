@@ -11,7 +11,7 @@ from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.change import ChangeAnswer, ChangeSet
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
@@ -189,7 +189,3 @@ def _there(head: HeadRef | None, home: SyncHome) -> HeadRef:
             node=home.node,
         )
     return head
-
-
-def has_contents(entry: Entry | None) -> bool:
-    return entry is not None and entry.kind is not Kind.DIR

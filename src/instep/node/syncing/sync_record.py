@@ -10,6 +10,7 @@ from instep.api.changes import sync as api
 from instep.api.parts import generation
 from instep.core.sync.reconcile import Listed, SyncStep
 from instep.core.sync.table import Side
+from instep.core.sync.work import SyncWork
 from instep.errors import InstepError
 from instep.model.change import PathOutcome
 from instep.model.ids import NodeName
@@ -17,7 +18,6 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import path_fields, shown
 from instep.node.config.sync import SideSettings, SyncSettings
 from instep.node.lines.snapshot import moment
-from instep.node.syncing.sync_run import SyncWork
 
 
 def run_document(

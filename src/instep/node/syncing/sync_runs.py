@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from instep.api.changes import sync as api
+from instep.core.sync.work import SyncWork
 from instep.errors import (
     ContentionError,
     InstepError,
@@ -29,7 +30,7 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.sides import FarHome, NearHome
 from instep.node.syncing.sync_record import open_listings, reviewed, run_document
-from instep.node.syncing.sync_run import SyncRun, SyncWork
+from instep.node.syncing.sync_run import SyncRunner
 from instep.tree.root.os_errors import help_for
 
 BASE, RECORD, LISTED = "sync/base/", "sync/run/", "sync/listed/"
@@ -145,7 +146,7 @@ class SyncRuns:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRun:
+    def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRunner:
         me = self._runtime.name
         is_left = profile.left.home == me
         near, far = (profile.left, profile.right) if is_left else (profile.right, profile.left)
@@ -162,7 +163,7 @@ class SyncRuns:
         base = self.base_of(profile.name)
         work.number = base.run + 1 if base is not None else 1
         near_home = NearHome(self._runtime, service)
-        return SyncRun(self._runtime, profile, near_home, far_home, base, work, self._runtime.tell)
+        return SyncRunner(self._runtime, profile, near_home, far_home, base, work, self._runtime.tell)
 
     def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
         calls = self._calls_of(far.home)
@@ -175,7 +176,9 @@ class SyncRuns:
             )
         return calls
 
-    async def _carry_out(self, profile: SyncSettings, running: _Running, run: SyncRun) -> api.SyncRunDocument:
+    async def _carry_out(
+        self, profile: SyncSettings, running: _Running, run: SyncRunner
+    ) -> api.SyncRunDocument:
         """One run to its end, and its record. The base is durable before the record says that the run is done."""
         work, store = running.work, self._runtime.store
         try:

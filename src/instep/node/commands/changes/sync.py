@@ -11,6 +11,7 @@ import msgspec
 from instep.api.changes import sync as api
 from instep.api.command import Command, Document, command_from
 from instep.core.sync.table import Side
+from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
 from instep.model.ids import NodeName
 from instep.model.sync import SyncPhase
@@ -21,7 +22,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
 from instep.node.peers.home_calls import SYNC_SEEN
-from instep.node.syncing.sync_run import SyncWork
+from instep.node.runtime.driver import wall_ms
 
 D = TypeVar("D", bound=Document)
 RUN_S = 3_600.0
@@ -47,6 +48,7 @@ class SyncCommands(CommandHandlers):
         work = SyncWork(
             asked.author,
             message,
+            wall_ms(),
             is_dry_run=asked.dry_run,
             initial=Side(asked.initial) if asked.initial is not None else None,
             accepts_rollback=asked.accept_rollback,

@@ -1,0 +1,205 @@
+"""One run of a sync profile, decided: look at both homes, plan, change the right, then the left, keep the base.
+
+Implements the section "Runs" of ``docs/spec/sync.md``. ``run`` is a generator: it yields what its node is to do, and is
+sent what came of it. A path is changed at a home only where it still is what the plan saw. A run that ends anywhere
+leaves the base of before, and the next one comes to the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.table import Side
+from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncRequest, SyncWork
+from instep.errors import RefusedError
+from instep.model.change import CHANGE_SET_MAX_BYTES, CHANGES_MAX, ChangeAnswer, OutcomeKind, PathChange
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest import manifest
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.paths import is_below, shown
+from instep.model.sync import PAST_MAX, SyncBase, SyncPhase
+
+ROUNDS_MAX = 3
+_BYTES_OF_CHANGE = 400
+"""A change set with so many bytes for each change is sure to fit."""
+
+Steps = Generator[SyncRequest, Any, Any]
+
+
+class SyncRun:
+    """``names`` are the sides as people call them, left and right."""
+
+    def __init__(self, profile: str, names: tuple[str, str], base: SyncBase | None, work: SyncWork) -> None:
+        self._profile = profile
+        self._names = dict(zip(Side, names, strict=True))
+        self._base = base
+        self.work = work
+        self._made: dict[Side, set[bytes]] = {}
+        """What the homes made and published in this round."""
+        self._is_published = True
+
+    def run(self) -> Generator[SyncRequest, Any, SyncBase | None]:
+        """The new base; None after a dry run, or when nothing at all changed."""
+        work = self.work
+        root = self._base.root if self._base is not None else manifest.EMPTY_ROOT
+        if self._base is None and work.initial is None:
+            raise RefusedError(
+                f"{self._profile} has no base yet: nothing says what both sides had",
+                hint=f"which side is right: instep sync run {self._profile} --initial left (or right)",
+                code="no_base",
+                profile=self._profile,
+            )
+        while True:
+            yield from self._enter(SyncPhase.FLUSHING)
+            heads: Looked = yield LookAtHomes(root)
+            self._looked(heads)
+            if self._is_settled(heads):
+                return None
+            yield from self._enter(SyncPhase.PLANNING)
+            if work.initial is not None and work.rounds == 0:
+                root = (heads.right if work.initial is Side.LEFT else heads.left).root
+            plan: SyncPlan = yield MakePlan(root, heads.left.root, heads.right.root, work.initial)
+            work.planned(plan)
+            if work.is_dry_run:
+                return None
+            work.undone.clear()
+            self._made = {Side.LEFT: set(), Side.RIGHT: set()}
+            yield from self._send(Side.RIGHT, plan)
+            yield from self._send(Side.LEFT, plan)
+            yield from self._enter(SyncPhase.BASE)
+            root = yield EditBase(root, tuple(self._base_changes(plan)))
+            work.rounds += 1
+            moved = any(outcome.kind is OutcomeKind.OUTDATED for _, outcome in work.undone)
+            if not moved or work.rounds >= ROUNDS_MAX:
+                return self._new_base(root, heads)
+
+    def _enter(self, phase: SyncPhase) -> Steps:
+        self.work.phase = phase
+        yield phase
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def _looked(self, heads: Looked) -> None:
+        for side in Side:
+            self.work.heads.setdefault(side, heads.of(side))
+            self._refuse_gone_back(side, heads.of(side))
+
+    def _is_settled(self, heads: Looked) -> bool:
+        base = self._base
+        return (
+            base is not None
+            and base.is_whole
+            and self.work.initial is None
+            and (base.left.id, base.right.id) == (heads.left.id, heads.right.id)
+        )
+
+    def _refuse_gone_back(self, side: Side, head: HeadRef) -> None:
+        """A rollback looks like changes, and would flow to the other side."""
+        base = self._base
+        if base is None or self.work.accepts_rollback:
+            return
+        last, past = (base.left, base.past_left) if side is Side.LEFT else (base.right, base.past_right)
+        if head.root != last.root and head.root in past:
+            raise RefusedError(
+                f"{self._names[side]} went back: generation {head.number} has what it had before the last run",
+                hint=f"take it as a change: instep sync run {self._profile} --accept-rollback",
+                code="went_back",
+                side=side.value,
+                generation=head.number,
+            )
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    def _send(self, side: Side, plan: SyncPlan) -> Steps:
+        """Have one home make its changes, with the contents that it lacks from the other side."""
+        yield from self._enter(SyncPhase.RIGHT if side is Side.RIGHT else SyncPhase.LEFT)
+        sources = _sources(plan, side)
+        for changes in _sets(_changes(plan, side)):
+            answer: ChangeAnswer = yield SendChanges(side, changes, sources)
+            self._answered(side, answer)
+
+    def _answered(self, side: Side, answer: ChangeAnswer) -> None:
+        """What was made and is held back from publishing is in no generation, and so in no base."""
+        work = self.work
+        if answer.head is not None:
+            work.heads[side] = answer.head
+            self._made[side].update(answer.made)
+        elif answer.made:
+            self._is_published = False
+        work.made[side] += len(answer.made)
+        work.undone += [(side, outcome) for outcome in answer.outcomes if not outcome.is_made]
+        work.done += len(answer.outcomes)
+
+    # --- the base -----------------------------------------------------------------------------------------------
+
+    def _base_changes(self, plan: SyncPlan) -> Iterator[tuple[bytes, Entry | None]]:
+        """The base follows these steps: a path that a home did not change keeps its old one."""
+        made = self._made
+        for step in plan.steps:
+            if (
+                step.changes_base
+                and (not step.changes_left or step.path in made[Side.LEFT])
+                and (not step.changes_right or step.path in made[Side.RIGHT])
+            ):
+                yield step.path, step.base_after
+
+    def _new_base(self, root: Digest, heads: Looked) -> SyncBase:
+        work, old = self.work, self._base
+        past = (old.past_left, old.past_right) if old is not None else ((), ())
+        return SyncBase(
+            old.run + 1 if old is not None else 1,
+            root,
+            work.heads[Side.LEFT],
+            work.heads[Side.RIGHT],
+            self._is_published and not work.undone,
+            tuple(dict.fromkeys((heads.left.root, *past[0])))[:PAST_MAX],
+            tuple(dict.fromkeys((heads.right.root, *past[1])))[:PAST_MAX],
+        )
+
+
+def _changes(plan: SyncPlan, side: Side) -> Iterator[PathChange]:
+    for step in plan.steps:
+        if side is Side.RIGHT and step.changes_right:
+            yield PathChange(step.path, step.right, step.to_right)
+        elif side is Side.LEFT and step.changes_left:
+            yield PathChange(step.path, step.left, step.to_left)
+
+
+def _sets(changes: Iterator[PathChange]) -> Iterator[tuple[PathChange, ...]]:
+    """As few sets as hold them; a removed directory and what lay in it stay in one."""
+    most = min(CHANGES_MAX, CHANGE_SET_MAX_BYTES // _BYTES_OF_CHANGE)
+    group: list[PathChange] = []
+    batch: list[PathChange] = []
+    top: PathChange | None = None
+    for change in changes:
+        if top is not None and not is_below(change.path, top.path):
+            top = None
+        if top is None:
+            if batch and len(batch) + len(group) > most:
+                yield tuple(batch)
+                batch = []
+            batch += group
+            group = []
+            is_kept = change.new is not None and change.new.kind is Kind.DIR
+            top = change if change.base is not None and change.base.kind is Kind.DIR and not is_kept else None
+        group.append(change)
+        if len(group) > CHANGES_MAX:
+            raise RefusedError(
+                f"{shown(group[0].path)} alone has more than {CHANGES_MAX} changes",
+                hint="remove the directory on both sides, or in parts",
+                code="too_many_changes",
+                path=shown(group[0].path),
+            )
+    if batch and len(batch) + len(group) > most:
+        yield tuple(batch)
+        batch = []
+    if batch or group:
+        yield (*batch, *group)
+
+
+def _sources(plan: SyncPlan, side: Side) -> dict[Digest, Entry]:
+    """Where the other side has each content."""
+    entries = (step.left if side is Side.RIGHT else step.right for step in plan.steps)
+    return {entry.digest: entry for entry in entries if entry is not None and entry.kind is not Kind.DIR}

@@ -1,0 +1,100 @@
+"""What a sync run asks of its node, what it is told, and what it did until now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from instep.core.sync.reconcile import Listed, SyncPlan, SyncStep
+from instep.core.sync.table import Side
+from instep.errors import InstepError
+from instep.model.change import PathChange, PathOutcome
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest.entry import Entry
+from instep.model.sync import SyncPhase
+
+
+class LookAtHomes(NamedTuple):
+    """Have both homes publish what was saved before, and get the pages of their heads. Those of ``known`` are here."""
+
+    known: Digest
+
+
+class Looked(NamedTuple):
+    """The heads of both homes. Their pages are here."""
+
+    left: HeadRef
+    right: HeadRef
+
+    def of(self, side: Side) -> HeadRef:
+        return self.left if side is Side.LEFT else self.right
+
+
+class MakePlan(NamedTuple):
+    """Reconcile three trees by the rules of the profile; of a first run, all goes one way. Answered by the plan."""
+
+    base: Digest
+    left: Digest
+    right: Digest
+    initial: Side | None = None
+
+
+class SendChanges(NamedTuple):
+    """Have the home of one side decide about changes, as one change set. ``sources``: where the other side has each
+    content that they bring. Answered by the home's answer."""
+
+    side: Side
+    changes: tuple[PathChange, ...]
+    sources: Mapping[Digest, Entry]
+
+
+class EditBase(NamedTuple):
+    """Make the manifest of a base with these changes, durably. Answered by its root."""
+
+    root: Digest
+    changes: tuple[tuple[bytes, Entry | None], ...]
+
+
+SyncRequest = SyncPhase | LookAtHomes | MakePlan | SendChanges | EditBase
+"""What a run asks for; a phase is said as it begins, and answered by nothing."""
+
+
+@dataclass(slots=True)
+class SyncWork:
+    """What a run did until now. ``undone`` are paths that a home did not change, by side."""
+
+    author: str
+    message: str
+    began_at_ms: int
+    is_dry_run: bool = False
+    initial: Side | None = None
+    accepts_rollback: bool = False
+    number: int = 0
+    ended_at_ms: int | None = None
+    phase: SyncPhase = SyncPhase.FLUSHING
+    rounds: int = 0
+    done: int = 0
+    total: int = 0
+    steps: tuple[SyncStep, ...] = ()
+    listed: list[Listed] = field(default_factory=list)
+    undone: list[tuple[Side, PathOutcome]] = field(default_factory=list)
+    made: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
+    heads: dict[Side, HeadRef] = field(default_factory=dict)
+    error: InstepError | None = None
+
+    @property
+    def percent(self) -> int:
+        return (
+            100
+            if self.phase is SyncPhase.DONE
+            else min(99, 100 * self.done // self.total if self.total else 0)
+        )
+
+    def planned(self, plan: SyncPlan) -> None:
+        """Show the plan of a round: the paths of the first one, and all that people should look at."""
+        known = {(each.path, each.copy) for each in self.listed}
+        self.listed += [each for each in plan.listed if (each.path, each.copy) not in known]
+        if self.rounds == 0:
+            self.steps = plan.steps
+        self.total += sum(step.changes_left + step.changes_right for step in plan.steps)
