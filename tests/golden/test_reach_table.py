@@ -51,7 +51,7 @@ topologies = st.fixed_dictionaries(
 
 @given(topologies, st.sampled_from(NAMES), st.sampled_from(FilesetClass))
 def test_a_document_gets_where_a_walk_over_the_rows_gets(
-    rows: PartnerRows, home: NodeName, of: FilesetClass
+    rows: dict[NodeName, dict[NodeName, Link]], home: NodeName, of: FilesetClass
 ) -> None:
     """The naive twin: pass on until nothing changes."""
     has = {home}

@@ -308,3 +308,43 @@ class ExplainCommand(FilesetCommand[ExplainDocument], frozen=True):
 
     path: str | None = None
     path_b64: bytes | None = None
+
+
+class CarriedDocument(Document, frozen=True):
+    """What one node lets another have, by the rows of both: its own documents and those of others, of each class."""
+
+    sender: str = field(name="from")
+    to: str
+    own_metadata: bool
+    own_data: bool
+    others_metadata: bool
+    others_data: bool
+    because: str
+
+
+class WayDocument(Document, frozen=True):
+    """Whether the documents of a home get to a node. Inserts, updates and deletes go the same way."""
+
+    home: str
+    node: str
+    of_class: str = field(name="class")
+    gets: bool
+    via: tuple[str, ...]
+    why: str
+
+
+class ReachTableDocument(Document, frozen=True):
+    """What each link carries, and where the documents of each home get to. ``warnings`` are rows that contradict
+    themselves, ``untold`` the nodes whose rows are not known here, ``text`` is all of it as the command prints it."""
+
+    links: tuple[CarriedDocument, ...]
+    ways: tuple[WayDocument, ...]
+    warnings: tuple[str, ...]
+    untold: tuple[str, ...]
+    text: str
+
+
+@command("explain_table", Role.VIEWER)
+class ExplainTableCommand(FilesetCommand[ReachTableDocument], frozen=True):
+    """What the partner lists of all nodes let pass, whatever is published or connected now. The table is the same for
+    every fileset."""

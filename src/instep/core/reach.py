@@ -16,16 +16,11 @@ from instep.model.definition import FilesetClass
 from instep.model.ids import NodeName
 from instep.model.link import Link
 
-PartnerRows = Mapping[NodeName, Mapping[NodeName, Link]]
-"""The rows of each node, by partner."""
+PartnerRows = Mapping[NodeName, Mapping[NodeName, Link] | None]
+"""The rows of each node, by partner; None for a node that has not told its rows."""
 
 ACTS = ("insert", "update", "delete")
 """All three go the same way: a generation says what there is now."""
-
-
-_CARRIED = tuple(
-    (whose, of, own) for whose, own in (("own", True), ("others'", False)) for of in FilesetClass
-)
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -44,13 +39,16 @@ def why_stopped(
     rows: PartnerRows, sender: NodeName, receiver: NodeName, fileset_class: FilesetClass, *, own_line: bool
 ) -> str | None:
     """Which row stops what ``sender`` has from reaching ``receiver``; None when nothing does."""
-    link = rows[sender].get(receiver)
+    of_sender, of_receiver = rows[sender], rows[receiver]
+    if of_sender is None:
+        return f"{sender} has not told its rows"
+    link = of_sender.get(receiver)
     if link is None:
         return f"{sender} has no row of {receiver}"
-    if sender not in rows[receiver]:
+    if of_receiver is not None and sender not in of_receiver:
         return f"{receiver} has no row of {sender}"
     if link.lets(fileset_class, own_line=own_line):
-        return None
+        return f"{receiver} has not told its rows" if of_receiver is None else None
     if not link.replicate:
         return f"{sender}'s row of {receiver} has replicate off"
     if fileset_class is FilesetClass.DATA and not link.data:
@@ -66,7 +64,7 @@ def reach(rows: PartnerRows, home: NodeName, fileset_class: FilesetClass) -> tup
     while newest:
         found: dict[NodeName, tuple[NodeName, ...]] = {}
         for sender in sorted(newest, key=lambda name: (via[name], name)):
-            for receiver in sorted(rows[sender]):
+            for receiver in sorted(rows[sender] or ()):
                 if receiver in via or receiver in found:
                     continue
                 if why_stopped(rows, sender, receiver, fileset_class, own_line=sender == home) is None:
@@ -98,7 +96,7 @@ def _stopped(
     it is all that there is to say."""
     reasons = []
     for holder in sorted(holders, key=lambda name: (name != home, name)):
-        if node in rows[holder] or holder in rows[node]:
+        if node in (rows[holder] or ()) or holder in (rows[node] or ()):
             why = why_stopped(rows, holder, node, fileset_class, own_line=holder == home)
             assert why is not None, "it would have reached the node"
             reasons.append(why)
@@ -108,45 +106,73 @@ def _stopped(
 def contradictions(rows: PartnerRows) -> Iterator[str]:
     """Rows that say something that means nothing, in words."""
     for node in sorted(rows):
-        for partner, link in sorted(rows[node].items()):
+        for partner, link in sorted((rows[node] or {}).items()):
             void = [name for name, is_on in (("data", link.data), ("hub", link.hub)) if is_on]
             if void and not link.replicate:
                 verb = "means" if len(void) == 1 else "mean"
                 yield f"{node}'s row of {partner}: {' and '.join(void)} {verb} nothing while replicate is off"
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """What flows from one node to another: the sender's own documents and those of others, of each class."""
+
+    sender: NodeName
+    receiver: NodeName
+    own_metadata: bool
+    own_data: bool
+    others_metadata: bool
+    others_data: bool
+    because: str
+
+
+def carried(rows: PartnerRows) -> Iterator[Carried]:
+    """What each pair of nodes carries, in the order of names."""
+    for sender, receiver in permutations(sorted(rows), 2):
+        found = {
+            (own, of): why_stopped(rows, sender, receiver, of, own_line=own)
+            for own in (True, False)
+            for of in FilesetClass
+        }
+        yield Carried(
+            sender,
+            receiver,
+            own_metadata=found[True, FilesetClass.METADATA] is None,
+            own_data=found[True, FilesetClass.DATA] is None,
+            others_metadata=found[False, FilesetClass.METADATA] is None,
+            others_data=found[False, FilesetClass.DATA] is None,
+            because="; ".join(dict.fromkeys(why for why in found.values() if why is not None)),
+        )
+
+
+def ways(rows: PartnerRows) -> Iterator[Reach]:
+    """Where the documents of each home get to, in the order of homes, classes and nodes."""
+    for home in sorted(rows):
+        for fileset_class in FilesetClass:
+            yield from reach(rows, home, fileset_class)
+
+
 def reach_table(rows: PartnerRows) -> str:
     """The truth table of a topology as text: what each link carries, and where the documents of each home get to."""
-    nodes = sorted(rows)
     links: list[tuple[str, ...]] = [
-        ("from", "to", *(f"{whose} {of.value}" for whose, of, _ in _CARRIED), "because")
+        ("from", "to", "own metadata", "own data", "others' metadata", "others' data", "because")
     ]
-    links += [_link_cells(rows, *ends) for ends in permutations(nodes, 2)]
-    ways: list[tuple[str, ...]] = [("home", "at", "class", *ACTS, "way", "because")]
-    for home in nodes:
-        for fileset_class in FilesetClass:
-            for each in reach(rows, home, fileset_class):
-                way = " > ".join((*each.via, each.node)) if each.gets else "-"
-                ways.append(
-                    (home, each.node, fileset_class.value, *[_yes(each.gets)] * len(ACTS), way, each.why)
-                )
-    lines = [
-        "What each link carries",
-        "",
-        *_aligned(links),
-        "",
-        "Where documents get to",
-        "",
-        *_aligned(ways),
-    ]
+    links += [
+        (
+            each.sender, each.receiver,
+            *map(_yes, (each.own_metadata, each.own_data, each.others_metadata, each.others_data)),
+            each.because,
+        )
+        for each in carried(rows)
+    ]  # fmt: skip
+    found: list[tuple[str, ...]] = [("home", "at", "class", *ACTS, "way", "because")]
+    for each in ways(rows):
+        way = " > ".join((*each.via, each.node)) if each.gets else "-"
+        acts = [_yes(each.gets)] * len(ACTS)
+        found.append((each.home, each.node, each.fileset_class.value, *acts, way, each.why))
+    lines = ["What each link carries", "", *_aligned(links), ""]
+    lines += ["Where documents get to", "", *_aligned(found)]
     warnings = [f"warning: {each}" for each in contradictions(rows)]
     return "\n".join([*lines, "", *warnings] if warnings else lines) + "\n"
-
-
-def _link_cells(rows: PartnerRows, sender: NodeName, receiver: NodeName) -> tuple[str, ...]:
-    found = [why_stopped(rows, sender, receiver, of, own_line=own) for _, of, own in _CARRIED]
-    because = "; ".join(dict.fromkeys(why for why in found if why is not None))
-    return (sender, receiver, *(_yes(why is None) for why in found), because)
 
 
 def _yes(is_so: bool) -> str:

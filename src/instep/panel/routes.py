@@ -80,6 +80,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_FILESET}/path-log", looking.PathLogCommand, paged="generations"),
     Route("GET", f"{_FILESET}/diff", looking.DiffCommand, paged="changes"),
     Route("GET", f"{_FILESET}/explain", looking.ExplainCommand),
+    Route("GET", "/explain-table", looking.ExplainTableCommand, hidden=frozenset({"fileset"})),
     Route("POST", f"{_FILESET}/verify", verifying.VerifyCommand),
     Route("POST", f"{_FILESET}/test", verifying.TestCommand),
     Route("POST", f"{_FILESET}/publish", lines.PublishCommand, hidden=_NO_AUTHOR, seen=looking.DiffCommand),

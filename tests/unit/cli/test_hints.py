@@ -105,7 +105,7 @@ def why_not_typed(typed: str) -> str | None:
     except UsageError as error:
         is_stand_in = error.error_code == "bad_address" and "'s1'" in error.reason
         return None if is_stand_in else error.reason
-    is_named = params.get("fileset", True) or name in WHOLE_NODE
+    is_named = params.get("fileset", True) or params.get("is_table") or name in WHOLE_NODE
     if name in NUMBERED:
         is_named = any(not word.isdecimal() for word in params["words"])
     return None if is_named else "it names no fileset, and a node may have several"

@@ -17,7 +17,7 @@ from instep.api.lines import ExportGitCommand
 from instep.api.verifying import VerifyCommand
 from instep.cli.filesets.held_text import SET_ASIDE, held_lines, reported_lines
 from instep.cli.filesets.status_text import exit_code, status_lines
-from instep.cli.output import first_line, moment, printable, table
+from instep.cli.output import first_line, moment, printable, say, table
 from instep.cli.session import DURATION, Session, absolute, command, timeout_option
 from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
@@ -247,11 +247,25 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
         raise click.exceptions.Exit(DamagedError.exit_code)
 
 
-@command("explain", example="instep explain catalog styles/road.sld")
-@click.argument("fileset")
+@command("explain", example="instep explain catalog styles/road.sld\ninstep explain --table")
+@click.argument("fileset", required=False)
 @click.argument("path", required=False)
-def explain(session: Session, fileset: str, path: str | None) -> None:
-    """Show which nodes get a fileset or a path of it, by which way, and why others do not."""
+@click.option("--table", "is_table", is_flag=True, help="What the partner lists of all nodes let pass.")
+def explain(session: Session, fileset: str | None, path: str | None, is_table: bool) -> None:
+    """Show which nodes get a fileset or a path of it, by which way, and why others do not.
+
+    --table shows it for the whole network, by the partner lists: what each link carries, and where the
+    documents of each home get to, or which row stops them.
+    """
+    if is_table:
+        if path is not None:
+            raise UsageError("--table takes no PATH", hint="instep explain --table", code="bad_flags")
+        table_document = session.call(api.ExplainTableCommand(fileset))
+        if not session.gave_json(table_document):
+            print(table_document.text, end="")
+            for name in table_document.untold:
+                say(f"instep: {name} has told its rows to no node that is in reach of this one")
+        return
     raw = None if path is None else os.fsencode(path)
     shown = None if raw is None else raw.decode("utf-8", "replace")
     document = session.call(api.ExplainCommand(fileset, shown, raw))

@@ -46,7 +46,13 @@ from instep.net.messages.lending import PartsRequest as PartsRequest
 from instep.net.messages.lending import PartWant as PartWant
 from instep.net.messages.lending import Wanted as Wanted
 from instep.net.messages.lending import Warrant as Warrant
-from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text, Word
+from instep.net.messages.members import LINES_MAX as LINES_MAX
+from instep.net.messages.members import ROWS_MAX as ROWS_MAX
+from instep.net.messages.members import Member as Member
+from instep.net.messages.members import Members as Members
+from instep.net.messages.members import Rows as Rows
+from instep.net.messages.members import Serving as Serving
+from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text
 from instep.net.messages.parts import StreamMessage as StreamMessage
 from instep.net.messages.syncing import SyncReply as SyncReply
 from instep.net.messages.syncing import SyncRequest as SyncRequest
@@ -67,7 +73,7 @@ STREAM_PAGES_BYTES_MAX = 2 << 20
 HEADS_REPLY_BYTES_MAX = 8 << 20
 """Decompressed size of a reply with heads. A sender that has more leaves bundles out, then heads."""
 MEMBERS_BYTES_MAX = 3 << 20
-"""Bound of all members' ``serving`` together; of more, the last ones are sent without it."""
+"""Bound of all members' ``serving`` and ``rows`` together; of more, the last ones are sent without them."""
 SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
@@ -77,7 +83,6 @@ TAKES = ("members", "drain", "test", "contents", "revocations", "warrant", "offe
 DIGESTS_MAX = 256
 REASON_MAX = 4_000
 WANTS_MAX = RANGES_MAX = 65_536
-LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
 TEST_ROWS_MAX = 256
@@ -348,38 +353,6 @@ class OrderMessage(StreamMessage, tag="order", frozen=True, array_like=True):
 
     line: LineId
     order: RolloutOrder
-
-
-class Serving(Message, frozen=True, array_like=True):
-    """How a node can be put behind a balancer, in its own words; ``written`` are those of ``filesets`` that it writes.
-    Addresses are ``host:port``, empty where there is none; ``places`` are (balancer, kind or none, host or address)."""
-
-    health: Address = ""
-    agent: Address = ""
-    filesets: Annotated[tuple[Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
-    written: Annotated[tuple[Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
-    places: Annotated[tuple[tuple[Word, Word, Address], ...], msgspec.Meta(max_length=512)] = ()
-    is_drained: bool = False
-
-
-class Member(Message, frozen=True, array_like=True):
-    """A node. ``pin`` is the hex SHA-256 of its TLS key; ``seen_at`` its host; ``formerly`` its name before."""
-
-    name: Name
-    address: Address
-    pin: Annotated[str, msgspec.Meta(max_length=64)]
-    sign_key: Small = b""
-    updated_ms: Count = 0
-    serving: Serving | None = None
-    seen_at: Address = ""
-    formerly: Word = ""
-
-
-class Members(StreamMessage, tag="members", frozen=True, array_like=True):
-    """All members that the speaker knows, sent again when that changes. Towards a sender that takes ``members``: the
-    speaker alone."""
-
-    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]
 
 
 class Revocations(StreamMessage, tag="revocations", frozen=True, array_like=True):

@@ -15,6 +15,7 @@ from instep.node.commands.changes.offers import Offers
 from instep.node.commands.changes.sync import SyncCommands
 from instep.node.commands.cluster.access import AccessCommands
 from instep.node.commands.cluster.balancers import BalancerCommands
+from instep.node.commands.cluster.explaining import Explaining
 from instep.node.commands.cluster.mapping import Mapper
 from instep.node.commands.cluster.members import MemberCommands
 from instep.node.commands.context import CommandContext, CommandHandlers
@@ -33,8 +34,9 @@ from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
-    AccessCommands, Adopting, Archives, BalancerCommands, Filesets, Handover, Jobs, Leases, Lines, Locks, Looking,
-    Mapper, MemberCommands, Offers, Promote, Restores, Rollouts, Seats, SyncCommands, Trying, Verifying, Debugging,
+    AccessCommands, Adopting, Archives, BalancerCommands, Explaining, Filesets, Handover, Jobs, Leases, Lines, Locks,
+    Looking, Mapper, MemberCommands, Offers, Promote, Restores, Rollouts, Seats, SyncCommands, Trying, Verifying,
+    Debugging,
 )  # fmt: skip
 
 

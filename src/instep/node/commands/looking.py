@@ -1,4 +1,4 @@
-"""Looking: status, log, diff, events, verify, explain. Nothing here changes anything."""
+"""Looking: status, log, diff, events, verify. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from msgspec.structs import replace
 
 from instep.api import looking as api
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.manifest.manifest import diff, lookup
-from instep.model.paths import path_fields, shown
+from instep.model.manifest.manifest import diff
 from instep.net.trust.pki_problems import PkiProblem, problems_of
 from instep.node.cluster.database_view import database_document
 from instep.node.commands.context import CommandHandlers
@@ -49,7 +48,6 @@ from instep.node.trees.root_watch import look_at_all
 from instep.node.trees.shown_changes import changes_shown
 from instep.node.upkeep.after_reboot import Host, after_reboot
 from instep.tree.scan.compare import Difference
-from instep.tree.scan.rules import Rules
 
 DIFF_MAX = 100_000
 FOLLOW_LOOK_S = 0.25
@@ -301,49 +299,3 @@ class Looking(CommandHandlers):
                 await speaker.item(found)
             await asyncio.sleep(FOLLOW_LOOK_S)
         return events_document(node.runtime.store, asked.since_ms, after)
-
-    async def explain(self, asked: api.ExplainCommand, speaker: Speaker) -> api.ExplainDocument:
-        node = self._node
-        service = service_of(node, asked.fileset)
-        path = path_of(asked.path, asked.path_b64)
-        carried, why_path = self._path_fate(service, path)
-        me, fileset = node.runtime.name, service.fileset.name
-        reports = current_reports(node, service)
-        rows: list[api.ReceiverDocument] = []
-        if service.writer != me:
-            via = tuple(sorted(service.sources))
-            rows.append(api.ReceiverDocument(me, carried, via, why_path or f"it follows {service.writer}"))
-        for name in sorted(node.runtime.settings.partners):
-            if name == service.writer:
-                continue
-            why = node.peers.access.why_not(name, service)
-            session = node.peers.sessions.get(name)
-            if why is None and session is None and name not in reports:
-                why = f"{name} is not connected and never reported"
-            elif why is None and session is not None and service.line not in session.accepted:
-                why = f"{name} has not accepted {fileset}"
-            gets = why is None and carried
-            said = why or why_path or "linked on both sides and accepted there"
-            rows.append(api.ReceiverDocument(name, gets, (me,), said))
-        known = {row.node for row in rows} | {service.writer}
-        for name, report in sorted(reports.items()):
-            if report.via and name not in known:
-                said = why_path or f"it follows over the hub {report.via}"
-                rows.append(api.ReceiverDocument(name, carried, (report.via,), said))
-        document = api.ExplainDocument(fileset=fileset, path=None, to=tuple(rows))
-        if path is not None:
-            document = replace(document, **path_fields(path))
-        return replace(document, **service.explained(path))
-
-    def _path_fate(self, service: LineService, path: bytes | None) -> tuple[bool, str | None]:
-        """Whether the head carries this path, and why not."""
-        if path is None or not path:
-            return True, None
-        definition = service.known_definition()
-        if definition is not None and any(Rules(definition).ignored(path, each) for each in (False, True)):
-            return False, f"{shown(path)} is ignored by the definition"
-        if service.head is None:
-            return False, "nothing is published yet"
-        if lookup(service.head.root, path, must_have(self._node.runtime.store.get_page)) is None:
-            return False, f"generation {service.head.number} does not have {shown(path)}"
-        return True, None

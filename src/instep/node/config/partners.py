@@ -16,7 +16,7 @@ from instep.node.config.values import fingerprint, node_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartnerSettings:
-    """One partner. ``replicate = false`` voids the other two flags: the reader has cleared them then."""
+    """One partner, as the file says; ``link`` is what that means."""
 
     replicate: bool = key(False, boolean)
     """Whether this node's filesets go to that partner at all."""
@@ -30,8 +30,14 @@ class PartnerSettings:
     """SHA-256 of its public key: trusted without a common certificate authority."""
 
     @property
-    def link(self) -> Link:
+    def row(self) -> Link:
+        """The flags as they are written."""
         return Link(replicate=self.replicate, data=self.data, hub=self.hub)
+
+    @property
+    def link(self) -> Link:
+        """The rights. ``replicate = false`` voids the other two flags."""
+        return self.row if self.replicate else Link()
 
 
 def read_partners(top: Table, own_name: str | None) -> dict[NodeName, PartnerSettings]:
@@ -47,10 +53,8 @@ def read_partners(top: Table, own_name: str | None) -> dict[NodeName, PartnerSet
             partners.wrong(name, "is this node itself; a partner has another name", name)
         table = partners.below(name)
         row = table.read(PartnerSettings)
-        if not row["replicate"]:
-            if row["data"] or row["hub"]:
-                table.warn("", f"partner {name}: replicate = false voids data and hub")
-            row |= {"data": False, "hub": False}
+        if not row["replicate"] and (row["data"] or row["hub"]):
+            table.warn("", f"partner {name}: replicate = false voids data and hub")
         found[partner] = settings = PartnerSettings(**row)
         twins = [other for other, each in found.items() if each.address == settings.address is not None]
         if len(twins) > 1:

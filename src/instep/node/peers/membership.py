@@ -1,42 +1,31 @@
-"""Membership of the cluster: tokens, joins, renewals, revocations, and members' reports about each other."""
+"""Membership of the cluster: joins, renewals, revocations, and members' reports about each other."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
 from instep.errors import InstepError, NotAllowedError, PeerError, RefusedError
 from instep.model.address import Address, parse_address, why_not_plain_host
 from instep.model.ids import NodeName
-from instep.model.link import Link
 from instep.net.connections.allow import AllowList
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
-from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
-from instep.net.trust.tokens import SECRET_BYTES, Invitation, PendingInvite, TokenBook, token_text
+from instep.net.trust.certs import Purpose, check_request, pin_of_key
 from instep.node.config.editing import edits, node_edits
+from instep.node.peers.network.invitations import Invitations
+from instep.node.peers.network.partner_rows import own_rows
 from instep.node.peers.presence import dialled_at, is_loopback_host, serving_of, why_not_serving
 from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import PINNED_KEY
 
-_BOOK = "invites"
-_BOOK_KEY = "invites/key"
 _MEMBERS = "members"
 MEMBERS_MAX = 1_024
 SKEW_MS = 3_600_000
 MOVES_APART_MS = 60_000
 """A node that moves more often is not followed: each time costs an edit of ``instep.toml``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Invited:
-    token: str
-    expires_at_ms: int
-    address: str
 
 
 class Membership:
@@ -45,6 +34,7 @@ class Membership:
     def __init__(self, runtime: Runtime, tls: TlsContexts, settings_changed: Callable[[], None]) -> None:
         self._runtime = runtime
         self._tls = tls
+        self.invitations = Invitations(runtime)
         self.settings_changed = settings_changed
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
@@ -61,55 +51,6 @@ class Membership:
         self.on_news: Callable[[], None] | None = None
         """Called when a member came, moved, has other keys or serves otherwise: connected peers get the news."""
 
-    # Tokens -------------------------------------------------------------------------------------------------
-
-    def _book(self) -> TokenBook:
-        store = self._runtime.store
-        key = store.get(_BOOK_KEY)
-        if key is None:
-            key = secrets.token_bytes(32)
-            store.put(_BOOK_KEY, key)
-        raw = store.get(_BOOK)
-        state = msgspec.msgpack.decode(raw, type=dict[str, PendingInvite]) if raw is not None else {}
-        return TokenBook(key, state)
-
-    def _save(self, book: TokenBook) -> None:
-        self._runtime.store.put(_BOOK, msgspec.msgpack.encode(book.state()))
-
-    def invite(self, name: NodeName, link: Link, ttl_ms: int) -> Invited:
-        """A one-time token for ``name``; ``reachability`` has looked whether it could work."""
-        runtime = self._runtime
-        settings = runtime.settings
-        if not runtime.pki.is_ca:
-            raise RefusedError(
-                f"{runtime.name} does not hold the cluster's CA key and cannot make certificates",
-                hint=f"on the node that holds the CA key: instep invite {name}",
-                code="no_ca",
-            )
-        if name == runtime.name:
-            raise RefusedError(f"{name} is this node", code="own_name", name=name)
-        advertise = settings.advertise
-        now = wall_ms()
-        book = self._book()
-        book.forget_old(now)
-        invitation = Invitation(
-            token_id=secrets.token_bytes(12),
-            secret=secrets.token_bytes(SECRET_BYTES),
-            name=name,
-            inviter=runtime.name,
-            addresses=(str(advertise),),
-            ca=fingerprint_bytes(runtime.pki.ca()),
-            expires_at_ms=now + ttl_ms,
-        )
-        book.add(invitation, link)
-        self._save(book)
-        runtime.note("invited", f"invited {name}", name=name, ttl_ms=ttl_ms)
-        return Invited(token_text(invitation), invitation.expires_at_ms, str(advertise))
-
-    def is_invited(self, name: NodeName) -> bool:
-        """Whether a token for this name may still be used."""
-        return any(invite.name == name for invite in self._book().state().values())
-
     # Joins --------------------------------------------------------------------------------------------------
 
     async def join(self, request: m.JoinRequest, address: str, offers: tuple[m.Offer, ...]) -> m.JoinReply:
@@ -117,7 +58,7 @@ class Membership:
         runtime = self._runtime
         version = m.agree(m.VERSIONS, request.versions)
         now = wall_ms()
-        book = self._book()
+        book = self.invitations.book()
         pin = pin_of_key(check_request(request.tls_csr, request.name, Purpose.TLS))
         try:
             invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
@@ -130,7 +71,7 @@ class Membership:
         flags = {"replicate": link.replicate, "data": link.data, "hub": link.hub}
         edits.set_partner(runtime.directory, request.name, flags)
         book.use(request.token_id, now, pin=pin)
-        self._save(book)
+        self.invitations.save(book)
         self.settings_changed()
         self._remember(m.Member(request.name, request.address, pin, b"", now))
         runtime.note("joined", f"{request.name} joined from {address}", name=request.name)
@@ -144,7 +85,8 @@ class Membership:
             sign_cert=issued.sign,
             crl=runtime.pki.crl_pem(),
             members=tuple(
-                msgspec.structs.replace(each, serving=None) for each in self.members_message().members
+                msgspec.structs.replace(each, serving=None, rows=None)
+                for each in self.members_message().members
             ),
             offers=offers,
         )
@@ -160,6 +102,7 @@ class Membership:
             runtime.pki.sign_key,
             wall_ms(),
             serving_of(runtime.settings, is_drained=runtime.draining.is_drained, host=self.outward_host),
+            rows=own_rows(runtime.settings),
         )
 
     def myself(self) -> m.Member:
@@ -170,12 +113,11 @@ class Membership:
         return m.Member(settings.name, str(self.advertised), "", serving=serving)
 
     def members_message(self) -> m.Members:
-        """Every member, with how it serves as far as there is room."""
+        """Every member, with its rows and how it serves as far as there is room."""
         room, told = m.MEMBERS_BYTES_MAX, []
         for member in (self.me(), *(self.members[name] for name in sorted(self.members))):
-            if member.serving is not None:
-                room -= len(m.encode(member.serving))
-            told.append(member if room >= 0 else msgspec.structs.replace(member, serving=None))
+            room -= len(m.encode(member))
+            told.append(member if room >= 0 else msgspec.structs.replace(member, serving=None, rows=None))
         return m.Members(tuple(told))
 
     @property
@@ -234,7 +176,9 @@ class Membership:
             at = dialled_at(told.address, known.seen_at)
             self._follow_move(who, at)
             self._remember(
-                msgspec.structs.replace(known, address=at, serving=told.serving, updated_ms=wall_ms())
+                msgspec.structs.replace(
+                    known, address=at, serving=told.serving, updated_ms=wall_ms(), rows=told.rows
+                )
             )
 
     def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
@@ -324,6 +268,8 @@ class Membership:
             text = f"{member.name} cannot stand behind a balancer: it {why}"
             self._runtime.note_of_peer(member.name, "bad_address", text, node=member.name)
             member = msgspec.structs.replace(member, serving=None)
+        if member.rows is None and known is not None:  # a peer that does not send them, or had no room
+            member = msgspec.structs.replace(member, rows=known.rows)
         if known == member or (known is None and len(self.members) >= MEMBERS_MAX):
             return False
         self.members[member.name] = member

@@ -111,7 +111,11 @@ class NewNames:
             known |= {fileset.writer, *(fileset.to or ())}
         for balancer in runtime.settings.balancers.values():
             known |= {*(balancer.nodes or ()), *balancer.backends}
-        return name in known or name in runtime.settings.allow_drain or self._membership.is_invited(name)
+        return (
+            name in known
+            or name in runtime.settings.allow_drain
+            or self._membership.invitations.is_invited(name)
+        )
 
     def _begin(self, old: NodeName, new: NodeName) -> None:
         row = self._runtime.settings.partners[old]

@@ -46,7 +46,7 @@ class MemberCommands(CommandHandlers):
     async def invite(self, asked: api.InviteCommand, speaker: Speaker) -> api.InviteDocument:
         link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
         ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
-        invited = self._node.membership.invite(node_name(asked.name), link, ttl_ms)
+        invited = self._node.membership.invitations.invite(node_name(asked.name), link, ttl_ms)
         name = node_name(asked.name)
         warning = (
             f"{name} is connected now: a join with this token gives its name to another machine and revokes its keys. "
