@@ -75,7 +75,11 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Facts", "NAME = { ... } in [facts]", FactSettings),
     ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),
     ("Sync profiles", "[sync.NAME]", SyncSettings),
-    ("Kinds of a sync profile", "[sync.NAME.kinds.KIND]", SyncKindSettings),
+    (
+        "Kinds of a sync profile",
+        "[sync.NAME.kinds.KIND]; validate = { ... } in it is a hook",
+        SyncKindSettings,
+    ),
     ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancers.PortKeys),
     ("Jobs", "[jobs.NAME]", JobSettings),
     ("Requests", "[requests.KIND]", RequestSettings),

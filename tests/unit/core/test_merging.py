@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from instep.core.sync.merge import json_text, properties_text, xml_text
 from instep.core.sync.merge.document import UncleanMergeError
 from instep.core.sync.merge.formats import SIZE_MAX, MergeFormat, merge_file
+from instep.core.sync.mergeable import MergeCandidate, merged_entry
+from instep.model.ids import Digest
+from instep.model.manifest.entry import Entry, Extra, Kind
 
 XML, JSON, PROPERTIES, LINES = MergeFormat.XML, MergeFormat.JSON, MergeFormat.PROPERTIES, MergeFormat.LINES
 
@@ -248,3 +251,23 @@ def test_keys_of_json_merge_as_a_dictionary_does(
     wanted |= {key: value for key, value in right.items() if key not in left_keys}
     raw = merge_file(JSON, *(json.dumps(each, indent=1).encode() for each in (base, left, right)))
     assert json.loads(raw) == wanted
+
+
+def _entry(mode: int, mtime_ns: int, born_ms: int, extra: Extra | None = None) -> Entry:
+    return Entry(b"a.xml", Kind.FILE, mode, 1, mtime_ns, Digest(bytes([mtime_ns]) * 32), born_ms, extra)
+
+
+def test_an_entry_is_merged_alike_when_one_side_has_the_merged_file() -> None:
+    """Goal: the older birth, the newer time, and each bit of the rights as the side has it that changed it."""
+    base = _entry(0o644, 1, 5)
+    for left, right, mode in (
+        (_entry(0o644, 3, 5), _entry(0o600, 2, 4), 0o600),
+        (_entry(0o664, 2, 4), _entry(0o755, 3, 5), 0o775),
+    ):
+        merged = merged_entry(MergeCandidate(XML, base, left, right), 9, Digest(b"m" * 32), None)
+        assert (merged.mode, merged.mtime_ns, merged.born_ms) == (mode, 3, 4)
+        for sides in ((left, merged), (merged, right)):
+            assert merged_entry(MergeCandidate(XML, base, *sides), 9, merged.digest, None) == merged
+    owners = [_entry(0o644, at, 5, Extra(owner=name)) for at, name in enumerate(("a", "b", "c"))]
+    with pytest.raises(UncleanMergeError, match="owner"):
+        merged_entry(MergeCandidate(XML, *owners), 9, Digest(b"m" * 32), None)

@@ -28,7 +28,7 @@ SideName = Annotated[str, msgspec.Meta(pattern="^(left|right)$")]
 
 
 class SyncChangeDocument(Document, frozen=True, kw_only=True):
-    """A path that the run changes on a side."""
+    """A path that the run changes on a side: ``added``, ``changed`` or ``removed`` there, or ``merged`` from both."""
 
     side: str
     path: str
@@ -38,7 +38,7 @@ class SyncChangeDocument(Document, frozen=True, kw_only=True):
 
 class SyncListedDocument(Document, frozen=True, kw_only=True):
     """A path to look at: a collision and the copy that was made, a deletion that was taken back, an edit on a locked
-    side."""
+    side. ``reason`` says why files that were to be merged were not."""
 
     id: str
     path: str
@@ -48,6 +48,7 @@ class SyncListedDocument(Document, frozen=True, kw_only=True):
     copy: str | None
     renamed_to: str | None
     reviewed: bool = False
+    reason: str = ""
 
 
 class SyncUndoneDocument(Document, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ class SyncSideDocument(Document, frozen=True, kw_only=True):
     removed: int
     bytes: int
     made: int
+    merged: int = 0
 
 
 class SyncErrorDocument(Document, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ class SyncKindDocument(Document, frozen=True, kw_only=True):
     direction: str
     locked: str | None
     merge: str | None
+    validate: bool = False
 
 
 class SyncProfileDocument(Document, frozen=True, kw_only=True):

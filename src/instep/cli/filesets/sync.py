@@ -117,7 +117,8 @@ def show(session: Session, profile: str) -> None:
     print(f"  {document.why_not or 'in sync as of the last run'}")
     for each in document.kinds:
         locked = f", locked on the {each.locked}" if each.locked else ""
-        merged = f", merged as {each.merge}" if each.merge else ""
+        checked = ", then validated" if each.validate else ""
+        merged = f", merged as {each.merge}{checked}" if each.merge else ""
         print(f"  {each.name}: {each.direction}{locked}{merged}: {printable(' '.join(each.paths))}")
     for line in _told(document.last) if document.last is not None else ():
         print(line)
@@ -168,8 +169,10 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
         counts = (
             f"{each.added} added, {each.changed} changed, {each.removed} removed, {shown_bytes(each.bytes)}"
         )
+        if each.merged:
+            counts = f"{counts}, {each.merged} merged"
         yield f"  {side} {each.fileset}@{each.node}{at}: {counts}"
-    for change in run.changes[:_SHOWN] if run.dry_run else ():
+    for change in _shown(run):
         yield f"    {change.side}  {change.change}  {printable(change.path)}"
     if run.dry_run and run.changes_total > _SHOWN:
         yield f"    and {run.changes_total - _SHOWN} more: instep sync run {run.profile} --dry-run --json"
@@ -182,8 +185,14 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
         yield f"  next: instep sync collisions {run.profile}"
 
 
+def _shown(run: api.SyncRunDocument) -> list[api.SyncChangeDocument]:
+    """All changes of a dry run; of a run those that no person made: merged files."""
+    return [each for each in run.changes if run.dry_run or each.change == "merged"][:_SHOWN]
+
+
 def _why(listed: api.SyncListedDocument) -> str:
     words = WORDS[listed.why]
     copy = f" {printable(listed.copy)}" if listed.copy else ""
     renamed = f" (renamed there to {printable(listed.renamed_to)}?)" if listed.renamed_to else ""
-    return f"{words}{copy}{renamed}"
+    reason = f"; not merged: {printable(listed.reason)}" if listed.reason else ""
+    return f"{words}{copy}{renamed}{reason}"

@@ -9,8 +9,9 @@ that one side removed while the other worked in it, is one component: all of it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, assert_never
 
 import msgspec
@@ -37,6 +38,8 @@ class SyncStep:
     to_right: Entry | None
     base: Entry | None
     base_after: Entry | None
+    is_merged: bool = False
+    """Both sides get a file that has the changes of both."""
 
     @property
     def changes_left(self) -> bool:
@@ -61,6 +64,8 @@ class Listed:
     copy: bytes | None = None
     renamed_to: bytes | None = None
     """Where the side that removed it seems to have moved it: it added the same bytes there."""
+    reason: str = ""
+    """Why files that were to be merged were not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +97,22 @@ def same(a: Entry | None, b: Entry | None) -> bool:
     return same_but_for_times_of_directories(a, b)
 
 
-def reconcile(base: Digest, left: Digest, right: Digest, rules_of: RulesOf, get: GetPage) -> SyncPlan:
+Merges = Mapping[bytes, Entry | str]
+"""Of paths that both sides changed: the entry of the merged file, or why there is none."""
+
+
+def reconcile(
+    base: Digest,
+    left: Digest,
+    right: Digest,
+    rules_of: RulesOf,
+    get: GetPage,
+    merges: Merges = MappingProxyType({}),
+) -> SyncPlan:
     """What a run from ``base`` with these two trees does. The roots' pages come through ``get``, unchanged ones are not
-    read. Holds all that differs in memory."""
+    read. Holds all that differs in memory. ``merges`` are looked up where a path would be a collision."""
     triples = list(_triples(base, left, right, get))
-    return _Reconciling(rules_of, Reader(get), left, right).run(triples)
+    return _Reconciling(rules_of, Reader(get), left, right, merges).run(triples)
 
 
 def _triples(base: Digest, left: Digest, right: Digest, get: GetPage) -> Iterator[_Triple]:
@@ -118,8 +134,11 @@ def _triples(base: Digest, left: Digest, right: Digest, get: GetPage) -> Iterato
 class _Reconciling:
     """One run of the table over all that differs."""
 
-    def __init__(self, rules_of: RulesOf, reader: Reader, left: Digest, right: Digest) -> None:
+    def __init__(
+        self, rules_of: RulesOf, reader: Reader, left: Digest, right: Digest, merges: Merges
+    ) -> None:
         self._rules_of = rules_of
+        self._merges = merges
         self._reader = reader
         self._roots = (left, right)
         self._steps: dict[bytes, SyncStep] = {}
@@ -161,6 +180,10 @@ class _Reconciling:
             return
         assert triple.left is not None
         assert triple.right is not None
+        outcome = self._merges.get(triple.path, "")
+        if not isinstance(outcome, str):
+            self._step(triple, outcome, is_merged=True)
+            return
         winner, loser = _by_birth(triple.left, triple.right)
         side = Side.LEFT if loser is triple.left else Side.RIGHT
         self._step(triple, winner)
@@ -168,7 +191,7 @@ class _Reconciling:
             return  # only rights, times or the like differ: nothing of it would be lost
         copy = self._free_name(triple.path, loser.digest, {b"": loser})
         self._copies[copy] = _moved(loser, copy)
-        self._listed.append(Listed(triple.path, Listing.COLLISION, side, copy))
+        self._listed.append(Listed(triple.path, Listing.COLLISION, side, copy, reason=outcome))
 
     # Components ------------------------------------------------------------------------------------------------
 
@@ -233,7 +256,7 @@ class _Reconciling:
                 case _:
                     assert_never(chosen.winner)
 
-    def _step(self, triple: _Triple, wanted: Entry | None) -> None:
+    def _step(self, triple: _Triple, wanted: Entry | None, *, is_merged: bool = False) -> None:
         self._steps[triple.path] = SyncStep(
             triple.path,
             triple.left,
@@ -242,6 +265,7 @@ class _Reconciling:
             triple.right if same(triple.right, wanted) else wanted,
             triple.base,
             wanted,
+            is_merged,
         )
 
     def _keeps(self, triple: _Triple) -> None:

@@ -13,6 +13,7 @@ from instep.core.sync.table import Direction, KindRules, Side
 from instep.errors import UsageError
 from instep.model.ids import FilesetName, NodeName, fileset_name
 from instep.model.ids import node_name as parse_node_name
+from instep.node.config.hooks import HookSettings, read_hook
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, string
 from instep.node.config.table_reader import Table
@@ -20,6 +21,7 @@ from instep.node.config.values import node_names, patterns
 
 PROFILES_MAX = 64
 KINDS_MAX = 64
+_NOT_OF_KINDS = frozenset(("tree", "user", "paths", "writes"))
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -63,6 +65,7 @@ class SyncKindSettings:
     """The side, `left` or `right`, where no change of these paths counts: the other side's comes back over it."""
     merge: MergeFormat | None = key(None, ValueKind(_formats.read, _formats.write, words=_formats.words))
     """The format by which files that both sides changed are merged: `xml`, `json`, `properties` or `lines`."""
+    validate: HookSettings | None = section(HookSettings, None)
 
     @property
     def rules(self) -> KindRules:
@@ -99,15 +102,25 @@ def read_sync(top: Table) -> dict[str, SyncSettings]:
     for name, table in _named(top, "sync", PROFILES_MAX):
         before = len(top.reading.problems)
         row = table.read(SyncSettings)
-        kinds = {
-            kind_name: SyncKindSettings(name=kind_name, **below.read(SyncKindSettings))
-            for kind_name, below in _named(table, "kinds", KINDS_MAX)
-        }
+        kinds = {kind: _kind(kind, below) for kind, below in _named(table, "kinds", KINDS_MAX)}
         if len(top.reading.problems) == before:
             profile = SyncSettings(name=name, kinds=MappingProxyType(kinds), **row)
             _check(table, profile)
             found[name] = profile
     return found
+
+
+def _kind(name: str, table: Table) -> SyncKindSettings:
+    row = table.read(SyncKindSettings)
+    if "validate" in table.raw:
+        row["validate"] = read_hook(
+            table.reading, (*table.path, "validate"), table.raw["validate"], "validate"
+        )
+        for word in sorted(_NOT_OF_KINDS & table.below("validate").raw.keys()):
+            table.wrong(f"validate.{word}", "does not go with merged files: the hook sees one at a time")
+        if row["merge"] is None:
+            table.wrong("validate", "goes with merge: it looks at merged files")
+    return SyncKindSettings(name=name, **row)
 
 
 def _check(table: Table, profile: SyncSettings) -> None:
@@ -123,6 +136,8 @@ def _check(table: Table, profile: SyncSettings) -> None:
         against = Direction.DOWN if each.locked is Side.RIGHT else Direction.UP
         if each.locked is not None and each.direction is against:
             table.wrong(f"kinds.{name}.direction", f"is {against}, and the {each.locked} is locked")
+        if each.merge is not None and (each.direction is not Direction.BOTH or each.locked is not None):
+            table.wrong(f"kinds.{name}.merge", "goes with both directions: else one side's file is taken")
 
 
 def _named(top: Table, section_name: str, most: int) -> Iterator[tuple[str, Table]]:

@@ -82,11 +82,13 @@ class NearHome:
         return await self._home.missing(contents)
 
     async def take(
-        self, change_set: ChangeSet, sources: Sequence[Entry], far: FarHome, tree: SeenTree
+        self,
+        change_set: ChangeSet,
+        sizes: Sequence[tuple[Digest, int]],
+        contents: AsyncGenerator[list[TransferAnswer], None],
     ) -> ChangeAnswer:
-        """Decide about changes. ``sources`` are entries of the other side's tree, whose contents are fetched."""
-        async with aclosing(far.contents(tree, sources)) as contents:
-            sizes = tuple(map(size_of, sources))
+        """Decide about changes. ``contents`` are those that ``sizes`` names, as they come from the other side."""
+        async with aclosing(contents):
             return await self._home.submit(self.node, change_set, contents, sizes=sizes)
 
     def contents(self, tree: SeenTree, sources: Sequence[Entry]) -> Iterator[TransferAnswer]:
@@ -148,11 +150,14 @@ class FarHome:
         return reply.missing
 
     async def take(
-        self, change_set: ChangeSet, sources: Sequence[Entry], near: NearHome, tree: SeenTree
+        self,
+        change_set: ChangeSet,
+        sizes: Sequence[tuple[Digest, int]],
+        contents: Iterator[TransferAnswer],
     ) -> ChangeAnswer:
-        """Send changes, with the contents of ``sources`` from this node's tree."""
-        request = m.SubmitRequest(self.line, change_set.encoded(), tuple(map(size_of, sources)))
-        return (await self._calls().submit(request, near.contents(tree, sources))).answer
+        """Send changes, with the contents that ``sizes`` names from this node's tree."""
+        request = m.SubmitRequest(self.line, change_set.encoded(), tuple(sizes))
+        return (await self._calls().submit(request, contents)).answer
 
     async def contents(
         self, tree: SeenTree, sources: Sequence[Entry]

@@ -14,7 +14,7 @@ from instep.core.sync.work import SyncWork
 from instep.errors import InstepError
 from instep.model.change import PathOutcome
 from instep.model.ids import NodeName
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import Kind
 from instep.model.paths import path_fields, shown
 from instep.node.config.sync import SideSettings, SyncSettings
 from instep.node.lines.snapshot import moment
@@ -55,6 +55,7 @@ def listed_document(listed: Listed) -> api.SyncListedDocument:
         loser=listed.loser.value if listed.loser is not None else None,
         copy=shown(listed.copy) if listed.copy is not None else None,
         renamed_to=shown(listed.renamed_to) if listed.renamed_to is not None else None,
+        reason=listed.reason,
         path=path_fields(listed.path)["path"],
         path_b64=path_fields(listed.path).get("path_b64", UNSET),
     )
@@ -79,38 +80,35 @@ def reviewed(
 
 
 def _changes(step: SyncStep) -> list[api.SyncChangeDocument]:
-    found = []
-    for side, old, new, differs in (
-        (Side.RIGHT, step.right, step.to_right, step.changes_right),
-        (Side.LEFT, step.left, step.to_left, step.changes_left),
-    ):
-        if differs:
-            change = _change(old, new)
-            found.append(api.SyncChangeDocument(side=side.value, change=change, **path_fields(step.path)))
-    return found
+    return [
+        api.SyncChangeDocument(side=side.value, change=_change(step, side), **path_fields(step.path))
+        for side, differs in ((Side.RIGHT, step.changes_right), (Side.LEFT, step.changes_left))
+        if differs
+    ]
 
 
-def _change(old: Entry | None, new: Entry | None) -> str:
+def _change(step: SyncStep, side: Side) -> str:
+    if step.is_merged:
+        return "merged"
+    old, new = (step.left, step.to_left) if side is Side.LEFT else (step.right, step.to_right)
     if old is None:
         return "added"
     return "removed" if new is None else "changed"
 
 
 def _side(settings: SideSettings, side: Side, work: SyncWork) -> api.SyncSideDocument:
-    pairs = [
-        (step.left, step.to_left) if side is Side.LEFT else (step.right, step.to_right)
-        for step in work.steps
-        if (step.changes_left if side is Side.LEFT else step.changes_right)
-    ]
-    kinds = [_change(old, new) for old, new in pairs]
+    steps = [step for step in work.steps if (step.changes_left if side is Side.LEFT else step.changes_right)]
+    kinds = [_change(step, side) for step in steps]
+    wanted = [step.to_left if side is Side.LEFT else step.to_right for step in steps]
     return api.SyncSideDocument(
         fileset=settings.fileset,
         node=settings.home,
         generation=generation(work.heads.get(side)),
         added=kinds.count("added"),
         changed=kinds.count("changed"),
+        merged=kinds.count("merged"),
         removed=kinds.count("removed"),
-        bytes=sum(new.size for _, new in pairs if new is not None and new.kind is Kind.FILE),
+        bytes=sum(new.size for new in wanted if new is not None and new.kind is Kind.FILE),
         made=work.made[side],
     )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import chain
 
-from instep.core.sync.reconcile import SyncPlan, reconcile
+from instep.core.sync.reconcile import Merges, SyncPlan, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, KindRules, Side
 from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncRequest, SyncWork
@@ -16,10 +18,12 @@ from instep.model.ids import Digest
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
 from instep.model.sync import SyncBase, SyncPhase
+from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.kinds import rules_of
+from instep.node.syncing.merging import Merging, Reading
 from instep.node.syncing.sides import FarHome, NearHome, SeenTree
 from instep.tree.root.failpoints import failpoint, register
 
@@ -47,11 +51,18 @@ class SyncRunner:
         self._run = SyncRun(profile.name, (str(profile.left), str(profile.right)), base, work)
         self.work = work
         self._changed = changed
+        self._merging = Merging(runtime, profile, near.line.fileset)
         self._trees: dict[Side, SeenTree] = {}
         """The sides as they were seen last."""
 
     async def run(self) -> SyncBase | None:
         """The new base; None after a dry run, or when nothing at all changed."""
+        try:
+            return await self._done_all()
+        finally:
+            self._merging.clear()
+
+    async def _done_all(self) -> SyncBase | None:
         self._put_empty()
         steps = self._run.run()
         answer: object = None
@@ -69,7 +80,7 @@ class SyncRunner:
             case LookAtHomes(known):
                 return await self._look(known)
             case MakePlan():
-                return await asyncio.to_thread(self._plan, request)
+                return await self._planned(request)
             case SendChanges():
                 return await self._send(request)
             case EditBase(root, changes):
@@ -93,13 +104,31 @@ class SyncRunner:
         self._trees = {Side.LEFT: left, Side.RIGHT: right}
         return Looked(left.head, right.head)
 
-    def _plan(self, asked: MakePlan) -> SyncPlan:
+    async def _planned(self, asked: MakePlan) -> SyncPlan:
+        """The plan, with the files merged that both sides changed and whose kinds have a format."""
+        plan = await asyncio.to_thread(self._plan, asked, {})
+        left, right = self._reader(Side.LEFT), self._reader(Side.RIGHT)
+        merges = await self._merging.merged(plan, self._reader(self._near_side), left, right)
+        return await asyncio.to_thread(self._plan, asked, merges) if merges else plan
+
+    def _reader(self, side: Side) -> Reading:
+        """Contents of one side's tree; of this home's also former ones."""
+        tree = self._trees[side]
+        if side is not self._near_side:
+            return lambda entries: self._far.contents(tree, entries)
+
+        async def read(entries: Sequence[Entry]) -> AsyncGenerator[list[TransferAnswer], None]:
+            yield await asyncio.to_thread(list, self._near.contents(tree, entries))
+
+        return read
+
+    def _plan(self, asked: MakePlan, merges: Merges) -> SyncPlan:
         """A first run takes all of one side, whatever the kinds say: the other side is the base then."""
         rules = rules_of(self._profile)
         if asked.initial is not None:
             whole = KindRules(Direction.UP if asked.initial is Side.LEFT else Direction.DOWN)
             rules = lambda _: whole  # noqa: E731
-        return reconcile(asked.base, asked.left, asked.right, rules, self._page)
+        return reconcile(asked.base, asked.left, asked.right, rules, self._page, merges)
 
     def _page(self, digest: Digest) -> bytes:
         raw = self._runtime.store.get_page(digest)
@@ -134,10 +163,14 @@ class SyncRunner:
         )
         wanted = wanted_contents(change_set)
         absent = [wanted[at] for at in await home.missing(wanted)] if wanted else []
-        entries = [self._source(asked, digest) for digest, _ in absent]
+        made = [each for each in absent if self._merging.has(each[0])]
+        given = [each for each in absent if not self._merging.has(each[0])]
+        entries = [self._source(asked, digest) for digest, _ in given]
+        own = self._merging.contents([digest for digest, _ in made], len(given))
         if is_near:
-            return await self._near.take(change_set, entries, self._far, giver)
-        return await self._far.take(change_set, entries, self._near, giver)
+            contents = _with_own(self._far.contents(giver, entries), own)
+            return await self._near.take(change_set, given + made, contents)
+        return await self._far.take(change_set, given + made, chain(self._near.contents(giver, entries), own))
 
     def _source(self, asked: SendChanges, digest: Digest) -> Entry:
         found = asked.sources.get(digest)
@@ -159,3 +192,14 @@ class SyncRunner:
         after = manifest.edit(root, changes, page, pages.__setitem__)
         self._runtime.store.put_pages(pages.items())
         return after
+
+
+async def _with_own(
+    others: AsyncGenerator[list[TransferAnswer], None], own: Iterator[TransferAnswer]
+) -> AsyncGenerator[list[TransferAnswer], None]:
+    """The contents of the other side, and then those that were made here."""
+    async with aclosing(others):
+        async for answers in others:
+            yield answers
+    while (answer := await asyncio.to_thread(next, own, None)) is not None:
+        yield [answer]

@@ -23,9 +23,18 @@ class MergeFormat(enum.StrEnum):
 
 def merge_file(form: MergeFormat, base: bytes, left: bytes, right: bytes) -> bytes:
     """The file with both changes, in the left's writing. ``UncleanMergeError`` where they do not fit together, for
-    bytes that are not of the format, and for more than ``SIZE_MAX``."""
+    bytes that are not of the format, and for more than ``SIZE_MAX``.
+
+    Merged again with either side's version it is the same: a run may end when only one side has it."""
     if max(map(len, (base, left, right))) > SIZE_MAX:
         raise UncleanMergeError(f"it is larger than {SIZE_MAX} bytes")
+    found = _merged_once(form, base, left, right)
+    if any(_merged_once(form, base, *sides) != found for sides in ((left, found), (found, right))):
+        raise UncleanMergeError("merged again, it comes out otherwise")
+    return found
+
+
+def _merged_once(form: MergeFormat, base: bytes, left: bytes, right: bytes) -> bytes:
     match form:
         case MergeFormat.XML:
             return _merge(xml_text.read, base, left, right)

@@ -170,6 +170,7 @@ class SyncCommands(CommandHandlers):
                     direction=each.direction.value,
                     locked=each.locked.value if each.locked is not None else None,
                     merge=each.merge.value if each.merge is not None else None,
+                    validate=each.validate is not None,
                 )
                 for each in profile.kinds.values()
             ),
