@@ -27,6 +27,7 @@ from instep.api.event_kinds import NOTES, WARNINGS
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
 from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
+from instep.node.config.external import ExternalSettings
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.partners import PartnerSettings
@@ -71,6 +72,7 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Hooks", f"{SLOTS} in [filesets.NAME.hooks]", hooks.HookSettings),
     ("Golden answers", "[filesets.NAME.golden]", golden.GoldenSettings),
     ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", golden.GoldenRequest),
+    ("Parts that are not carried", "[[filesets.NAME.external]]", ExternalSettings),
     ("Rollout", "[filesets.NAME.rollout]", definitions.RolloutKeys),
     ("Facts", "NAME = { ... } in [facts]", FactSettings),
     ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),

@@ -71,6 +71,13 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "request": WRITTEN + '[filesets.maps.golden]\nurl = "http://localhost"\n[filesets.maps.golden.requests.a]\n',
         },
     ),
+    "Parts that are not carried": (
+        "",
+        {
+            "": WRITTEN + '[[filesets.maps.external]]\nname = "db"\n',
+            "name": WRITTEN + "[[filesets.maps.external]]\n",
+        },
+    ),
     "Rollout": ("[filesets.maps.rollout]\n", {"": WRITTEN}),
     "Facts": ("", {"": 'name = "main"\n[facts.x]\n', "match": 'name = "main"\n[facts.x]\nfile = "/x"\n'}),
     "Balancers": (

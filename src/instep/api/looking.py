@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType, field
 
 from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import (
+    ExternalDocument,
     FailureDocument,
     FullGenerationDocument,
     GenerationDocument,
@@ -116,6 +117,8 @@ class FilesetStatusDocument(Document, frozen=True):
     path: str
     lines: tuple[LineDocument, ...]
     without: tuple[str, ...] | UnsetType = UNSET
+    external: tuple[ExternalDocument, ...] | UnsetType = UNSET
+    """Parts of the application that are not carried."""
 
 
 class LinkDocument(Document, frozen=True):

@@ -71,3 +71,12 @@ class WaitingDocument(Document, frozen=True):
 
     node: str
     standing: str
+
+
+class ExternalDocument(Document, frozen=True):
+    """A part of an application that is not carried, such as a database, and what the inventory says of it."""
+
+    name: str
+    kind: str
+    covered_by: str | None
+    not_covered: str | None

@@ -200,6 +200,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "seat pool": _shared, "standby service": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
+    "external part": _shared,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

@@ -32,7 +32,7 @@ IN_TREE = frozenset({"publish held", "restore paths", "explain path", "log path"
                      "lease run program", "standby run program", "lock acquire path", "lock release path", "lock break path",
                      "edit path"})  # fmt: skip
 """Paths in a tree, and the words of a command that is run, may hold any bytes."""
-FREE = frozenset({"message", "reason", "params", "accepts", "assignments", "ignore", "include", "gate", "preserve", "user", "payload",
+FREE = frozenset({"message", "reason", "params", "accepts", "assignments", "ignore", "include", "gate", "preserve", "user", "payload", "covered_by", "not_covered",
                   "without", "carry", "trigger", "settle", "recipe_name", "token", "panel", "owner", "client"})  # fmt: skip
 """Texts whose own rules lie behind the door: of the configuration, of a recipe, of a token."""
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from instep.api.command import Command, Document, Message, Role, command
-from instep.api.parts import GenerationDocument
+from instep.api.parts import ExternalDocument, GenerationDocument
 from instep.errors import (
     ContentionError,
     DamagedError,
@@ -75,6 +75,8 @@ class SyncSideDocument(Document, frozen=True, kw_only=True):
     bytes: int
     made: int
     merged: int = 0
+    external: tuple[ExternalDocument, ...] = ()
+    """What the home names as not carried: databases do not travel."""
 
 
 class SyncErrorDocument(Document, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from instep.api import filesets as api
 from instep.api.command import as_json
 from instep.cli.completion import complete_setting
+from instep.cli.filesets.external import external
 from instep.cli.filesets.recipes import (
     parameter_option,
     recipe_fields,
@@ -43,6 +44,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 
 fileset = group("fileset", "The directories that are kept in step.")
+fileset.add_command(external)
 
 
 @command(

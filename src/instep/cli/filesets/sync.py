@@ -11,9 +11,12 @@ from instep.cli.filesets.held_text import SET_ASIDE
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import ContentionError, RefusedError
+from instep.model.external import External, mark_steps, said_of, unmarked
 from instep.node.config.editing.sync_edit import set_sync
 
 _SHOWN = 20
+NOT_IN_SYNC = 11
+"""Exit code of a run that went well while a database is not marked, as of a standing that is not ``in_step``."""
 WORDS = {
     "collision": "both sides changed it; the younger is kept as",
     "change_over_deletion": "removed there, changed on the other side: it came back",
@@ -79,7 +82,8 @@ def run(
 ) -> None:
     """Bring both sides together. The run goes on when this command is ended: instep sync show NAME.
 
-    Exit code 20: it ran, and paths are listed that people should look at.
+    Exit code 20: it ran, and paths are listed that people should look at. Exit code 11: it ran, and a database of one
+    side is named that is neither covered nor marked as not covered.
     """
     asked = api.SyncRunCommand(
         profile=profile,
@@ -90,7 +94,7 @@ def run(
     )
     document = session.call(asked, timeout_ms / 1000)
     session.show(document, _told(document))
-    _end(document, ok_set_aside)
+    end_of_run(document, ok_set_aside)
 
 
 @command("list", parent=sync, example="instep sync list")
@@ -107,21 +111,28 @@ def list_(session: Session) -> None:
 
 @command("show", parent=sync, example="instep sync show site")
 @click.argument("profile", metavar="NAME")
-def show(session: Session, profile: str) -> None:
+@click.option("--exit-code", is_flag=True, help="Exit 11 when the two sides are not in sync.")
+def show(session: Session, profile: str, exit_code: bool) -> None:
     """One profile, with its run under way or its last one."""
     document = session.call(api.SyncShowCommand(profile))
-    if session.gave_json(document):
-        return
+    if not session.gave_json(document):
+        for line in _profile_lines(document):
+            print(line)
+    if exit_code and not document.in_sync:
+        raise click.exceptions.Exit(NOT_IN_SYNC)
+
+
+def _profile_lines(document: api.SyncProfileDocument) -> Iterator[str]:
     sides = f"{document.left} <-> {document.right}"
-    print(f"{document.name}   {sides}, {document.direction}, run by {document.carried_out_by}")
-    print(f"  {document.why_not or 'in sync as of the last run'}")
+    yield f"{document.name}   {sides}, {document.direction}, run by {document.carried_out_by}"
+    yield f"  {document.why_not or 'in sync as of the last run'}"
     for each in document.kinds:
         locked = f", locked on the {each.locked}" if each.locked else ""
         checked = ", then validated" if each.validate else ""
         merged = f", merged as {each.merge}{checked}" if each.merge else ""
-        print(f"  {each.name}: {each.direction}{locked}{merged}: {printable(' '.join(each.paths))}")
-    for line in _told(document.last) if document.last is not None else ():
-        print(line)
+        yield f"  {each.name}: {each.direction}{locked}{merged}: {printable(' '.join(each.paths))}"
+    if document.last is not None:
+        yield from _told(document.last)
 
 
 @command("cancel", parent=sync, example="instep sync cancel site")
@@ -148,11 +159,13 @@ def collisions(session: Session, profile: str, reviewed: str | None, is_all: boo
             print("nothing to look at")
 
 
-def _end(document: api.SyncRunDocument, ok_set_aside: bool) -> None:
-    """4 or 6 where a home did not change a path, 20 where paths are listed."""
+def end_of_run(document: api.SyncRunDocument, ok_set_aside: bool) -> None:
+    """Exit: 4 or 6 where a home did not change a path, 11 where a database is not marked, 20 where paths are listed."""
     if document.undone:
         is_refused = any(each.why == "refused" for each in document.undone)
         raise click.exceptions.Exit((RefusedError if is_refused else ContentionError).exit_code)
+    if unmarked(each for _, each in _external(document)):
+        raise click.exceptions.Exit(NOT_IN_SYNC)
     if document.listed and not ok_set_aside and not document.dry_run:
         raise click.exceptions.Exit(SET_ASIDE)
 
@@ -181,6 +194,10 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     for undone in run.undone:
         why = undone.reason or (f"locked by {undone.owner}" if undone.owner else undone.why)
         yield f"  not done on the {undone.side}: {printable(undone.path)}: {why}"
+    for side, part in _external(run):
+        yield f"  not carried: {printable(f'{part} of {side}: {said_of(part)}')}"
+        for step in mark_steps(side.partition("@")[0], [part]):
+            yield f"    next, on {printable(side.partition('@')[2])}: {printable(step)}"
     if run.listed and not run.dry_run:
         yield f"  next: instep sync collisions {run.profile}"
 
@@ -188,6 +205,14 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
 def _shown(run: api.SyncRunDocument) -> list[api.SyncChangeDocument]:
     """All changes of a dry run; of a run those that no person made: merged files."""
     return [each for each in run.changes if run.dry_run or each.change == "merged"][:_SHOWN]
+
+
+def _external(run: api.SyncRunDocument) -> Iterator[tuple[str, External]]:
+    """What both sides name as not carried."""
+    for side in (run.left, run.right):
+        for each in side.external:
+            named = External(each.name, each.kind, each.covered_by, each.not_covered)
+            yield f"{side.fileset}@{side.node}", named
 
 
 def _why(listed: api.SyncListedDocument) -> str:

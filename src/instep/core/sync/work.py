@@ -10,6 +10,7 @@ from instep.core.sync.reconcile import Listed, SyncPlan, SyncStep
 from instep.core.sync.table import Side
 from instep.errors import InstepError
 from instep.model.change import PathChange, PathOutcome
+from instep.model.external import External
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
 from instep.model.sync import SyncPhase
@@ -81,6 +82,7 @@ class SyncWork:
     undone: list[tuple[Side, PathOutcome]] = field(default_factory=list)
     made: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
     heads: dict[Side, HeadRef] = field(default_factory=dict)
+    external: dict[Side, tuple[External, ...]] = field(default_factory=dict)
     error: InstepError | None = None
 
     @property

@@ -18,6 +18,7 @@ from instep.model.change import (
     ChangeAnswer,
     Fence,
 )
+from instep.model.external import EXTERNALS_MAX, External
 from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId
 from instep.model.limits import SIZE_MAX
 from instep.model.lock import (
@@ -195,6 +196,8 @@ class FlushReply(Message, tag="flush_reply", frozen=True, array_like=True):
     """None: nothing was ever published."""
 
     head: HeadRef | None
+    external: Annotated[tuple[External, ...], msgspec.Meta(max_length=EXTERNALS_MAX)] = ()
+    """What the home names beside the fileset as not carried."""
 
 
 def why_not_positions(request: SubmitHave, reply: SubmitHaveReply) -> str | None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from instep.errors import InstepError
 from instep.model.definition import Definition, Preserve
+from instep.model.external import External
 from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
 from instep.node.config import values
 from instep.node.config.definitions import TravellingKeys, read_rollout
+from instep.node.config.external import ExternalSettings, read_external
 from instep.node.config.facts import ServiceSettings, service_kind
 from instep.node.config.golden import GoldenSettings, read_golden
 from instep.node.config.hooks import HooksSettings, read_hooks
@@ -154,6 +156,8 @@ class FilesetSettings:
     archive: ArchivePolicy = section(ArchivePolicy, ArchivePolicy, is_whole=True)
     hooks: HooksSettings = section(HooksSettings, HooksSettings)
     golden: GoldenSettings = section(GoldenSettings, GoldenSettings)
+    external: tuple[External, ...] = section(ExternalSettings, (), is_listed=True)
+    """Parts of the application that are not carried."""
 
     @property
     def line(self) -> LineId:
@@ -205,6 +209,7 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
     elif writer is not None and own_name is not None:
         _check_followed(table, writer)
     golden = read_golden(table.below("golden"), root)
+    external = read_external(table)
     rules = {one.field: row.pop(one.field) for one in keys_of(TravellingKeys)}
     if root is None or writer is None:
         return None
@@ -217,6 +222,7 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
         archive=archive,
         hooks=hooks,
         golden=golden,
+        external=external,
     )
 
 

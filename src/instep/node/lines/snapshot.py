@@ -13,11 +13,12 @@ from msgspec.structs import asdict, replace
 
 from instep.api import looking as api
 from instep.api.event_kinds import level_of
-from instep.api.parts import FullGenerationDocument, generation
+from instep.api.parts import ExternalDocument, FullGenerationDocument, generation
 from instep.api.steps import typed_at
 from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import ConfigError, UsageError
 from instep.model.definition import Definition
+from instep.model.external import External, mark_steps, why_unmarked
 from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
@@ -35,6 +36,7 @@ from instep.store.port import EVENTS_KEPT, NodeStore
 from instep.store.sqlite import SqliteStore
 
 CONFIG_REFUSED = "config_refused"
+EXTERNAL_UNMARKED = "external_unmarked"
 
 
 def moment(ms: int | None) -> str | None:
@@ -155,8 +157,43 @@ def fileset_document(
 ) -> api.FilesetStatusDocument:
     known = fileset.definition or definition or Definition()
     return api.FilesetStatusDocument(
-        fileset.name, known.mode.value, known.fileset_class.value, str(fileset.path), (line,)
+        fileset.name,
+        known.mode.value,
+        known.fileset_class.value,
+        str(fileset.path),
+        (with_inventory(fileset, line),),
+        external=external_documents(fileset.external) or UNSET,
     )
+
+
+def external_documents(externals: Iterable[External]) -> tuple[ExternalDocument, ...]:
+    return tuple(
+        ExternalDocument(each.name, each.kind, each.covered_by, each.not_covered) for each in externals
+    )
+
+
+def externals_of(documents: Iterable[ExternalDocument]) -> tuple[External, ...]:
+    return tuple(External(each.name, each.kind, each.covered_by, each.not_covered) for each in documents)
+
+
+def with_inventory(fileset: FilesetSettings, line: api.LineDocument) -> api.LineDocument:
+    """The line as ``status`` shows it: not in step while a part of its inventory is unmarked. The machines know nothing
+    of that: it changes nothing in publishing, applying and serving."""
+    why = why_unmarked(fileset.external)
+    if why is None:
+        return line
+    steps = mark_steps(fileset.name, fileset.external)
+    if line.standing == Standing.IN_STEP.value:
+        reason = why if line.reason is None else f"{why}; also: {line.reason}"
+        return replace(
+            line,
+            standing=Standing.HELD.value,
+            code=EXTERNAL_UNMARKED,
+            reason=reason,
+            next=(*steps, *line.next),
+        )
+    reason = why if line.reason is None else f"{line.reason}; also: {why}"
+    return replace(line, reason=reason, next=(*line.next, *steps))
 
 
 def reports_of(store: NodeStore, line: LineId) -> dict[NodeName, m.Report]:

@@ -68,7 +68,7 @@ class HomeCalls(PeerContext):
         trouble = await service.catch_up(FLUSH_S)
         if trouble is not None:
             raise error_of(trouble)
-        return m.FlushReply(service.head)
+        return m.FlushReply(service.head, service.fileset.external)
 
     async def submit(
         self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from instep.core.vocabulary import error_of
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.change import ChangeAnswer, ChangeSet
+from instep.model.external import External
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import Entry
@@ -34,6 +35,8 @@ class SeenTree(NamedTuple):
 
     head: HeadRef
     signed: SignedGeneration
+    external: tuple[External, ...] = ()
+    """What the home names as not carried."""
 
 
 class SyncHome(Protocol):
@@ -76,7 +79,7 @@ class NearHome:
         signed = self._runtime.store.generation(head.id)
         if signed is None:
             raise UnavailableError(f"generation {head.number} is not kept here", code="superseded")
-        return SeenTree(head, signed)
+        return SeenTree(head, signed, self._service.fileset.external)
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._home.missing(contents)
@@ -126,7 +129,7 @@ class FarHome:
         signed = await self._signed(client, head)
         fetcher = Fetcher(self._runtime)
         await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
-        return SeenTree(head, signed)
+        return SeenTree(head, signed, reply.external)
 
     async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
         """The record of a head, whose signature holds here."""

@@ -17,7 +17,7 @@ from instep.model.ids import NodeName
 from instep.model.manifest.entry import Kind
 from instep.model.paths import path_fields, shown
 from instep.node.config.sync import SideSettings, SyncSettings
-from instep.node.lines.snapshot import moment
+from instep.node.lines.snapshot import external_documents, moment
 
 
 def run_document(
@@ -110,6 +110,7 @@ def _side(settings: SideSettings, side: Side, work: SyncWork) -> api.SyncSideDoc
         removed=kinds.count("removed"),
         bytes=sum(new.size for new in wanted if new is not None and new.kind is Kind.FILE),
         made=work.made[side],
+        external=external_documents(work.external.get(side, ())),
     )
 
 

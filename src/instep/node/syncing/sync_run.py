@@ -102,6 +102,7 @@ class SyncRunner:
         is_left_near = self._near_side is Side.LEFT
         left, right = (near, far) if is_left_near else (far, near)
         self._trees = {Side.LEFT: left, Side.RIGHT: right}
+        self.work.external = {side: tree.external for side, tree in self._trees.items()}
         return Looked(left.head, right.head)
 
     async def _planned(self, asked: MakePlan) -> SyncPlan:

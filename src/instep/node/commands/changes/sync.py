@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from instep.api.command import Command, Document, command_from
 from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
+from instep.model.external import why_unmarked
 from instep.model.ids import NodeName
 from instep.model.sync import SyncPhase
 from instep.net.messages import messages as m
@@ -21,6 +22,7 @@ from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
+from instep.node.lines.snapshot import externals_of
 from instep.node.peers.home_calls import SYNC_SEEN
 from instep.node.runtime.driver import wall_ms
 
@@ -155,7 +157,8 @@ class SyncCommands(CommandHandlers):
     def _shown(self, profile: SyncSettings) -> api.SyncProfileDocument:
         runs = self._context.sync
         last = runs.run_of(profile.name)
-        why_not = self._why_not(profile, last)
+        whys = (self._why_not(profile, last), *self._unmarked(profile, last))
+        why_not = "; also: ".join(why for why in whys if why is not None) or None
         return api.SyncProfileDocument(
             name=profile.name,
             left=str(profile.left),
@@ -197,6 +200,15 @@ class SyncCommands(CommandHandlers):
         if service is None or service.head is None or service.head.id != known.id:
             return f"{side} has changed since the last run"
         return None
+
+    def _unmarked(self, profile: SyncSettings, last: api.SyncRunDocument | None) -> Iterator[str | None]:
+        """The databases that nothing is said of: those of this node's side as they are now, of the other one as the
+        last run found them."""
+        filesets = self._node.runtime.settings.filesets
+        for side, known in ((profile.left, last and last.left), (profile.right, last and last.right)):
+            own = filesets.get(side.fileset) if side.home == self._node.runtime.name else None
+            named = own.external if own is not None else externals_of(known.external if known else ())
+            yield why_unmarked(named, str(side))
 
 
 def sync_port(context: CommandContext) -> Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]:
