@@ -1,4 +1,4 @@
-"""What a sync run asks of its node, what it is told, and what it did until now."""
+"""What a sync run asks of its node, the answers, and its work until now."""
 
 from __future__ import annotations
 
