@@ -14,8 +14,8 @@ from instep.api.looking import StatusDocument
 from instep.cli.filesets.status_text import exit_code, status_lines
 from instep.cli.filesets.sync import end_of_run
 from instep.node.config.editing.external_edit import set_external
-from tests.services.test_sync_runs import Site
 from tests.support.services import ServiceNode, services
+from tests.support.sync_site import Site
 from tests.support.virtual_time import in_virtual_time
 
 DATABASE = '[[filesets.data.external]]\nname = "cms-db"\n'
