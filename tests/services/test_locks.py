@@ -15,7 +15,7 @@ from instep.model.ids import LineId, fileset_name
 from instep.node.access.caller import Caller, DoorName
 from instep.node.access.door import CALLER
 from instep.store.port import ChangeSide
-from tests.support.offering import alike, begun
+from tests.support.offering import FILES, alike, begun
 from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -132,6 +132,52 @@ async def test_a_lock_is_broken_and_taken_over_for_a_reason(tmp_path: Path) -> N
         await s1.holds("sub/f1", "file 1\n")
         assert "late\n" in await s1.taken_out("sub/f1", tmp_path / "out")
         assert (main.tree / "sub/f1").read_text() == "file 1\n"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("is_published_before", [False, True])
+async def test_a_release_at_the_home_says_which_generation_has_the_edit(
+    tmp_path: Path, is_published_before: bool
+) -> None:
+    """Goal: whether the home's own scan was quicker or not; the lock lasts until its owner is done."""
+    async with services(tmp_path) as cluster:
+        main, s1 = await begun(cluster, 1)
+        await _lock(main)
+        untouched = await main.call("unlock", fileset="data", path="sub/f1")
+        assert (untouched["outcome"], untouched["generation"]) == (None, None)
+        before = await main.head()
+        granted = await _lock(main)
+        main.write({"sub/f1": "at the home\n"})
+        if is_published_before:
+            await s1.holds("sub/f1", "at the home\n")
+            assert [row["token"] for row in (await s1.call("locks", fileset="data"))["locks"]] == [
+                granted["token"]
+            ]
+        again = await _lock(main, token=granted["token"])
+        assert again["token"] == granted["token"] and not again["changed"]
+        done = await main.call(
+            "unlock", fileset="data", path="sub/f1", token=granted["token"], message="wider"
+        )
+        assert done["outcome"] == "applied" and done["generation"]["number"] == before + 1
+        for command in ("unlock", "lock"):
+            with pytest.raises(ContentionError) as gone:
+                await main.call(command, fileset="data", path="sub/f1", token=granted["token"])
+            assert (gone.value.error_code, gone.value.facts["why"]) == ("lock_gone", "released")
+        await alike(main, s1)
+
+
+@in_virtual_time
+async def test_a_release_at_a_home_that_publishes_by_hand_says_so(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        cluster.make(0, writer=('publish = "manual"',))
+        main = cluster["main"]
+        main.write(FILES)
+        await main.publish()
+        await _lock(main)
+        main.write({"sub/f1": "at the home\n"})
+        done = await main.call("unlock", fileset="data", path="sub/f1")
+        assert (done["outcome"], done["generation"]) == ("applied", None)
+        assert "by hand" in done["reason"]
 
 
 @in_virtual_time

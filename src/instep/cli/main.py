@@ -32,7 +32,7 @@ COMMANDS: dict[str, str] = {
     "handover": "filesets.writer_change", "promote": "filesets.writer_change",
     "status": "filesets.looking", "log": "filesets.looking", "diff": "filesets.looking",
     "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
-    "lock": "filesets.locks", "edit": "filesets.locks", "offer": "filesets.offers",
+    "lock": "changes.locks", "edit": "changes.editing", "offer": "changes.offers",
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
     "lease": "shared_parts.leases",
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",

@@ -209,6 +209,15 @@ def test_an_edit_at_the_home_ends_the_lock_and_a_look_that_finds_nothing_does_no
     assert isinstance(home.lock(BOB, seen="by a program here"), LockGranted)
 
 
+def test_an_edit_at_the_home_under_a_lock_of_a_person_there_ends_nothing() -> None:
+    home = ChangeHome()
+    home.granted(LockOwner(MAIN, "root"))
+    home.disk.edit(b"a", a_file(b"a", "by that person"))
+    home.say(h.OwnEdit((b"a",)))
+    assert home.machine.facts.locks
+    assert isinstance(home.lock(BOB, seen="by that person"), LockDenied)
+
+
 def test_what_is_no_file_or_no_path_or_not_the_askers_is_not_locked() -> None:
     home = ChangeHome()
     home.disk.edit(b"d", a_dir(b"d"))

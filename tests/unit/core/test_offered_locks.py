@@ -7,8 +7,16 @@ import pytest
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes import offer_vocabulary as o
 from instep.core.vocabulary import Note, Trouble
-from instep.model.change import ChangeAnswer, OutcomeKind, PathOutcome
-from instep.model.lock import LockDenied, LockEnd, LockEnded, LockGone, LockOutdated, LockOwner
+from instep.model.change import ChangeAnswer, Fence, OutcomeKind, PathOutcome
+from instep.model.lock import (
+    LockDenied,
+    LockEnd,
+    LockEnded,
+    LockGone,
+    LockGranted,
+    LockOutdated,
+    LockOwner,
+)
 from tests.support.change_editor import CUT, ChangeEditor, beside
 from tests.support.change_home import ANA, BOB, S1, PowerLost, a_file
 from tests.support.vectors import digest
@@ -249,3 +257,34 @@ def test_a_refused_edit_gives_its_lock_back() -> None:
     assert not home.machine.facts.locks
     s2 = ChangeEditor(home, "s2")
     assert not isinstance(s2.wants(owner=BOB), LockDenied)
+
+
+def test_a_lock_that_is_gone_says_why_to_the_end() -> None:
+    """Goal: a release, and a refresh by the token, behind a break, a lapse and a restart: the reason and the person, and no
+    new lock."""
+    home, s1 = beside()
+    fence = s1.locks()
+    operator = LockOwner(home.config.node, "root")
+    home.ask(lambda req: h.BreakAsked(req, home.config.node, operator, b"a", "mine", True))
+    s1.deliver()
+    s1.start()
+    why = LockGone(LockEnd.BROKEN, str(operator), "mine")
+    for given in (s1.releases(), s1.releases(fence=fence)):
+        assert given is not None and given.answer == why
+    assert s1.wants(fence=fence) == why
+    assert s1.machine.facts.held == () and home.machine.facts.locks == ()
+    again = s1.locks(ttl_ms=5_000)
+    assert isinstance(s1.wants(fence=again, ttl_ms=5_000), LockGranted)
+    s1.pass_time(60_000)
+    assert s1.wants(fence=again) == LockGone(LockEnd.LAPSED)
+    assert s1.wants(fence=Fence(1, 99, b"x" * 16)) == LockGone(LockEnd.UNKNOWN)
+
+
+def test_a_lock_that_was_broken_while_the_link_was_cut_says_why() -> None:
+    """Goal: no word of its end came, so the home is asked by the token, and grants nothing anew."""
+    home, s1 = beside()
+    fence = s1.locks()
+    operator = LockOwner(home.config.node, "root")
+    home.ask(lambda req: h.BreakAsked(req, home.config.node, operator, b"a", "mine", True))
+    assert s1.wants(fence=fence) == LockGone(LockEnd.BROKEN, str(operator), "mine")
+    assert home.machine.facts.locks == ()

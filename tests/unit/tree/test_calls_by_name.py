@@ -98,6 +98,8 @@ LOOKED_AT: dict[str, str] = {
                 "objects/inode.py:set_owner:os.chown",
                 "objects/inode.py:set_time:os.utime",
                 "objects/laying.py:small:os.utime",
+                "objects/compared_write.py:_link:os.link",
+                "objects/compared_write.py:_dress:os.setxattr",
                 "stage/next_tree.py:_copy_metadata:os.removexattr",
                 "stage/next_tree.py:_copy_metadata:os.setxattr",
                 "stage/next_tree.py:_copy_metadata:os.utime",

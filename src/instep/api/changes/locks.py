@@ -40,12 +40,13 @@ class LockDocument(Document, frozen=True, kw_only=True):
     changed: bool | UnsetType = UNSET
 
 
-@command("lock", Role.OPERATOR, *LOCKING)
+@command("lock", Role.OPERATOR, *LOCKING, secrets=("token",))
 class LockCommand(Command[LockDocument], frozen=True, kw_only=True):
     """Lock a path at its home, or give the lock that this owner has its whole time again (``changed`` is then false).
 
     Refused as ``locked`` with the owner and the time, as ``outdated`` where the home has another file than this node.
-    ``steals`` takes it from its owner in the same act, for a ``reason``.
+    ``steals`` takes it from its owner in the same act, for a ``reason``. With ``token`` only the lock of that token is
+    refreshed, and none is granted: ``lock_gone`` says how it ended.
     """
 
     path: str
@@ -56,11 +57,12 @@ class LockCommand(Command[LockDocument], frozen=True, kw_only=True):
     ttl_ms: Ttl = 0
     reason: Message = ""
     steals: bool = False
+    token: str | None = None
 
 
 class UnlockDocument(Document, frozen=True, kw_only=True):
     """The end of a lock, and the outcome of the edit that was submitted with it: ``applied``, ``same``, or null where
-    nothing was changed since the last save was submitted."""
+    nothing was changed since the last save was submitted. ``reason``: why no generation has the edit yet."""
 
     fileset: str
     path: str
@@ -68,6 +70,7 @@ class UnlockDocument(Document, frozen=True, kw_only=True):
     changed: bool
     outcome: str | None = None
     generation: GenerationDocument | None = None
+    reason: str | UnsetType = UNSET
 
 
 @command("unlock", Role.OPERATOR, *LOCKING, secrets=("token",))

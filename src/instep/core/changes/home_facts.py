@@ -11,9 +11,9 @@ import msgspec
 
 from instep.core.guards.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.vocabulary import MachineWord
-from instep.model.change import ChangeSet, Fence
+from instep.model.change import ChangeSet, Fence, is_same_file
 from instep.model.ids import Digest, NodeName
-from instep.model.lock import LockEnd, LockOwner
+from instep.model.lock import LockEnd, LockGone, LockOwner
 from instep.model.manifest.entry import Entry
 
 REMEMBERED_MS = 7 * 86_400_000
@@ -99,6 +99,18 @@ class HomeFacts(msgspec.Struct, frozen=True, array_like=True):
     ended: tuple[EndedLock, ...] = ()
     applying: ApplyingSet | None = None
     removals: tuple[RemovalCount, ...] = ()
+
+    def how_ended(self, path: bytes, owner: LockOwner, fence: Fence | None) -> LockGone | None:
+        """Why the owner's last lock of the path, or the one of the token, is not in force; None: it is not known."""
+        for ended in reversed(self.ended):
+            if ended.path == path and ended.owner == owner and fence in (None, ended.fence):
+                return LockGone(ended.why, ended.by, ended.reason)
+        return None
+
+    def is_edited_under(self, fence: Fence, live: Entry | None) -> bool:
+        """Whether the live file is another than the one that the lock of this token stands for."""
+        lock = next((each for each in self.locks if each.fence == fence), None)
+        return lock is not None and not is_same_file(lock.base, live)
 
 
 class Submission(msgspec.Struct, frozen=True, array_like=True):

@@ -260,9 +260,10 @@ class HomeLocks(HomeBook):
             self._reply(ask.asked.req, _refused_by(event.trouble))
 
     def _checked(self, live: LivePath) -> None:
-        """Owners and extended attributes end no lock: the home itself may have them otherwise than they were wanted."""
+        """Owners and extended attributes end no lock: the home itself may have them otherwise than they were wanted. A
+        lock of a person at the home is for such edits: they are its owner's."""
         lock = self._lock_of(live.path)
-        if lock is None or is_alike(lock.base, live.entry):
+        if lock is None or lock.owner.node == self._config.node or is_alike(lock.base, live.entry):
             return
         if is_same_file(lock.base, live.entry):
             self._put_lock(msgspec.structs.replace(lock, base=live.entry))

@@ -12,12 +12,14 @@ from instep.core.backoff import Backoff
 from instep.core.changes import offer_vocabulary as o
 from instep.core.changes.offer_vocabulary import EditState, HeldLock, OfferEffect, OfferFacts, OwnedPath
 from instep.core.facts_book import FactsBook
-from instep.model.change import NONCE_BYTES, is_alike
+from instep.model.change import NONCE_BYTES, Fence, is_alike
 from instep.model.ids import HeadRef, LineId
-from instep.model.lock import LockEnd, LockGone
+from instep.model.lock import LockEnd, LockGone, LockOwner
 from instep.model.manifest.entry import Entry
 from instep.model.paths import shown, sort_key
 
+LOST_MAX = 64
+"""So many locks that ended are remembered with their reason."""
 OWNED_MAX = 20_000
 """So many paths are owned at once; further edits are found by the next look at the whole tree."""
 
@@ -143,10 +145,19 @@ class OfferBook(FactsBook[OfferFacts, OfferEffect]):
         self._let_go(held)
         if gone.why is LockEnd.RELEASED:
             return
+        lost = o.LostLock(held.path, held.owner, held.fence, gone)
+        self._set(lost=(*self._facts.lost, lost)[-LOST_MAX:])
         by = f" by {gone.by}" if gone.by else ""
         reason = f": {gone.reason}" if gone.reason else ""
         said = f"{shown(held.path)}: the lock of {held.owner} is over ({gone.why.value}{by}{reason})"
         self._note("lock_lost", said, path=shown(held.path), owner=str(held.owner), why=gone.why.value)
+
+    def _how_lost(self, path: bytes, owner: LockOwner, fence: Fence | None) -> LockGone:
+        """Why the owner's last lock of the path, or the one of the token, is not in force."""
+        for lost in reversed(self._facts.lost):
+            if lost.path == path and lost.owner == owner and fence in (None, lost.fence):
+                return lost.gone
+        return LockGone(LockEnd.UNKNOWN)
 
     def _lapse(self) -> None:
         for held in self._facts.held:

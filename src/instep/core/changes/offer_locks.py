@@ -74,6 +74,9 @@ class OfferLocks(OfferSets):
             return
         held = self._held_at(event.path)
         fence = held.fence if held is not None and held.owner == event.owner and not event.steals else None
+        if event.fence is not None and event.fence != fence:
+            self._give(event.request, self._how_lost(event.path, event.owner, event.fence))
+            return
         if event.path not in self._owned:
             self._own(event.path, EditState.ASKED, None, None)
         req = self._next_req()
@@ -205,7 +208,7 @@ class OfferLocks(OfferSets):
     def _release_wanted(self, event: o.ReleaseWanted) -> None:
         held = self._held_at(event.path)
         if held is None or (event.fence is not None and event.fence != held.fence):
-            self._give(event.request, LockGone(LockEnd.UNKNOWN))
+            self._give(event.request, self._how_lost(event.path, event.owner, event.fence))
         elif held.owner != event.owner and event.fence is None:
             reason = f"the lock of {shown(event.path)} is of {held.owner}"
             self._give(event.request, LockRefused("not_allowed", reason, exit_code=5))

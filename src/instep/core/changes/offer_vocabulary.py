@@ -93,9 +93,19 @@ class HeldLock(msgspec.Struct, frozen=True, array_like=True):
     base: Entry | None
 
 
+class LostLock(msgspec.Struct, frozen=True, array_like=True):
+    """A lock of a program here that ended without its owner's asking, so that the owner can be given the reason."""
+
+    path: bytes
+    owner: LockOwner
+    fence: Fence
+    gone: LockGone
+
+
 class OfferFacts(msgspec.Struct, frozen=True, array_like=True):
     """The state that must survive a crash. ``owned`` is in path order. ``submitting`` is the change set under way, sent
-    again with the same id until its answer is here; ``releases`` whether its lock ends with it."""
+    again with the same id until its answer is here; ``releases`` whether its lock ends with it. ``lost``: locks that
+    ended lately, the oldest first."""
 
     version: int = 1
     boot_id: str = ""
@@ -103,6 +113,7 @@ class OfferFacts(msgspec.Struct, frozen=True, array_like=True):
     held: tuple[HeldLock, ...] = ()
     submitting: ChangeSet | None = None
     releases: bool = False
+    lost: tuple[LostLock, ...] = ()
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -190,8 +201,8 @@ class OffersRetried(MachineWord):
 
 class LockWanted(MachineWord):
     """A program here wants the lock of ``path``, or its whole time again. ``base``: digest of the file as it is here,
-    empty where none is. ``steals``: take it from its owner, for ``reason``. One ``GiveLockAnswer`` repeats
-    ``request``."""
+    empty where none is. ``steals``: take it from its owner, for ``reason``. With ``fence`` only the lock of that token
+    is refreshed. One ``GiveLockAnswer`` repeats ``request``."""
 
     request: int
     owner: LockOwner
@@ -201,6 +212,7 @@ class LockWanted(MachineWord):
     reason: str = ""
     steals: bool = False
     is_operator: bool = False
+    fence: Fence | None = None
 
 
 class ReleaseWanted(MachineWord):

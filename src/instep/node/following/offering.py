@@ -162,17 +162,18 @@ class Offering:
     # Commands -----------------------------------------------------------------------------------------------
 
     async def lock(
-        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str, *, steals: bool
+        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str, *, steals: bool, fence: Fence | None
     ) -> LockOutcome:
-        """Lock a path for a program here, or give its lock the whole time again."""
+        """Lock a path for a program here, or give its lock, that of ``fence`` alone, the whole time again."""
         base = self._tree_head()
         if base is None:
             raise UnavailableError("no generation is here yet", code="no_generation")
         self.require_home()
         digest = await self._tree.worker.run(digest_at, self._tree, base, path)
         wanted = partial(
-            o.LockWanted, owner=owner, path=path, base=digest, ttl_ms=ttl_ms, reason=reason, steals=steals
-        )
+            o.LockWanted, owner=owner, path=path, base=digest, ttl_ms=ttl_ms, reason=reason, steals=steals,
+            fence=fence,
+        )  # fmt: skip
         return await self._answered(lambda number: wanted(request=number), path, owner)
 
     async def release(self, owner: LockOwner, path: bytes, fence: Fence | None, message: str) -> LockOutcome:

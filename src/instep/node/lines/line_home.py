@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from instep.model.change import ChangeAnswer, ChangeSet
+from instep.core.changes.home_vocabulary import PathsPublished
+from instep.model.change import ChangeAnswer, ChangeSet, Fence
 from instep.model.ids import Digest, NodeName
-from instep.model.lock import LockAnswer, LockView
+from instep.model.lock import LockAnswer, LockGone, LockOwner, LockView
 from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
 
@@ -32,6 +33,16 @@ class LineHome(Protocol):
 
     def locks(self) -> tuple[LockView, ...]:
         """All locks in force, in path order."""
+        ...
+
+    def how_ended(self, path: bytes, owner: LockOwner, fence: Fence | None) -> LockGone | None:
+        """Why the owner's last lock of the path, or the one of the token, is not in force; None: it never had one."""
+        ...
+
+    async def publish_own(
+        self, path: bytes, fence: Fence, author: str, message: str
+    ) -> PathsPublished | None:
+        """Publish what was changed here at the path under the lock of this token; None where nothing was."""
         ...
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 from instep.core.changes.offer_vocabulary import OwnedPath
 from instep.core.vocabulary import Trouble
 from instep.errors import ContentionError, RefusedError
-from instep.model.change import Fence, PathOutcome
+from instep.model.change import Fence, OutcomeKind, PathOutcome
 from instep.model.ids import Digest, FilesetName, HeadRef
-from instep.model.lock import LockAnswer, LockOwner, LockView
+from instep.model.lock import LockAnswer, LockEnd, LockGone, LockOwner, LockView
 from instep.model.paths import path_fields, shown
 from instep.net.messages import messages as m
 from instep.node.lines.line_home import LineHome
@@ -29,7 +29,7 @@ class HomeElsewhere(Protocol):
     """The home of a line that is followed here, for the programs of this node."""
 
     async def lock(
-        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str, *, steals: bool
+        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str, *, steals: bool, fence: Fence | None
     ) -> LockOutcome: ...
 
     async def release(
@@ -54,31 +54,54 @@ class LineLocks(LineStanding):
     """The home, where the line is followed."""
 
     async def lock(
-        self, owner: LockOwner, path: bytes, ttl_ms: int, reason: str = "", *, steals: bool = False
+        self,
+        owner: LockOwner,
+        path: bytes,
+        ttl_ms: int,
+        reason: str = "",
+        *,
+        steals: bool = False,
+        fence: Fence | None = None,
     ) -> LockOutcome:
-        """Lock the path, or refresh the owner's lock; ``steals``: take it from its owner."""
+        """Lock the path, or refresh the owner's lock; ``steals``: take it from its owner. With ``fence`` only the lock
+        of that token is refreshed."""
         if self.elsewhere is not None:
-            return await self.elsewhere.lock(owner, path, ttl_ms, reason, steals=steals)
+            return await self.elsewhere.lock(owner, path, ttl_ms, reason, steals=steals, fence=fence)
         home, me, user, client = self._required_home(), self.runtime.name, owner.user, owner.client
         if steals:
             asked = m.BreakRequest(self.line, path, user, reason, client, steals=True, ttl_ms=ttl_ms)
             return LockOutcome(await home.break_lock(me, asked, is_operator=True))
         place = self.tree.place()
         base = await self.tree.worker.run(digest_beneath, place.root, path)
-        request = m.LockRequest(self.line, path, user, client, base or Digest(b""), ttl_ms, reason)
+        request = m.LockRequest(self.line, path, user, client, base or Digest(b""), ttl_ms, reason, fence)
+        if fence is not None and self._own_lock(home, path, owner, fence) is None:
+            return LockOutcome(home.how_ended(path, owner, fence) or LockGone(LockEnd.UNKNOWN))
         return LockOutcome(await home.lock(me, request))
 
     async def release(
         self, owner: LockOwner, path: bytes, fence: Fence | None = None, message: str = ""
     ) -> LockOutcome:
-        """Submit the owner's edit of the path and end its lock. At the home there is nothing to submit."""
+        """Submit the owner's edit of the path and end its lock. At the home the edit is published."""
         if self.elsewhere is not None:
             return await self.elsewhere.release(owner, path, fence, message)
-        found = next((each for each in await self.locks() if each.path == path and each.owner == owner), None)
-        if found is None or (fence is not None and fence != found.fence):
-            raise no_lock(self.fileset.name, path, owner)
-        asked = m.UnlockRequest(self.line, path, found.fence)
-        return LockOutcome(await self._required_home().unlock(self.runtime.name, asked))
+        home = self._required_home()
+        found = self._own_lock(home, path, owner, fence)
+        if found is None:
+            gone = home.how_ended(path, owner, fence)
+            if gone is None:
+                raise no_lock(self.fileset.name, path, owner)
+            return LockOutcome(gone)
+        done = await home.publish_own(path, found.fence, f"{owner.user}@{owner.node}", message)
+        answer = await home.unlock(self.runtime.name, m.UnlockRequest(self.line, path, found.fence))
+        if done is None:
+            return LockOutcome(answer)
+        return LockOutcome(answer, PathOutcome(path, OutcomeKind.APPLIED, reason=done.reason), done.head)
+
+    def _own_lock(
+        self, home: LineHome, path: bytes, owner: LockOwner, fence: Fence | None
+    ) -> LockView | None:
+        held = (each for each in home.locks() if each.path == path and each.owner == owner)
+        return next((each for each in held if fence in (None, each.fence)), None)
 
     async def break_lock(self, owner: LockOwner, path: bytes, reason: str) -> LockOutcome:
         """End another owner's lock."""

@@ -19,10 +19,10 @@ from instep.core.changes.home_facts import REMEMBERED_MS, HomeConfig, HomeFacts,
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble, error_of, trouble_of
-from instep.errors import PeerError, UnavailableError
-from instep.model.change import LOCK_ID_BYTES, ChangeAnswer, ChangeSet, PathOutcome, wanted_contents
+from instep.errors import InstepError, PeerError, UnavailableError
+from instep.model.change import LOCK_ID_BYTES, ChangeAnswer, ChangeSet, Fence, PathOutcome, wanted_contents
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.lock import LOCK_TTL_DEFAULT_MS, LockAnswer, LockOwner, LockView
+from instep.model.lock import LOCK_TTL_DEFAULT_MS, LockAnswer, LockGone, LockOwner, LockView
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind
 from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
@@ -215,6 +215,21 @@ class HomeService:
             for x in self.machine.facts.locks
         )
 
+    def how_ended(self, path: bytes, owner: LockOwner, fence: Fence | None) -> LockGone | None:
+        return self.machine.facts.how_ended(path, owner, fence)
+
+    async def publish_own(
+        self, path: bytes, fence: Fence, author: str, message: str
+    ) -> h.PathsPublished | None:
+        """As ``LineHome``. An edit that cannot be published now is live here all the same."""
+        live = (await self._tree.worker.run(self.applier.read_live, (path,)))[0].entry
+        if not self.machine.facts.is_edited_under(fence, live):
+            return None
+        try:
+            return await self._publish(h.PublishPaths(0, (path,), author, message))
+        except InstepError as error:
+            return h.PathsPublished(0, None, error.reason)
+
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._tree.worker.run(self._missing_now, contents)
 
@@ -355,7 +370,7 @@ class HomeService:
     async def _read_live(self, effect: h.ReadLive) -> h.HomeEvent:
         return h.LiveRead(effect.req, await self._tree.worker.run(self.applier.read_live, effect.paths))
 
-    async def _publish(self, effect: h.PublishPaths) -> h.HomeEvent:
+    async def _publish(self, effect: h.PublishPaths) -> h.PathsPublished:
         self._touched(v.TreeChanged(effect.paths))
         if v.PublishMode(self._tree.fileset.publish) is v.PublishMode.MANUAL:
             return h.PathsPublished(effect.req, None, "it is published by hand at the home")

@@ -19,11 +19,12 @@ from instep.errors import (
     UsageError,
     family_of,
 )
-from instep.model.change import OutcomeKind, PathOutcome, fence_of
+from instep.model.change import Fence, OutcomeKind, PathOutcome, fence_of
 from instep.model.ids import FilesetName
 from instep.model.lock import (
     LockAnswer,
     LockDenied,
+    LockEnd,
     LockEnded,
     LockGone,
     LockGranted,
@@ -46,6 +47,15 @@ from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 
 Wanted = TypeVar("Wanted", LockGranted, LockEnded)
+ENDED = {
+    LockEnd.RELEASED: "it was released",
+    LockEnd.LAPSED: "its time was over",
+    LockEnd.BROKEN: "it was broken",
+    LockEnd.STOLEN: "it was taken",
+    LockEnd.HOME_EDIT: "the file was changed at the home itself,",
+    LockEnd.WRITER_CHANGED: "another node or epoch writes the line",
+    LockEnd.UNKNOWN: "nothing is known of it",
+}
 LOST = {
     OutcomeKind.OUTDATED: "the home has another file by now",
     OutcomeKind.EXPIRED: "the lock had ended and the home has another file by now",
@@ -60,16 +70,14 @@ class Locks(CommandHandlers):
         owner = self._owner(asked.owner, asked.client)
         if asked.steals and not asked.reason:
             raise UsageError("a lock is taken from its owner for a reason", code="no_reason")
-        done = await service.lock(owner, path, asked.ttl_ms, asked.reason, steals=asked.steals)
+        fence = _fence(asked.token)
+        done = await service.lock(owner, path, asked.ttl_ms, asked.reason, steals=asked.steals, fence=fence)
         return _granted(service, path, owner, _required(service, path, done.answer, LockGranted))
 
     async def unlock(self, asked: api.UnlockCommand, speaker: Speaker) -> api.UnlockDocument:
         service, path = self._target(asked.fileset, asked.path, asked.path_b64)
         owner = self._owner(asked.owner, asked.client)
-        fence = fence_of(asked.token) if asked.token is not None else None
-        if asked.token is not None and fence is None:
-            raise UsageError("that is not the token of a lock", code="bad_token", token=asked.token)
-        done = await service.release(owner, path, fence, asked.message)
+        done = await service.release(owner, path, _fence(asked.token), asked.message)
         _require_made(service, done)
         _required(service, path, done.answer, LockEnded)
         return api.UnlockDocument(
@@ -77,6 +85,7 @@ class Locks(CommandHandlers):
             changed=True,
             outcome=done.outcome.kind.value if done.outcome is not None else None,
             generation=generation(done.head),
+            reason=(done.outcome.reason or UNSET) if done.outcome is not None else UNSET,
             **path_fields(path),
         )
 
@@ -127,6 +136,13 @@ class Locks(CommandHandlers):
                 owner=named,
             )
         return LockOwner(self._node.runtime.name, named or me, client)
+
+
+def _fence(token: str | None) -> Fence | None:
+    fence = fence_of(token) if token is not None else None
+    if token is not None and fence is None:
+        raise UsageError("that is not the token of a lock", code="bad_token", token=token)
+    return fence
 
 
 def _may_name_others() -> bool:
@@ -212,7 +228,7 @@ def _error(name: FilesetName, home: str, path: bytes, answer: LockAnswer) -> Ins
             whom = f" by {by}" if by else ""
             said_why = f": {reason}" if reason else ""
             return ContentionError(
-                f"the lock of {said} is no longer in force, it was {why.value.replace('_', ' ')}{whom}{said_why}",
+                f"the lock of {said} is no longer in force: {ENDED[why]}{whom}{said_why}",
                 hint=f"instep lock list {name}",
                 code="lock_gone",
                 why=why.value,

@@ -1,0 +1,145 @@
+"""``edit``: a file that lives elsewhere, locked, opened in an editor as a copy, and submitted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import click
+import msgspec
+
+from instep.api.changes import locks as api
+from instep.cli.changes.edited_copy import EditedCopy
+from instep.cli.changes.locks import path_and_bytes, released_text
+from instep.cli.output import say
+from instep.cli.session import Session, command
+from instep.errors import InstepError, UnavailableError, UsageError
+
+EDIT_TTL_MS = 3_600_000
+"""The time of the lock, which is given anew while the editor runs."""
+REFRESH_S = 600.0
+
+
+@command("edit", example="instep edit catalog styles/roads.sld")
+@click.argument("fileset")
+@click.argument("path")
+@click.option("-m", "--message", default="", help="Why it was changed, for the log.")
+def edit(session: Session, fileset: str, path: str, message: str) -> None:
+    """Lock a path, open a copy of it in $VISUAL or $EDITOR, submit it, release it.
+
+    The copy is laid into the tree when the editor ends, also when it fails; then the lock is released. Exit code 6:
+    the lock ended or the file was changed meanwhile; what you wrote stays in the file that is printed.
+    """
+    root = _root(session, fileset)
+    shown, raw = path_and_bytes(path)
+    client = f"edit {os.getpid()}"
+    asking = api.LockCommand(
+        path=shown, path_b64=raw, fileset=fileset, client=client, ttl_ms=EDIT_TTL_MS, reason="edited"
+    )
+    asking = msgspec.structs.replace(asking, token=session.call(asking).token)
+    ending = api.UnlockCommand(
+        path=shown, path_b64=raw, fileset=fileset, client=client, token=asking.token, message=message
+    )
+    try:
+        copy = EditedCopy(root, os.fsencode(path)).take()
+    except BaseException:
+        _release(session, ending)
+        raise
+    try:
+        code, done = _edited(session, asking, ending, copy)
+    except BaseException as error:
+        _keep_text(error, copy, f"instep edit {fileset} {shlex.quote(shown)}")
+        raise
+    copy.drop()
+    if code != 0:
+        raise UnavailableError(
+            f"the editor ended with code {code}; {released_text(shown, done)}", code="editor_failed"
+        )
+    session.show(done, released_text(shown, done))
+
+
+def _edited(
+    session: Session, asking: api.LockCommand, ending: api.UnlockCommand, copy: EditedCopy
+) -> tuple[int, api.UnlockDocument]:
+    """The editor's exit code, and the end of the lock. The editor opens nothing of the tree itself: another node
+    decides where its links lead. Nothing is written where the lock is not in force any more."""
+    try:
+        code = _run_editor(session, asking, copy.file)
+        if copy.is_edited:
+            session.call(asking)
+            copy.lay()
+    except BaseException:
+        _release(session, ending)
+        raise
+    return code, session.call(ending)
+
+
+def _run_editor(session: Session, asking: api.LockCommand, file: Path) -> int:
+    """The lock gets its whole time again while it runs."""
+    words = _editor()
+    try:
+        running = subprocess.Popen([*words, str(file)])
+    except OSError as error:
+        raise UsageError(
+            f"the editor {words[0]} cannot be started: {error.strerror}",
+            hint="export EDITOR=vi",
+            code="no_editor",
+        ) from error
+    while True:
+        try:
+            return running.wait(REFRESH_S)
+        except subprocess.TimeoutExpired:
+            try:
+                session.call(asking)
+            except InstepError as error:
+                say(f"instep: {error.reason}; what you save in the editor is kept")
+
+
+def _release(session: Session, ending: api.UnlockCommand) -> None:
+    """Behind another error, which is the one to show: a lock that cannot be released ends by its time."""
+    try:
+        session.call(ending)
+    except InstepError as error:
+        if error.error_code not in ("lock_gone", "no_lock"):
+            say(f"instep: the lock was not released: {error.reason}")
+
+
+def _keep_text(error: BaseException, copy: EditedCopy, again: str) -> None:
+    """Let the error name the place of what the person wrote."""
+    try:
+        is_edited = copy.is_edited
+    except OSError:
+        is_edited = True
+    if not is_edited:
+        copy.drop()
+        return
+    said = f"what you wrote is kept in {copy.keep()}"
+    if not isinstance(error, InstepError):
+        say(f"instep: {said}")
+        return
+    error.reason = f"{error.reason}; {said}"
+    error.facts["kept"] = str(copy.file)
+    if error.hint is None:
+        error.hint = again
+
+
+def _editor() -> list[str]:
+    """The words of $VISUAL or $EDITOR, without a shell."""
+    for name in ("VISUAL", "EDITOR"):
+        try:
+            words = shlex.split(os.environ.get(name, ""))
+        except ValueError as error:
+            raise UsageError(
+                f"${name} cannot be read: {error}", hint=f"export {name}=vi", code="no_editor"
+            ) from error
+        if words:
+            return words
+    return ["vi"]
+
+
+def _root(session: Session, fileset: str) -> Path:
+    from instep.node.lines.snapshot import pick_fileset
+
+    return pick_fileset(session.settings(), fileset).path
