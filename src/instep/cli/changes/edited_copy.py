@@ -38,7 +38,7 @@ class EditedCopy:
 
     def take(self) -> Self:
         """Copy the present bytes; nothing where the file is not there yet. The tree is asked for all that laying the
-        new version needs, so that nobody types what cannot be saved."""
+        new version needs, before anything is typed."""
         try:
             with Root(self._root) as root, ComparedWrite(root, self._path) as present:
                 if present.source is not None:
