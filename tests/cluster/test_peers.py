@@ -23,7 +23,8 @@ from instep.net.client import PeerClient, join_cluster
 from instep.net.connections.allow import AllowList
 from instep.net.connections.dial import split_address
 from instep.net.connections.listener import Limits
-from instep.net.connections.tls import TlsContexts, trust_fetch
+from instep.net.connections.presented import trust_fetch
+from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES, RENEW, VERIFY
 from instep.net.transfer import AnswerStatus
@@ -340,27 +341,6 @@ class _Closing:
 
     async def aclose(self) -> None:
         await self.client.close()
-
-
-def test_pinned_partners_of_two_clusters(run: Callable[..., None], ca: Pki, tmp_path: Path) -> None:
-    ours = Pki.create(tmp_path / "ours", "ours", node_name("left"), peers.now_ms())
-    theirs = Pki.create(tmp_path / "theirs", "theirs", node_name("right"), peers.now_ms())
-    ours.pin_partner(node_name("right"), theirs.certificate(Purpose.TLS))
-    theirs.pin_partner(node_name("left"), ours.certificate(Purpose.TLS))
-
-    async def work() -> None:
-        async with peers.serving(ours) as node:
-            async with peers.dialling(theirs, node) as client:
-                await client.call(HEADS, heads())
-                assert ("heads", "right") in node.service.asked
-            # the other cluster's CA may not make up members here, nor a second "right"
-            impostor = peers.member(theirs, tmp_path / "impostor", "left2")
-            impostor.pin_partner(node_name("left"), ours.certificate(Purpose.TLS))
-            async with peers.dialling(impostor, node) as client:
-                with pytest.raises(NotAllowedError):
-                    await client.call(HEADS, heads())
-
-    run(work())
 
 
 # Hostile ----------------------------------------------------------------------------------------------------

@@ -355,39 +355,6 @@ def test_of_two_lists_that_say_the_same_the_higher_number_stays(ca: Pki, tmp_pat
         assert Revoked(lists).lists == (again,)
 
 
-def test_a_name_that_was_revoked_here_says_nothing_of_a_pinned_partner(ca: Pki, tmp_path: Path) -> None:
-    """Another cluster may give the same name; its partner is trusted by its key, and the list is of our own CA."""
-    far = node_name("far")
-    keystore.backup(ca, tmp_path / "backup", b"a passphrase", NOW)
-    ca = keystore.restore(tmp_path / "backup", tmp_path / "again", b"a passphrase")
-    ca.revoke(far, NOW + 60_000)
-    assert far in ca.crl().names
-    pinned = Pki.create(tmp_path / "in" / "new" / "folders", "other", far, NOW).certificate(Purpose.TLS)
-    der = pinned.public_bytes(serialization.Encoding.DER)
-    for crl in (ca.crl(), None):
-        trust = Trust(ca.authorities(), crl, {far: pinned}, now_ms=lambda: NOW)
-        identity = trust.identify(der)
-        trust.check(identity)
-        assert trust.is_good(identity)
-    ours = ca.certificate(Purpose.TLS).public_bytes(serialization.Encoding.DER)
-    without_list = Trust(ca.authorities(), None, {})
-    without_list.check(without_list.identify(ours))
-
-
-def test_a_pin_is_of_the_key_and_outlives_the_certificate(ca: Pki, tmp_path: Path) -> None:
-    other = Pki.create(tmp_path / "other", "other", node_name("far"), NOW)
-    pinned = other.certificate(Purpose.TLS)
-    other.renew_own(NOW + DAY)
-    renewed = other.certificate(Purpose.TLS)
-    assert renewed != pinned
-    trust = Trust(ca.authorities(), ca.crl(), {node_name("far"): pinned})
-    der = renewed.public_bytes(serialization.Encoding.DER)
-    assert trust.identify(der).name == "far"
-    stranger = Pki.create(tmp_path / "stranger", "other", node_name("far"), NOW).certificate(Purpose.TLS)
-    der = stranger.public_bytes(serialization.Encoding.DER)
-    assert code_of(lambda: trust.identify(der), NotAllowedError) == "unknown_certificate"
-
-
 def test_names_of_a_list_without_removals_are_all_removed(ca: Pki, tmp_path: Path) -> None:
     """A version that knew no difference wrote it; a list of today says which."""
     old = certs.make_crl(ca.ca(), ca._ca_key(), [], NOW, ca.crl(), name_extensions({"s1": 5}, {})[:1])

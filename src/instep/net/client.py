@@ -15,8 +15,9 @@ import msgspec
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import NodeName
 from instep.net.connections.dial import IDLE_S, Line, split_address
+from instep.net.connections.presented import trust_fetch
 from instep.net.connections.stream import SocketStream
-from instep.net.connections.tls import TlsContexts, joining_context, trust_fetch
+from instep.net.connections.tls import TlsContexts, joining_context
 from instep.net.messages import messages
 from instep.net.messages.faults import error_of_reply
 from instep.net.service import Call

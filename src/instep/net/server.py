@@ -99,6 +99,7 @@ class PeerServer:
         self._transfers: Counter[NodeName] = Counter()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="instep-contents")
         self._http: _Http | None = None
+        self._on_refused = on_refused
         self._listener = Listener(self._protocol, lambda: tls.server, allow, self._limits, on_refused)
         self._downloads: dict[str, tuple[type[msgspec.Struct], _Transfer]] = {
             "contents": (messages.ContentsRequest, service.contents),
@@ -187,7 +188,12 @@ class PeerServer:
         if connection.identity is None:
             secure = connection.transport.get_extra_info("ssl_object")
             assert secure is not None, "a peer connection without TLS"
-            connection.identity = self._tls.trust.identify(secure.getpeercert(True))
+            try:
+                connection.identity = self._tls.identify(secure)
+            except NotAllowedError as error:
+                if error.error_code == "key_changed":
+                    self._on_refused(Refusal(connection.address, "key_changed", error.reason))
+                raise
         else:
             self._tls.trust.check(connection.identity)
         return connection.identity

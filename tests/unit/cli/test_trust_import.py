@@ -62,6 +62,6 @@ def test_a_bundle_is_split_and_each_certificate_shown(
     lines = capsys.readouterr().out.splitlines()
     assert "CN=images3.example.org  until 2031-05-04" in lines and "  trusted as far" in lines
     assert sum("not trusted" in line for line in lines) == 2 and lines[-1] == "trusted: far"
-    assert list(Pki(node.pki).pinned()) == ["far"]
+    assert list(Pki(node.pki).pins.certificates()) == ["far"]
     bundle.write_text("no certificate")
     assert run(["pki", "trust", "import", str(bundle)]) == 9

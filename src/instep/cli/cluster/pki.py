@@ -22,7 +22,7 @@ from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_o
 from instep.errors import NotAllowedError, RefusedError, ResourceError
 from instep.model.counts import counted
 from instep.model.ids import node_name
-from instep.net.connections import tls
+from instep.net.connections import presented
 from instep.net.trust.certs import CertificateFacts, Purpose, certificates_of_pem, facts_of, name_of
 from instep.net.trust.keystore import ExportFormat, backup, export, restore
 from instep.net.trust.pki import Pki
@@ -214,7 +214,7 @@ def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int
     administrator for the fingerprint by another way, such as the telephone.
     """
     at = read_address(address)
-    chain = tls.trust_fetch(at.host, at.port, timeout_s=timeout_ms / 1000)
+    chain = presented.trust_fetch(at.host, at.port, timeout_s=timeout_ms / 1000)
     rows = [_facts(facts) for facts in chain.facts()]
     document: dict[str, Any] = {
         "address": str(at),
@@ -237,7 +237,7 @@ def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int
         )
     is_asked = pin is None and not session.is_json and sys.stdin.isatty() and sys.stdout.isatty()
     if pin is not None or (is_asked and click.confirm("Trust this node? Compare the fingerprint first")):
-        document["trusted"] = _trust(session, certificates_of_pem(chain.pem())[:1])
+        document["trusted"] = _trust(session, chain.certificates[:1], chain.certificates[1:])
     if session.is_json:
         write_json(document)
     elif "trusted" in document:
@@ -246,12 +246,14 @@ def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int
         sys.stdout.write(chain.pem().decode())
 
 
-def _trust(session: Session, certificates: Sequence[x509.Certificate]) -> list[str]:
-    """Trust each certificate for the node that it names."""
+def _trust(
+    session: Session, certificates: Sequence[x509.Certificate], others: Sequence[x509.Certificate]
+) -> list[str]:
+    """Trust each certificate for the node that it names; its issuer may be among ``others``."""
     found, names = _open(session), []
     for certificate in certificates:
         name = name_of(certificate, Purpose.TLS)
-        found.pin_partner(name, certificate)
+        found.pins.pin(name, (certificate, *others))
         names.append(str(name))
     session.reload()
     return names
@@ -270,7 +272,7 @@ def trust_import(session: Session, file: Path) -> None:
         raise ResourceError(f"cannot read {file}: {error.strerror}", code="unreadable") from error
     reasons = [_why_not_trusted(one) for one in certificates]
     nodes = [one for one, why in zip(certificates, reasons, strict=True) if why is None]
-    names = _trust(session, nodes) if nodes else []
+    names = _trust(session, nodes, certificates) if nodes else []
     trusted = iter(names)
     rows = [
         {

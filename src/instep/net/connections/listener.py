@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """For status and logs: ``why`` is ``allow``, ``full`` or ``handshake``."""
+    """For status and logs: ``why`` is ``allow``, ``full``, ``handshake`` or ``key_changed``."""
 
     address: str
     why: str

@@ -8,7 +8,6 @@ contexts, so nothing that OpenSSL cached can outlive it; open connections are ch
 from __future__ import annotations
 
 import datetime as dt
-import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,13 @@ from typing import Any
 
 from cryptography import x509
 
-from instep.errors import ConfigError, InstepError, NotAllowedError, PeerError
+from instep.errors import ConfigError, InstepError, NotAllowedError
 from instep.model.ids import NodeName
-from instep.net.connections.tls_errors import RefusedPeer, translated_tls_error
+from instep.net.connections.presented import presented
+from instep.net.connections.tls_errors import RefusedPeer
 from instep.net.trust.certs import (
-    CertificateFacts,
     Purpose,
     certificate_of_der,
-    facts_of,
-    fingerprint_bytes,
     name_of,
     pem_of,
     pin_of,
@@ -93,7 +90,9 @@ class Trust:
                         name, -1, pin, certificate.not_valid_before_utc, certificate.not_valid_after_utc
                     )
         name = name_of(certificate, Purpose.TLS)
-        if name in self._pins or not was_issued_by(certificate, self.authorities):
+        if name in self._pins:
+            raise self.key_changed(name, pin)
+        if not was_issued_by(certificate, self.authorities):
             raise NotAllowedError(
                 f"the certificate of {name} is not one that this node knows",
                 hint=f"join it to this cluster, or: instep partner add {name} ADDRESS --pin {pin}",
@@ -111,6 +110,19 @@ class Trust:
         )
         self.check(identity)
         return identity
+
+    def key_changed(self, name: NodeName, shown: str) -> NotAllowedError:
+        """The refusal of a pinned partner that shows another key: only its administrator can say whether it is its."""
+        pinned = self._pins[name]
+        return NotAllowedError(
+            f"{name} shows another key than the one that is pinned on {self.me}: pinned {pinned}, shown {shown}",
+            hint=f"ask the administrator of {name} whether its key was changed; when it was, on {self.me}: "
+            f"instep partner add {name} ADDRESS --pin {shown}",
+            code="key_changed",
+            node=name,
+            pinned=pinned,
+            shown=shown,
+        )
 
     def check(self, identity: PeerIdentity) -> None:
         """Whether an identity of an open connection is still good; ``NotAllowedError`` when revoked since."""
@@ -174,14 +186,17 @@ class TlsContexts:
         """Follow the files of ``pki/``. Raises and keeps the old contexts when they do not fit together."""
         pki = self._pki
         try:
-            pinned = pki.pinned()
+            chains = pki.pins.chains()
+            pinned = {name: chain[0] for name, chain in chains.items()}
             trust = Trust(pki.authorities(), pki.crl(), pinned, me=pki.name, now_ms=self._now_ms)
-            server = self._context(ssl.PROTOCOL_TLS_SERVER, trust, pinned.values())
+            server = self._context(
+                ssl.PROTOCOL_TLS_SERVER, trust, [one for chain in chains.values() for one in chain]
+            )
             server.verify_mode = ssl.CERT_OPTIONAL
             server.num_tickets = 0
             client = self._context(ssl.PROTOCOL_TLS_CLIENT, trust, ())
-            client.check_peer = lambda der: self._check_dialled(None, der)
-            pinned_clients = {name: self._pinned_client(name) for name in pinned}
+            client.check_peer = lambda chain: self._check_dialled(None, chain)
+            pinned_clients = {name: self._pinned_client(name, trust) for name in pinned}
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
                 f"the certificates in {pki.directory} do not fit together: {error}",
@@ -198,17 +213,39 @@ class TlsContexts:
         """The context for dialling this partner, to be used with ``server_hostname=name``."""
         return self._pinned_clients.get(name, self._client)
 
-    def _pinned_client(self, name: NodeName) -> _TellingContext:
-        """For a partner of another cluster: its key is compared instead of its certificate, before anything is sent."""
+    def _pinned_client(self, name: NodeName, trust: Trust) -> _TellingContext:
+        """For a partner of another cluster: its key is compared instead of its certificate, before anything is sent.
+        Our own authorities go along with our certificate, so that the partner knows our issuer."""
         context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
         context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
+        context.load_verify_locations(cadata=_pem_of_all(trust.authorities))
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        context.check_peer = lambda der: self._check_dialled(name, der)
+        context.check_peer = lambda chain: self._check_dialled(name, chain)
         return context
 
-    def _check_dialled(self, pinned: NodeName | None, der: bytes | None) -> None:
+    def identify(self, secure: ssl.SSLObject) -> PeerIdentity:
+        """The peer of a connection that was accepted."""
+        chain = presented(secure)
+        identity = self.trust.identify(chain[0] if chain else None)
+        self._keep_renewed(identity, chain)
+        return identity
+
+    def _keep_renewed(self, identity: PeerIdentity, chain: Sequence[bytes]) -> None:
+        """A pinned partner may come with another certificate of its key, for its own cluster renews it. OpenSSL
+        verifies certificates and no keys, so it must know the newest one and its issuer."""
+        if identity.serial == -1 and self._pki.pins.pin(
+            identity.name, [certificate_of_der(der) for der in chain]
+        ):
+            self.reload()
+
+    def _check_dialled(self, pinned: NodeName | None, chain: Sequence[bytes]) -> None:
         """At the end of each handshake of ours. OpenSSL looks at one list of one CA; here all of them count."""
+        der = chain[0] if chain else None
+        if pinned is not None and der is not None:
+            shown = pin_of(certificate_of_der(der))
+            if shown != pin_of(self.trust.pinned[pinned]):
+                raise self.trust.key_changed(pinned, shown)
         identity = self.trust.identify(der)
         if (pinned is None) == (identity.serial == -1) or pinned not in (None, identity.name):
             raise NotAllowedError(
@@ -219,11 +256,7 @@ class TlsContexts:
                 pin=identity.pin,
             )
         self.trust.require_current(identity, is_dialled=True)
-        assert der is not None
-        if pinned is not None and certificate_of_der(der) != self.trust.pinned[pinned]:
-            # Renewed by its own cluster: our listening side compares whole certificates, so it must know this one.
-            self._pki.pin_partner(pinned, certificate_of_der(der))
-            self.reload()
+        self._keep_renewed(identity, chain)
         self.dialled[identity.name] = identity
 
     def lost_trust(self) -> list[NodeName]:
@@ -241,7 +274,7 @@ class TlsContexts:
         context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
         exact = list(exact)
         anchors = [*(trust.authorities if trust is not None else ()), *exact]
-        context.load_verify_locations(cadata="".join(pem_of(anchor).decode("ascii") for anchor in anchors))
+        context.load_verify_locations(cadata=_pem_of_all(anchors))
         if exact:
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         elif trust is not None and trust.crl is not None and len(trust.authorities) == 1:
@@ -266,14 +299,14 @@ class _TellingObject(ssl.SSLObject):
         check = getattr(self.context, "check_peer", None)
         if check is not None:
             try:
-                check(self.getpeercert(True))
+                check(presented(self))
             except InstepError as error:
                 raise RefusedPeer(error) from error
 
 
 class _TellingContext(ssl.SSLContext):
     sslobject_class = _TellingObject
-    check_peer: Callable[[bytes | None], None] | None = None
+    check_peer: Callable[[Sequence[bytes]], None] | None = None
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **named: Any) -> Any:
         made = super().wrap_bio(incoming, outgoing, *args, **named)
@@ -286,6 +319,10 @@ def alert_of(error: BaseException) -> bytes:
     """The alert that OpenSSL made for the peer when a handshake of ours failed."""
     alert = getattr(error, "alert", b"")
     return alert if isinstance(alert, bytes) else b""
+
+
+def _pem_of_all(certificates: Sequence[x509.Certificate]) -> str:
+    return "".join(pem_of(one).decode("ascii") for one in certificates)
 
 
 def _bare_context(protocol: int) -> _TellingContext:
@@ -301,62 +338,3 @@ def joining_context(authority: x509.Certificate) -> ssl.SSLContext:
     context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem_of(authority).decode("ascii"))
     return context
-
-
-# Looking at strangers ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedChain:
-    """A server's chain, unverified, its own certificate first."""
-
-    certificates: tuple[x509.Certificate, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_bytes(self.certificates[0]).hex()
-
-    @property
-    def pin(self) -> str:
-        return pin_of(self.certificates[0])
-
-    def facts(self) -> list[CertificateFacts]:
-        return [facts_of(certificate) for certificate in self.certificates]
-
-    def pem(self) -> bytes:
-        return b"".join(pem_of(certificate) for certificate in self.certificates)
-
-
-def trust_fetch(
-    host: str, port: int, *, server_name: str | None = None, timeout_s: float = 10.0
-) -> FetchedChain:
-    """The certificates that a TLS server presents, without believing them (E9): for showing to a person, or
-    for comparing with a fingerprint. Blocking."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection((host, port), timeout=timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=server_name or host) as secure,
-        ):
-            ders = _presented(secure)
-    except (OSError, ValueError) as error:
-        raise translated_tls_error(error, f"{host}:{port}", "fetching its certificate") from error
-    if not ders:
-        raise PeerError(f"{host}:{port} presented no certificate", code="bad_certificate")
-    return FetchedChain(tuple(certificate_of_der(der) for der in ders))
-
-
-def _presented(secure: ssl.SSLSocket) -> list[bytes]:
-    """The presented chain; ``get_unverified_chain`` became public in Python 3.13 and is there since 3.10."""
-    public = getattr(secure, "get_unverified_chain", None)
-    if public is not None:
-        return [bytes(der) for der in public()]
-    private = getattr(getattr(secure, "_sslobj", None), "get_unverified_chain", None)
-    if private is not None:
-        chain = private()
-        if chain:
-            return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain]
-    leaf = secure.getpeercert(binary_form=True)
-    return [leaf] if leaf else []

@@ -32,7 +32,7 @@ from instep.errors import (
     ResourceError,
 )
 from instep.model.generation import Signature
-from instep.model.ids import Digest, NodeName, node_name
+from instep.model.ids import Digest, NodeName
 from instep.net.trust import signing
 from instep.net.trust.authority import is_ending, make_ca, newest_of, renewed_ca
 from instep.net.trust.certs import (
@@ -55,7 +55,8 @@ from instep.net.trust.certs import (
     raw_key_of,
     was_issued_by,
 )
-from instep.net.trust.key_files import locked, sync_folder, write_file
+from instep.net.trust.key_files import locked, write_file
+from instep.net.trust.pins import Pins
 from instep.net.trust.revocation import LISTS_MAX, Revoked, name_extensions, union_of_pem
 from instep.net.trust.validity import minute_at
 
@@ -99,6 +100,7 @@ class Pki:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.pins = Pins(directory)
         self._parsed: dict[str, tuple[tuple[int, ...], Any]] = {}
 
     # Making -------------------------------------------------------------------------------------------------
@@ -450,29 +452,6 @@ class Pki:
 
     def _save(self, state: _State) -> None:
         self._write("state.json", msgspec.json.encode(state))
-
-    # Pinned partners ----------------------------------------------------------------------------------------
-
-    def pin_partner(self, name: NodeName, certificate: x509.Certificate) -> None:
-        """Trust exactly this certificate for a partner of another cluster."""
-        self._make_directories()
-        self._write(f"trusted/{node_name(name)}.crt", pem_of(certificate))
-
-    def unpin(self, name: NodeName) -> bool:
-        """Trust a node of another cluster no more; whether it was pinned."""
-        path = self._path(f"trusted/{name}.crt")
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        sync_folder(path.parent)
-        return True
-
-    def pinned(self) -> dict[NodeName, x509.Certificate]:
-        found = {}
-        for path in sorted(self._path("trusted").glob("*.crt")):
-            found[node_name(path.stem)] = certificates_of_pem(path.read_bytes())[0]
-        return found
 
     # Files --------------------------------------------------------------------------------------------------
 

@@ -304,7 +304,7 @@ class AcceptedLink(StreamRequests):
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
             case m.Revocations(crl):
-                if self.who not in self._peers.runtime.pki.pinned():
+                if self.who not in self._peers.runtime.pki.pins.certificates():
                     self._peers.take_revocations(crl)
             case m.Members():
                 self._peers.membership.told_self(self.who, message)

@@ -185,7 +185,11 @@ class Membership:
         """A pinned partner sent its signing key over the connection that its pin verifies: its records hold
         from now on. Nodes of our own CA are known by their signing certificates instead."""
         store, key = self._runtime.store, f"{PINNED_KEY}{who}"
-        if who in self._runtime.pki.pinned() and len(sign_key) == 32 and store.get(key) != sign_key:
+        if (
+            who in self._runtime.pki.pins.certificates()
+            and len(sign_key) == 32
+            and store.get(key) != sign_key
+        ):
             self._runtime.deferred.write(key, lambda store: store.put(key, sign_key))
             self._runtime.note(
                 "pinned_key", f"the signing key of {who}, which is pinned here, is known", node=who

@@ -106,7 +106,7 @@ class NewNames:
             runtime.name,
             *runtime.pki.crl().names,
         }
-        known |= {*runtime.pki.pinned(), *(record.name for record in runtime.pki.records())}
+        known |= {*runtime.pki.pins.certificates(), *(record.name for record in runtime.pki.records())}
         for fileset in runtime.settings.filesets.values():
             known |= {fileset.writer, *(fileset.to or ())}
         for balancer in runtime.settings.balancers.values():

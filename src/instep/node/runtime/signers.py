@@ -34,7 +34,7 @@ def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> Sig
 def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
     """The signing key of a partner of another cluster, as long as it is pinned here."""
     key = runtime.store.get(f"{PINNED_KEY}{signer}")
-    return {signer: key} if key is not None and signer in runtime.pki.pinned() else {}
+    return {signer: key} if key is not None and signer in runtime.pki.pins.certificates() else {}
 
 
 def stuck_standing(trouble: Trouble) -> StandingRecord:

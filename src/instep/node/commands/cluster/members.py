@@ -14,7 +14,7 @@ from instep.model.ids import LineId, NodeName, node_name
 from instep.model.link import Link
 from instep.model.standing import Standing
 from instep.net.connections.dial import split_address
-from instep.net.connections.tls import trust_fetch
+from instep.net.connections.presented import trust_fetch
 from instep.net.messages.messages import DRAIN_MS_MAX
 from instep.net.trust.pki import Pki
 from instep.node.commands.cluster.checking import Preflight
@@ -108,7 +108,7 @@ class MemberCommands(CommandHandlers):
                 shown=chain.pin,
                 typed=pin,
             )
-        node.pki.pin_partner(name, chain.certificates[0])
+        node.pki.pins.pin(name, chain.certificates)
         flags = {"replicate": asked.replicate, "data": asked.data, "hub": asked.hub}
         given = {key: value for key, value in flags.items() if value is not None}
         changed = edits.set_partner(node.directory, name, {"address": address, "pin": pin, **given})
@@ -285,7 +285,7 @@ class MemberCommands(CommandHandlers):
                     f"instep promote {fileset} --home-is-dead",
                     code="still_writes", node=name, fileset=fileset,
                 )  # fmt: skip
-        changed = node.pki.unpin(name)
+        changed = node.pki.pins.unpin(name)
         if not changed:
             self._require_ca(f"instep node remove {name}")
             known = {*node.runtime.settings.partners, *node.membership.members, *node.pki.crl().names}

@@ -1,6 +1,6 @@
 """The partner lists of all nodes that this one has heard of, its own among them: the topology that ``explain`` shows.
 
-A node tells its rows in its own member record. They are shown and explained, and open nothing.
+A node sends its rows with its own member record. They are shown and explained, and open nothing.
 """
 
 from __future__ import annotations

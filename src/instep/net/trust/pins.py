@@ -1,0 +1,70 @@
+"""Partners of other clusters, each trusted by its key alone. Implements "Federation" of ``docs/spec/wire.md``.
+
+A file ``trusted/NAME.crt`` has the newest certificate of the key and, where it is known, its issuer: TLS verifies
+certificates and no keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+from instep.model.ids import NodeName, node_name
+from instep.net.trust.certs import certificates_of_pem, pem_of, was_issued_by
+from instep.net.trust.key_files import sync_folder, write_file
+
+
+class Pins:
+    """Those of one node, in its ``pki/`` directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._folder = directory / "trusted"
+
+    def pin(self, name: NodeName, chain: Sequence[x509.Certificate]) -> bool:
+        """Trust the key of the first of these certificates for this partner; whether that changed the file."""
+        known = self.chains().get(node_name(name), [])
+        kept = _with_issuer([*chain, *known[1:]])
+        if known == kept:
+            return False
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(self._folder / f"{name}.crt", b"".join(map(pem_of, kept)), mode=0o644, of_node=True)
+        return True
+
+    def unpin(self, name: NodeName) -> bool:
+        """Trust a node of another cluster no more; whether it was pinned."""
+        path = self._folder / f"{name}.crt"
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_folder(path.parent)
+        return True
+
+    def certificates(self) -> dict[NodeName, x509.Certificate]:
+        """The certificate of each partner; its key is what is trusted."""
+        return {name: chain[0] for name, chain in self.chains().items()}
+
+    def chains(self) -> dict[NodeName, list[x509.Certificate]]:
+        """The same, each with its issuer, where that is known."""
+        return {
+            node_name(path.stem): certificates_of_pem(path.read_bytes())
+            for path in sorted(self._folder.glob("*.crt"))
+        }
+
+
+def _with_issuer(presented: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """A node's certificate and, where it is among those that were presented with it, the authority that issued it. One
+    whose key identifier is not that of its key is left out: it could pass for another authority when OpenSSL
+    looks for an issuer."""
+    first, *others = presented
+    return [first, *[one for one in others if was_issued_by(first, [one]) and _is_true_to_its_key(one)][:1]]
+
+
+def _is_true_to_its_key(authority: x509.Certificate) -> bool:
+    key_id = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
+    try:
+        return authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value == key_id
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
