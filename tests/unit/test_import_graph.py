@@ -18,7 +18,6 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 MODULES_MAX = 15
 LONGER_FOLDERS: dict[str, tuple[int, str]] = {
     "src/instep/api": (16, "a module for each subject of commands, and no module knows another one's"),
-    "src/instep/cli/filesets": (16, "a module for each group of commands about filesets"),
     "src/instep/core/changes": (16, "two machines, each with its facts, words and floors, and one contract"),
     "src/instep/model": (17, "a module for each noun, and no module knows more than those below"),
     "src/instep/node/config": (17, "a module for each table of the file, above one reader"),
