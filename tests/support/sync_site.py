@@ -12,6 +12,8 @@ PROFILE = """
 left = "data@s1"
 right = "data@p1"
 initiators = ["s1", "s2"]
+"""
+KINDS = """
 [sync.site.kinds.templates]
 paths = ["/templates/"]
 direction = "up"
@@ -25,10 +27,10 @@ direction = "down"
 class Site:
     """Staging ``s1`` with its mirror ``s2``, and production ``p1``, which ``s1`` dials."""
 
-    def __init__(self, cluster: Services, more: str = "") -> None:
-        """``more`` is added to the profile on both of staging."""
+    def __init__(self, cluster: Services, kinds: str = "", keys: str = "") -> None:
+        """``kinds`` are tables, and ``keys`` keys, that are added to the profile on both of staging."""
         self.cluster = cluster
-        self.profile = PROFILE + more
+        self.profile = PROFILE + keys + KINDS + kinds
         self.s1, self.s2, self.p1 = (cluster.add(name) for name in ("s1", "s2", "p1"))
 
     async def begin(self) -> None:

@@ -112,6 +112,30 @@ def _sync_side(value: str, _: str) -> str:
     return value
 
 
+def _cron(value: str, shown: str) -> str:
+    from datetime import UTC
+
+    from instep.core.cluster.schedule import BadCronLine, schedule_of
+
+    if value != "off":
+        try:
+            schedule_of(value, UTC)
+        except BadCronLine as error:
+            raise UsageError(f"{shown} {value!r} {error}", code="bad_value") from None
+    return value
+
+
+def _time_zone(value: str, shown: str) -> str:
+    from instep.node.config.kinds import BadValue
+    from instep.node.config.shared_parts.jobs import time_zone
+
+    try:
+        time_zone(value)
+    except BadValue as error:
+        raise UsageError(f"{shown} {value!r} {error}", code="bad_value") from None
+    return value
+
+
 def _listing(value: str, shown: str) -> str:
     return _matching(value, shown, r"[0-9a-f]{1,64}", "an id of: instep sync collisions NAME")
 
@@ -200,7 +224,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "seat pool": _shared, "standby service": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
-    "external part": _shared,
+    "external part": _shared, "schedule": _cron, "zone": _time_zone,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

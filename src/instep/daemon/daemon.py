@@ -28,6 +28,7 @@ from instep.node.runtime.background import go_on
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.state import StateLost, watch_state
 from instep.node.syncing.sync_runs import SyncRuns
+from instep.node.syncing.sync_schedule import SyncSchedule
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 from instep.node.upkeep.writer_change import Succession
@@ -64,6 +65,7 @@ class Daemon:
         self.shared_work = SharedWork(self.cluster, random.Random())
         self.seat_desk = SeatDesk(self.cluster)
         self.sync = SyncRuns(node.runtime, node.services.get, self._calls_of)
+        self.sync_schedule = SyncSchedule(node.runtime, self.sync, lambda: self.shared_work.maintenance.is_on)
         self.housekeeping.page_users.append(self.sync)
         self.access = Access(node.directory, wall_ms)
         self.door = CommandDoor(self.commands(), self.access.audit)
@@ -75,7 +77,7 @@ class Daemon:
         services = (
             self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster, self.access,
             self.shared_work, self.seat_desk,
-            self.sync,
+            self.sync, self.sync_schedule,
         )  # fmt: skip
         context = CommandContext(self.node, *services)
         self.node.peers.on_sync = sync_port(context)
@@ -100,6 +102,7 @@ class Daemon:
             "cluster database": self.cluster.run,
             "jobs": self.shared_work.run,
             "seats": self.seat_desk.run,
+            "sync schedules": self.sync_schedule.run,
             "events": self.node.runtime.deferred.run,
             "succession": Succession(self.node).run,
         }

@@ -122,6 +122,17 @@ class SyncKindDocument(Document, frozen=True, kw_only=True):
     validate: bool = False
 
 
+class SyncScheduleDocument(Document, frozen=True, kw_only=True):
+    """When runs start by themselves: the cron line and its zone, the next time, and the last one that was missed since
+    a run started, with the reason."""
+
+    cron: str
+    zone: str
+    next_at: str | None
+    missed_at: str | None
+    missed_because: str
+
+
 class SyncProfileDocument(Document, frozen=True, kw_only=True):
     """A profile, whether its last run left both sides in sync, and that run."""
 
@@ -135,6 +146,7 @@ class SyncProfileDocument(Document, frozen=True, kw_only=True):
     in_sync: bool
     why_not: str | None
     last: SyncRunDocument | None
+    schedule: SyncScheduleDocument | None = None
 
 
 class SyncProfilesDocument(Document, frozen=True):

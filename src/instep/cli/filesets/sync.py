@@ -41,6 +41,10 @@ sync = group("sync", "Two filesets with different homes, such as staging and pro
     help="up is left to right.",
 )  # fmt: skip
 @click.option(
+    "--schedule", metavar="CRON", help='When runs start by themselves, such as "15 2 * * *", or off.'
+)
+@click.option("--zone", metavar="ZONE", help="The time zone of --schedule; UTC when not given.")
+@click.option(
     "--initiator",
     "initiators",
     multiple=True,
@@ -48,12 +52,20 @@ sync = group("sync", "Two filesets with different homes, such as staging and pro
     help="May start runs; the left home when not given.",
 )
 def add(
-    session: Session, profile: str, left: str, right: str, direction: str, initiators: tuple[str, ...]
+    session: Session,
+    profile: str,
+    left: str,
+    right: str,
+    direction: str,
+    schedule: str | None,
+    zone: str | None,
+    initiators: tuple[str, ...],
 ) -> None:
     """Write a profile into instep.toml: the same on each node that starts runs."""
     wanted: dict[str, object] = {"left": left, "right": right, "direction": direction}
     if initiators:
         wanted["initiators"] = list(initiators)
+    wanted |= {name: value for name, value in (("schedule", schedule), ("zone", zone)) if value is not None}
     changed = set_sync(session.node, profile, wanted)
     session.show_change({"profile": profile}, changed, f"the sync profile {profile} is set")
 
@@ -103,10 +115,13 @@ def list_(session: Session) -> None:
     document = session.call(api.SyncListCommand())
     if not session.gave_json(document):
         rows = [
-            (one.name, one.left, one.right, one.direction, one.carried_out_by, one.why_not or "in sync")
+            (
+                one.name, one.left, one.right, one.direction, one.carried_out_by, _next(one.schedule),
+                one.why_not or "in sync",
+            )
             for one in document.profiles
-        ]
-        table(rows, ("profile", "left", "right", "direction", "run by", "state"))
+        ]  # fmt: skip
+        table(rows, ("profile", "left", "right", "direction", "run by", "next run", "state"))
 
 
 @command("show", parent=sync, example="instep sync show site")
@@ -126,6 +141,12 @@ def _profile_lines(document: api.SyncProfileDocument) -> Iterator[str]:
     sides = f"{document.left} <-> {document.right}"
     yield f"{document.name}   {sides}, {document.direction}, run by {document.carried_out_by}"
     yield f"  {document.why_not or 'in sync as of the last run'}"
+    if document.schedule is not None:
+        at = document.schedule
+        yield f"  next run: {_next(at)} ({at.cron}, {at.zone})"
+        if at.missed_at is not None:
+            yield f"  missed: the run at {moment(at.missed_at)}: {printable(at.missed_because)}"
+            yield f"  next: instep sync run {document.name}"
     for each in document.kinds:
         locked = f", locked on the {each.locked}" if each.locked else ""
         checked = ", then validated" if each.validate else ""
@@ -157,6 +178,10 @@ def collisions(session: Session, profile: str, reviewed: str | None, is_all: boo
         table(rows, ("id", "path", "why", "reviewed"))
         if not rows:
             print("nothing to look at")
+
+
+def _next(schedule: api.SyncScheduleDocument | None) -> str:
+    return moment(schedule.next_at) if schedule is not None else "-"
 
 
 def end_of_run(document: api.SyncRunDocument, ok_set_aside: bool) -> None:

@@ -121,7 +121,7 @@ class SyncRun:
             self._answered(side, answer)
 
     def _answered(self, side: Side, answer: ChangeAnswer) -> None:
-        """What was made and is held back from publishing is in no generation, and so in no base."""
+        """A change that is held back from publishing is in no generation, and so in no base."""
         work = self.work
         if answer.head is not None:
             work.heads[side] = answer.head

@@ -12,6 +12,7 @@ from instep.node.cluster.service import ClusterService
 from instep.node.cluster.shared_work import SharedWork
 from instep.node.node import Node
 from instep.node.syncing.sync_runs import SyncRuns
+from instep.node.syncing.sync_schedule import SyncSchedule
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 
@@ -30,6 +31,7 @@ class CommandContext:
     shared_work: SharedWork
     seat_desk: SeatDesk
     sync: SyncRuns
+    sync_schedule: SyncSchedule
 
 
 class CommandHandlers:

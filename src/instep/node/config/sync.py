@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import tzinfo
 from types import MappingProxyType
 from typing import Any
 
+from instep.core.cluster.schedule import BadCronLine, Schedule, schedule_of
 from instep.core.sync.merge.formats import MergeFormat
 from instep.core.sync.table import Direction, KindRules, Side
 from instep.errors import UsageError
@@ -16,9 +18,11 @@ from instep.model.ids import node_name as parse_node_name
 from instep.node.config.hooks import HookSettings, read_hook
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, string
+from instep.node.config.shared_parts.jobs import time_zone
 from instep.node.config.table_reader import Table
 from instep.node.config.values import node_names, patterns
 
+OFF = "off"
 PROFILES_MAX = 64
 KINDS_MAX = 64
 _NOT_OF_KINDS = frozenset(("tree", "user", "paths", "writes"))
@@ -85,7 +89,15 @@ class SyncSettings:
     """Which way paths of no kind go: `up` is left to right, `down` right to left, or `both`."""
     initiators: tuple[NodeName, ...] = key([], node_names)
     """The nodes that may start a run; the home of the left alone when none is named."""
+    cron: str = key(OFF, string, name="schedule")
+    """When runs start by themselves: a cron line of five fields, or of six with the second first; or `off`."""
+    zone: tzinfo = key("UTC", time_zone)
+    """The time zone of the schedule, such as `Europe/Berlin`."""
     kinds: Any = section(SyncKindSettings, dict, is_named=True)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return None if self.cron == OFF else Schedule(self.cron, self.zone)
 
     @property
     def may_start(self) -> frozenset[NodeName]:
@@ -132,6 +144,11 @@ def _check(table: Table, profile: SyncSettings) -> None:
             "initiators",
             f"names neither {profile.left.home} nor {profile.right.home}: a home carries runs out",
         )
+    if profile.cron != OFF:
+        try:
+            schedule_of(profile.cron, profile.zone)
+        except BadCronLine as error:
+            table.wrong("schedule", str(error))
     for name, each in profile.kinds.items():
         against = Direction.DOWN if each.locked is Side.RIGHT else Direction.UP
         if each.locked is not None and each.direction is against:

@@ -22,7 +22,7 @@ from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
-from instep.node.lines.snapshot import externals_of
+from instep.node.lines.snapshot import externals_of, moment
 from instep.node.peers.home_calls import SYNC_SEEN
 from instep.node.runtime.driver import wall_ms
 
@@ -180,6 +180,25 @@ class SyncCommands(CommandHandlers):
             in_sync=why_not is None,
             why_not=why_not,
             last=last,
+            schedule=self._schedule(profile, last),
+        )
+
+    def _schedule(
+        self, profile: SyncSettings, last: api.SyncRunDocument | None
+    ) -> api.SyncScheduleDocument | None:
+        if profile.schedule is None:
+            return None
+        schedule = self._context.sync_schedule
+        dealt, next_s = schedule.dealt(profile), schedule.next_s(profile)
+        missed_at = moment(dealt.missed_s * 1000) if dealt is not None and dealt.missed_s else None
+        if missed_at is not None and last is not None and (last.started_at or "") >= missed_at:
+            missed_at = None
+        return api.SyncScheduleDocument(
+            cron=profile.cron,
+            zone=str(profile.zone),
+            next_at=moment(next_s * 1000) if next_s is not None else None,
+            missed_at=missed_at,
+            missed_because=dealt.reason if dealt is not None and missed_at is not None else "",
         )
 
     def _why_not(self, profile: SyncSettings, last: api.SyncRunDocument | None) -> str | None:

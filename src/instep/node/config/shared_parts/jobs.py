@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from instep.core.cluster.schedule import BadCronLine, CatchUp, Schedule, schedule_of
 from instep.node.config.hooks import NO_TIME, user_name
 from instep.node.config.keys import NO_DEFAULT, key
-from instep.node.config.kinds import BadValue, ValueKind, choice, enum_of, string, whole_number
+from instep.node.config.kinds import BadValue, choice, enum_of, kind, string, whole_number
 from instep.node.config.shared_parts.named_tables import named_tables, read_named
 from instep.node.config.table_reader import Table
 from instep.node.config.values import duration_ms, program
@@ -21,7 +21,9 @@ def zone_of(name: str) -> tzinfo:
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
-def _zone(raw: object) -> tzinfo:
+@kind(str)
+def time_zone(raw: object) -> tzinfo:
+    """A zone by its name."""
     name = string(raw)
     try:
         return zone_of(name)
@@ -38,7 +40,7 @@ class JobSettings:
     name: str
     cron: str = key(NO_DEFAULT, string)
     """A cron line of five fields, or of six with the second first."""
-    zone: tzinfo = key("UTC", ValueKind(_zone, str))
+    zone: tzinfo = key("UTC", time_zone)
     """The time zone of the cron line, such as `Europe/Berlin`."""
     run: tuple[str, ...] = key(NO_DEFAULT, program)
     """A program and its arguments; no shell. It must be there on every node that has this job."""
