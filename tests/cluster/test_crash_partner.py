@@ -21,6 +21,7 @@ HERE = ("apply", "archive", "follow", "journal", "recover", "stage", "switch")
 NOT_HIT = {
     "archive.pruning": "killed in test_housekeeping",
     "journal.outdated": "only for changes from elsewhere: tests/cluster/test_crash_home.py",
+    "switch.dropping": "only where a compared switch left a path: tests/contract/test_killed_applies.py",
     "switch.linked": "only where renameat2 is missing: tests/contract/test_killed_applies.py --no-renameat2",
 }
 TWICE = {"recover.recovering": "switch.step.before:3"}
