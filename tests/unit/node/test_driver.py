@@ -128,6 +128,23 @@ def test_a_driver_that_is_cancelled_ends_as_cancelled_and_is_no_failure() -> Non
     asyncio.run(go())
 
 
+def test_the_beginning_comes_before_what_was_asked_while_the_door_was_open_already() -> None:
+    """Goal: an answer that nobody gets. A partner asked before the line ran, and the machine's start forgot it."""
+
+    async def go() -> None:
+        disk = Disk(0, full)
+        driver: Driver[int, Effect] = Driver("test", Machine(), disk.perform, lambda _: 0)
+        driver.post(2)
+        driver.begin(1)
+        task = asyncio.get_running_loop().create_task(driver.run())
+        await until(lambda: len(disk.sent) == 4, "both are performed")
+        assert disk.sent == [1, 10, 2, 20]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(go())
+
+
 def test_an_operator_can_hurry_it_and_is_told_the_truth() -> None:
     async def go() -> None:
         disk = Disk(1, full, times=1_000_000)

@@ -122,6 +122,7 @@ class HomeMachine(HomeSets):
 
     def _start(self, event: h.HomeStarted) -> None:
         """After another boot each lock has its whole time again; in another epoch none is in force."""
+        assert not self._sets, "nothing is asked before the start"
         self._is_started = True
         self._head, self._entries = event.head, event.entries
         facts = self._facts

@@ -68,7 +68,7 @@ class LeaseHold:
     async def run(self) -> None:
         """Take the lease, hold it, and give it back at the end."""
         self._service.on_change(self._heard)
-        self._driver.post(Started())
+        self._driver.begin(Started())
         loop = asyncio.get_running_loop()
         driving, ended = loop.create_task(self._driver.run()), loop.create_task(self._ended.wait())
         try:

@@ -159,7 +159,7 @@ class FollowService(LineService):
     async def run(self) -> None:
         definition = self.known_definition() or Definition()
         self._watched = (definition.ignore, definition.include)
-        self.driver.post(f.Started())
+        self.driver.begin(f.Started())
         note_hooks(self.runtime.store, self.fileset, self.driver.post)
         self.lingering.plan()
         try:

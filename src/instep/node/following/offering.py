@@ -83,7 +83,7 @@ class Offering:
 
     async def run(self) -> None:
         """Own the machine until cancelled."""
-        self.driver.post(o.OffersStarted(boot_id(), os.urandom(16), self._entries(self._tree_head())))
+        self.driver.begin(o.OffersStarted(boot_id(), os.urandom(16), self._entries(self._tree_head())))
         self.reached(self._tree_head())
         try:
             await self.driver.run()

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -110,6 +111,7 @@ class Driver(Generic[EventT, EffectT]):
         """The folder of records; None where none is kept."""
         self._perform = perform
         self._timer_fired = timer_fired
+        self._first: deque[EventT] = deque()
         self._inbox: asyncio.Queue[EventT] = asyncio.Queue()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -131,6 +133,11 @@ class Driver(Generic[EventT, EffectT]):
         self._inbox.put_nowait(event)
         if self._inbox.qsize() >= INBOX_MAX:
             self._has_room.clear()
+
+    def begin(self, event: EventT) -> None:
+        """Hand in how the machine starts, before ``run``: it is taken before all that somebody posted meanwhile."""
+        self._posted += 1
+        self._first.append(event)
 
     @property
     def has_room(self) -> bool:
@@ -182,6 +189,8 @@ class Driver(Generic[EventT, EffectT]):
     async def run(self) -> None:
         """Own the machine until cancelled. Children are cancelled and awaited on the way out."""
         try:
+            while self._first:
+                await self._take(self._first.popleft())
             while True:
                 await self._take(await self._inbox.get())
         except asyncio.CancelledError:

@@ -101,7 +101,7 @@ class HomeService:
     async def run(self, epoch: int) -> None:
         """Own the machine until cancelled."""
         head = self._told_head = self._head()
-        self.driver.post(h.HomeStarted(boot_id(), epoch, head, self._entries_of(head)))
+        self.driver.begin(h.HomeStarted(boot_id(), epoch, head, self._entries_of(head)))
         await self.driver.run()
 
     async def close(self) -> None:

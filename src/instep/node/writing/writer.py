@@ -114,7 +114,7 @@ class WriterService(LineService):
     async def run(self) -> None:
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
-        self.driver.post(v.Started())
+        self.driver.begin(v.Started())
         note_hooks(self.runtime.store, self.fileset, self.driver.post)
         disk = DiskWatch(self.tree, lambda: self.driver.post(v.DiskTurned()))
         try:
