@@ -42,6 +42,7 @@ WARNINGS: Mapping[str, str] = {
     "listen_not_listening": "the port for peers cannot be opened; the one before stays",
     "lock_lost": "a lock that a program here held is over; `why` says the reason",
     "not_confirmed": "no operator confirmed a generation in time, and it is put back",
+    "not_drained": "a home stays in its balancers while changes go live: no follower serves in its place",
     "not_finished": "an apply did not end in time, and the generation is refused",
     "not_watched": "the kernel's watch does not see the whole tree: full scans stand in for it",
     "older_than_files": "the daemon is older than the files of the program",

@@ -36,7 +36,7 @@ from instep.node.peers.peers import Peers
 from instep.node.peers.renewal import Renewal
 from instep.node.runtime.background import AGAIN_S, passing_trouble
 from instep.node.runtime.config_file import ConfigFile
-from instep.node.runtime.draining import rollout_key
+from instep.node.runtime.draining import changes_key, rollout_key
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import stuck_standing
@@ -218,6 +218,7 @@ class Node:
             forget_owners(self.runtime.store, name)
             forget_golden(self.runtime.store, name)
             self.runtime.draining.end(rollout_key(name))
+            self.runtime.draining.end(changes_key(name))
 
     def begin_again(self, name: FilesetName) -> None:
         """End a line's service and begin it anew, as at the start of the daemon."""

@@ -129,7 +129,7 @@ def test_a_driver_that_is_cancelled_ends_as_cancelled_and_is_no_failure() -> Non
 
 
 def test_the_beginning_comes_before_what_was_asked_while_the_door_was_open_already() -> None:
-    """Goal: an answer that nobody gets. A partner asked before the line ran, and the machine's start forgot it."""
+    """Goal: an answer that no caller gets. A partner asked before the line ran, and the machine's start forgot it."""
 
     async def go() -> None:
         disk = Disk(0, full)

@@ -1,9 +1,9 @@
 """Whether this node wants new work, why not, and which balancers know.
 
-A drain is a level with a key for each cause: the operator, or the rollout of one fileset; the node is drained while
-any of them is in force. Balancers *pull*: they ask ``/ready`` or the agent, and each answer is noted here, so that a
-switch can wait until every balancer that asks knows. Drains are in the store and outlive the daemon; the list of
-balancers is not, because a balancer asks again within seconds.
+A drain is a level with a key for each cause: the operator, the rollout of one fileset, or changes of one; the node is
+drained while any of them is in force. Balancers *pull*: they ask ``/ready`` or the agent, each answer is noted here,
+so that a switch can wait until every balancer that asks knows. Drains are in the store and outlive the daemon; the list
+of balancers is not, because a balancer asks again within seconds.
 
 Everything here belongs to the thread of the event loop.
 """
@@ -35,6 +35,11 @@ _KEY_BEFORE = "drain"
 def rollout_key(fileset: str) -> str:
     """The key of the drains that a rollout of this fileset asks for."""
     return f"rollout:{fileset}"
+
+
+def changes_key(fileset: str) -> str:
+    """The key of the drain while changes from elsewhere go live in this fileset, where it is written."""
+    return f"changes:{fileset}"
 
 
 def partner_key(name: str) -> str:

@@ -33,6 +33,7 @@ from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.writing.change_applier import ChangeApplier, kept_raw
+from instep.node.writing.home_drain import HomeDrain
 from instep.node.writing.offered_contents import OfferedContents, clear_offered
 from instep.node.writing.publish_config import deletions_of
 from instep.store.port import ChangeSide
@@ -76,6 +77,7 @@ class HomeService:
         """Held by the restore or the change from elsewhere that switches the tree."""
         self._worker = Worker(f"offered-{tree.name}")
         self.applier = ChangeApplier(tree, head)
+        self.drain = HomeDrain(runtime, tree, net, head)
         self._arriving: dict[Digest, _Arriving] = {}
         self._is_cleared = False
         self._told_head: HeadRef | None = None
@@ -100,6 +102,8 @@ class HomeService:
 
     async def run(self, epoch: int) -> None:
         """Own the machine until cancelled."""
+        if self.machine.facts.applying is None:
+            self.drain.end()
         head = self._told_head = self._head()
         self.driver.begin(h.HomeStarted(boot_id(), epoch, head, self._entries_of(head)))
         await self.driver.run()
@@ -286,6 +290,8 @@ class HomeService:
         match effect:
             case h.SaveHome(facts):
                 store.save_changes(self.line, ChangeSide.HOME, msgspec.msgpack.encode(facts))
+                if facts.applying is None:
+                    self.drain.end()
                 failpoint(HOME_SAVED)
             case h.LookUp(req, change_id):
                 self.driver.post(h.LookedUp(req, self._answer_to(change_id)))
@@ -355,6 +361,7 @@ class HomeService:
         return h.ContentsHere(effect.req)
 
     async def _apply(self, effect: h.ApplyChanges) -> h.HomeEvent:
+        await self.drain.begin(effect.paths)
         async with self._moving:
             outcomes = await self._tree.worker.run(self._apply_now, effect)
         failpoint(APPLIED)

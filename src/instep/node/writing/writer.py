@@ -21,6 +21,7 @@ from instep.core.publish.standing import PATHS_HELD
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
+    HookKind,
     KeepEpoch,
     KeepGeneration,
     Note,
@@ -382,7 +383,10 @@ class WriterService(LineService):
 
     async def _hook(self, effect: RunHook) -> v.PublishEvent:
         paths = self._pending[0].paths if self._pending is not None else self.restoring.paths
-        return HookEnded(effect.req, effect.kind, await run_hook(self.tree, effect, paths))
+        trouble = await run_hook(self.tree, effect, paths)
+        if effect.kind is HookKind.RELOAD:
+            await self.changes.drain.give_back()
+        return HookEnded(effect.req, effect.kind, trouble)
 
     async def _ask_partners(self, req: int) -> v.PublishEvent:
         return v.PartnersAnswered(req, await self._net.ask_partners(self.line))
