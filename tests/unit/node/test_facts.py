@@ -148,8 +148,12 @@ def test_the_user_of_a_service_by_pid_file(tmp_path: Path) -> None:
     assert service_of(service, 5) == "<cannot be read: No such file or directory>"
     pid_file.write_text("no number")
     assert service_of(service, 5) == f"<{pid_file} holds no process number>"
-    pid_file.write_text(str(os.getpid()))
-    assert service_of(service, 5) == run_as()
+    with subprocess.Popen(
+        ("sleep", "60")
+    ) as alone:  # below the test's own process other users' servers may run
+        pid_file.write_text(str(alone.pid))
+        assert service_of(service, 5) == run_as()
+        alone.kill()
     assert service_of(ServiceSettings(user="no-such-user"), 5) == "<no user no-such-user here>"
     if os.geteuid() == 0:
         assert service_of(ServiceSettings(user="nobody"), 5) == "nobody:nogroup"
