@@ -35,7 +35,7 @@ def adversary(minutes: float, seed: int) -> int:
 
 
 def simulation(minutes: float, seed: int) -> int:
-    """Simulated clusters, with and without changes of the writer, and homes that take changes from elsewhere."""
+    """Simulated clusters, with and without changes of the writer, homes that take changes from elsewhere, sync runs."""
 
     return in_rounds("simulation", minutes, seed, ["tests/simulation", "-k", "fresh_seeds"])
 
@@ -88,6 +88,7 @@ def one_round(seed: int, seconds: float, arguments: Sequence[str]) -> subprocess
         "INSTEP_SIM_SECONDS": longer,
         "INSTEP_SUCCESSION_SECONDS": longer,
         "INSTEP_CHANGES_SECONDS": longer,
+        "INSTEP_SYNC_SECONDS": longer,
         "INSTEP_EXAMPLES": "20000",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={MARGIN_S}", *arguments]

@@ -38,7 +38,8 @@ class SyncRun:
         self.work = work
         self._made: dict[Side, set[bytes]] = {}
         """What the homes made and published in this round."""
-        self._is_published = True
+        self._is_quiet = True
+        """Nothing was asked of the homes in this round."""
 
     def run(self) -> Generator[SyncRequest, Any, SyncBase | None]:
         """The new base; None after a dry run, or when nothing at all changed."""
@@ -60,11 +61,13 @@ class SyncRun:
             yield from self._enter(SyncPhase.PLANNING)
             if work.initial is not None and work.rounds == 0:
                 root = (heads.right if work.initial is Side.LEFT else heads.left).root
-            plan: SyncPlan = yield MakePlan(root, heads.left.root, heads.right.root, work.initial)
+            initial = work.initial if work.rounds == 0 else None  # What persons did meanwhile counts.
+            plan: SyncPlan = yield MakePlan(root, heads.left.root, heads.right.root, initial)
             work.planned(plan)
             if work.is_dry_run:
                 return None
             work.undone.clear()
+            self._is_quiet = plan.is_empty
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
             yield from self._send(Side.RIGHT, plan)
             yield from self._send(Side.LEFT, plan)
@@ -83,7 +86,7 @@ class SyncRun:
 
     def _looked(self, heads: Looked) -> None:
         for side in Side:
-            self.work.heads.setdefault(side, heads.of(side))
+            self.work.heads[side] = heads.of(side)
             self._refuse_gone_back(side, heads.of(side))
 
     def _is_settled(self, heads: Looked) -> bool:
@@ -126,8 +129,6 @@ class SyncRun:
         if answer.head is not None:
             work.heads[side] = answer.head
             self._made[side].update(answer.made)
-        elif answer.made:
-            self._is_published = False
         work.made[side] += len(answer.made)
         work.undone += [(side, outcome) for outcome in answer.outcomes if not outcome.is_made]
         work.done += len(answer.outcomes)
@@ -153,7 +154,7 @@ class SyncRun:
             root,
             work.heads[Side.LEFT],
             work.heads[Side.RIGHT],
-            self._is_published and not work.undone,
+            self._is_quiet,
             tuple(dict.fromkeys((heads.left.root, *past[0])))[:PAST_MAX],
             tuple(dict.fromkeys((heads.right.root, *past[1])))[:PAST_MAX],
         )

@@ -1,0 +1,182 @@
+"""The node that carries runs out: drives the real ``SyncRun`` step by step, over a link that breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from random import Random
+from typing import Any
+
+from instep.core.sync.reconcile import SyncPlan, reconcile
+from instep.core.sync.run import SyncRun
+from instep.core.sync.table import Direction, KindRules, RulesOf, Side
+from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncWork
+from instep.errors import InstepError, UnavailableError
+from instep.model.ids import Digest, NodeName
+from instep.model.manifest import manifest
+from instep.model.manifest.entry import Entry
+from instep.model.manifest.walk import iterate
+from instep.model.sync import SyncBase
+from instep.testing.sync.ledger import SyncLedger
+from instep.testing.sync.options import SyncOptions
+from instep.testing.sync.side import SyncHomeNode
+from instep.testing.world.world import World
+
+OTHER = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
+
+
+class SyncCarrier:
+    """On the left home. What is durable is ``base`` and ``pages``."""
+
+    def __init__(
+        self,
+        world: World,
+        homes: dict[Side, SyncHomeNode],
+        rules: RulesOf,
+        options: SyncOptions,
+        ledger: SyncLedger,
+    ) -> None:
+        self.world = world
+        self.homes = homes
+        self.rules = rules
+        self.options = options
+        self.ledger = ledger
+        self.rng: Random = world.stream("carrier")
+        self.base: SyncBase | None = None
+        self.bases: list[SyncBase] = []
+        """All that there ever was, as backups have them."""
+        self.pages: dict[Digest, bytes] = {}
+        self.is_cut = False
+        self.ended: str | None = None
+        """How the last run ended: ``done``, or the code of its error."""
+        self.did_nothing = False
+        """The last run left nothing undone, and changed nothing."""
+        self.make_run: type[SyncRun] = SyncRun
+        self.work: SyncWork | None = None
+        self._steps: Generator[Any, Any, SyncBase | None] | None = None
+        self._life = 0
+        self._root: Digest | None = None
+        """What the run took for the base; of a first run, the tree that is not right."""
+        manifest.build((), self.pages.__setitem__)
+
+    @property
+    def is_running(self) -> bool:
+        return self._steps is not None
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def begin(self, initial: Side | None = None, *, accepts_rollback: bool = False) -> bool:
+        """Start a run, unless one is under way."""
+        if self._steps is not None or not self.homes[Side.LEFT].is_alive:
+            return False
+        self.world.record("run", "!", f"begins, initial {initial}, accepts rollback {accepts_rollback}")
+        self.ledger.begins(may_undo=initial is not None or accepts_rollback)
+        self.work = SyncWork("", "", self.world.now, initial=initial, accepts_rollback=accepts_rollback)
+        self._steps = self.make_run("site", ("left", "right"), self.base, self.work).run()
+        self._life, self._root = self.homes[Side.LEFT].incarnation, None
+        self._go_on(None)
+        return True
+
+    def _go_on(self, answer: object) -> None:
+        """One step more; what it asks for takes a while, and its node may die meanwhile."""
+        assert self._steps is not None
+        self.world.events += 1
+        try:
+            request = self._steps.send(answer)
+        except StopIteration as end:
+            base: SyncBase | None = end.value
+            self._later(lambda: self._end(base))
+            return
+        except InstepError as error:
+            self._ends(error.error_code)
+            return
+        self.world.record("run", "<", request if isinstance(request, str) else type(request).__name__)
+        self._later(lambda: self._perform(request))
+
+    def _later(self, do: Callable[[], None]) -> None:
+        self.world.at(self.rng.uniform(0, self.options.step_ms), lambda: self._if_alive(do))
+
+    def _if_alive(self, do: Callable[[], None]) -> None:
+        if self.homes[Side.LEFT].incarnation != self._life:
+            self._ends("carrier_died")
+            return
+        do()
+
+    def _perform(self, request: object) -> None:
+        try:
+            match request:
+                case LookAtHomes():
+                    self._look()
+                    return
+                case MakePlan():
+                    answer: object = self.planned(request)
+                case SendChanges():
+                    answer = self.sent(request)
+                case EditBase(root, changes):
+                    self._root = self._root or root
+                    answer = manifest.edit(root, changes, self.pages.__getitem__, self.pages.__setitem__)
+                case _:
+                    answer = None
+        except InstepError as error:
+            self._ends(error.error_code)
+            return
+        self._if_alive(lambda: self._go_on(answer))
+
+    def _ends(self, how: str) -> None:
+        self.world.record("run", "!", f"ends: {how}")
+        self._steps, self.ended = None, how
+        work = self.work
+        self.did_nothing = how == "done" and work is not None and not (work.undone or any(work.made.values()))
+        self.ledger.ends(is_done=how == "done")
+
+    def _end(self, base: SyncBase | None) -> None:
+        if base is not None:
+            self.ledger.keeps_base(self._tree(self._root or base.root), self._tree(base.root))
+            self.base = base
+            self.bases.append(base)
+        self._ends("done")
+
+    def _tree(self, root: Digest) -> dict[bytes, Entry]:
+        return {entry.path: entry for entry in iterate(root, self.pages.__getitem__)}
+
+    # --- what a run asks ------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """One home after the other: persons work between them."""
+        near, far = self.homes[Side.LEFT].look(), Side.RIGHT
+
+        def look_there() -> None:
+            try:
+                self._mind_link()
+                head = self.homes[far].look()
+            except InstepError as error:
+                self._ends(error.error_code)
+                return
+            for home in self.homes.values():
+                self.pages.update(home.disk.pages)
+            assert self.work is not None
+            if self.work.initial is not None and self.work.rounds == 0:
+                self.ledger.gives_up(OTHER[self.work.initial])
+            self._go_on(Looked(near, head))
+
+        self._later(look_there)
+
+    def planned(self, asked: MakePlan) -> SyncPlan:
+        self.ledger.plans()
+        rules = self.rules
+        if asked.initial is not None:
+            whole = KindRules(Direction.UP if asked.initial is Side.LEFT else Direction.DOWN)
+            return reconcile(asked.base, asked.left, asked.right, lambda _: whole, self.pages.__getitem__)
+        return reconcile(asked.base, asked.left, asked.right, rules, self.pages.__getitem__)
+
+    def sent(self, asked: SendChanges) -> object:
+        home = self.homes[asked.side]
+        if home.side is Side.RIGHT:
+            self._mind_link()
+        answer = home.decide(asked.changes, NodeName("left"))
+        if home.side is Side.RIGHT and (home.chance(self.options.answer_lost) or self.is_cut):
+            raise UnavailableError("the answer was lost")
+        return answer
+
+    def _mind_link(self) -> None:
+        if self.is_cut:
+            raise UnavailableError("no link to the other home")

@@ -1,0 +1,157 @@
+"""Planted bugs of sync runs: each breaks one rule, and the simulator must find it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.run import SyncRun
+from instep.core.sync.table import Side
+from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan
+from instep.model.change import ChangeAnswer
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest.entry import Entry
+from instep.model.paths import sort_key
+from instep.model.sync import SyncBase
+from instep.testing.sync.carrier import SyncCarrier
+from instep.testing.sync.side import SyncDisk
+
+_COPY = re.compile(rb"\.collision-[0-9a-f]+")
+
+
+class _BaseOfTheRun(SyncRun):
+    """Takes the left tree for the base, whatever was left alone."""
+
+    def run(self) -> Generator[Any, Any, SyncBase | None]:
+        steps, left = super().run(), b""
+        answer: Any = None
+        while True:
+            try:
+                request = steps.send(answer)
+            except StopIteration as end:
+                value: SyncBase | None = end.value
+                return value
+            if isinstance(request, EditBase):
+                answer = Digest(left)
+                continue
+            answer = yield request
+            if isinstance(request, LookAtHomes):
+                left = answer.left.root
+
+
+class _FirstForEver(SyncRun):
+    """Takes one side for right in every round of a first run, also against what people do meanwhile."""
+
+    def run(self) -> Generator[Any, Any, SyncBase | None]:
+        steps = super().run()
+        answer: Any = None
+        while True:
+            try:
+                request = steps.send(answer)
+            except StopIteration as end:
+                value: SyncBase | None = end.value
+                return value
+            if isinstance(request, MakePlan):
+                request = request._replace(initial=self.work.initial)
+            answer = yield request
+
+
+class _FollowsAtOnce(SyncRun):
+    """Does not look whether the homes made a step."""
+
+    def _base_changes(self, plan: SyncPlan) -> Iterator[tuple[bytes, Entry | None]]:
+        return ((step.path, step.base_after) for step in plan.steps if step.changes_base)
+
+
+class _TrustsHeldChanges(SyncRun):
+    """Counts what was made and is held back from publishing."""
+
+    def _answered(self, side: Side, answer: ChangeAnswer) -> None:
+        super()._answered(side, answer)
+        self._made[side].update(answer.made)
+
+
+class _ForgetsThePast(SyncRun):
+    """Does not look whether a home went back."""
+
+    def _refuse_gone_back(self, side: Side, head: HeadRef) -> None:
+        pass
+
+
+class _SettledByOneSide(SyncRun):
+    """Looks only whether the left is as the last run left it."""
+
+    def _is_settled(self, heads: Looked) -> bool:
+        base = self._base
+        return base is not None and self.work.initial is None and base.left.id == heads.left.id
+
+
+class _DoneWhenMade(SyncRun):
+    """Takes the heads after a run for reconciled: an edit that was published with its changes is in them too."""
+
+    def _new_base(self, root: Digest, heads: Looked) -> SyncBase:
+        return msgspec.structs.replace(super()._new_base(root, heads), is_whole=not self.work.undone)
+
+
+class _NamesByRun(SyncCarrier):
+    """Names copies by the number of the run."""
+
+    def planned(self, asked: MakePlan) -> SyncPlan:
+        plan = super().planned(asked)
+        mark = b".collision-%08d" % self.ledger.runs
+        steps = [step if step.left or step.right else _renamed(step, mark) for step in plan.steps]
+        return replace(plan, steps=tuple(sorted(steps, key=lambda step: sort_key(step.path))))
+
+
+def _renamed(step: Any, mark: bytes) -> Any:
+    path = _COPY.sub(mark, step.path)
+
+    def moved(entry: Entry | None) -> Entry | None:
+        return msgspec.structs.replace(entry, path=path) if entry is not None else None
+
+    return replace(
+        step,
+        path=path,
+        to_left=moved(step.to_left),
+        to_right=moved(step.to_right),
+        base_after=moved(step.base_after),
+    )
+
+
+class _RunsAtOnce(SyncCarrier):
+    """Starts a run while one is under way."""
+
+    @property
+    def is_running(self) -> bool:
+        return False
+
+    def begin(self, initial: Side | None = None, *, accepts_rollback: bool = False) -> bool:
+        self._steps = None
+        return super().begin(initial, accepts_rollback=accepts_rollback)
+
+
+class _Overwrites(SyncDisk):
+    """Changes a path whatever lies there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lies_about_bases = True
+
+
+RUNS: dict[str, type[SyncRun]] = {
+    "base_per_run": _BaseOfTheRun,
+    "first_for_ever": _FirstForEver,
+    "base_before_answers": _FollowsAtOnce,
+    "held_counts": _TrustsHeldChanges,
+    "went_back_unseen": _ForgetsThePast,
+    "settled_by_one_side": _SettledByOneSide,
+    "done_when_made": _DoneWhenMade,
+}
+CARRIERS: dict[str, type[SyncCarrier]] = {"copies_named_by_run": _NamesByRun, "two_runs_at_once": _RunsAtOnce}
+DISKS: dict[str, type[SyncDisk]] = {"bases_not_compared": _Overwrites}
+SYNC_PLANTS = (*RUNS, *CARRIERS, *DISKS)

@@ -1,0 +1,52 @@
+"""Sync runs between two simulated homes: fresh seeds hold, planted bugs are found, a seed is one run.
+
+``INSTEP_SYNC_SECONDS`` sets the time for fresh seeds (default 4).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from instep.testing.cluster import Result
+from instep.testing.sync.plants import SYNC_PLANTS
+from instep.testing.sync.simulation import simulate_sync
+
+SEEDS_TO_FIND_A_PLANT = 60
+
+
+def story(result: Result) -> str:
+    lines = (f"seed {result.seed}", f"BROKEN {result.broken}", *result.transcript)
+    return "\n".join((*lines, f"replay: simulate_sync({result.seed})"))
+
+
+@pytest.mark.timeout(600)
+def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], None]) -> None:
+    seconds = float(os.environ.get("INSTEP_SYNC_SECONDS", "4"))
+    first = random.SystemRandom().randrange(1 << 32)
+    began, seed = time.monotonic(), first
+    while time.monotonic() - began < seconds:
+        result = simulate_sync(seed)
+        assert result.broken is None, story(result)
+        seed += 1
+    figure = f"{seed - first} seeds from {first}"
+    record_property("sync", figure)
+    sys.stdout.write(f"\nsync: {figure}\n")
+
+
+@pytest.mark.parametrize("plant", SYNC_PLANTS)
+@pytest.mark.timeout(300)
+def test_a_planted_bug_is_found(plant: str) -> None:
+    for seed in range(1, SEEDS_TO_FIND_A_PLANT + 1):
+        if simulate_sync(seed, plant).broken is not None:
+            return
+    pytest.fail(f"{plant} was not found in {SEEDS_TO_FIND_A_PLANT} seeds")
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    assert simulate_sync(4).trace == simulate_sync(4).trace
