@@ -17,7 +17,7 @@ from instep.testing.cluster import Result
 from instep.testing.sync.plants import SYNC_PLANTS
 from instep.testing.sync.simulation import simulate_sync
 
-SEEDS_TO_FIND_A_PLANT = 60
+SEEDS_TO_FIND_A_PLANT = 120
 
 
 def story(result: Result) -> str:

@@ -25,7 +25,7 @@ OTHER = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
 
 
 class SyncCarrier:
-    """On the left home. What is durable is ``base`` and ``pages``."""
+    """On the left home. Its durable state is ``base`` and ``pages``."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 S1: a path is changed only where it still is what the run saw. S2: what persons wrote is live at both homes in the end,
 where its kind goes both ways, and else live or archived at its home, unless a person replaced or removed it. S3: one
-content of one path has one copy at most. S4: the base follows only what a generation of each home has. S5: what a run
+content of one file has one copy at most. S4: the base follows only what a generation of each home has. S5: what a run
 made at a path that no person touched, the next one leaves as it is. S6: one run at a time, and each one ends. S7: a
 home that went back is not taken for one that changed.
 """
@@ -25,6 +25,7 @@ from instep.testing.sync.side import SyncHomeNode, Tree
 from instep.testing.world.world import BrokenPromise, World
 
 _COPY = re.compile(rb"\.collision-[^./]+")
+_COPY_OF_A_FILE = re.compile(rb"\.collision-[^/]+$")
 
 
 @dataclass(slots=True)
@@ -67,6 +68,10 @@ class SyncLedger:
         self._touched[path] = self._world.now
         if was is not None and was.kind is Kind.FILE:
             self._superseded[was.digest] = None
+        if was is not None and was.kind is Kind.DIR:
+            for digest, (side, below) in self._written.items():
+                if side is home.side and is_below(below, path):
+                    self._superseded[digest] = None  # Also where a run had renamed it.
         if new is not None and new.kind is Kind.FILE:
             self._written[new.digest] = (home.side, path)
 
@@ -156,11 +161,11 @@ class SyncLedger:
     # --- the whole --------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """What holds at every moment: no content has two copies of one path."""
+        """At every moment: no content of a file has two copies."""
         for side, home in self._homes.items():
             known: dict[tuple[bytes, Digest], bytes] = {}
             for path, entry in home.disk.tree.items():
-                if entry.kind is Kind.FILE and _COPY.search(path):
+                if entry.kind is Kind.FILE and _COPY_OF_A_FILE.search(path):
                     other = known.setdefault((_COPY.sub(b".collision", path), entry.digest), path)
                     if other != path:
                         raise BrokenPromise(

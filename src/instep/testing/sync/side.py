@@ -61,7 +61,7 @@ class SyncDisk(HomeDisk):
 
 
 class SyncHomeNode:
-    """``on_edit`` is told of every path that a person changes, with the entries before and after."""
+    """``on_edit`` is called for every path that a person changes, with the entries before and after."""
 
     def __init__(self, world: World, side: Side, options: SyncOptions, disk: SyncDisk) -> None:
         self.world = world
