@@ -63,6 +63,7 @@ WARNINGS: Mapping[str, str] = {
     "run_lost": "a run of a job or request was lost with the node that ran it",
     "seat_lost": "a user's place was given up while this node could not renew it, or an operator released it",
     "state_unreadable": "the record of offered edits cannot be read: the tree is looked at anew",
+    "sync_held": "a sync run changed nothing, for a gate does not hold on a server",
     "sync_missed": "a run of a sync profile was due by its schedule and did not start",
     "sync_failed": "a sync run failed, or a home did not make all of its changes",
     "socket_group_not_listening": "the control socket cannot be opened to `socket_group`",

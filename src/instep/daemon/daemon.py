@@ -64,7 +64,7 @@ class Daemon:
         self.cluster = ClusterService(node.runtime)
         self.shared_work = SharedWork(self.cluster, random.Random())
         self.seat_desk = SeatDesk(self.cluster)
-        self.sync = SyncRuns(node.runtime, node.services.get, self._calls_of)
+        self.sync = SyncRuns(node.runtime, node.services.get, self._calls_of, node.peers.facts_of_side)
         self.sync_schedule = SyncSchedule(node.runtime, self.sync, lambda: self.shared_work.maintenance.is_on)
         self.housekeeping.page_users.append(self.sync)
         self.access = Access(node.directory, wall_ms)

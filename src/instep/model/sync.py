@@ -42,8 +42,10 @@ class SyncPhase(enum.StrEnum):
     """The base is recorded."""
     DONE = "done"
     FAILED = "failed"
+    HELD = "held"
+    """Something must agree, or be allowed, before it goes on; nothing was changed for it."""
     CANCELLED = "cancelled"
 
     @property
     def is_over(self) -> bool:
-        return self in (SyncPhase.DONE, SyncPhase.FAILED, SyncPhase.CANCELLED)
+        return self in (SyncPhase.DONE, SyncPhase.FAILED, SyncPhase.HELD, SyncPhase.CANCELLED)

@@ -66,7 +66,8 @@ LOCKS = Call("locks", m.LocksRequest, m.LocksReply)
 SUBMIT_HAVE = Call("submit_have", m.SubmitHave, m.SubmitHaveReply, why_not=m.why_not_positions)
 FLUSH = Call("flush", m.FlushRequest, m.FlushReply)
 SYNC = Call("sync", m.SyncRequest, m.SyncReply)
-_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, FLUSH, SYNC)
+SIDE_FACTS = Call("side_facts", m.SideFactsRequest, m.SideFactsReply)
+_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, FLUSH, SYNC, SIDE_FACTS)
 CALLS: dict[str, Call[Any, Any]] = {
     call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
 }
@@ -137,6 +138,10 @@ class PeerService(Protocol):
 
     async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
         """Publish what was saved before the call; only for peers whose changes the home takes."""
+        ...
+
+    async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
+        """Facts of the home of a line and its partners; only for peers whose changes the home takes."""
         ...
 
     async def submit(

@@ -79,6 +79,19 @@ class SyncSideDocument(Document, frozen=True, kw_only=True):
     """What the home names as not carried: databases do not travel."""
 
 
+class SyncGateDocument(Document, frozen=True, kw_only=True):
+    """A gate that does not hold on a server of the side that gets changes, with both values; or, ``is_away``, one that
+    could not be asked there."""
+
+    gate: str
+    side: str
+    node: str
+    value: str | None
+    wanted: str | None
+    reason: str
+    is_away: bool
+
+
 class SyncErrorDocument(Document, frozen=True, kw_only=True):
     """Why a run failed."""
 
@@ -108,6 +121,7 @@ class SyncRunDocument(Document, frozen=True, kw_only=True):
     changes_total: int
     listed: tuple[SyncListedDocument, ...]
     undone: tuple[SyncUndoneDocument, ...]
+    gates: tuple[SyncGateDocument, ...] = ()
     error: SyncErrorDocument | None = None
 
 
@@ -120,6 +134,7 @@ class SyncKindDocument(Document, frozen=True, kw_only=True):
     locked: str | None
     merge: str | None
     validate: bool = False
+    gates: tuple[str, ...] = ()
 
 
 class SyncScheduleDocument(Document, frozen=True, kw_only=True):
@@ -147,6 +162,7 @@ class SyncProfileDocument(Document, frozen=True, kw_only=True):
     why_not: str | None
     last: SyncRunDocument | None
     schedule: SyncScheduleDocument | None = None
+    gates: tuple[str, ...] = ()
 
 
 class SyncProfilesDocument(Document, frozen=True):

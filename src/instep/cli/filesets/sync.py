@@ -200,8 +200,9 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     when = f", started by {run.initiator} at {moment(run.started_at)}"
     yield f"{number}: {run.phase}{'' if run.ended_at else f', {run.percent} %'}{when}"
     if run.error is not None:
-        yield f"  it failed: {printable(run.error.reason)}"
-        yield f"  next: {run.error.hint or 'repair the cause'}; then: instep sync run {run.profile}"
+        yield f"  it {'is held' if run.phase == 'held' else 'failed'}: {printable(run.error.reason)}"
+        again = f"; then: instep sync run {run.profile}"
+        yield f"  next: {(run.error.hint or 'repair the cause').removesuffix(again)}{again}"
     for side, each in (("left", run.left), ("right", run.right)):
         at = f", generation {each.generation.number}" if each.generation is not None else ""
         counts = (
@@ -216,6 +217,9 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
         yield f"    and {run.changes_total - _SHOWN} more: instep sync run {run.profile} --dry-run --json"
     for listed in run.listed:
         yield f"  look at {printable(listed.path)}: {_why(listed)}"
+    for row in run.gates:
+        word = "not asked" if row.is_away else "would be held" if run.dry_run else "held"
+        yield f"  {word}: {printable(row.reason)}"
     for undone in run.undone:
         why = undone.reason or (f"locked by {undone.owner}" if undone.owner else undone.why)
         yield f"  not done on the {undone.side}: {printable(undone.path)}: {why}"

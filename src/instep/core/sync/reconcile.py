@@ -17,7 +17,7 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from instep.core.sync.collision_names import component_digest, copy_name
-from instep.core.sync.table import KindRules, Listing, RulesOf, Side, SideChoice, choose
+from instep.core.sync.table import GateRow, KindRules, Listing, RulesOf, Side, SideChoice, choose
 from instep.model.ids import Digest
 from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
@@ -74,6 +74,8 @@ class SyncPlan:
 
     steps: tuple[SyncStep, ...] = ()
     listed: tuple[Listed, ...] = ()
+    gates: tuple[GateRow, ...] = ()
+    """The gates that do not hold for these steps, added by the node that asked the servers."""
 
     @property
     def is_empty(self) -> bool:

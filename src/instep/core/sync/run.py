@@ -15,6 +15,7 @@ from instep.core.sync.table import Side
 from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncRequest, SyncWork
 from instep.errors import RefusedError
 from instep.model.change import CHANGE_SET_MAX_BYTES, CHANGES_MAX, ChangeAnswer, OutcomeKind, PathChange
+from instep.model.counts import counted
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry, Kind
@@ -22,6 +23,8 @@ from instep.model.paths import is_below, shown
 from instep.model.sync import PAST_MAX, SyncBase, SyncPhase
 
 ROUNDS_MAX = 3
+HELD = "sync_held"
+"""The code of a run that changed nothing, for something must agree first."""
 _BYTES_OF_CHANGE = 400
 """A change set with so many bytes for each change is sure to fit."""
 
@@ -66,6 +69,7 @@ class SyncRun:
             work.planned(plan)
             if work.is_dry_run:
                 return None
+            self._refuse_held(plan)
             work.undone.clear()
             self._is_quiet = plan.is_empty
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
@@ -112,6 +116,23 @@ class SyncRun:
                 side=side.value,
                 generation=head.number,
             )
+
+    def _refuse_held(self, plan: SyncPlan) -> None:
+        """Nothing is changed where a gate does not hold."""
+        rows = [row for row in plan.gates if not row.is_away]
+        if not rows:
+            return
+        first, others = rows[0], len(rows) - 1
+        more = f"; and {counted(others, 'gate')} more" if others else ""
+        raise RefusedError(
+            f"{first.reason}{more}",
+            hint=f"make the facts agree, or change the gates; then: instep sync run {self._profile}",
+            code=HELD,
+            gate=first.gate,
+            node=first.node,
+            value=first.value,
+            wanted=first.wanted,
+        )
 
     # --- sending ------------------------------------------------------------------------------------------------
 

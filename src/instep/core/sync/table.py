@@ -9,6 +9,8 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple, assert_never
 
+from instep.model.ids import NodeName
+
 
 class Direction(enum.StrEnum):
     """Which way changes of a kind go: ``up`` is left to right."""
@@ -43,6 +45,18 @@ class KindRules(NamedTuple):
 
     direction: Direction
     locked: Side | None = None
+
+
+class GateRow(NamedTuple):
+    """A gate that does not hold on a server, with both values; or one that could not be asked."""
+
+    gate: str
+    side: Side
+    node: NodeName
+    value: str | None
+    wanted: str | None
+    reason: str
+    is_away: bool = False
 
 
 RulesOf = Callable[[bytes], KindRules]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from instep.core.sync.reconcile import Listed, SyncPlan, SyncStep
-from instep.core.sync.table import Side
+from instep.core.sync.table import GateRow, Side
 from instep.errors import InstepError
 from instep.model.change import PathChange, PathOutcome
 from instep.model.external import External
@@ -83,6 +83,7 @@ class SyncWork:
     made: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
     heads: dict[Side, HeadRef] = field(default_factory=dict)
     external: dict[Side, tuple[External, ...]] = field(default_factory=dict)
+    gates: tuple[GateRow, ...] = ()
     error: InstepError | None = None
 
     @property
@@ -97,6 +98,7 @@ class SyncWork:
         """Show the plan of a round: the paths of the first one, and all that people should look at."""
         known = {(each.path, each.copy) for each in self.listed}
         self.listed += [each for each in plan.listed if (each.path, each.copy) not in known]
+        self.gates = plan.gates
         if self.rounds == 0:
             self.steps = plan.steps
         self.total += sum(step.changes_left + step.changes_right for step in plan.steps)

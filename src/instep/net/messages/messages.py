@@ -54,6 +54,11 @@ from instep.net.messages.members import Rows as Rows
 from instep.net.messages.members import Serving as Serving
 from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text
 from instep.net.messages.parts import StreamMessage as StreamMessage
+from instep.net.messages.syncing import FACTS_MAX as FACTS_MAX
+from instep.net.messages.syncing import SERVERS_MAX as SERVERS_MAX
+from instep.net.messages.syncing import NodeFacts as NodeFacts
+from instep.net.messages.syncing import SideFactsReply as SideFactsReply
+from instep.net.messages.syncing import SideFactsRequest as SideFactsRequest
 from instep.net.messages.syncing import SyncReply as SyncReply
 from instep.net.messages.syncing import SyncRequest as SyncRequest
 
@@ -600,12 +605,13 @@ class HoldingsReply(Message, tag="holdings_reply", frozen=True, array_like=True)
 
 class FactsRequest(StreamMessage, tag="facts", frozen=True, array_like=True):
     """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
-    the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
-    the asker's own and random."""
+    the line's writer asks its partner, with a ``number``, also for the facts that it ``names``. Fingerprints of secrets
+    are answered under ``key``, which is the asker's own and random."""
 
     line: LineId
     number: Count = 0
     key: Small = b""
+    names: Annotated[tuple[Text, ...], msgspec.Meta(max_length=128)] = ()
 
 
 class FactsReply(StreamMessage, tag="facts_reply", frozen=True, array_like=True):

@@ -1,4 +1,5 @@
-"""Sync runs that another node than the home that carries them out starts, or looks at, since version 3."""
+"""Sync runs that another node than the home that carries them out starts, or looks at, and the facts that their gates
+are about, since version 3."""
 
 from __future__ import annotations
 
@@ -6,9 +7,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from instep.net.messages.parts import Message, Word
+from instep.model.ids import LineId
+from instep.net.messages.parts import Count, Message, Name, Text, Word
 
 SYNC_BYTES_MAX = 3 << 20
+FACTS_MAX = 128
+SERVERS_MAX = 256
 
 
 class SyncRequest(Message, tag="sync", frozen=True, array_like=True):
@@ -23,3 +27,28 @@ class SyncReply(Message, tag="sync_reply", frozen=True, array_like=True):
     """The result of the command, as JSON."""
 
     document: Annotated[bytes, msgspec.Meta(max_length=SYNC_BYTES_MAX)]
+
+
+class NodeFacts(msgspec.Struct, frozen=True, array_like=True):
+    """The facts of one server of a side, when it was asked; or why they are not known."""
+
+    node: Name
+    facts: Annotated[tuple[tuple[Text, Text], ...], msgspec.Meta(max_length=FACTS_MAX)]
+    time_ms: Count
+    away: Text = ""
+
+
+class SideFactsRequest(Message, tag="side_facts", frozen=True, array_like=True):
+    """The named facts, and the built-in ones, of the home of a line and of its partners that are connected; for
+    partners whose changes are taken. Fingerprints of secrets are answered under ``key``, which is the asker's own and
+    random."""
+
+    line: LineId
+    key: Annotated[bytes, msgspec.Meta(max_length=64)]
+    names: Annotated[tuple[Word, ...], msgspec.Meta(max_length=FACTS_MAX)]
+
+
+class SideFactsReply(Message, tag="side_facts_reply", frozen=True, array_like=True):
+    """The home itself comes first."""
+
+    servers: Annotated[tuple[NodeFacts, ...], msgspec.Meta(min_length=1, max_length=SERVERS_MAX)]

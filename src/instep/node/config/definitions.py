@@ -16,7 +16,7 @@ from instep.node.config.values import count, duration_ms, node_names, patterns, 
 
 
 @kind(is_list=True)
-def _gates(raw: object) -> tuple[str, ...]:
+def gate_texts(raw: object) -> tuple[str, ...]:
     texts = strings(raw)
     if len(texts) > GATES_MAX:
         raise BadValue(f"has {len(texts)} gates, the limit is {GATES_MAX}")
@@ -75,7 +75,7 @@ class TravellingKeys:
     """Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse."""
     packages: tuple[str, ...] = key([], only([], ()))
     """Not in this version: directories that are carried as one package."""
-    gates: tuple[str, ...] = key([], _gates)
+    gates: tuple[str, ...] = key([], gate_texts)
     """Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value."""
     rollout: RolloutPolicy = section(RolloutKeys, RolloutPolicy, is_whole=True)
 

@@ -15,6 +15,7 @@ from instep.core.sync.table import Direction, KindRules, Side
 from instep.errors import UsageError
 from instep.model.ids import FilesetName, NodeName, fileset_name
 from instep.model.ids import node_name as parse_node_name
+from instep.node.config.definitions import gate_texts
 from instep.node.config.hooks import HookSettings, read_hook
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, string
@@ -70,6 +71,8 @@ class SyncKindSettings:
     merge: MergeFormat | None = key(None, ValueKind(_formats.read, _formats.write, words=_formats.words))
     """The format by which files that both sides changed are merged: `xml`, `json`, `properties` or `lines`."""
     validate: HookSettings | None = section(HookSettings, None)
+    gates: tuple[str, ...] = key([], gate_texts)
+    """Gates that must hold on every server of the side that gets changes of these paths, beside the profile's."""
 
     @property
     def rules(self) -> KindRules:
@@ -93,6 +96,8 @@ class SyncSettings:
     """When runs start by themselves: a cron line of five fields, or of six with the second first; or `off`."""
     zone: tzinfo = key("UTC", time_zone)
     """The time zone of the schedule, such as `Europe/Berlin`."""
+    gates: tuple[str, ...] = key([], gate_texts)
+    """Gates that must hold on every server of the side that gets changes, such as `instep` or `build_mode`."""
     kinds: Any = section(SyncKindSettings, dict, is_named=True)
 
     @property

@@ -3,12 +3,13 @@ else by the home."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
 from instep.core.vocabulary import error_of
-from instep.errors import PeerError
+from instep.errors import InstepError, PeerError
 from instep.model.change import change_set_of
 from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
@@ -17,9 +18,11 @@ from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
+from instep.node.runtime.driver import wall_ms
 
 SYNC_SEEN = "sync/seen/"
 """Where the store has the profiles that other nodes run with lines of this one."""
+FACTS_S = 20.0
 FLUSH_S = 600.0
 """The longest that a home publishes before it says that it could not."""
 
@@ -70,6 +73,31 @@ class HomeCalls(PeerContext):
             raise error_of(trouble)
         return m.FlushReply(service.head, service.fileset.external)
 
+    async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
+        self._home(who, request.line)
+        return m.SideFactsReply(await self.facts_of_side(request.line, request.key, request.names))
+
+    async def facts_of_side(self, line: LineId, key: bytes, names: Sequence[str]) -> tuple[m.NodeFacts, ...]:
+        """The named facts of this home of a line and of the partners that follow it, which are asked together."""
+        service, wanted = self.service(line), tuple(names)
+        assert service is not None
+        own = await self.facts_of_line(service, key, wanted)
+        partners = sorted(service.reports())[: m.SERVERS_MAX - 1]
+        others = await asyncio.gather(*(self._facts_of(name, line, key, wanted) for name in partners))
+        return (m.NodeFacts(self.runtime.name, _named(own, wanted), wall_ms()), *others)
+
+    async def _facts_of(
+        self, name: NodeName, line: LineId, key: bytes, names: tuple[str, ...]
+    ) -> m.NodeFacts:
+        session = self.sessions.get(name)
+        if session is None:
+            return m.NodeFacts(name, (), 0, f"{name} is not connected with {self.runtime.name}")
+        try:
+            found = await session.facts(line, FACTS_S, key, names)
+        except InstepError as error:
+            return m.NodeFacts(name, (), 0, error.reason)
+        return m.NodeFacts(name, _named(found.facts, names), found.time_ms)
+
     async def submit(
         self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]
     ) -> m.SubmitReply:
@@ -87,3 +115,7 @@ class HomeCalls(PeerContext):
     def _home(self, who: NodeName, line: LineId) -> LineHome:
         """The home of this line for a partner whose changes it takes, else ``NotAllowedError``."""
         return self.access.require_home(who, self.service(line), line)
+
+
+def _named(facts: Sequence[tuple[str, str]], names: Collection[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in facts if name in names)

@@ -183,8 +183,12 @@ class PeerContext(abc.ABC):
         """``PeerError`` unless all these pages are of this generation's manifest."""
         self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
 
-    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
-        """The built-in facts, and those that the line's gates name, for a peer that asked with ``key``."""
-        names = [gate.name for gate in known_gates(service.known_definition())[0]]
-        found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, names)
+    async def facts_of_line(
+        self, service: LineService, key: bytes, names: Sequence[str] = ()
+    ) -> tuple[tuple[str, str], ...]:
+        """The built-in facts, those that the line's gates name, and those of ``names``, for a peer that asked with
+        ``key``."""
+        gates = [gate.name for gate in known_gates(service.known_definition())[0]]
+        asked = [*gates, *(name for name in names if name not in gates)]
+        found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, asked)
         return tuple(sorted(told(found, key).items()))

@@ -38,6 +38,17 @@ def rules_of(profile: SyncSettings) -> Callable[[bytes], KindRules]:
     return rules
 
 
+def gates_of(profile: SyncSettings) -> Callable[[bytes], tuple[str, ...]]:
+    """The gates that a change of a path needs."""
+    kind_of = kinds_of(profile)
+
+    def gates(path: bytes) -> tuple[str, ...]:
+        found = kind_of(path)
+        return profile.gates + (found.gates if found is not None else ())
+
+    return gates
+
+
 def format_of(profile: SyncSettings) -> Callable[[bytes], MergeFormat | None]:
     kind_of = kinds_of(profile)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
+from instep.core.follow.gates import CLOCK
+from instep.core.sync.gates import SideFacts
 from instep.core.vocabulary import error_of
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.change import ChangeAnswer, ChangeSet
@@ -16,7 +18,7 @@ from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
-from instep.net.service import FLUSH, HEADS, PAGES, SUBMIT_HAVE, PeerCalls
+from instep.net.service import FLUSH, HEADS, PAGES, SIDE_FACTS, SUBMIT_HAVE, PeerCalls
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher
@@ -26,6 +28,9 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
 
 FLUSH_S = 600.0
+FACTS_S = 60.0
+FactsOfSide = Callable[[LineId, bytes, Sequence[str]], Awaitable[tuple[m.NodeFacts, ...]]]
+"""Asks this node and the partners that follow a line which is written here."""
 _WANTS = 4_096
 """Contents in one request."""
 
@@ -56,6 +61,10 @@ class SyncHome(Protocol):
         """The positions of those contents that the home lacks."""
         ...
 
+    async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
+        """The named facts of the side's servers."""
+        ...
+
 
 def size_of(entry: Entry) -> tuple[Digest, int]:
     """How the contents of a file or link are named when they are submitted."""
@@ -65,8 +74,9 @@ def size_of(entry: Entry) -> tuple[Digest, int]:
 class NearHome:
     """The line that is written on this node."""
 
-    def __init__(self, runtime: Runtime, service: LineService) -> None:
+    def __init__(self, runtime: Runtime, service: LineService, facts: FactsOfSide) -> None:
         self._runtime = runtime
+        self._facts = facts
         self._service = service
         self.node = runtime.name
         self.line = service.line
@@ -83,6 +93,9 @@ class NearHome:
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._home.missing(contents)
+
+    async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
+        return _side_facts(self.node, await self._facts(self.line, key, names))
 
     async def take(
         self,
@@ -152,6 +165,11 @@ class FarHome:
         reply = await self._calls().call(SUBMIT_HAVE, m.SubmitHave(self.line, tuple(contents)))
         return reply.missing
 
+    async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
+        asked = m.SideFactsRequest(self.line, key, tuple(names))
+        reply = await self._calls().call(SIDE_FACTS, asked, total_s=FACTS_S)
+        return _side_facts(self.node, reply.servers)
+
     async def take(
         self,
         change_set: ChangeSet,
@@ -186,6 +204,13 @@ class FarHome:
         if raw is None:
             raise UnavailableError("a page of the other side is not here any more", code="superseded")
         return raw
+
+
+def _side_facts(home: NodeName, servers: Sequence[m.NodeFacts]) -> SideFacts:
+    if servers[0].node != home:
+        raise PeerError(f"{home} gave the facts of another node", code="bad_answer", node=home)
+    known = {each.node: dict(each.facts) | {CLOCK: str(each.time_ms)} for each in servers if not each.away}
+    return SideFacts(home, known, {each.node: each.away for each in servers if each.away})
 
 
 def _there(head: HeadRef | None, home: SyncHome) -> HeadRef:

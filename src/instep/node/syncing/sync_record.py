@@ -42,6 +42,18 @@ def run_document(
         changes_total=len(changes),
         listed=tuple(map(listed_document, work.listed)),
         undone=tuple(_undone(side, outcome) for side, outcome in work.undone),
+        gates=tuple(
+            api.SyncGateDocument(
+                gate=row.gate,
+                side=row.side.value,
+                node=row.node,
+                value=row.value,
+                wanted=row.wanted,
+                reason=row.reason,
+                is_away=row.is_away,
+            )
+            for row in work.gates
+        ),
         error=_error(work.error),
     )
 

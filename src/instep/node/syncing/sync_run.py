@@ -6,11 +6,14 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import chain
 
+from instep.core.follow.gates import parse_gate
+from instep.core.sync.gates import gate_rows, gates_due
 from instep.core.sync.reconcile import Merges, SyncPlan, reconcile
 from instep.core.sync.run import SyncRun
-from instep.core.sync.table import Direction, KindRules, Side
+from instep.core.sync.table import Direction, GateRow, KindRules, Side
 from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncRequest, SyncWork
 from instep.errors import UnavailableError
 from instep.model.change import CHANGE_SET_VERSION, NONCE_BYTES, ChangeAnswer, ChangeSet, wanted_contents
@@ -22,7 +25,7 @@ from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.syncing.kinds import rules_of
+from instep.node.syncing.kinds import gates_of, rules_of
 from instep.node.syncing.merging import Merging, Reading
 from instep.node.syncing.sides import FarHome, NearHome, SeenTree
 from instep.tree.root.failpoints import failpoint, register
@@ -110,7 +113,20 @@ class SyncRunner:
         plan = await asyncio.to_thread(self._plan, asked, {})
         left, right = self._reader(Side.LEFT), self._reader(Side.RIGHT)
         merges = await self._merging.merged(plan, self._reader(self._near_side), left, right)
-        return await asyncio.to_thread(self._plan, asked, merges) if merges else plan
+        if merges:
+            plan = await asyncio.to_thread(self._plan, asked, merges)
+        return replace(plan, gates=await self._gates(plan))
+
+    async def _gates(self, plan: SyncPlan) -> tuple[GateRow, ...]:
+        """The gates that do not hold for what the plan changes; both sides are asked only where there are any."""
+        due = await asyncio.to_thread(gates_due, plan, gates_of(self._profile))
+        if not due:
+            return ()
+        names = sorted({parse_gate(each.gate).name for each in due})
+        key = self._runtime.facts.key
+        near, far = await asyncio.gather(self._near.facts(key, names), self._far.facts(key, names))
+        far_side = Side.RIGHT if self._near_side is Side.LEFT else Side.LEFT
+        return gate_rows(due, {self._near_side: near, far_side: far})
 
     def _reader(self, side: Side) -> Reading:
         """Contents of one side's tree; of this home's also former ones."""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from instep.api.changes import sync as api
+from instep.core.sync.run import HELD
 from instep.core.sync.work import SyncWork
 from instep.errors import (
     ContentionError,
@@ -28,7 +29,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.syncing.sides import FarHome, NearHome
+from instep.node.syncing.sides import FactsOfSide, FarHome, NearHome
 from instep.node.syncing.sync_record import open_listings, reviewed, run_document
 from instep.node.syncing.sync_run import SyncRunner
 from instep.tree.root.os_errors import help_for
@@ -54,8 +55,10 @@ class SyncRuns:
         runtime: Runtime,
         service_of: Callable[[FilesetName], LineService | None],
         calls_of: Callable[[NodeName], PeerCalls | None],
+        facts_of: FactsOfSide,
     ) -> None:
         self._runtime = runtime
+        self._facts_of = facts_of
         self._service_of = service_of
         self._calls_of = calls_of
         self._running: dict[str, _Running] = {}
@@ -162,7 +165,7 @@ class SyncRuns:
         far_home = FarHome(self._runtime, line, profile, lambda: self._calls(far, profile.name))
         base = self.base_of(profile.name)
         work.number = base.run + 1 if base is not None else 1
-        near_home = NearHome(self._runtime, service)
+        near_home = NearHome(self._runtime, service, self._facts_of)
         return SyncRunner(self._runtime, profile, near_home, far_home, base, work, self._runtime.tell)
 
     def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
@@ -190,7 +193,8 @@ class SyncRuns:
             work.phase = SyncPhase.CANCELLED
             raise
         except InstepError as error:
-            work.phase, work.error = SyncPhase.FAILED, error
+            work.phase = SyncPhase.HELD if error.error_code == HELD else SyncPhase.FAILED
+            work.error = error
         except OSError as error:
             code, step = help_for(error.errno or 0, self._runtime.directory.path)
             reason = f"the run of {profile.name} met a disk that fails: {error.strerror or error}"
@@ -216,7 +220,9 @@ class SyncRuns:
             "initiator": document.initiator,
             "listed": len(document.listed),
         }
-        if document.error is not None:
+        if document.phase == SyncPhase.HELD and document.error is not None:
+            self._runtime.note("sync_held", f"sync {name} is held: {document.error.reason}", **facts)
+        elif document.error is not None:
             self._runtime.note("sync_failed", f"sync {name} failed: {document.error.reason}", **facts)
         elif document.undone:
             left = counted(len(document.undone), "path")

@@ -174,6 +174,7 @@ class SyncCommands(CommandHandlers):
                     locked=each.locked.value if each.locked is not None else None,
                     merge=each.merge.value if each.merge is not None else None,
                     validate=each.validate is not None,
+                    gates=each.gates,
                 )
                 for each in profile.kinds.values()
             ),
@@ -181,6 +182,7 @@ class SyncCommands(CommandHandlers):
             why_not=why_not,
             last=last,
             schedule=self._schedule(profile, last),
+            gates=profile.gates,
         )
 
     def _schedule(

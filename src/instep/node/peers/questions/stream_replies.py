@@ -141,7 +141,7 @@ class StreamReplies:
         return m.PartsReply(question.number, await self._forwarding.parts(question, parts, began_s))
 
     async def _tell_facts(self, question: m.FactsRequest) -> m.FactsReply:
-        found = await self._peers.facts_of_line(self._for_writer(question.line), question.key)
+        found = await self._peers.facts_of_line(self._for_writer(question.line), question.key, question.names)
         return m.FactsReply(found, wall_ms(), question.number)
 
     async def _test(self, question: m.TestRequest) -> m.TestReply:

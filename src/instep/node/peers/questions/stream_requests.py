@@ -111,9 +111,11 @@ class StreamRequests(abc.ABC):
         self._require("test", cannot)
         return await self._ask_or_raise(m.TestReply, m.TestRequest(0, line), within_s)
 
-    async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
-        """The partner's facts that the gates of a line written here are about."""
-        key = self._peers.runtime.facts.key
+    async def facts(
+        self, line: LineId, within_s: float, key: bytes = b"", names: tuple[str, ...] = ()
+    ) -> m.FactsReply:
+        """The partner's facts that the gates of a line written here are about, and others by their names."""
+        key = key or self._peers.runtime.facts.key
         since = m.since(m.FactsRequest)
         if since > self.version:
             raise UnavailableError(
@@ -122,7 +124,7 @@ class StreamRequests(abc.ABC):
                 code="version",
                 node=self.who,
             )
-        return await self._ask_or_raise(m.FactsReply, m.FactsRequest(line, 0, key), within_s)
+        return await self._ask_or_raise(m.FactsReply, m.FactsRequest(line, 0, key, names), within_s)
 
     async def held(
         self,
