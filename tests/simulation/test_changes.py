@@ -29,10 +29,12 @@ LOCKS_AND_CRASHES = ChangeOptions(
 WITHHELD = ChangeOptions(
     editors=2, files=3, edit_every_ms=500, removes=0.4, home_edit_every_ms=500, withheld=0.5
 )
+REMOVALS = ChangeOptions(editors=3, files=5, edit_every_ms=500, removes=0.4, held_back=0.3, max_deletions=1)
 SCENARIOS: dict[str, ChangeOptions] = {
     "locks_not_persisted": LOCKS_AND_CRASHES,
     "fence_not_compared": LOCKS_AND_CRASHES,
     "unlaid_delete_offered": WITHHELD,
+    "losses_counted_alone": REMOVALS,
 }
 """The options of a plant that a swarm meets too seldom."""
 
@@ -72,7 +74,9 @@ def test_a_planted_bug_is_found(plant: str) -> None:
     pytest.fail(f"{plant} was not found in {SEEDS_TO_FIND_A_PLANT} seeds")
 
 
-@pytest.mark.parametrize("options", [LOCKS_AND_CRASHES, WITHHELD], ids=["locks", "withheld"])
+@pytest.mark.parametrize(
+    "options", [LOCKS_AND_CRASHES, WITHHELD, REMOVALS], ids=["locks", "withheld", "removals"]
+)
 def test_the_scenarios_of_plants_hold_without_them(options: ChangeOptions) -> None:
     for seed in range(1, 11):
         result = simulate_changes(seed, None, options)

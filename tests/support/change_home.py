@@ -70,6 +70,7 @@ class ChangeHome:
         self.timers.clear()
         self._inbox.clear()
         self.machine = HomeMachine(LINE, self.config, Random(1), self.disk.facts)
+        self.disk.deletions = self.config.deletions
         entries = len(self.disk.published[-1])
         self.say(h.HomeStarted(self.boot_id, self.epoch, self.disk.head, entries))
 
@@ -163,14 +164,28 @@ class ChangeHome:
             changes, **fields,
         )  # fmt: skip
 
-    def submit(self, change_set: ChangeSet, source: NodeName = S1, *, releases: bool = False) -> Any:
-        return self.ask(lambda req: h.Submitted(req, Submission(source, change_set, releases)))
+    def submit(
+        self,
+        change_set: ChangeSet,
+        source: NodeName = S1,
+        *,
+        releases: bool = False,
+        accepts_deletions: bool = False,
+    ) -> Any:
+        submission = Submission(source, change_set, releases, accepts_deletions)
+        return self.ask(lambda req: h.Submitted(req, submission))
 
     def changes(
-        self, *changes: PathChange, source: NodeName = S1, releases: bool = False, **fields: Any
+        self,
+        *changes: PathChange,
+        source: NodeName = S1,
+        releases: bool = False,
+        accepts_deletions: bool = False,
+        **fields: Any,
     ) -> list[str]:
         """Submit and return the kinds of the outcomes."""
-        return kinds(self.submit(self.change_set(*changes, **fields), source, releases=releases))
+        change_set = self.change_set(*changes, **fields)
+        return kinds(self.submit(change_set, source, releases=releases, accepts_deletions=accepts_deletions))
 
     def text(self, path: bytes) -> Digest | None:
         entry = self.disk.tree.get(path)

@@ -78,7 +78,13 @@ class Offerer:
             1, line.fileset, line.origin, nonce, "ann", "by ann", wall_ms(), tuple(made), token, whole
         )
 
-    async def submit(self, change_set: ChangeSet, *data: str | bytes, releases: bool = False) -> ChangeAnswer:
+    async def submit(
+        self,
+        change_set: ChangeSet,
+        *data: str | bytes,
+        releases: bool = False,
+        accepts_deletions: bool = False,
+    ) -> ChangeAnswer:
         """Submit with these contents, however many the set wants."""
         by_digest = {
             digest_bytes(each): each for each in (d.encode() if isinstance(d, str) else d for d in data)
@@ -86,7 +92,12 @@ class Offerer:
         sizes = [(digest, size) for digest, size in wanted_contents(change_set) if digest in by_digest]
         home = writer_of(self.home).changes
         return await home.submit(
-            self.name, change_set, sent([by_digest[d] for d, _ in sizes]), sizes=sizes, releases=releases
+            self.name,
+            change_set,
+            sent([by_digest[d] for d, _ in sizes]),
+            sizes=sizes,
+            releases=releases,
+            accepts_deletions=accepts_deletions,
         )
 
     async def offer(self, files: Mapping[str, str | None], *, whole: bool = False) -> ChangeAnswer:

@@ -224,7 +224,9 @@ def test_a_partner_cannot_empty_a_home_neither_at_once_nor_in_parts() -> None:
     assert home.changes(*parts[2][:5], source=S2) == ["applied"] * 5, "each partner has its own count"
     home.pass_time(30 * 60_000)
     assert home.changes(*parts[3][:10]) == ["applied"] * 10, "the first twenty are an hour old"
-    assert home.changes(*parts[2][5:], *parts[3][10:], *removals[80:], source=MAIN) == ["applied"] * 42
+    rest = (*parts[2][5:], *parts[3][10:], *removals[80:])
+    assert home.changes(*rest, source=MAIN) == ["refused"] * 42, "the guard of the home itself"
+    assert home.changes(*rest, source=MAIN, accepts_deletions=True) == ["applied"] * 42
 
 
 def test_a_rename_of_a_directory_is_no_removal() -> None:

@@ -193,6 +193,7 @@ class SyncRunCommand(Command[SyncRunDocument], frozen=True, kw_only=True):
     dry_run: bool = False
     initial: SideName | None = None
     accept_rollback: bool = False
+    accept_deletions: bool = False
     message: Message = ""
     author: str = ""
 

@@ -79,6 +79,9 @@ def add(
     help="A first run: this side is right, the other is archived.",
 )
 @click.option("--accept-rollback", is_flag=True, help="Take a side that went back as changed.")
+@click.option(
+    "--accept-deletions", is_flag=True, help="Remove more on a side than its max_deletions lets go."
+)
 @click.option("-m", "--message", default="", help="Why, for the logs of both homes.")
 @click.option("--ok-set-aside", is_flag=True, help="Exit 0 also when paths are listed.")
 @timeout_option("1h")
@@ -88,6 +91,7 @@ def run(
     dry_run: bool,
     initial: str | None,
     accept_rollback: bool,
+    accept_deletions: bool,
     message: str,
     ok_set_aside: bool,
     timeout_ms: int,
@@ -102,6 +106,7 @@ def run(
         dry_run=dry_run,
         initial=initial,
         accept_rollback=accept_rollback,
+        accept_deletions=accept_deletions,
         message=message,
     )
     document = session.call(asked, timeout_ms / 1000)
@@ -223,6 +228,8 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     for undone in run.undone:
         why = undone.reason or (f"locked by {undone.owner}" if undone.owner else undone.why)
         yield f"  not done on the {undone.side}: {printable(undone.path)}: {why}"
+    if any(undone.code == "max_deletions" for undone in run.undone):
+        yield f"  when the removals are meant: instep sync run {run.profile} --accept-deletions"
     for side, part in _external(run):
         yield f"  not carried: {printable(f'{part} of {side}: {said_of(part)}')}"
         for step in mark_steps(side.partition("@")[0], [part]):

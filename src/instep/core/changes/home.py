@@ -176,7 +176,11 @@ class HomeMachine(HomeSets):
         self._set(applying=ApplyingSet(pending.id, token if submission.releases else None))
         self._doubt_reads(admission.admitted)
         self._out.append(h.KeepChange(pending.id, submission, admission.decided))
-        self._out.append(h.ApplyChanges(job.req, pending.id, submission.change_set, admission.admitted))
+        self._out.append(
+            h.ApplyChanges(
+                job.req, pending.id, submission.change_set, admission.admitted, submission.accepts_deletions
+            )
+        )
 
     def _applied(self, job: SetJob, outcomes: tuple[PathOutcome, ...]) -> None:
         """The tree is changed, durably: the locks of changed paths stand for the new files."""
@@ -195,16 +199,17 @@ class HomeMachine(HomeSets):
                 self._put_lock(msgspec.structs.replace(lock, base=base))
         applied = [each for each in job.outcomes if each.kind is OutcomeKind.APPLIED]
         gone = {change.path for change in changes if change.new is None}
-        self._count_removals(
-            submission.source, min(removals_of(submission.change_set), sum(x.path in gone for x in applied))
-        )
         made = tuple(each.path for each in job.outcomes if each.is_made)
+        accepted = tuple(path for path in made if path in gone) if submission.accepts_deletions else ()
+        if not accepted:
+            removed = sum(each.path in gone for each in applied)
+            self._count_removals(submission.source, min(removals_of(submission.change_set), removed))
         if not made:
             self._finish(job, None, "")
             return
         job.phase, job.req = HomePhase.PUBLISH, self._next_req()
         change_set = submission.change_set
-        self._out.append(h.PublishPaths(job.req, made, change_set.author, change_set.message))
+        self._out.append(h.PublishPaths(job.req, made, change_set.author, change_set.message, accepted))
 
     def _in_full(self, job: SetJob, outcome: PathOutcome) -> PathOutcome:
         """An outdated path whose lock had ended is ``expired``, with the reason."""

@@ -63,7 +63,7 @@ class HomeAdmission(HomeLocks):
         if age_ms < -TOO_NEW_MS:
             return "too_new", f"it was made in {-age_ms // 3_600_000} hours, by the clocks of both nodes"
         removed = removals_of(change_set)
-        if not removed or submission.source == self._config.node:
+        if not removed or submission.source == self._config.node or submission.accepts_deletions:
             return None
         before = self._removed_by(submission.source)
         allowed = self._config.deletions.allowed(self._entries)
@@ -71,8 +71,9 @@ class HomeAdmission(HomeLocks):
             return None
         within = f", after {before} within an hour" if before else ""
         reason = (
-            f"{submission.source} would remove {counted(removed, 'path')}{within} of {self._entries}; "
-            f"{allowed} {which(allowed, 'is', 'are')} allowed without being asked: remove them on {self._config.node}"
+            f"{removed} of {counted(self._entries, 'path')} would be removed by {submission.source}{within}, "
+            f"{allowed} {which(allowed, 'is', 'are')} allowed without being asked; nothing was changed: "
+            f"when that is meant, remove them on {self._config.node}"
         )
         return "max_deletions", reason
 

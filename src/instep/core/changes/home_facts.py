@@ -115,11 +115,12 @@ class HomeFacts(msgspec.Struct, frozen=True, array_like=True):
 
 class Submission(msgspec.Struct, frozen=True, array_like=True):
     """A change set and the node that submitted it. ``releases``: the lock of its token ends in the same act, when the
-    path of the lock was changed as wanted."""
+    path of the lock was changed as wanted. ``accepts_deletions``: a person said that its removals are meant."""
 
     source: NodeName
     change_set: ChangeSet
     releases: bool = False
+    accepts_deletions: bool = False
 
 
 class LivePath(msgspec.Struct, frozen=True, array_like=True):

@@ -238,12 +238,14 @@ class KeepChange(MachineWord):
 class ApplyChanges(MachineWord):
     """Make the changes of ``paths`` of this change set in the live tree, by compare-and-set: a path is changed only
     if its live object is alike to the base, read again at the switch. ``change_set.whole``: all of them or none. The
-    journal names ``id``. Answer: ``ChangesApplied`` or ``ApplyFailed``."""
+    journal names ``id``. Removals that the writer's guard would stop at the publish refuse all of it before anything
+    is laid, unless they are accepted. Answer: ``ChangesApplied`` or ``ApplyFailed``."""
 
     req: int
     id: Digest
     change_set: ChangeSet
     paths: tuple[bytes, ...]
+    accepts_deletions: bool = False
 
 
 class RecoverChanges(MachineWord):
@@ -255,12 +257,13 @@ class RecoverChanges(MachineWord):
 
 
 class PublishPaths(MachineWord):
-    """Scan these paths and publish. Answer: ``PathsPublished``."""
+    """Scan these paths and publish. The losses of ``accepted`` paths are meant. Answer: ``PathsPublished``."""
 
     req: int
     paths: tuple[bytes, ...]
     author: str = ""
     message: str = ""
+    accepted: tuple[bytes, ...] = ()
 
 
 class ReadLive(MachineWord):

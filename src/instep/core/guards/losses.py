@@ -8,8 +8,10 @@ and ignored paths count for nothing.
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -52,6 +54,16 @@ class Lost(msgspec.Struct, frozen=True, array_like=True):
     """Nothing is left, and nothing came."""
 
 
+class Missing(enum.IntEnum):
+    """Why a small loss asks too: it may be the rest of a large one."""
+
+    NOTHING = 0
+    RESTORED = 1
+    """An operator brought some paths back: no publish that happens by itself removes the others."""
+    STOPPED = 2
+    """The guard stopped a mass deletion: until all is back, only ``--accept-deletions`` removes the rest."""
+
+
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     """A generation that was followed by one that lost something, and when (wall clock). ``added`` counts the paths
     that came since then."""
@@ -60,6 +72,15 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     head: HeadRef
     entries: int = 0
     added: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LossGuard:
+    """The measure of the next loss at a writer: its policy, the generations it is counted from, and an earlier loss."""
+
+    policy: DeletionPolicy
+    since: tuple[Checkpoint, ...] = ()
+    missing: Missing = Missing.NOTHING
 
 
 def is_git(path: bytes) -> bool:
@@ -132,6 +153,72 @@ def _has_anything(root: Digest, top: bytes, get: GetPage) -> bool:
         if not is_git(entry.path):
             return True
     return False
+
+
+def losses_since(
+    base: Digest,
+    root: Digest,
+    get: GetPage,
+    since: Iterable[Checkpoint],
+    now_ms: int,
+    is_ignored: Callable[[Entry], bool] | None = None,
+) -> tuple[Lost, ...]:
+    """The loss of ``root`` against ``base``, then against each checkpoint whose pages are here; empty when nothing was
+    lost."""
+    alone = lost_between(base, root, get, is_ignored)
+    if not alone.removed:
+        return ()
+    losses = [alone]
+    for checkpoint in since:
+        if is_within(checkpoint, now_ms) and checkpoint.head.root != base:
+            try:
+                losses.append(lost_between(checkpoint.head.root, root, get, is_ignored))
+            except KeyError:
+                continue  # a generation that was let go: more than 2,000 came after it
+    return tuple(losses)
+
+
+def judge_removals(
+    losses: Sequence[Lost],
+    policy: DeletionPolicy,
+    missing: Missing,
+    *,
+    added: int,
+    entries_before: int,
+    accepted: bool,
+    by_hand: bool = False,
+) -> Trouble | None:
+    """Why these losses stop a publish, or a change from elsewhere that a publish would follow; None when they do not.
+    ``missing`` is what an earlier loss left behind, ``added`` counts the paths that came. ``by_hand``: an operator
+    asked."""
+    if accepted:
+        return None
+    refusal = judge_losses(losses, policy, accepted=False)
+    if refusal is not None or missing is Missing.NOTHING or (missing is Missing.RESTORED and by_hand):
+        return refusal
+    lost = losses[0] if losses else Lost()
+    if added >= lost.removed and not lost.size_bytes:
+        return None  # under other names
+    return judge_rest(lost.removed, entries_before, is_stopped=missing is Missing.STOPPED)
+
+
+def judge_change(
+    base: Digest,
+    root: Digest,
+    get: GetPage,
+    guard: LossGuard,
+    now_ms: int,
+    is_ignored: Callable[[Entry], bool] | None = None,
+) -> Trouble | None:
+    """Why no generation above ``base`` may have this ``root`` unasked, or None: before anything of it is laid."""
+    losses = losses_since(base, root, get, guard.since, now_ms, is_ignored)
+    if not losses:
+        return None
+    added = sum(1 for each in diff(base, root, get) if each.old is None)
+    entries = totals(base, get).entries
+    return judge_removals(
+        losses, guard.policy, guard.missing, added=added, entries_before=entries, accepted=False
+    )
 
 
 def judge_losses(losses: Sequence[Lost], policy: DeletionPolicy, *, accepted: bool) -> Trouble | None:

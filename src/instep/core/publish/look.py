@@ -90,5 +90,6 @@ class PublishLook(PublishGuards):
             hot=self._hot.hot(self._now),
             cooling=self._cooling(),
             holds=not (run.is_by_hand or run.is_look) and self._holding.may_wait(self._now),
+            accepted=run.accepted,
         )
         self._out.append(scan)

@@ -11,8 +11,7 @@ from instep.core.guards.losses import (
     Lost,
     is_mass,
     judge_held_mass,
-    judge_losses,
-    judge_rest,
+    judge_removals,
     next_checkpoints,
 )
 from instep.core.hook_writes import hook_words
@@ -29,24 +28,16 @@ class PublishGuards(PublishState):
         facts, policy, accepted = self._facts, self._config.deletions, run.accepts_deletions
         strict = summary.held.listed if self._config.is_strict else ()
         held = self._held_after(summary)
-        lost = judge_losses(summary.losses, policy, accepted=accepted) or self._still_missing(run, summary)
+        lost = judge_removals(
+            summary.losses, policy, facts.missing, added=summary.added, entries_before=summary.entries_before,
+            accepted=accepted, by_hand=any(not request.is_flush for request in run.requests),
+        )  # fmt: skip
         mass = judge_held_mass(facts.held, held, summary.entries_before, policy, accepted=accepted)
         return (
             judge_problems((*summary.problems, *strict))
             or self._with_commands(lost)
             or self._with_commands(mass)
         )
-
-    def _still_missing(self, run: Run, summary: ScanSummary) -> Trouble | None:
-        """Why the rest of a loss stops a publish, too: an operator is bringing the paths back, or has not begun."""
-        why, lost = self._facts.missing, summary.losses[0] if summary.losses else Lost()
-        by_hand = any(not request.is_flush for request in run.requests)
-        is_replaced = summary.added >= lost.removed and not lost.size_bytes  # under other names
-        if why is Missing.NOTHING or run.accepts_deletions or is_replaced:
-            return None
-        if why is Missing.RESTORED and by_hand:
-            return None
-        return judge_rest(lost.removed, summary.entries_before, is_stopped=why is Missing.STOPPED)
 
     def _count_missing(self, run: Run, summary: ScanSummary, refusal: Trouble | None) -> None:
         """Record that a mass deletion was stopped, until nothing of it is missing any more."""
@@ -113,7 +104,7 @@ class PublishGuards(PublishState):
     def _checkpoints(self, run: Run, summary: ScanSummary) -> tuple[Checkpoint, ...]:
         """From where the next losses are counted; accepted losses are counted no more."""
         known = self._facts.checkpoints
-        if run.accepts_deletions or not (known or summary.losses):
+        if run.accepts_deletions or run.accepted or not (known or summary.losses):
             return ()
         lost = summary.losses[0] if summary.losses else Lost()
         before = summary.entries_before

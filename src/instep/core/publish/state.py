@@ -86,6 +86,11 @@ class Run:
         return any(r.accept_deletions for r in asked)
 
     @property
+    def accepted(self) -> frozenset[bytes]:
+        """The paths whose losses are meant."""
+        return frozenset(path for request in self.requests for path in request.accepted)
+
+    @property
     def is_over(self) -> bool:
         """An operator said that the tree is right, whatever newer head was adopted."""
         return any(r.is_over for r in self.requests)

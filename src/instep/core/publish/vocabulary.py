@@ -11,6 +11,7 @@ from instep.core.guards.held import NOTHING_HELD, HeldPaths, ScanProblem
 from instep.core.guards.hot import ContentMissed as ContentMissed
 from instep.core.guards.hot import Cooling
 from instep.core.guards.losses import Checkpoint, Lost
+from instep.core.guards.losses import Missing as Missing
 from instep.core.lines.accept import EpochBook
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import EpochSeen as EpochSeen
@@ -66,16 +67,6 @@ class PublishConfig(MachineWord):
     """Any held path refuses the publish."""
     has_past: bool = False
     """Something here shows that the line was published from this node before."""
-
-
-class Missing(enum.IntEnum):
-    """Why a small loss asks too: it may be the rest of a large one."""
-
-    NOTHING = 0
-    RESTORED = 1
-    """An operator brought some paths back: no publish that happens by itself removes the others."""
-    STOPPED = 2
-    """The guard stopped a mass deletion: until all is back, only ``--accept-deletions`` removes the rest."""
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -178,6 +169,8 @@ class PublishAsked(MachineWord):
     """``--over``: the tree is right, whatever newer head of our own was adopted."""
     accept_held: tuple[bytes, ...] | None = None
     """Let go of the last entries of these held paths, or of all with an empty list."""
+    accepted: tuple[bytes, ...] = ()
+    """The losses of these paths are meant: a person accepted them where they were asked for. No other loss is."""
 
 
 class TreeScanned(MachineWord):
@@ -288,10 +281,10 @@ class SavePublish(MachineWord):
 class Scan(MachineWord):
     """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued before
     starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
-    among them anew that a program has open for writing. Losses are counted from the base and from ``since``. Held paths
-    in ``lets_go`` keep no last entry. ``hot`` files are carried only with a copy of their contents, those that are
-    ``cooling`` only when they are quiet. ``holds``: scan nothing while a path of ``hold_while`` exists. Answer:
-    ``TreeScanned`` or ``ScanFailed``, with the code ``hold_while`` in that case."""
+    among them anew that a program has open for writing. Losses are counted from the base and from ``since``; those of
+    ``accepted`` paths are none. Held paths in ``lets_go`` keep no last entry. ``hot`` files are carried only with a
+    copy of their contents, those that are ``cooling`` only when they are quiet. ``holds``: scan nothing while a path of
+    ``hold_while`` exists. Answer: ``TreeScanned`` or ``ScanFailed``, with the code ``hold_while`` in that case."""
 
     req: int
     base: HeadRef | None
@@ -304,6 +297,7 @@ class Scan(MachineWord):
     hot: tuple[bytes, ...] = ()
     cooling: tuple[Cooling, ...] = ()
     holds: bool = False
+    accepted: frozenset[bytes] = frozenset()
 
 
 class Commit(MachineWord):

@@ -71,6 +71,7 @@ class SyncWork:
     is_dry_run: bool = False
     initial: Side | None = None
     accepts_rollback: bool = False
+    accepts_deletions: bool = False
     number: int = 0
     ended_at_ms: int | None = None
     phase: SyncPhase = SyncPhase.FLUSHING

@@ -167,12 +167,14 @@ class SubmitHaveReply(Message, tag="submit_have_reply", frozen=True, array_like=
 
 class SubmitRequest(Message, tag="submit", frozen=True, array_like=True):
     """An encoded change set. ``contents`` are the (digest, size) of the contents that follow as frames, in this order;
-    the home has the others. ``releases``: the lock of its token ends in the same act."""
+    the home has the others. ``releases``: the lock of its token ends in the same act. ``accepts_deletions``: a person
+    started the sync run with ``--accept-deletions``."""
 
     line: LineId
     change_set: Annotated[bytes, msgspec.Meta(max_length=CHANGE_SET_MAX_BYTES)]
     contents: Annotated[tuple[_Content, ...], msgspec.Meta(max_length=CONTENTS_MAX)] = ()
     releases: bool = False
+    accepts_deletions: bool = False
 
 
 class SubmitReply(Message, tag="submit_reply", frozen=True, array_like=True):

@@ -57,7 +57,9 @@ class LineHome(Protocol):
         *,
         sizes: Sequence[tuple[Digest, int]] = (),
         releases: bool = False,
+        accepts_deletions: bool = False,
     ) -> ChangeAnswer:
         """Decide about a checked change set of this line. ``contents`` brings those that ``sizes`` names, in that order
-        and not verified; they are taken only when the home wants them."""
+        and not verified; they are taken only when the home wants them. ``accepts_deletions``: a person said that the
+        removals of the set are meant, however many."""
         ...

@@ -108,7 +108,12 @@ class HomeCalls(PeerContext):
                 f"{who} submitted changes of {change_set.line} as {request.line}", code="bad_change_set"
             )
         answer = await home.submit(
-            who, change_set, contents, sizes=request.contents, releases=request.releases
+            who,
+            change_set,
+            contents,
+            sizes=request.contents,
+            releases=request.releases,
+            accepts_deletions=request.accepts_deletions,
         )
         return m.SubmitReply(answer)
 

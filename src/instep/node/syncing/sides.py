@@ -102,10 +102,14 @@ class NearHome:
         change_set: ChangeSet,
         sizes: Sequence[tuple[Digest, int]],
         contents: AsyncGenerator[list[TransferAnswer], None],
+        *,
+        accepts_deletions: bool,
     ) -> ChangeAnswer:
         """Decide about changes. ``contents`` are those that ``sizes`` names, as they come from the other side."""
         async with aclosing(contents):
-            return await self._home.submit(self.node, change_set, contents, sizes=sizes)
+            return await self._home.submit(
+                self.node, change_set, contents, sizes=sizes, accepts_deletions=accepts_deletions
+            )
 
     def contents(self, tree: SeenTree, sources: Sequence[Entry]) -> Iterator[TransferAnswer]:
         """Those of entries of this side's tree, in their order; pulled in threads."""
@@ -175,9 +179,13 @@ class FarHome:
         change_set: ChangeSet,
         sizes: Sequence[tuple[Digest, int]],
         contents: Iterator[TransferAnswer],
+        *,
+        accepts_deletions: bool,
     ) -> ChangeAnswer:
         """Send changes, with the contents that ``sizes`` names from this node's tree."""
-        request = m.SubmitRequest(self.line, change_set.encoded(), tuple(sizes))
+        request = m.SubmitRequest(
+            self.line, change_set.encoded(), tuple(sizes), accepts_deletions=accepts_deletions
+        )
         return (await self._calls().submit(request, contents)).answer
 
     async def contents(

@@ -186,8 +186,13 @@ class SyncRunner:
         own = self._merging.contents([digest for digest, _ in made], len(given))
         if is_near:
             contents = _with_own(self._far.contents(giver, entries), own)
-            return await self._near.take(change_set, given + made, contents)
-        return await self._far.take(change_set, given + made, chain(self._near.contents(giver, entries), own))
+            return await self._near.take(
+                change_set, given + made, contents, accepts_deletions=self.work.accepts_deletions
+            )
+        sent = chain(self._near.contents(giver, entries), own)
+        return await self._far.take(
+            change_set, given + made, sent, accepts_deletions=self.work.accepts_deletions
+        )
 
     def _source(self, asked: SendChanges, digest: Digest) -> Entry:
         found = asked.sources.get(digest)

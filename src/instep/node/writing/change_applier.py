@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.fitting import Fit, fit, takes_directory
 from instep.core.changes.home_facts import LivePath, Submission
+from instep.core.guards.losses import LossGuard
 from instep.errors import ContentionError, InstepError, ResourceError, UnavailableError
 from instep.model.change import OutcomeKind, PathChange, PathOutcome, is_alike
 from instep.model.definition import Preserve, decode_definition
@@ -32,8 +32,10 @@ from instep.node.trees.scanning.stat_rows import record_rows
 from instep.node.trees.space import require_room
 from instep.node.trees.switch_outcome import is_open, refuse_open_journal
 from instep.node.writing.change_outcomes import (
+    SetLosses,
     in_order,
     is_taken,
+    lost_too_much,
     not_taken,
     ruled_out,
     steps_taken,
@@ -86,9 +88,12 @@ class _Look:
 class ChangeApplier:
     """The acts of a home on its tree. ``head`` gives the newest generation of the line."""
 
-    def __init__(self, tree: FilesetTree, head: Callable[[], HeadRef | None]) -> None:
+    def __init__(
+        self, tree: FilesetTree, head: Callable[[], HeadRef | None], guard: Callable[[], LossGuard]
+    ) -> None:
         self._tree = tree
         self._head = head
+        self.losses = SetLosses(tree, guard)
 
     # --- applying ---------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,14 @@ class ChangeApplier:
             record_rows(tree.store, place)
         paths = set(effect.paths)
         changes = tuple(change for change in effect.change_set.changes if change.path in paths)
-        outcomes = self._made(place, effect.id, changes, offered, is_whole=effect.change_set.whole)
+        outcomes = self._made(
+            place,
+            effect.id,
+            changes,
+            offered,
+            is_whole=effect.change_set.whole,
+            accepts_deletions=effect.accepts_deletions,
+        )
         self._keep_outcomes(effect.id, outcomes)
         if Journal.load(place) is not None:
             record_rows(tree.store, place)
@@ -121,16 +133,29 @@ class ChangeApplier:
         offered: OfferedContents,
         *,
         is_whole: bool,
+        accepts_deletions: bool,
     ) -> tuple[PathOutcome, ...]:
         stuck: dict[bytes, PathOutcome] = {}
         for _ in range(STUCK_MAX):
-            look = self._look(changes)
+            look = self._look(changes, self.losses.unpublished())
             look.refused |= stuck
             fitted = self._fit(look, changes, is_whole=is_whole)
             if not fitted.changes:
                 return in_order(fitted.outcomes)
+            head, keeper, allow = self._required_head(), PageKeeper(self._tree.store), self._allow()
+            wanted = [(c.path, c.new and as_allowed(c.new, look.live, allow)) for c in fitted.changes]
+            root = edit(look.root, wanted, keeper.get, keeper.put)
+            keeper.flush()
+            refusal = self.losses.judged(head, root, fitted.changes)
+            if refusal is not None and not accepts_deletions:
+                lost = lost_too_much(refusal, fitted.changes, self._tree.runtime.name)
+                return in_order({**fitted.outcomes, **lost})
             try:
-                journal = self._switched(place, change_id, look, fitted.changes, offered, is_whole=is_whole)
+                target, entries = (
+                    HeadRef(head.epoch, head.number, change_id, root),
+                    [new for _, new in wanted],
+                )
+                journal = self._switched(place, target, look, entries, offered, is_whole=is_whole)
             except ResourceError as error:
                 if error.error_code not in _STUCK or is_open(Journal.load(place)):
                     raise
@@ -145,23 +170,18 @@ class ChangeApplier:
     def _switched(
         self,
         place: Place,
-        change_id: Digest,
+        target: HeadRef,
         look: _Look,
-        changes: Sequence[PathChange],
+        wanted: Sequence[Entry | None],
         offered: OfferedContents,
         *,
         is_whole: bool,
     ) -> Journal | None:
         """The journal of the switch; None when all was undone, because a path changed and it is all or nothing."""
         tree, head = self._tree, self._required_head()
-        keeper = PageKeeper(tree.store)
-        allow = self._allow()
-        wanted = [(c.path, c.new and as_allowed(c.new, look.live, allow)) for c in changes]
-        target = HeadRef(head.epoch, head.number, change_id, edit(look.root, wanted, keeper.get, keeper.put))
-        keeper.flush()
         require_room(place, look.root, target.root, tree.get_page, tuple(Preserve))
         contents = tree.contents()
-        contents.expect([entry for _, entry in wanted if entry is not None and not offered.has(entry.digest)])
+        contents.expect([entry for entry in wanted if entry is not None and not offered.has(entry.digest)])
         compare = Compare.WHOLE if is_whole else Compare.EACH
         sources = (offered, contents)
         stage = tree.open_stage(place, target, look.root, previous=head, sources=sources, compare=compare)
@@ -204,7 +224,7 @@ class ChangeApplier:
     def _outcomes_of_rest(self, changes: Sequence[PathChange]) -> dict[bytes, PathOutcome]:
         """Of paths whose step was not taken."""
         try:
-            look = self._look(changes)
+            look = self._look(changes, ())
             fitted = self._fit(look, changes, is_whole=False)
         except KeyError:
             # A newer head was adopted meanwhile, and its pages are not here yet. Recovery must not wait for them.
@@ -224,10 +244,12 @@ class ChangeApplier:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def _look(self, changes: Sequence[PathChange]) -> _Look:
+    def _look(self, changes: Sequence[PathChange], also: Sequence[bytes]) -> _Look:
+        """At the paths of the changes, and at those that earlier changes made, which the head has not."""
         tree, head = self._tree, self._required_head()
         taken = tuple(c.path for c in changes if c.base is not None and takes_directory(c, c.base))
-        alone = {c.path for c in changes} - set(taken) | {parent_of(c.path) for c in changes} - {b""}
+        alone = {c.path for c in changes} | {parent_of(c.path) for c in changes} | set(also)
+        alone -= {b"", *taken}
         found: dict[bytes, Entry | None] = {}
         refused: dict[bytes, PathOutcome] = {}
         for each in tree.comparison(head).some(head.root, taken, wall_ms(), alone=sorted(alone)):
@@ -265,8 +287,9 @@ class ChangeApplier:
             if outcome is not None:
                 refused[change.path] = outcome
         below = (path for directory in look.taken for path in self._below(look.root, directory))
-        alike = partial(_alike, local)
-        return fit(changes, look.live, below, alike, refused, is_whole=is_whole)
+        return fit(
+            changes, look.live, below, lambda a, b: is_same_object(a, b, local), refused, is_whole=is_whole
+        )
 
     def _local(self) -> Local:
         return self._tree.local(self._tree.definition(self._required_head()))
@@ -347,6 +370,9 @@ class ChangeApplier:
         return f"applied/{self._tree.name}"
 
     def _keep_outcomes(self, change_id: Digest, outcomes: tuple[PathOutcome, ...]) -> None:
+        row = self._tree.store.change(change_id)
+        kept = _kept_of(row.kept) if row is not None and row.kept is not None else None
+        self.losses.made(kept.submission if kept is not None else None, outcomes)
         self._tree.store.put(self._key(), msgspec.msgpack.encode(_Applied(change_id, outcomes)))
 
     def _kept_outcomes(self, change_id: Digest) -> tuple[PathOutcome, ...] | None:
@@ -366,10 +392,6 @@ def kept_raw(submission: Submission, decided: tuple[PathOutcome, ...]) -> bytes:
 
 def _kept_of(raw: bytes) -> Kept:
     return msgspec.msgpack.decode(raw, type=Kept)
-
-
-def _alike(local: Local, a: Entry | None, b: Entry | None) -> bool:
-    return is_same_object(a, b, local)
 
 
 def _is_directory(entry: Entry | None) -> bool:

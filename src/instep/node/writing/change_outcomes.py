@@ -1,14 +1,23 @@
-"""The outcome of each path of a change set: of its step in the journal, of a rule, of an obstacle."""
+"""The outcome of each path of a change set: of its step in the journal, of a rule, of an obstacle, of a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
 
 from instep.core.changes.fitting import NOT_EMPTY, takes_directory
+from instep.core.changes.home_facts import Submission
+from instep.core.guards.losses import LossGuard, judge_change
+from instep.core.vocabulary import Trouble
 from instep.errors import ResourceError
 from instep.model.change import OutcomeKind, PathChange, PathOutcome
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import parent_of, shown, sort_key
+from instep.node.runtime.driver import wall_ms
+from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.trees.scanning.writer_scan import no_losses
 from instep.tree.journal.journal import Journal, Op
 from instep.tree.journal.plan import object_key
 from instep.tree.scan.rules import Rules
@@ -70,4 +79,50 @@ def stuck_at(error: ResourceError, changes: Sequence[PathChange]) -> dict[bytes,
     return {
         c.path: PathOutcome(c.path, OutcomeKind.REFUSED, code=error.error_code, reason=error.reason)
         for c in hit
+    }
+
+
+class SetLosses:
+    """``guard`` is the present measure of the writer's losses. Paths that sets made are recorded in the state until a
+    generation has them: the next set is judged together with them."""
+
+    def __init__(self, tree: FilesetTree, guard: Callable[[], LossGuard]) -> None:
+        self._tree = tree
+        self._guard = guard
+        self._key = f"made/{tree.name}"
+
+    def judged(self, head: HeadRef, root: Digest, changes: Sequence[PathChange]) -> Trouble | None:
+        """Why no generation above ``head`` may have this ``root``, which the changes lead to; None when it may."""
+        if all(change.new is not None for change in changes):
+            return None
+        ignored = no_losses(Rules(self._tree.definition(head)))
+        return judge_change(head.root, root, self._tree.get_page, self._guard(), wall_ms(), ignored)
+
+    def unpublished(self) -> tuple[bytes, ...]:
+        """The paths that sets with removals made, and that no generation is known to have yet."""
+        raw = self._tree.store.get(self._key)
+        return msgspec.msgpack.decode(raw, type=tuple[bytes, ...]) if raw is not None else ()
+
+    def made(self, submission: Submission | None, outcomes: Sequence[PathOutcome]) -> None:
+        """A set changed the tree."""
+        changes = submission.change_set.changes if submission is not None else ()
+        gone = {change.path for change in changes if change.new is None}
+        made = [each.path for each in outcomes if each.kind is OutcomeKind.APPLIED]
+        if not gone.isdisjoint(made):
+            known = tuple(dict.fromkeys((*self.unpublished(), *made)))
+            self._tree.store.put(self._key, msgspec.msgpack.encode(known))
+
+    def published(self) -> None:
+        """A generation has all that sets made until now."""
+        if self.unpublished():
+            self._tree.store.delete(self._key)
+
+
+def lost_too_much(
+    refusal: Trouble, changes: Sequence[PathChange], home: NodeName
+) -> dict[bytes, PathOutcome]:
+    """All changes of a set whose removals the guard of losses stops."""
+    reason = f"{refusal.reason}; nothing was changed: when that is meant, remove them on {home}"
+    return {
+        c.path: PathOutcome(c.path, OutcomeKind.REFUSED, code=refusal.code, reason=reason) for c in changes
     }

@@ -9,6 +9,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar, assert_never
 
 import msgspec
@@ -18,12 +19,12 @@ from instep.core.changes.home import HomeMachine
 from instep.core.changes.home_facts import REMEMBERED_MS, HomeConfig, HomeFacts, Submission
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as v
+from instep.core.publish.machine import PublishMachine
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble, error_of, trouble_of
 from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.change import LOCK_ID_BYTES, ChangeAnswer, ChangeSet, Fence, PathOutcome, wanted_contents
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.lock import LOCK_TTL_DEFAULT_MS, LockAnswer, LockGone, LockOwner, LockView
-from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind
 from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_net import LineNet
@@ -34,8 +35,8 @@ from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.writing.change_applier import ChangeApplier, kept_raw
 from instep.node.writing.home_drain import HomeDrain
-from instep.node.writing.offered_contents import OfferedContents, clear_offered
-from instep.node.writing.publish_config import deletions_of
+from instep.node.writing.offered_contents import OfferedContents, clear_offered, missing_here
+from instep.node.writing.publish_config import deletions_of, loss_guard
 from instep.store.port import ChangeSide
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
@@ -56,7 +57,7 @@ _Arriving = tuple[AsyncIterator[list[TransferAnswer]], Sequence[tuple[Digest, in
 
 
 class HomeService:
-    """One per line that is written here. ``publish`` asks the line's ``PublishMachine``, ``touched`` posts to it."""
+    """One per line that is written here. ``publish`` asks the line's ``publisher``, ``touched`` posts to it."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class HomeService:
         tree: FilesetTree,
         net: LineNet,
         head: Callable[[], HeadRef | None],
+        publisher: PublishMachine,
         publish: Ask,
         touched: Callable[[v.TreeChanged], None],
     ) -> None:
@@ -76,7 +78,7 @@ class HomeService:
         self._moving = asyncio.Lock()
         """Held by the restore or the change from elsewhere that switches the tree."""
         self._worker = Worker(f"offered-{tree.name}")
-        self.applier = ChangeApplier(tree, head)
+        self.applier = ChangeApplier(tree, head, partial(loss_guard, tree, publisher))
         self.drain = HomeDrain(runtime, tree, net, head)
         self._arriving: dict[Digest, _Arriving] = {}
         self._is_cleared = False
@@ -235,18 +237,7 @@ class HomeService:
             return h.PathsPublished(0, None, error.reason)
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
-        return await self._tree.worker.run(self._missing_now, contents)
-
-    def _missing_now(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
-        """Small contents are looked for in the history only: to find them in the tree costs more than they do."""
-        history = self._tree.history
-        lost = [i for i, (digest, _) in enumerate(contents) if not history.has(digest)]
-        large = [_file_of(*contents[i]) for i in lost if contents[i][1] > CHUNKED_OVER]
-        if not large:
-            return tuple(lost)
-        found = self._tree.contents()
-        gone = {entry.digest for entry in found.missing_of(large)}
-        return tuple(i for i in lost if contents[i][1] <= CHUNKED_OVER or contents[i][0] in gone)
+        return await self._tree.worker.run(missing_here, self._tree, contents)
 
     async def submit(
         self,
@@ -256,6 +247,7 @@ class HomeService:
         *,
         sizes: Sequence[tuple[Digest, int]] = (),
         releases: bool = False,
+        accepts_deletions: bool = False,
     ) -> ChangeAnswer:
         """As ``LineHome``. A caller that is cancelled takes its change set back, if nothing was decided yet."""
         await self.driver.hurry()
@@ -267,7 +259,7 @@ class HomeService:
         def submitted(req: int) -> h.HomeEvent:
             nonlocal number
             number = req
-            return h.Submitted(req, Submission(source, change_set, releases))
+            return h.Submitted(req, Submission(source, change_set, releases, accepts_deletions))
 
         is_first = self._arriving.setdefault(change_id, (contents, sizes))[0] is contents
         try:
@@ -347,6 +339,8 @@ class HomeService:
         failpoint(ANSWER_KEPT)
         store.delete_changes(self.line, now - REMEMBERED_MS)
         self.applier.forget(answer.id)
+        if answer.head is not None:
+            self.applier.losses.published()
         await self._worker.run(self._drop, answer.id)
 
     def _drop(self, change_id: Digest) -> None:
@@ -383,7 +377,10 @@ class HomeService:
             return h.PathsPublished(effect.req, None, "it is published by hand at the home")
         try:
             outcome = await self._ask_publish(
-                lambda number: v.PublishAsked(number, effect.author, effect.message, is_flush=True), PUBLISH_S
+                lambda number: v.PublishAsked(
+                    number, effect.author, effect.message, is_flush=True, accepted=effect.accepted
+                ),
+                PUBLISH_S,
             )
         except TimeoutError:
             return h.PathsPublished(effect.req, None, "the home publishes it later: it is busy")
@@ -394,7 +391,3 @@ class HomeService:
                 return h.PathsPublished(effect.req, None, reason)
             case _:
                 raise AssertionError(outcome)
-
-
-def _file_of(digest: Digest, size: int) -> Entry:
-    return Entry(b"", Kind.FILE, 0, size, 0, digest, 0)

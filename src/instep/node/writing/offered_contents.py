@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from instep.errors import DamagedError, PeerError, ResourceError, UnavailableError
 from instep.model.counts import counted
 from instep.model.ids import Digest
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind
 from instep.model.paths import shown
 from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.runtime.runtime import Worker
+from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.space import require_free
 from instep.tree.archive.contents import Contents
 from instep.tree.objects.digest import digest_fd
@@ -166,3 +167,18 @@ def _written(own: int, digest: Digest, size: int, answer: TransferAnswer) -> int
     os.rename(name + _PART, name, src_dir_fd=own, dst_dir_fd=own)
     failpoint(_RECEIVED)
     return 1
+
+
+def missing_here(tree: FilesetTree, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
+    """The positions of those contents that are nowhere on this node. Small contents are looked for in the history only:
+    to find them in the tree costs more than they do."""
+    lost = [i for i, (digest, _) in enumerate(contents) if not tree.history.has(digest)]
+    large = [_file_of(*contents[i]) for i in lost if contents[i][1] > CHUNKED_OVER]
+    if not large:
+        return tuple(lost)
+    gone = {entry.digest for entry in tree.contents().missing_of(large)}
+    return tuple(i for i in lost if contents[i][1] <= CHUNKED_OVER or contents[i][0] in gone)
+
+
+def _file_of(digest: Digest, size: int) -> Entry:
+    return Entry(b"", Kind.FILE, 0, size, 0, digest, 0)

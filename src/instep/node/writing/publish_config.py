@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from instep.core.guards.guards import DeletionPolicy
+from instep.core.guards.losses import LossGuard
+from instep.core.publish.machine import PublishMachine
 from instep.core.publish.vocabulary import PublishConfig, PublishMode
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.epoch_records import overrules
@@ -16,6 +18,12 @@ def deletions_of(fileset: FilesetSettings) -> DeletionPolicy:
     most = fileset.max_deletions
     share = int(most.percent) if most.percent is not None else 100
     return DeletionPolicy(share_percent=share, count=most.count)
+
+
+def loss_guard(tree: FilesetTree, machine: PublishMachine) -> LossGuard:
+    """The measure of the next loss."""
+    facts = machine.facts
+    return LossGuard(deletions_of(tree.fileset), facts.checkpoints, facts.missing)
 
 
 def publish_config(tree: FilesetTree) -> PublishConfig:

@@ -97,7 +97,7 @@ class WriterService(LineService):
         )
         self._requests: Requests[s.WriterEvent, v.Outcome] = Requests(self.driver.post)
         self.home = self.changes = HomeService(
-            runtime, self.tree, net, lambda: self.facts.head, self.ask, self.driver.post
+            runtime, self.tree, net, lambda: self.facts.head, self.machine, self.ask, self.driver.post
         )
         self.rollout = RolloutService(runtime, self.line, net)
         self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck

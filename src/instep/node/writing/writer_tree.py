@@ -128,6 +128,7 @@ class WriterTree:
             self._settling(effect),
             effect.since,
             effect.lets_go,
+            effect.accepted,
         )
         self.hot.begin(self._tree.history)
         store = self._tree.store

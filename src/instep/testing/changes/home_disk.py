@@ -14,10 +14,13 @@ import msgspec
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_facts import HomeFacts, LivePath, Submission
 from instep.core.changes.home_vocabulary import HomeEffect, HomeEvent
-from instep.model.change import ChangeAnswer, ChangeSet, OutcomeKind, PathChange, PathOutcome, is_alike
+from instep.core.guards.guards import DEFAULT_DELETIONS
+from instep.core.guards.losses import LossGuard
+from instep.model.change import ChangeAnswer, OutcomeKind, PathChange, PathOutcome, is_alike
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.paths import is_below, parent_of, sort_key
+from instep.testing.changes.home_losses import HomeLosses
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class HomeDisk:
         self.lies_about_bases = False
         self.owner: str | None = None
         """The owner of all files here, which no change may set."""
+        self.deletions = DEFAULT_DELETIONS
+        self.losses = HomeLosses()
 
     @property
     def head(self) -> HeadRef | None:
@@ -79,9 +84,8 @@ class HomeDisk:
                 return h.LookedUp(req, self.answers.get(id_))
             case h.ReadLive(req, paths):
                 return h.LiveRead(req, tuple(LivePath(path, self.tree.get(path)) for path in paths))
-            case h.ApplyChanges(req, id_, change_set, paths):
-                source = self.kept[id_][0].source
-                return h.ChangesApplied(req, self._switch(id_, change_set, paths, source))
+            case h.ApplyChanges(req):
+                return h.ChangesApplied(req, self._switch(effect))
             case h.RecoverChanges(req, id_):
                 return self._recover(req, id_)
             case h.PublishPaths(req):
@@ -93,6 +97,9 @@ class HomeDisk:
     def publish(self) -> HeadRef:
         """The tree as a new generation, where it differs from the newest one."""
         if not self.published or self.published[-1] != self.tree:
+            self.losses.publishes(
+                self.published[-1] if self.published else {}, self.tree, self._guard(), self.now_ms
+            )
             self.published.append(dict(self.tree))
         head = self.head
         assert head is not None
@@ -107,14 +114,31 @@ class HomeDisk:
 
     # --- the switch -------------------------------------------------------------------------------------------
 
-    def _switch(
-        self, id_: Digest, change_set: ChangeSet, paths: tuple[bytes, ...], source: str
-    ) -> tuple[PathOutcome, ...]:
-        wanted = frozenset(paths)
-        changes = tuple(change for change in change_set.changes if change.path in wanted)
+    def _guard(self) -> LossGuard:
+        return LossGuard(self.deletions, self.losses.checkpoints)
+
+    def _switch(self, effect: h.ApplyChanges) -> tuple[PathOutcome, ...]:
+        wanted = frozenset(effect.paths)
+        changes = tuple(change for change in effect.change_set.changes if change.path in wanted)
         self.tick()
-        self.journal = SwitchJournal(id_, _in_order(changes), change_set.whole, source)
+        source = self.kept[effect.id][0].source
+        journal = SwitchJournal(effect.id, _in_order(changes), effect.change_set.whole, source)
+        open_ = [change for change in changes if self._judge(change, journal) is None]
+        if not effect.accepts_deletions and self._loses_too_much(open_):
+            refused = {
+                each.path: PathOutcome(each.path, OutcomeKind.REFUSED, code="max_deletions") for each in open_
+            }
+            others = {each.path: self._judge(each, journal) for each in changes}
+            return tuple(refused.get(each.path) or others[each.path] for each in changes)  # type: ignore[misc]
+        self.journal = journal
         return self._finish(self.journal)
+
+    def _loses_too_much(self, changes: list[PathChange]) -> bool:
+        """Whether the guard would stop the publish of these changes and of those that sets made since the head."""
+        if all(change.new is not None for change in changes):
+            return False
+        made = {**self.losses.made, **{change.path: change.new for change in changes}}
+        return self.losses.stops(self.published[-1], made, self._guard(), self.now_ms)
 
     def _recover(self, req: int, id_: Digest) -> h.ChangesRecovered:
         kept, decided = self.kept.get(id_, (None, ()))
@@ -174,6 +198,7 @@ class HomeDisk:
         if new is not None and new.kind is not Kind.DIR and self.owner is not None:
             new = msgspec.structs.replace(new, extra=Extra(owner=self.owner))
         self.edit(change.path, new)
+        self.losses.made[change.path] = new
         self.accepted.append(Accepted(journal.id, change, was, self.now_ms, journal.source))
         self.on_accept(self.accepted[-1])
         return None if new == change.new else new

@@ -11,6 +11,7 @@ from instep.core import vocabulary as w
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home import HomeMachine
 from instep.core.changes.home_facts import HomeConfig, Submission
+from instep.core.guards.guards import DeletionPolicy
 from instep.model.change import LOCK_ID_BYTES, change_set_of
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.lock import LockOwner
@@ -35,8 +36,10 @@ class SimHome(SimProcess):
     ) -> None:
         super().__init__(world, net, "main", options)
         self.line = line
-        self.config = HomeConfig(NodeName("main"), editors)
+        deletions = DeletionPolicy(count=options.max_deletions or None)
+        self.config = HomeConfig(NodeName("main"), editors, deletions)
         self.disk = HomeDisk()
+        self.disk.deletions = deletions
         self.disk.tick = self.tick
         self.ledger = ChangeLedger(self.disk)
         self.epoch = 1

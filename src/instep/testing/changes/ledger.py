@@ -2,7 +2,8 @@
 
 H1: the base of an accepted change is the live entry at that instant. H2: while a lock is promised, nothing of another
 owner is accepted at its path. H3: a change set is accepted once, and so is each edit that a person made. P5: what a
-person wrote is at the home, in an archive, or replaced by that person.
+person wrote is at the home, in an archive, or replaced by that person. P10: change sets remove nothing that the guard
+of the home would stop.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class ChangeLedger:
     def watch(self, home: HomeDisk) -> None:
         self._home = home
         home.on_accept = self.accepts
+        home.losses.on_publish = self.publishes
 
     # --- persons ----------------------------------------------------------------------------------------------
 
@@ -90,6 +92,10 @@ class ChangeLedger:
             self._arrived.add(change.new.digest)
         if accepted.was is not None and accepted.was not in self._home.archive:
             raise BrokenPromise("P5", f"the home replaced {path!r} and has no copy of it")
+
+    def publishes(self, is_stopped: bool) -> None:
+        if is_stopped:
+            raise BrokenPromise("P10", "change sets removed what the home's guard does not publish")
 
     def _check_promise(self, accepted: Accepted) -> None:
         promise = self._promises.get(accepted.change.path)

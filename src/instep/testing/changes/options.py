@@ -41,6 +41,8 @@ class ChangeOptions:
     steals: float = 0.0
     job_ms: int = 5
     cut_every_ms: int = 0
+    max_deletions: int = 0
+    """The home's guard lets so many removals go unasked; 0: as it does by itself."""
 
     @staticmethod
     def drawn(rng: Random) -> ChangeOptions:
@@ -73,6 +75,7 @@ class ChangeOptions:
             steals=maybe(0.3, 0.1, 0.5),
             job_ms=rng.choice((1, 20, 400)),
             cut_every_ms=every(0.5, 3_000, 15_000),
+            max_deletions=rng.choice((0, 0, 0, 1, 2)),
         )
 
     def __str__(self) -> str:

@@ -53,6 +53,18 @@ class _LiesAboutBases(HomeDisk):
         self.lies_about_bases = True
 
 
+class _CountsEachSetAlone(HomeDisk):
+    """Judges the removals of a set, and not what others removed before it."""
+
+    def _loses_too_much(self, changes: list[PathChange]) -> bool:
+        made, self.losses.made = self.losses.made, {}
+        checkpoints, self.losses.checkpoints = self.losses.checkpoints, ()
+        try:
+            return super()._loses_too_much(changes)
+        finally:
+            self.losses.made, self.losses.checkpoints = made, checkpoints
+
+
 class _AnyTokenOpens(HomeMachine):
     """Looks whether a change comes with a token, and not with which."""
 
@@ -113,6 +125,7 @@ HOME_DISKS: dict[str, Callable[[], HomeDisk]] = {
     "id_table_dropped": _ForgetsAnswers,
     "locks_not_persisted": _ForgetsLocks,
     "bases_not_compared": _LiesAboutBases,
+    "losses_counted_alone": _CountsEachSetAlone,
 }
 HOME_MACHINES: dict[str, type[HomeMachine]] = {
     "fence_not_compared": _AnyTokenOpens,

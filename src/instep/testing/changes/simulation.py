@@ -53,6 +53,7 @@ class _Cluster(SimCluster):
         self.home.make_machine = HOME_MACHINES.get(plant, self.home.make_machine)
         if plant in HOME_DISKS:
             self.home.disk = HOME_DISKS[plant]()
+            self.home.disk.deletions = self.home.config.deletions
             self.home.disk.tick = self.home.tick
             self.home.ledger.watch(self.home.disk)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from instep.core.guards.held import HeldPaths, ScanProblem, is_held
-from instep.core.guards.losses import Lost, is_within, lost_between
+from instep.core.guards.losses import Lost, losses_since
 from instep.core.publish import vocabulary as p
 from instep.core.vocabulary import HookWrite
 from instep.model.ids import Digest, HeadRef
@@ -92,9 +92,7 @@ def _losses(writer: WriterBase, effect: p.Scan, root: Digest) -> tuple[Lost, ...
     get, now = writer.store.get_page, writer.world.now
     if effect.base is None:
         return ()
-    alone = lost_between(effect.base.root, root, get)
-    since = [each.head.root for each in effect.since if is_within(each, now)]
-    return (alone, *(lost_between(old, root, get) for old in since)) if alone.removed else ()
+    return losses_since(effect.base.root, root, get, effect.since, now)
 
 
 def _problems(writer: WriterBase, effect: p.Scan) -> list[ScanProblem]:

@@ -54,6 +54,7 @@ class SyncCommands(CommandHandlers):
             is_dry_run=asked.dry_run,
             initial=Side(asked.initial) if asked.initial is not None else None,
             accepts_rollback=asked.accept_rollback,
+            accepts_deletions=asked.accept_deletions,
         )
         task = self._context.sync.begin(asked.profile, work, initiator)
         while not task.done():

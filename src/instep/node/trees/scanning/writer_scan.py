@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core.guards.held import ScanProblem
-from instep.core.guards.losses import Checkpoint, Lost, is_within, lost_between
+from instep.core.guards.losses import Checkpoint, Lost, losses_since
 from instep.core.publish.vocabulary import ScanSummary
 from instep.model.definition import Definition, Preserve
 from instep.model.ids import Digest, FilesetName
@@ -59,11 +59,13 @@ class WriterScan:
         settling: Settling | None = None,
         since: Sequence[Checkpoint] = (),
         lets_go: frozenset[bytes] = frozenset(),
+        accepted: frozenset[bytes] = frozenset(),
     ) -> None:
         """``suspects`` were found damaged before: they are read again, whatever their stat says. ``settling`` names
-        the times that a file which is being written is left alone. Losses are counted from ``since`` too. Held paths in
-        ``lets_go`` keep no last entry."""
+        the times that a file which is being written is left alone. Losses are counted from ``since`` too, but none of
+        ``accepted`` paths. Held paths in ``lets_go`` keep no last entry."""
         self._since = since
+        self._accepted = accepted
         self._lets_go = lets_go
         self._suspects = suspects
         self._settling = settling
@@ -177,7 +179,7 @@ class WriterScan:
             held=tally.holding.held(),
             reported=tally.holding.reported(),
             is_full=is_full,
-            losses=losses_of(keeper.get, root, base, self._since, self._rules, now_ms)
+            losses=losses_of(keeper.get, root, base, self._since, self._rules, now_ms, self._accepted)
             if tally.removed
             else (),
             at_ms=now_ms,
@@ -312,24 +314,22 @@ def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
 
 
 def losses_of(
-    get: GetPage, root: Digest, base: Digest | None, since: Iterable[Checkpoint], rules: Rules, now_ms: int
+    get: GetPage,
+    root: Digest,
+    base: Digest | None,
+    since: Iterable[Checkpoint],
+    rules: Rules,
+    now_ms: int,
+    accepted: frozenset[bytes] = frozenset(),
 ) -> tuple[Lost, ...]:
     """The loss against ``base``, then against each checkpoint whose pages are here; empty when nothing was lost."""
-
-    def matches(entry: Entry) -> bool:
-        return rules.ignored(entry.path, entry.kind is Kind.DIR)
-
-    is_ignored = matches if rules.has_patterns else None
     if base is None:
         return ()
-    alone = lost_between(base, root, get, is_ignored)
-    if not alone.removed:
-        return ()
-    losses = [alone]
-    for checkpoint in since:
-        if is_within(checkpoint, now_ms) and checkpoint.head.root != base:
-            try:
-                losses.append(lost_between(checkpoint.head.root, root, get, is_ignored))
-            except KeyError:
-                continue  # a generation that was let go: more than 2,000 came after it
-    return tuple(losses)
+    return losses_since(base, root, get, since, now_ms, no_losses(rules, accepted))
+
+
+def no_losses(rules: Rules, accepted: frozenset[bytes] = frozenset()) -> Callable[[Entry], bool] | None:
+    """Says which entries are no loss when they go: those that the rules leave out, and ``accepted`` paths."""
+    if not accepted and not rules.has_patterns:
+        return None
+    return lambda entry: entry.path in accepted or rules.ignored(entry.path, entry.kind is Kind.DIR)
