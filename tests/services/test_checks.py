@@ -52,3 +52,27 @@ async def test_an_archive_beyond_its_share_is_named(tmp_path: Path) -> None:
         assert "instep archive prune data --keep-last 1" in warning
         rows = {row["name"]: row["ok"] for row in (await s1.call("check"))["checks"]}
         assert rows["archive of data"] is False
+
+
+@in_virtual_time
+async def test_a_node_directory_that_others_can_reach_is_named_with_its_cure(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        cluster.make(0)
+        main = cluster["main"]
+
+        async def found() -> list[tuple[str, str]]:
+            rows = (await main.call("check"))["checks"]
+            return [(row["ours"], row["hint"]) for row in rows if row["name"] == "node directory"]
+
+        assert await found() == []
+        directory = main.directory
+        directory.path.chmod(0o777)
+        (directory.state / "access.db").touch(0o600)
+        (directory.state / "access.db").chmod(0o644)
+        assert await found() == [
+            (f"{directory.path}: others may change it: mode 0777", f"chmod go-w {directory.path}"),
+            (
+                f"{directory.state / 'access.db'}: others may read it: mode 0644",
+                f"chmod go-rwx {directory.state / 'access.db'}",
+            ),
+        ]

@@ -134,6 +134,34 @@ class NodeDirectory:
         for path in (self.path, self.pki):
             self._private(path)
 
+    def loose(self) -> list[tuple[Path, str, str]]:
+        """What others may change or read in here and should not: each path with its mode in words, and the cure. Keys
+        are looked at apart. Blocks."""
+        writable, secret = 0o022, 0o077
+        looked = [(self.path, writable), (self.config, writable), (self.state, secret)]
+        try:
+            looked += [
+                (Path(each.path), secret) for each in os.scandir(self.state) if each.name.endswith(".db")
+            ]
+        except OSError:
+            pass  # the row about the state says why
+        found = []
+        for path, forbidden in looked:
+            try:
+                mode = stat.S_IMODE(path.lstat().st_mode)
+            except FileNotFoundError:  # an editor replaces the configuration
+                continue
+            if mode & forbidden:
+                what = "others may change it" if mode & writable else "others may read it"
+                found.append(
+                    (
+                        path,
+                        f"{what}: mode {mode:04o}",
+                        f"chmod go-{'w' if forbidden == writable else 'rwx'} {path}",
+                    )
+                )
+        return found
+
     def share_socket(self, group: str | None) -> None:
         """Let the members of a group reach the control socket, and nothing else in here; None closes it again.
         ``LookupError`` when there is no such group, ``PermissionError`` when the daemon may not give it the socket."""

@@ -18,7 +18,6 @@ from instep.model.counts import counted, sized
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
-from instep.net.trust.pki_problems import problems_of
 from instep.node.cluster.address_file import cluster_address
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
@@ -39,6 +38,7 @@ from instep.node.trees.root_watch import look_at_all
 from instep.node.trees.scanning.held_view import check_words
 from instep.node.upkeep.after_reboot import Host, after_reboot
 from instep.node.upkeep.installed_files import restart_command
+from instep.node.upkeep.own_files import own_files
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
 from instep.tree.root.resolving import resolved
@@ -79,8 +79,8 @@ class Preflight:
         said = problem.reason if problem is not None else "current"
         hint = "mend instep.toml, then: instep config reload"
         await self._row("configuration", problem is None, said, hint=hint)
-        for found in await asyncio.to_thread(problems_of, node.pki, wall_ms()):
-            await self._row(f"keys {found.what}", False, f"{found.path}: {found.detail}", hint=found.hint)
+        for name, said, hint in await asyncio.to_thread(own_files, node.directory, node.pki, wall_ms()):
+            await self._row(name, False, said, hint=hint)
         await self._row("keys", True, "private, current, of this node")
         await self._process()
         await self._state()
