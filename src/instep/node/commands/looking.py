@@ -220,6 +220,7 @@ class Looking(CommandHandlers):
                     now_ms=now,
                     heard_ms=node.peers.heard_ms(name) if way == name else None,
                     is_written_here=service.is_written_here,
+                    is_fresh=node.peers.has_reported(service.line, name),
                     own_trouble=trouble,
                 )
             )

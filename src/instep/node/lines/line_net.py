@@ -73,6 +73,10 @@ class LineNet(Protocol):
         """Direct partners that may have the line and accepted it, connected or not, by name."""
         ...
 
+    def has_reported(self, line: LineId, node: NodeName) -> bool:
+        """Whether a report of this node came over a link since this node started."""
+        ...
+
     async def report(self, line: LineId) -> None:
         """The line's standing here changed: report it to the senders."""
 

@@ -69,11 +69,12 @@ def partner_document(
     now_ms: int,
     heard_ms: int | None = None,
     is_written_here: bool = True,
+    is_fresh: bool = True,
     own_trouble: PkiProblem | None = None,
 ) -> api.PartnerDocument:
     """One partner's row: its own report, corrected by this node's view of it. ``heard_ms`` is when anything came from
-    it last; of a node behind a hub only its report is known. ``own_trouble`` of this node's certificate is why none is
-    connected."""
+    it last; of a node behind a hub only its report is known. ``is_fresh``: the report came since this node started.
+    ``own_trouble`` of this node's certificate is why none is connected."""
     if report is None:
         record = StandingRecord(
             Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
@@ -99,6 +100,12 @@ def partner_document(
         )
         if own_trouble is not None:
             record = _by_own_trouble(record, own_trouble)
+    elif not is_fresh:
+        before = f"at {moment(report.at_ms)} it was {report.standing.standing.value}"
+        reason = f"{name} has not reported since this node started; {before}"
+        record = StandingRecord(
+            Standing.UNKNOWN, since_ms, reason, "no_report", (f"on {name}: instep status",)
+        )
     elif (
         head is not None
         and record.standing is Standing.IN_STEP

@@ -167,6 +167,8 @@ class DialledLink:
                 if message is not None:
                     self._heads[service.line] = message
             self.tell_report(service.report_message())
+            for report in self._peers.reports_behind(service):
+                self.tell_report(report)
         self._wake.set()
         self._peers.runtime.tell()
 

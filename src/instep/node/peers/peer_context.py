@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
+
+import msgspec
 
 from instep.errors import InstepError
 from instep.model.generation import SignedGeneration
@@ -81,6 +83,8 @@ class PeerContext(abc.ABC):
         self._drifts: dict[tuple[LineId, NodeName], int] = {}
         """When a partner last archived or restored local changes, by its own clock."""
         self._refused_configs: dict[NodeName, str] = {}
+        self._fresh: set[tuple[LineId, NodeName]] = set()
+        """Whose reports came since this node started; other reports of the store are of before."""
 
     @abc.abstractmethod
     def lenders(self, line: LineId) -> Sequence[BehindLender]:
@@ -89,6 +93,10 @@ class PeerContext(abc.ABC):
     @abc.abstractmethod
     def pass_on(self, report: m.Report) -> None:
         """Send a partner's report on towards the writer, where this node is a hub."""
+
+    @abc.abstractmethod
+    def connected_partners(self) -> Collection[NodeName]:
+        """The nodes whose connections were accepted here."""
 
     @abc.abstractmethod
     def tell_revocations(self) -> None:
@@ -132,6 +140,7 @@ class PeerContext(abc.ABC):
         """The node does not follow the line any more: its last report says nothing, here and at the senders."""
         if self.reported(line).pop(node, None) is None:
             return
+        self._fresh.discard((line, node))
         self._standings.pop((line, node), None)
         self._drifts.pop((line, node), None)
         self.runtime.deferred.write((line, node), lambda store: store.delete_report(line, node))
@@ -139,6 +148,28 @@ class PeerContext(abc.ABC):
             Standing.UNKNOWN, wall_ms(), f"{node} does not follow it any more", "not_accepted"
         )
         self.pass_on(m.Report(line, node, None, None, record, at_ms=wall_ms(), is_ended=True))
+
+    def has_reported(self, line: LineId, node: NodeName) -> bool:
+        """As ``LineNet``."""
+        return (line, node) in self._fresh
+
+    def reports_behind(self, service: LineService) -> Iterator[m.Report]:
+        """What a hub passes on to a sender that it has a connection with again: the reports of the nodes behind it, but
+        for those of before this node started."""
+        for name, report in service.reports().items():
+            if self.has_reported(service.line, name):
+                is_connected = NodeName(report.via or name) in self.connected_partners()
+                if is_connected or not report.via:
+                    known = report if is_connected else self.of_a_lost(report)
+                    yield msgspec.structs.replace(known, via=self.runtime.name)
+
+    def of_a_lost(self, report: m.Report) -> m.Report:
+        """What a hub passes on of a node behind it that is not connected any more, after this last report."""
+        who = report.node
+        why = f"{who} is not connected to {self.runtime.name}; before: {report.standing.standing.value}"
+        steps = (f"on {who}: instep status; instep check",)
+        record = StandingRecord(Standing.UNREACHABLE, wall_ms(), why, "not_connected", steps)
+        return msgspec.structs.replace(report, standing=record)
 
     def note_link(self, who: NodeName, text: str, error: InstepError | OSError | None = None) -> None:
         """A connection with this node began, or ended with ``error``."""
@@ -152,6 +183,7 @@ class PeerContext(abc.ABC):
     def note_report(self, report: m.Report) -> None:
         """What a report says of another node is an event here, where it is trouble or the end of trouble."""
         node, refused, key = report.node, report.refused_config, (report.line, report.node)
+        self._fresh.add(key)
         if key not in self._standings:
             self._standings[key] = StandingEvents(self.runtime, *key)
         self._standings[key].take(report.standing)

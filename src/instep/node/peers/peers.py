@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -16,7 +16,6 @@ from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import Order
-from instep.model.standing import Standing, StandingRecord
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
@@ -175,10 +174,10 @@ class Peers(HomeCalls):
         """A node behind this hub is gone: the writer, which sees the hub alone, gets to know it."""
         report = None if service.is_written_here else service.reports().get(who)
         if report is not None and not report.via:
-            why = f"{who} is not connected to {self.runtime.name}; before: {report.standing.standing.value}"
-            steps = (f"on {who}: instep status; instep check",)
-            record = StandingRecord(Standing.UNREACHABLE, wall_ms(), why, "not_connected", steps)
-            self.pass_on(msgspec.structs.replace(report, standing=record))
+            self.pass_on(self.of_a_lost(report))
+
+    def connected_partners(self) -> Collection[NodeName]:
+        return self.sessions.keys()
 
     # Lines and settings changed -------------------------------------------------------------------------------
 

@@ -267,8 +267,8 @@ class WriterService(LineService):
         waiting: list[WaitingDocument] = []
         for name in sorted(nodes):
             report = reports.get(name)
-            if report is None:
-                waiting.append(WaitingDocument(name, "unknown"))
+            if report is None or not self._net.has_reported(self.line, name):
+                waiting.append(WaitingDocument(name, Standing.UNKNOWN.value))
             elif (
                 report.live is None
                 or report.live.position < target.position
