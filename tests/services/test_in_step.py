@@ -67,4 +67,6 @@ async def test_a_writer_that_is_back_hears_of_nodes_behind_a_hub_at_once(tmp_pat
         await cluster["s3"].stop()
         main.start()
         assert not (await main.call("wait", fileset="data", fleet=True, timeout_s=0.1))["reached"]
-        await reached(lambda: standings("in_step", "in_step", "unreachable"), lambda: "the hub told all it knows")
+        await reached(
+            lambda: standings("in_step", "in_step", "unreachable"), lambda: "the hub told all it knows"
+        )

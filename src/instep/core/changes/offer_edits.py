@@ -97,10 +97,11 @@ class OfferEdits(OfferBook):
             if not self._config.offers or len(self._owned) >= OWNED_MAX:
                 return
             self._own(edit.path, EditState.WAITING, edit.base, edit.found)
-            if edit.found is None and not edit.is_seen:
-                self._undone(
-                    self._owned[edit.path]
-                )  # It never was here, or that is not known: it is laid again.
+            is_unknown = edit.found is None and not edit.is_seen  # It never was here, or that is not known.
+            if is_unknown or is_alike(
+                edit.base, edit.found
+            ):  # Only its other names differ: no home is asked for them.
+                self._undone(self._owned[edit.path])
             return
         match owned.state:
             case EditState.ASKED if self._is_as_asked(edit):

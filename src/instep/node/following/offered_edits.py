@@ -62,7 +62,7 @@ def digest_at(tree: FilesetTree, base: HeadRef, path: bytes) -> Digest:
 
 def at_home(found: Entry, before: Entry | None, local: Local) -> Entry:
     """An object of this tree as the home's manifest would have it: metadata that this node cannot keep, or may not set,
-    stay as they were."""
+    stay as they were. Hard links are the home's: a file of other bytes is a file of its own."""
     was = before.extra if before is not None and before.extra is not None else _NOTHING
     here = found.extra if found.extra is not None else _NOTHING
     keeps_xattrs = local.keeps(Preserve.XATTR)
@@ -72,6 +72,7 @@ def at_home(found: Entry, before: Entry | None, local: Local) -> Entry:
         xattrs=here.xattrs if keeps_xattrs else was.xattrs,
         large_xattrs=here.large_xattrs if keeps_xattrs else was.large_xattrs,
         sparse=was.sparse,
+        link_group=was.link_group if before is not None and before.digest == found.digest else None,
     )
     mode = found.mode
     if before is not None and before.kind is found.kind and not local.is_own:

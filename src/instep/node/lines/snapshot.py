@@ -101,11 +101,7 @@ def partner_document(
         if own_trouble is not None:
             record = _by_own_trouble(record, own_trouble)
     elif not is_fresh:
-        before = f"at {moment(report.at_ms)} it was {report.standing.standing.value}"
-        reason = f"{name} has not reported since this node started; {before}"
-        record = StandingRecord(
-            Standing.UNKNOWN, since_ms, reason, "no_report", (f"on {name}: instep status",)
-        )
+        record = _of_before(report, since_ms)
     elif (
         head is not None
         and record.standing is Standing.IN_STEP
@@ -131,6 +127,14 @@ def partner_document(
     return api.PartnerDocument(
         name, generation(report.live), *_standing(record), moment(report.at_ms), behind_ms, *moved
     )
+
+
+def _of_before(report: m.Report, since_ms: int) -> StandingRecord:
+    """What a report of before this node started says now."""
+    before = f"at {moment(report.at_ms)} it was {report.standing.standing.value}"
+    reason = f"{report.node} has not reported since this node started; {before}"
+    steps = (f"on {report.node}: instep status",)
+    return StandingRecord(Standing.UNKNOWN, since_ms, reason, "no_report", steps)
 
 
 def _by_own_trouble(record: StandingRecord, trouble: PkiProblem) -> StandingRecord:

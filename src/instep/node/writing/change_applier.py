@@ -42,7 +42,7 @@ from instep.node.writing.change_outcomes import (
     stuck_at,
 )
 from instep.node.writing.offered_contents import OfferedContents, lay_offered
-from instep.node.writing.offered_metadata import as_allowed, is_only_owner, not_allowed
+from instep.node.writing.offered_metadata import as_allowed, is_only_owner, not_allowed, not_carried
 from instep.tree.journal.journal import Compare, Journal
 from instep.tree.objects.chunking import chunk_file
 from instep.tree.objects.fidelity import Allow, Local
@@ -282,7 +282,7 @@ class ChangeApplier:
         rules = Rules(self._tree.definition(self._required_head()))
         refused = dict(look.refused)
         for change in changes:
-            outcome = ruled_out(change, rules) or not_allowed(change, allow)
+            outcome = ruled_out(change, rules) or not_allowed(change, allow) or not_carried(change, local)
             outcome = outcome or is_only_owner(change, look.live, allow)
             if outcome is not None:
                 refused[change.path] = outcome

@@ -10,8 +10,9 @@ import msgspec
 from instep.model.change import OutcomeKind, PathChange, PathOutcome, is_alike
 from instep.model.manifest.entry import Entry, Extra
 from instep.model.paths import parent_of
-from instep.tree.objects.fidelity import Allow
+from instep.tree.objects.fidelity import Allow, Local, expected_local
 from instep.tree.objects.inode import SETID
+from instep.tree.scan.listing import unfit
 
 _RIGHTS = (b"security.", b"trusted.")
 _NOTHING = Extra()
@@ -27,6 +28,14 @@ def not_allowed(change: PathChange, allow: frozenset[Allow]) -> PathOutcome | No
     if Allow.SECURITY not in allow and _rights(new) - _rights(change.base):
         return _refused(change, "it would set security attributes")
     return None
+
+
+def not_carried(change: PathChange, local: Local) -> PathOutcome | None:
+    """The refusal of a change that the home could make and never publish, because no entry carries it."""
+    problem = unfit(expected_local(change.new, local), is_own=True) if change.new is not None else None
+    if problem is None:
+        return None
+    return PathOutcome(change.path, OutcomeKind.REFUSED, code="not_carried", reason=problem.detail)
 
 
 def is_only_owner(
