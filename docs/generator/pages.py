@@ -76,7 +76,11 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Rollout", "[filesets.NAME.rollout]", definitions.RolloutKeys),
     ("Facts", "NAME = { ... } in [facts]", FactSettings),
     ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),
-    ("Sync profiles", "[sync.NAME]", SyncSettings),
+    (
+        "Sync profiles",
+        "[sync.NAME]; on_collision, on_sync_failed in [sync.NAME.hooks] are hooks",
+        SyncSettings,
+    ),
     (
         "Kinds of a sync profile",
         "[sync.NAME.kinds.KIND]; validate = { ... } in it is a hook",

@@ -27,6 +27,7 @@ from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.state import StateLost, watch_state
+from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.syncing.sync_schedule import SyncSchedule
 from instep.node.upkeep.housekeeping import Housekeeping
@@ -64,8 +65,10 @@ class Daemon:
         self.cluster = ClusterService(node.runtime)
         self.shared_work = SharedWork(self.cluster, random.Random())
         self.seat_desk = SeatDesk(self.cluster)
-        self.sync = SyncRuns(node.runtime, node.services.get, self._calls_of, node.peers.facts_of_side)
-        self.sync_schedule = SyncSchedule(node.runtime, self.sync, lambda: self.shared_work.maintenance.is_on)
+        self.sync_notices = SyncNotices(node.runtime)
+        ports = (node.services.get, self._calls_of, node.peers.facts_of_side)
+        self.sync = SyncRuns(node.runtime, *ports, self.sync_notices)
+        self.sync_schedule = SyncSchedule(node.runtime, self.sync, self._is_resting, self.sync_notices)
         self.housekeeping.page_users.append(self.sync)
         self.access = Access(node.directory, wall_ms)
         self.door = CommandDoor(self.commands(), self.access.audit)
@@ -82,6 +85,9 @@ class Daemon:
         context = CommandContext(self.node, *services)
         self.node.peers.on_sync = sync_port(context)
         return commands_of(context)
+
+    def _is_resting(self) -> bool:
+        return self.shared_work.maintenance.is_on
 
     def _calls_of(self, name: NodeName) -> PeerCalls | None:
         link = self.node.peers.uplinks.get(name)
@@ -103,6 +109,7 @@ class Daemon:
             "jobs": self.shared_work.run,
             "seats": self.seat_desk.run,
             "sync schedules": self.sync_schedule.run,
+            "sync notices": self.sync_notices.run,
             "events": self.node.runtime.deferred.run,
             "succession": Succession(self.node).run,
         }

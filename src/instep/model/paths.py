@@ -60,6 +60,11 @@ def shown(path: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def path_of_fields(path: str, path_b64: object) -> bytes:
+    """The path that ``path_fields`` wrote; anything but a text as ``path_b64`` counts as none."""
+    return base64.b64decode(path_b64) if isinstance(path_b64, str) else path.encode()
+
+
 def path_fields(path: bytes) -> dict[str, str]:
     """``path`` and, where it is not UTF-8, ``path_b64``, as every ``--json`` output carries it."""
     try:

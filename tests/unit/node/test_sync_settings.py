@@ -19,6 +19,9 @@ CASES = {
     "never comes": ('schedule = "0 0 30 2 *"', ""),
     "is not a cron line": ('schedule = "daily"', ""),
     "is not a time zone": ('zone = "Moon"', ""),
+    "is no gate": ('gates = ["java >"]', ""),
+    "needs run or http": ('hooks.on_collision = { touch = "/run/x" }', ""),
+    "has no paths": ('hooks.on_sync_failed = { run = ["/bin/true"], paths = ["a"] }', ""),
 }
 
 

@@ -83,6 +83,8 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
         "X-Instep-Fileset": call.fileset,
         "X-Instep-Generation": "" if call.generation is None else str(call.generation.number),
     }
+    if "INSTEP_SYNC" in call.extra:
+        headers["X-Instep-Sync"] = call.extra["INSTEP_SYNC"]
     headers |= credentials.headers
     try:
         async with asyncio.timeout(spec.timeout_ms / 1000), answer_to(spec, headers) as answer:

@@ -126,10 +126,10 @@ def read_hooks(table: Table, root: Path | None) -> HooksSettings:
     """All slots of the fileset in ``root``."""
     table.read(HooksSettings)
     slots = [slot.name for slot in sections_of(HooksSettings) if slot.name in table.raw]
-    return HooksSettings(**{slot: _slot(table, slot, root) for slot in slots})
+    return HooksSettings(**{slot: read_slot(table, slot, root) for slot in slots})
 
 
-def _slot(table: Table, slot: str, root: Path | None) -> tuple[HookSettings, ...]:
+def read_slot(table: Table, slot: str, root: Path | None) -> tuple[HookSettings, ...]:
     """One table, or an array of tables."""
     raw, path = table.raw[slot], (*table.path, slot)
     if not isinstance(raw, list):

@@ -16,8 +16,8 @@ from instep.errors import UsageError
 from instep.model.ids import FilesetName, NodeName, fileset_name
 from instep.model.ids import node_name as parse_node_name
 from instep.node.config.definitions import gate_texts
-from instep.node.config.hooks import HookSettings, read_hook
-from instep.node.config.keys import NO_DEFAULT, key, section
+from instep.node.config.hooks import HookSettings, read_hook, read_slot
+from instep.node.config.keys import NO_DEFAULT, key, section, sections_of
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, string
 from instep.node.config.shared_parts.jobs import time_zone
 from instep.node.config.table_reader import Table
@@ -80,6 +80,14 @@ class SyncKindSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SyncHooksSettings:
+    """What hears of the runs of a profile."""
+
+    on_collision: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    on_sync_failed: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSettings:
     """Two filesets with different homes that runs bring together."""
 
@@ -99,6 +107,7 @@ class SyncSettings:
     gates: tuple[str, ...] = key([], gate_texts)
     """Gates that must hold on every server of the side that gets changes, such as `instep` or `build_mode`."""
     kinds: Any = section(SyncKindSettings, dict, is_named=True)
+    hooks: SyncHooksSettings = section(SyncHooksSettings, SyncHooksSettings())
 
     @property
     def schedule(self) -> Schedule | None:
@@ -121,10 +130,24 @@ def read_sync(top: Table) -> dict[str, SyncSettings]:
         row = table.read(SyncSettings)
         kinds = {kind: _kind(kind, below) for kind, below in _named(table, "kinds", KINDS_MAX)}
         if len(top.reading.problems) == before:
-            profile = SyncSettings(name=name, kinds=MappingProxyType(kinds), **row)
+            hooks = _hooks(table.below("hooks"))
+            profile = SyncSettings(name=name, kinds=MappingProxyType(kinds), hooks=hooks, **row)
             _check(table, profile)
             found[name] = profile
     return found
+
+
+def _hooks(table: Table) -> SyncHooksSettings:
+    table.read(SyncHooksSettings)
+    slots = [slot.name for slot in sections_of(SyncHooksSettings) if slot.name in table.raw]
+    found = {slot: read_slot(table, slot, None) for slot in slots}
+    for slot, hooks in found.items():
+        for hook in hooks:
+            if not (hook.run or hook.http):
+                table.wrong(slot, "needs run or http: nothing else can be told what happened")
+            if hook.paths or hook.writes:
+                table.wrong(slot, "has no paths and no writes: it is called for all paths of the profile")
+    return SyncHooksSettings(**found)
 
 
 def _kind(name: str, table: Table) -> SyncKindSettings:

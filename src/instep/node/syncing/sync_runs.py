@@ -29,6 +29,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sides import FactsOfSide, FarHome, NearHome
 from instep.node.syncing.sync_record import open_listings, reviewed, run_document
 from instep.node.syncing.sync_run import SyncRunner
@@ -56,8 +57,10 @@ class SyncRuns:
         service_of: Callable[[FilesetName], LineService | None],
         calls_of: Callable[[NodeName], PeerCalls | None],
         facts_of: FactsOfSide,
+        notices: SyncNotices,
     ) -> None:
         self._runtime = runtime
+        self._notices = notices
         self._facts_of = facts_of
         self._service_of = service_of
         self._calls_of = calls_of
@@ -205,13 +208,15 @@ class SyncRuns:
             del self._running[profile.name]
             document = self._document(profile, running)
             if not work.is_dry_run:
-                self._record(profile.name, document)
+                self._record(profile, document)
             self._runtime.tell()
         return document
 
-    def _record(self, name: str, document: api.SyncRunDocument) -> None:
-        store = self._runtime.store
-        listed = open_listings(self.listed(name), document.listed)
+    def _record(self, profile: SyncSettings, document: api.SyncRunDocument) -> None:
+        store, name, before = self._runtime.store, profile.name, self.listed(profile.name)
+        listed = open_listings(before, document.listed)
+        waiting = {each.id for each in before if not each.reviewed}
+        self._notices.ran(profile, document, [each for each in document.listed if each.id not in waiting])
         store.put(f"{LISTED}{name}", msgspec.json.encode(listed))
         store.put(f"{RECORD}{name}", msgspec.json.encode(document))
         made = document.left.made + document.right.made

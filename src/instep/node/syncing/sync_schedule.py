@@ -19,6 +19,7 @@ from instep.node.config.sync import SyncSettings
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sync_runs import SyncRuns
 
 LOOK_S = 1.0
@@ -38,8 +39,11 @@ class DealtTicks(msgspec.Struct, frozen=True, array_like=True):
 class SyncSchedule:
     """One per node. ``is_resting`` says whether the node, or its cluster, is in maintenance."""
 
-    def __init__(self, runtime: Runtime, runs: SyncRuns, is_resting: Callable[[], bool]) -> None:
+    def __init__(
+        self, runtime: Runtime, runs: SyncRuns, is_resting: Callable[[], bool], notices: SyncNotices
+    ) -> None:
         self._runtime = runtime
+        self._notices = notices
         self._runs = runs
         self._is_resting = is_resting
         self._next: dict[str, tuple[str, int, int | None]] = {}
@@ -92,12 +96,9 @@ class SyncSchedule:
         assert dealt is not None
         self._save(profile, msgspec.structs.replace(dealt, missed_s=tick_s, reason=why))
         at = moment(tick_s * 1000)
-        self._runtime.note(
-            "sync_missed",
-            f"the run of {profile.name} at {at} was missed: {why}",
-            profile=profile.name,
-            tick=at,
-        )
+        reason = f"the run of {profile.name} at {at} was missed: {why}"
+        self._runtime.note("sync_missed", reason, profile=profile.name, tick=at)
+        self._notices.missed(profile, reason)
 
     # --- what is known ------------------------------------------------------------------------------------------
 
