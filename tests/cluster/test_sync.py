@@ -1,4 +1,4 @@
-"""Staging and production as real nodes: which changes reach which servers, and runs that are killed."""
+"""Staging and production as real nodes: runs whose nodes are killed."""
 
 from __future__ import annotations
 
@@ -6,80 +6,14 @@ import random
 
 import pytest
 
-from tests.support.fleet import Fleet, Node, tree_of
+from tests.support.fleet import Fleet, Node
+from tests.support.sync_fleet import FleetSite
 from tests.support.waiting import eventually
-
-SERVERS = ("main", "s2", "p1", "p2")
-
-
-class Site:
-    """Staging ``main`` with its mirror ``s2``, production ``p1`` with its mirror ``p2``: a fileset ``data`` on each side.
-    ``main`` dials ``p1``, and nothing dials back for a run."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-
-    def make(self) -> None:
-        fleet = self.fleet
-        main = fleet.node("main")
-        main.init()
-        fleet.tree("main").mkdir()
-        main.start()
-        main.run("fileset", "add", "data", str(fleet.tree("main")), "--settle", "20ms")
-        fleet.join("s2")
-        main.run("fileset", "set", "data", "to=s2")
-        p1, p2 = fleet.join("p1", accept=False), fleet.join("p2", accept=False)
-        fleet.acquaint("p1", "p2")
-        fleet.tree("p1").mkdir()
-        p1.run("partner", "set", "p2", "--replicate", "--data")
-        p1.run("partner", "set", "main", "--replicate", "--data")
-        p2.run("partner", "set", "p1", "--address", f"127.0.0.1:{p1.port}")
-        main.run("partner", "set", "p1", "--address", f"127.0.0.1:{p1.port}")
-        p1.run("fileset", "add", "data", str(fleet.tree("p1")), "--settle", "20ms", "--to", "p2")
-        p1.run("fileset", "set", "data", "offers_from=main")
-        p1.run("publish", "data", "--over", expect=None)
-        p2.run("fileset", "accept", "data", str(fleet.tree("p2")))
-        for node in (main, fleet["s2"]):
-            node.run(
-                *[
-                    "sync",
-                    "add",
-                    "site",
-                    "--left",
-                    "data@main",
-                    "--right",
-                    "data@p1",
-                    "--initiator",
-                    "main",
-                    "--initiator",
-                    "s2",
-                ]
-            )
-
-    def run(self, initiator: str = "main", *words: str, expect: int | None = 0) -> dict[str, object]:
-        found: dict[str, object] = (
-            self.fleet[initiator].run("sync", "run", "site", *words, expect=expect).json
-        )
-        return found
-
-    def settled(self) -> None:
-        """Both mirrors are in step."""
-        for home in ("main", "p1"):
-            self.fleet[home].run("wait", "data", "--timeout", "60s", timeout=90)
-
-    def trees(self) -> dict[str, dict[bytes, object]]:
-        return {name: dict(tree_of(self.fleet.tree(name), with_times=False)) for name in SERVERS}
-
-    def assert_same(self) -> dict[bytes, object]:
-        trees = self.trees()
-        for name in SERVERS:
-            assert trees[name] == trees["main"], name
-        return trees["main"]
 
 
 @pytest.fixture
-def site(fleet: Fleet) -> Site:
-    made = Site(fleet)
+def site(fleet: Fleet) -> FleetSite:
+    made = FleetSite(fleet)
     made.make()
     fleet.write({"keep": "1", "change": "1", "remove": "1", "d/x": "1"})
     made.run("main", "--initial", "left")
@@ -87,29 +21,7 @@ def site(fleet: Fleet) -> Site:
     return made
 
 
-def test_every_change_reaches_every_server_by_any_initiator(fleet: Fleet, site: Site) -> None:
-    """Goal: a file added, changed and removed on staging or on production is so on all four servers after a run, whichever
-    staging server started it; production starts none."""
-    site.assert_same()
-    for initiator in ("main", "s2"):
-        for home in ("main", "p1"):
-            name = f"{initiator}-{home}"
-            fleet.write({f"added-{name}": "1", "change": name}, home)
-            (fleet.tree(home) / ("remove" if name == "main-main" else f"keep-{initiator}")).unlink(
-                missing_ok=True
-            )
-            site.run(initiator)
-            site.settled()
-            whole = site.assert_same()
-            assert f"added-{name}".encode() in whole and b"remove" not in whole
-    for production in ("p1", "p2"):
-        found = fleet[production].run("sync", "run", "site", expect=None)
-        assert found.code == (5 if production == "p1" else 4), found
-    for name in ("main", "p1"):
-        fleet[name].run("verify", "data", "--fleet", "--deep", timeout=90)
-
-
-def test_killed_at_random_a_run_is_finished_by_the_next(fleet: Fleet, site: Site) -> None:
+def test_killed_at_random_a_run_is_finished_by_the_next(fleet: Fleet, site: FleetSite) -> None:
     """Goal: the node that carries a run out, or the other home, dies in the middle of it; the next run ends as one that was
     never disturbed: all alike, one copy of the collision."""
     rng = random.Random(5)
@@ -138,5 +50,5 @@ def test_killed_at_random_a_run_is_finished_by_the_next(fleet: Fleet, site: Site
         assert len(names) == turn + 1, names
 
 
-def _ran(site: Site) -> bool:
+def _ran(site: FleetSite) -> bool:
     return site.fleet["main"].run("sync", "run", "site", expect=None).code in (0, 20)

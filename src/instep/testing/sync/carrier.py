@@ -126,7 +126,7 @@ class SyncCarrier:
         self._steps, self.ended = None, how
         work = self.work
         self.did_nothing = how == "done" and work is not None and not (work.undone or any(work.made.values()))
-        self.ledger.ends(is_done=how == "done")
+        self.ledger.ends()
 
     def _end(self, base: SyncBase | None) -> None:
         if base is not None:

@@ -96,12 +96,12 @@ class SyncLedger:
         seen = {side: len(home.disk.published) for side, home in self._homes.items()}
         known_ms = min(home.known_ms for home in self._homes.values())
         self.run = Watched(self.runs, known_ms, may_undo, seen)
+        if may_undo:
+            self._gone_back.clear()  # An operator knows.
 
-    def ends(self, *, is_done: bool) -> None:
-        run, self.run = self.run, None
-        assert run is not None
-        if is_done and run.may_undo:
-            self._gone_back.clear()
+    def ends(self) -> None:
+        assert self.run is not None
+        self.run = None
 
     def plans(self) -> None:
         assert self.run is not None
