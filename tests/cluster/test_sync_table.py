@@ -27,7 +27,7 @@ direction = "down"
 
 def test_which_nodes_have_a_change_is_the_table(fleet: Fleet) -> None:
     """Goal: whichever server a file is added, changed or removed on, the nodes that have it after a run are those of the
-    expected file, whoever started it; both sides' mirrors verify deeply; production starts none."""
+    expected file, by any initiator; both sides' mirrors verify deeply; production starts none."""
     site = FleetSite(fleet)
     site.make(KINDS, offers=True)
     names = [(way, action, server) for way in DIRECTIONS for server in SERVERS for action in ACTIONS]
