@@ -30,6 +30,8 @@ class Beside:
     """Seconds since 1970."""
     denied: int
     streams: int
+    noted: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Events since the start, by kind and fileset; the fileset is empty where an event is of none."""
     now: float = field(default_factory=lambda: dt.datetime.now(dt.UTC).timestamp())
 
 
@@ -50,6 +52,7 @@ def metrics_text(status: StatusDocument, beside: Beside) -> str:
         "partner_standing": _partner_standings(lines, of),
         "last_contact_timestamp_seconds": _contacts(lines),
         "certificate_expiry_timestamp_seconds": (_row({}, beside.certificate_ends_at),),
+        "events_total": _events(beside.noted, {str(each.name) for each in status.filesets}),
         "audit_denied_total": (_row({}, beside.denied),),
         "panel_streams": (_row({}, beside.streams),),
         "warnings": (_row({}, len(status.warnings or ())),),
@@ -75,6 +78,7 @@ _HELP: Mapping[str, str] = {
     "partner_standing": "1 for the present standing of a partner.",
     "last_contact_timestamp_seconds": "When a partner was heard last.",
     "certificate_expiry_timestamp_seconds": "When the certificate of this node ends.",
+    "events_total": "Events of each kind, since the start.",
     "audit_denied_total": "Commands that were refused for rights, since the start.",
     "panel_streams": "Streams of events that are open.",
     "warnings": "Warnings in status.",
@@ -134,6 +138,13 @@ def _contacts(lines: list[LineDocument]) -> Iterator[str]:
     for one in (one for line in lines for one in line.partners if one.last_checked is not None):
         heard[one.name] = max(heard.get(one.name, 0.0), _seconds(str(one.last_checked)))
     return (_row({"partner": name}, at) for name, at in heard.items())
+
+
+def _events(noted: Mapping[tuple[str, str], int], filesets: set[str]) -> Iterator[str]:
+    """Of filesets that the caller may see."""
+    for (kind, fileset), count in sorted(noted.items()):
+        if not fileset or fileset in filesets:
+            yield _row({"kind": kind, "fileset": fileset}, count)
 
 
 def _row(labels: Mapping[str, str], value: float) -> str:

@@ -216,7 +216,8 @@ class PanelServer:
         status = await self._door.run("status", {}, caller, Silent())
         assert isinstance(status, StatusDocument)
         ends = certificates_of_pem(self._node.pki.certificate_path().read_bytes())[0].not_valid_after_utc
-        beside = Beside(ends.timestamp(), self._access.audit.denied, self._streams.count)
+        noted = self._node.runtime.noted
+        beside = Beside(ends.timestamp(), self._access.audit.denied, self._streams.count, noted)
         response = exchange.answer(metrics_text(status, beside).encode(), CONTENT_TYPE)
         response.enable_compression()
         return response

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
 
 from instep.api.looking import (
     ConfigDocument,
@@ -14,6 +18,7 @@ from instep.api.looking import (
 from instep.api.parts import FullGenerationDocument, GenerationDocument
 from instep.panel.metrics import STANDINGS, Beside, metrics_text
 
+ROOT = Path(__file__).parents[3]
 HEAD = FullGenerationDocument(1, 42, "aa", "bb", "ana", "x", "2026-11-21T02:31:00Z", 3, 9)
 LIVE = GenerationDocument(1, 41, "aa", "bb")
 SINCE = "2026-11-21T02:31:00Z"
@@ -67,3 +72,30 @@ def test_a_thousand_partners_stay_small() -> None:
     text = metrics_text(status_of(1_000), BESIDE)
     assert text.count("instep_partner_standing{") == 1_000
     assert len(text) < 250_000
+
+
+def test_events_are_counted_by_kind_and_those_of_hidden_filesets_are_not_told() -> None:
+    noted = {("published", "data"): 3, ("published", "secret"): 9, ("link_up", ""): 2}
+    text = metrics_text(status_of(0), replace(BESIDE, noted=noted))
+    told = [line for line in text.splitlines() if line.startswith("instep_events_total{")]
+    assert told == [
+        'instep_events_total{kind="link_up",fileset=""} 2',
+        'instep_events_total{kind="published",fileset="data"} 3',
+    ]
+
+
+def test_the_dashboard_asks_for_families_and_labels_that_are_there() -> None:
+    text = metrics_text(status_of(1), replace(BESIDE, noted={("published", "data"): 1}))
+    families = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    labels = set(re.findall(r'[{,](\w+)="', text)) | {"instance", "state"}
+    dashboard = msgspec.json.decode((ROOT / "packaging/grafana/instep.json").read_bytes())
+    asked = [
+        (each["expr"], each["legendFormat"]) for panel in dashboard["panels"] for each in panel["targets"]
+    ]
+    for expression, legend in asked:
+        found = set(re.findall(r"instep_\w+", expression))
+        assert found and found <= families, expression
+        assert (
+            set(re.findall(r"(\w+)!?=~?\"", expression)) | set(re.findall(r"{{(\w+)}}", legend)) <= labels
+        ), expression
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from logging import INFO, WARNING
@@ -111,6 +112,8 @@ class Runtime:
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
         self._quiet = Quiet()
+        self.noted: Counter[tuple[str, str]] = Counter()
+        """How many events of each kind and fileset (empty: of none) there were since the start."""
         self.facts = FactCache()
         self.retention = RetentionTime()
         self.draining = Draining(lambda: self.store, self.tell, ran_out=self._drain_ran_out)
@@ -144,6 +147,7 @@ class Runtime:
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
         """One line of the events and of the daemon's log; the event waits while the state cannot be written."""
         at_ms = wall_ms()
+        self.noted[kind, line.fileset if line is not None else ""] += 1
         about = {"event": kind, "fileset": line.fileset if line is not None else None, **facts}
         log.log(WARNING if kind in WARNINGS else INFO, "%s", text, extra={"about": about})
         self.deferred.append(lambda store: store.append_event(at_ms, kind, line, text, facts))
