@@ -39,26 +39,43 @@ def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> 
     assert (fleet.tree("beta") / "file").read_text() == "from another cluster"
 
 
-def test_pinned_nodes_renew_their_certificates(fleet: Fleet) -> None:
-    """Goal: a pin holds the key, so a renewal by the other cluster breaks no link, also where this side never dials.
-    Method: both renew and restart, and only one has the other's address."""
-    alpha, beta = fleet.node("main"), fleet.node("beta")
+def test_a_token_links_nodes_of_two_clusters_for_good(fleet: Fleet) -> None:
+    """Goal: one token, typed once, carries a line to a node of another cluster, and renewals on both sides break no
+    link, also where this side never dials. Method: two ``init``, a token for any node, one for nodes of other clusters
+    alone; both renew and restart, and only one has the other's address."""
+    alpha, beta, new = fleet.node("main"), fleet.node("beta"), fleet.node("gamma")
     fleet.tree("main").mkdir()
     (fleet.tree("main") / "file").write_text("before")
     for node in (alpha, beta):
         node.init("--start")
     alpha.run("fileset", "add", "data", str(fleet.tree("main")), "--settle", "20ms")
+    local = ("--from", "127.0.0.1")
+    member = beta.run("invite", "main", *local).json["tokens"][0]["token"]
+    assert alpha.run("join", member).json["inviter"] == "beta", "a token for a member links it as well"
+    (row,) = beta.run("partner", "list").json["partners"]
+    assert (row["name"], row["replicate"], row["data"]) == ("main", True, True)
+    alpha.run("partner", "remove", "beta")
+    beta.run("partner", "remove", "main")
+    assert not any((alpha.directory / "pki/trusted").iterdir()), "no partner, no pin"
+    token = alpha.run("invite", "beta", "--other-cluster", *local).json["tokens"][0]["token"]
+    assert new.run("join", token, expect=4).error["code"] == "no_node"
+    joined = beta.run("join", token, "--accept", f"data={fleet.tree('beta')}").json
+    assert joined["offers"][0]["name"] == "data"
+    assert not beta.run("join", token).json["changed"]
     pins = {node.name: node.run("node", "list").json["nodes"][0]["pin"] for node in (alpha, beta)}
-    flags = ("--replicate", "--data")
-    alpha.run("partner", "add", "beta", f"127.0.0.1:{beta.port}", "--pin", pins["beta"], *flags)
-    alpha.run("partner", "set", "beta", "--address", "")
-    beta.run("partner", "add", "main", f"127.0.0.1:{alpha.port}", "--pin", pins["main"])
-    beta.run("fileset", "accept", "data", str(fleet.tree("beta")))
+    rows = [node.run("partner", "list").json["partners"][0] for node in (alpha, beta)]
+    assert [(row["name"], row["replicate"], row["data"], row["hub"]) for row in rows] == [
+        ("beta", True, True, False),
+        ("main", False, False, False),
+    ]
     assert fleet.wait("--node", "beta")["reached"]
+    fleet.assert_same("beta")
+    alpha.run("partner", "set", "beta", "--address", "")
     for node in (alpha, beta):
         node.run("pki", "renew")
         node.stop()
     for node in (alpha, beta):
         node.start()
+    assert pins == {node.name: node.run("node", "list").json["nodes"][0]["pin"] for node in (alpha, beta)}
     (fleet.tree("main") / "file").write_text("after")
     eventually(lambda: (fleet.tree("beta") / "file").read_text() == "after", 40, lambda: str(beta.status()))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
-from instep.errors import NotAllowedError
+from instep.errors import InstepError, NotAllowedError
 from instep.model.ids import node_name
+from instep.net.client import federate
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
-from instep.net.trust.certs import Purpose
+from instep.net.trust.certs import Purpose, der_of
 from instep.net.trust.pki import Pki
 from tests.support import peers
 
@@ -69,3 +71,25 @@ def test_a_pinned_key_passes_with_any_certificate_and_no_other_key_does(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(work())
+
+
+def test_a_token_is_shown_to_the_key_that_made_it_alone(tmp_path: Path) -> None:
+    """Goal: a program that answers at the address of the inviting node learns no secret. Method: the node there has
+    another key than the token, then signs with another key than the token."""
+    ours = Pki.create(tmp_path / "ours", "ours", LEFT, peers.now_ms())
+    theirs = Pki.create(tmp_path / "theirs", "theirs", RIGHT, peers.now_ms())
+
+    async def work() -> None:
+        async with asyncio.timeout(60), peers.serving(ours) as node:
+            made = node.service.invite("right", node.address)
+            false = msgspec.structs.replace(made, pin=b"0" * 32, sign_key=ours.sign_key)
+            unsigned = msgspec.structs.replace(false, pin=bytes.fromhex(ours.pin), sign_key=b"0" * 32)
+            chain = (der_of(theirs.certificate(Purpose.TLS)),)
+            secrets = (made.token_id, made.secret, *theirs.requests(RIGHT))
+            for invitation, asked in ((false, 0), (unsigned, 1)):
+                with pytest.raises(InstepError) as caught:
+                    await federate(invitation, m.FederateRequest(RIGHT, *secrets, chain))
+                assert caught.value.error_code == "wrong_key"
+                assert len(node.service.asked) == asked, "it was asked, and so knows the secret"
+
+    asyncio.run(work())

@@ -340,6 +340,9 @@ class HostileWriter(HostileHome):
     async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
         raise RefusedError("eve invites no node")
 
+    async def federate(self, request: m.FederateRequest, address: str) -> m.FederateReply:
+        raise RefusedError("eve links no node")
+
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
         raise RefusedError("eve renews nothing")
 

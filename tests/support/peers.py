@@ -83,6 +83,12 @@ class Service:
             1, "c", self.pki.name, "", self.pki.authorities_pem(), issued.tls, issued.sign, self.pki.crl_pem()
         )
 
+    async def federate(self, request: m.FederateRequest, address: str) -> m.FederateReply:
+        self.asked.append(("federate", address))
+        self.book.check(request.token_id, request.secret, request.name, now_ms())
+        self.book.use(request.token_id, now_ms(), pin="")
+        return m.FederateReply(self.pki.name, self.pki.sign_key)
+
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
         issued = self.pki.issue(who, request.tls_csr, request.sign_csr, now_ms())
         return m.RenewReply(issued.tls, issued.sign)

@@ -14,6 +14,7 @@ from instep.net.connections.tls import Trust
 from instep.net.trust import certs, keystore
 from instep.net.trust.certs import Purpose
 from instep.net.trust.pki import Pki
+from instep.net.trust.pki_problems import problems_of
 from tests.unit.test_pki import DAY, MAIN, NOW, code_of
 
 
@@ -74,6 +75,9 @@ def test_an_authority_that_could_pass_for_another_is_not_kept_beside_a_pin(ca: P
     for chain, kept in (((named_so, false), 1), ((leaf, honest), 2), ((leaf, ca.ca()), 2)):
         ca.pins.pin(far, chain)
         assert len(ca.pins.chains()[far]) == kept, "of the last, the issuer is known already"
-    ca.pins.unpin(far)
+    assert ca.pins.keep_sign_key(far, other.sign_key)
+    assert not [problem for problem in problems_of(ca, NOW) if problem.what == "stray"]
+    assert ca.pins.unpin(far)
+    assert ca.pins.sign_key(far) is None
     ca.pins.pin(far, (leaf, ca.ca()))
     assert ca.pins.chains()[far] == [leaf]

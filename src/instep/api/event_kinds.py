@@ -101,6 +101,7 @@ NOTES: Mapping[str, str] = {
     "hook_writes": "changes that a hook made are published without running it again",
     "in_step": "a line stands well again, here or at the partner `node`",
     "invited": "a token was made",
+    "federated": "a node of another cluster is linked by a token",
     "joined": "a node joined",
     "lease_broken": "an operator broke a lease",
     "link_up": "the node `node` is connected again",

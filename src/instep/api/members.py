@@ -22,8 +22,9 @@ class InviteDocument(Document, frozen=True):
 
 @command("invite", Role.ADMIN, RefusedError)
 class InviteCommand(Command[InviteDocument], frozen=True):
-    """Make a one-time token for a new node, with the rights that this node will give it. ``from`` comes from earlier
-    command lines; it has no effect.
+    """Make a one-time token for a new node, with the rights that this node will give it. A node that exists in another
+    cluster can use it, too, to be linked by its key; with ``other_cluster`` only such a node can. ``from`` comes from
+    earlier command lines; it has no effect.
     """
 
     name: str
@@ -31,6 +32,7 @@ class InviteCommand(Command[InviteDocument], frozen=True):
     data: bool = True
     hub: bool = False
     ttl_s: Seconds | None = None
+    other_cluster: bool = False
     source: str | None = field(default=None, name="from")
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from instep.model.ids import NodeName
 from instep.net.connections.dial import IDLE_S, Line, split_address
 from instep.net.connections.presented import trust_fetch
 from instep.net.connections.stream import SocketStream
-from instep.net.connections.tls import TlsContexts, joining_context
+from instep.net.connections.tls import TlsContexts, joining_context, pinning_context
 from instep.net.messages import messages
 from instep.net.messages.faults import error_of_reply
 from instep.net.service import Call
@@ -35,6 +36,7 @@ _UNPACK_IN_THREAD_OVER = 256 << 10
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _R = TypeVar("_R", bound=msgspec.Struct)
+_Answer = TypeVar("_Answer")
 
 
 class PeerClient:
@@ -170,10 +172,43 @@ async def join_cluster(
         sign_csr=sign_csr,
         address=address,
     )
+    return await _first_answer(invitation, lambda tried: _join_at(tried, invitation, request, total_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """The inviting node of another cluster: its answer, its certificates, and the address that answered."""
+
+    reply: messages.FederateReply
+    chain: tuple[bytes, ...]
+    address: str
+
+
+async def federate(
+    invitation: Invitation, request: messages.FederateRequest, *, total_s: float = 60.0
+) -> Federated:
+    """Use a token of a node of another cluster: the key that answers must be the one in the token."""
+    (reply, chain), tried = await _first_answer(
+        invitation, lambda tried: _federate_at(tried, invitation, request, total_s)
+    )
+    if reply.inviter != invitation.inviter or reply.sign_key != invitation.sign_key:
+        raise PeerError(
+            f"{invitation.inviter} signs with another key than the one in its token",
+            hint=f"make a new token, on {invitation.inviter}: instep invite {invitation.name}",
+            code="wrong_key",
+            node=invitation.inviter,
+        )
+    return Federated(reply, chain, tried)
+
+
+async def _first_answer(
+    invitation: Invitation, ask: Callable[[str], Awaitable[_Answer]]
+) -> tuple[_Answer, str]:
+    """The answer of the first of the token's addresses that has one, and that address."""
     trouble: InstepError | None = None
     for tried in invitation.addresses:
         try:
-            return await _join_at(tried, invitation, request, total_s), tried
+            return await ask(tried), tried
         except UnavailableError as error:
             trouble = error
         except NotAllowedError as error:
@@ -182,6 +217,20 @@ async def join_cluster(
             trouble = error
     assert trouble is not None, "a token without addresses"
     raise trouble
+
+
+async def _federate_at(
+    tried: str, invitation: Invitation, request: messages.FederateRequest, total_s: float
+) -> tuple[messages.FederateReply, tuple[bytes, ...]]:
+    chain: list[bytes] = []
+    context = pinning_context(invitation.pin, lambda seen: chain.extend(seen))
+    line = Line(invitation.inviter, tried)
+    try:
+        kind, limit = messages.FederateReply, messages.REQUEST_BYTES_MAX
+        reply = await line.call("federate", request, kind, context, limit=limit, total_s=total_s)
+        return reply, tuple(chain)
+    finally:
+        await line.close()
 
 
 async def _join_at(

@@ -40,6 +40,12 @@ _log = logging.getLogger("instep.net")
 _http_log = logging.getLogger("instep.net.http")
 """aiohttp's own words about malformed requests: kept apart, since any stranger can cause them."""
 
+_UNKNOWN: dict[str, type[msgspec.Struct]] = {
+    "join": messages.JoinRequest,
+    "federate": messages.FederateRequest,
+}
+"""Requests of nodes that this one does not know yet: without a client certificate, with a token."""
+
 _Transfer = Callable[[NodeName, Any], Awaitable[Iterator[TransferAnswer]]]
 
 
@@ -223,14 +229,15 @@ class PeerServer:
     async def _dispatch(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
         what = request.path.removeprefix(messages.PREFIX) if request.path.startswith(messages.PREFIX) else ""
         method = "GET" if what == "stream" else "POST"
-        known = what in CALLS or what in self._downloads or what in ("join", "stream", "submit")
+        known = what in CALLS or what in self._downloads or what in (*_UNKNOWN, "stream", "submit")
         if not known or request.method != method:
             raise PeerError(f"there is no {request.method} {request.path[:200]}", code="unknown_request")
         theirs = messages.versions_of_header(request.headers.get(messages.VERSION_HEADER))
         messages.agree(messages.VERSIONS, theirs)
-        if what == "join":
-            join = messages.decode(await self._body(request, messages.JOIN_BYTES_MAX), messages.JoinRequest)
-            return reply(await self._service.join(join, connection.address))
+        if what in _UNKNOWN:
+            call, kind = getattr(self._service, what), _UNKNOWN[what]
+            first = messages.decode(await self._body(request, messages.JOIN_BYTES_MAX), kind)
+            return reply(await call(first, connection.address))
         who = self._identify(connection)
         if (
             what != "renew"

@@ -96,7 +96,10 @@ class PeerService(Protocol):
     details, and logged here."""
 
     async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
-        """The only call without a client certificate; ``address`` is the caller's IP."""
+        """A call without a client certificate; ``address`` is the caller's IP."""
+
+    async def federate(self, request: m.FederateRequest, address: str) -> m.FederateReply:
+        """The same for a node of another cluster, which has a certificate that this node does not know yet."""
 
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply: ...
 

@@ -26,7 +26,7 @@ from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageErro
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import fileset_name
 from instep.net.client import join_cluster
-from instep.net.trust.certs import fingerprint_bytes
+from instep.net.messages.messages import Offer
 from instep.net.trust.key_files import write_file
 from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.tokens import Invitation, parse_token
@@ -34,6 +34,7 @@ from instep.node.config.editing import edits
 from instep.node.config.loading import load
 from instep.node.config.values import address
 from instep.node.directory import NodeDirectory
+from instep.node.peers.network.federating import is_federated, join_other_cluster
 from instep.node.recipes.recipe import FOLLOWED
 from instep.node.runtime.state import make_state
 from instep.node.upkeep.after_reboot import Host
@@ -78,7 +79,8 @@ def join(
 ) -> None:
     """Become a node of the cluster that made the token, and list the inviting node with zeros.
 
-    Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
+    Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked; one of
+    another cluster keeps its own certificates, and each side trusts the other's keys.
     """
     wanted = _accepts(accepts)
     _check_recipe(recipe_name, wanted)
@@ -91,7 +93,7 @@ def join(
         check_database(cluster_file.absolute(), invitation.inviter)
     changed = not (node.holds_node and invitation.token_id.hex() in _seen(node))
     if changed:
-        offers = _enrol(node, chosen, invitation, timeout_ms / 1000)
+        offers = _begin(node, chosen, invitation, timeout_ms / 1000)
         session.reload()
     if cluster_file is not None and use_database(node, cluster_file.absolute()):
         changed = True
@@ -162,7 +164,7 @@ def _token(token: str | None, token_file: Path | None) -> str:
 
 
 def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
-    """A node that exists can only be linked under its own name, within its own cluster."""
+    """A node that exists can only be linked under its own name."""
     if not node.holds_node:
         return
     name = load(node.path).name
@@ -172,13 +174,6 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
             hint=f"on {invitation.inviter}: instep invite {name}; or here: instep --dir OTHER join TOKEN",
             code="other_node", ours=name, token=invitation.name,
         )  # fmt: skip
-    pki = Pki(node.pki)
-    if pki.has_certificates and fingerprint_bytes(pki.ca()) != invitation.ca:
-        raise RefusedError(
-            f"{name} belongs to another cluster than {invitation.inviter}",
-            hint=f"trust its key instead: instep partner add {invitation.inviter} ADDRESS --pin FINGERPRINT",
-            code="other_cluster",
-        )
 
 
 def _seen(node: NodeDirectory) -> list[str]:
@@ -198,16 +193,36 @@ def _seen(node: NodeDirectory) -> list[str]:
         ) from error
 
 
-def _enrol(
+def _begin(
     node: NodeDirectory, chosen: Chosen, invitation: Invitation, timeout_s: float
 ) -> list[dict[str, Any]]:
+    """Join the cluster, or link this node of another one; record that the token was used here."""
+    seen = _seen(node)
+    is_local = any(address(one).is_loopback for one in invitation.addresses)
+    known_at = "" if chosen.advertise.is_loopback and not is_local else str(chosen.advertise)
+    if is_federated(node, invitation):
+        offers = join_other_cluster(node, invitation, known_at, timeout_s)
+    else:
+        offers = _enrol(node, chosen, invitation, known_at, timeout_s)
+    seen = [*seen, invitation.token_id.hex()]
+    write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600, of_node=True)
+    return [
+        {
+            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,
+            "class": offer.fileset_class, "entries": offer.entries, "bytes": offer.size_bytes,
+        }
+        for offer in offers
+    ]  # fmt: skip
+
+
+def _enrol(
+    node: NodeDirectory, chosen: Chosen, invitation: Invitation, known_at: str, timeout_s: float
+) -> tuple[Offer, ...]:
     """Certificates first, configuration last: a crash in between leaves no half node that could start."""
-    existed, seen = node.holds_node, _seen(node)
+    existed = node.holds_node
     node.create()
     pki = Pki(node.pki)
     requests = pki.requests(invitation.name)
-    is_local = any(address(one).is_loopback for one in invitation.addresses)
-    known_at = "" if chosen.advertise.is_loopback and not is_local else str(chosen.advertise)
     try:
         reply, answered = asyncio.run(
             join_cluster(invitation, *requests, address=known_at, total_s=timeout_s)
@@ -222,15 +237,7 @@ def _enrol(
         edits.create(node, chosen.top)
     partner: dict[str, object] = {"address": answered}
     edits.set_partner(node, reply.inviter, partner)
-    seen = [*seen, invitation.token_id.hex()]
-    write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600, of_node=True)
-    return [
-        {
-            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,
-            "class": offer.fileset_class, "entries": offer.entries, "bytes": offer.size_bytes,
-        }
-        for offer in reply.offers
-    ]  # fmt: skip
+    return reply.offers
 
 
 def _accept(

@@ -31,6 +31,9 @@ from instep.node.config.values import shown_duration
     "--ttl", "ttl_ms", type=DURATION, default="1h", show_default=True, help="How long a token works, once."
 )
 @click.option("--from", "from_address", metavar="ADDR", help="Also allow peers from this address or network.")
+@click.option(
+    "--other-cluster", is_flag=True, help="Only for a node that exists in another cluster: link it."
+)
 @timeout_option("30s")
 def invite(
     session: Session,
@@ -40,9 +43,14 @@ def invite(
     hub: bool,
     ttl_ms: int,
     from_address: str | None,
+    other_cluster: bool,
     timeout_ms: int,
 ) -> None:
-    """Print a one-time token for each new node; the ready join line goes to stderr."""
+    """Print a one-time token for each new node; the ready join line goes to stderr.
+
+    A node that exists in another cluster is linked by its keys and gets no certificate; with --other-cluster the
+    token is good for such a node alone, and any node can make it.
+    """
     from instep.node.config.editing import edits
     from instep.node.peers.reachability import check_invitation, is_covered
 
@@ -58,7 +66,10 @@ def invite(
         session.reload()
     data, hub, ttl_s = data and replicate, hub and replicate, ttl_ms / 1000
     asked = {
-        name: api.InviteCommand(name, replicate=replicate, data=data, hub=hub, ttl_s=ttl_s) for name in names
+        name: api.InviteCommand(
+            name, replicate=replicate, data=data, hub=hub, ttl_s=ttl_s, other_cluster=other_cluster
+        )
+        for name in names
     }
     tokens = {name: session.call(command, timeout_ms / 1000) for name, command in asked.items()}
 

@@ -12,6 +12,7 @@ from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Function, Session, command, daemon_word, group, timeout_option
 from instep.errors import UsageError
+from instep.model.ids import node_name
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
 
@@ -112,10 +113,16 @@ def _is_member(session: Session, name: str) -> bool:
 @command("remove", parent=partner, example="instep partner remove s1")
 @click.argument("name")
 def partner_remove(session: Session, name: str) -> None:
-    """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
+    """Take a node from the list; it gets nothing more.
+
+    A node of this cluster keeps its certificate: see instep pki revoke. The keys of a node of another cluster
+    are trusted no more.
+    """
+    from instep.net.trust.pki import Pki
     from instep.node.config.editing import edits
 
     changed = edits.remove_partner(session.node, name)
+    changed = Pki(session.node.pki).pins.unpin(node_name(name)) or changed
     session.show_change({"partner": name}, changed, f"{name} is no partner any more")
 
 

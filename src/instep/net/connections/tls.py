@@ -333,6 +333,29 @@ def _bare_context(protocol: int) -> _TellingContext:
     return context
 
 
+def pinning_context(pin: bytes, seen: Callable[[Sequence[bytes]], None]) -> ssl.SSLContext:
+    """For a node whose token has the SHA-256 of the other side's key: no other key passes (``wrong_key``). ``seen``
+    gets the certificates that were presented."""
+
+    def check(chain: Sequence[bytes]) -> None:
+        shown = pin_of(certificate_of_der(chain[0])) if chain else ""
+        if shown != pin.hex():
+            raise NotAllowedError(
+                f"the node that answered shows the key {shown}, and the token is of the key {pin.hex()}",
+                hint="another program answers at this address, or the node has new keys: make a new token",
+                code="wrong_key",
+                shown=shown,
+                pinned=pin.hex(),
+            )
+        seen(chain)
+
+    context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.check_peer = check
+    return context
+
+
 def joining_context(authority: x509.Certificate) -> ssl.SSLContext:
     """For a node that has no certificate yet and got the CA's fingerprint in its token."""
     context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)

@@ -497,6 +497,27 @@ class JoinReply(Message, tag="joined", frozen=True, array_like=True):
     offers: Annotated[tuple[Offer, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
 
 
+class FederateRequest(Message, tag="federate", frozen=True, array_like=True):
+    """A node of another cluster uses a token: no certificate is made, each side trusts the other's keys. The signing
+    requests prove possession of both; ``chain`` is the TLS certificate, DER, and its issuer."""
+
+    name: Name
+    token_id: Small
+    secret: Small
+    tls_csr: Small
+    sign_csr: Small
+    chain: Annotated[tuple[Small, ...], msgspec.Meta(min_length=1, max_length=8)]
+    address: Address = ""
+
+
+class FederateReply(Message, tag="federated", frozen=True, array_like=True):
+    """``sign_key`` is the inviting node's; its TLS key was verified before anything was sent."""
+
+    inviter: Name
+    sign_key: Small
+    offers: Annotated[tuple[Offer, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
 class RenewRequest(Message, tag="renew", frozen=True, array_like=True):
     tls_csr: Small
     sign_csr: Small

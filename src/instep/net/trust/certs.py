@@ -66,6 +66,10 @@ def pem_of(thing: x509.Certificate | x509.CertificateRevocationList | PrivateKey
     )
 
 
+def der_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
 def spki_of(key: CertificatePublicKeyTypes) -> bytes:
     """A public key as SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -86,8 +90,12 @@ def fingerprint_bytes(certificate: x509.Certificate) -> bytes:
 
 
 def raw_key_of(certificate: x509.Certificate) -> bytes:
+    """The 32 bytes of the Ed25519 key of a signing certificate, or ``PeerError``."""
+    return raw_of_key(certificate.public_key())
+
+
+def raw_of_key(key: CertificatePublicKeyTypes) -> bytes:
     """The 32 bytes of an Ed25519 key, or ``PeerError``."""
-    key = certificate.public_key()
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise PeerError("a signing certificate must hold an Ed25519 key", code="bad_certificate")
     return key.public_bytes_raw()

@@ -1,7 +1,7 @@
 """Partners of other clusters, each trusted by its key alone. Implements "Federation" of ``docs/spec/wire.md``.
 
 A file ``trusted/NAME.crt`` has the newest certificate of the key and, where it is known, its issuer: TLS verifies
-certificates and no keys.
+certificates and no keys. ``trusted/NAME.sign`` has the key that the partner signs with, in hexadecimal.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from pathlib import Path
 
 from cryptography import x509
 
+from instep.errors import DamagedError
 from instep.model.ids import NodeName, node_name
 from instep.net.trust.certs import certificates_of_pem, pem_of, was_issued_by
 from instep.net.trust.key_files import sync_folder, write_file
+
+
+def is_sign_key(key: bytes) -> bool:
+    """Whether this can be an Ed25519 key, by its length."""
+    return len(key) == 32
 
 
 class Pins:
@@ -34,13 +40,33 @@ class Pins:
 
     def unpin(self, name: NodeName) -> bool:
         """Trust a node of another cluster no more; whether it was pinned."""
-        path = self._folder / f"{name}.crt"
-        try:
+        paths = [path for kind in ("crt", "sign") if (path := self._folder / f"{name}.{kind}").exists()]
+        for path in paths:
             path.unlink()
-        except FileNotFoundError:
+        if paths:
+            sync_folder(self._folder)
+        return bool(paths)
+
+    def keep_sign_key(self, name: NodeName, key: bytes) -> bool:
+        """Believe what this partner signs with this key, and no other; whether that is news."""
+        if not is_sign_key(key) or self.sign_key(name) == key:
             return False
-        sync_folder(path.parent)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(self._folder / f"{name}.sign", key.hex().encode(), mode=0o644, of_node=True)
         return True
+
+    def sign_key(self, name: NodeName) -> bytes | None:
+        """The key that this partner signs with, once it is known. ``DamagedError`` when the file has none."""
+        path = self._folder / f"{name}.sign"
+        try:
+            key = bytes.fromhex(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            key = b""
+        if not is_sign_key(key):
+            raise DamagedError(f"{path} has no key", hint=f"rm {path}; it comes again", code="bad_pin")
+        return key
 
     def certificates(self) -> dict[NodeName, x509.Certificate]:
         """The certificate of each partner; its key is what is trusted."""

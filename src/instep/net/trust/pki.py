@@ -432,6 +432,10 @@ class Pki:
                 raise DamagedError(f"{path.name} cannot be read: {error}", path=str(path)) from error
         return sorted(found, key=lambda record: (record.issued_at_ms, record.serial))
 
+    def has_issued(self, name: NodeName, now_ms: int) -> bool:
+        """Whether a certificate of this CA for this name is in force."""
+        return any(record.name == name and _is_current(record, now_ms) for record in self.records())
+
     def backed_up_at_ms(self) -> int | None:
         return self._state().backed_up_at_ms
 

@@ -29,7 +29,9 @@ _Short = Annotated[bytes, msgspec.Meta(min_length=8, max_length=64)]
 
 
 class Invitation(msgspec.Struct, frozen=True, array_like=True):
-    """The content of a token. ``ca`` is the SHA-256 of the CA certificate; ``addresses`` are ``host:port``."""
+    """The content of a token. ``ca`` is the SHA-256 of the CA certificate; ``addresses`` are ``host:port``. ``pin`` is
+    the SHA-256 of the inviting node's TLS key, ``sign_key`` its Ed25519 key: a node of another cluster trusts these.
+    ``is_federation``: the token is good for such a node alone."""
 
     token_id: _Short
     secret: _Short
@@ -38,6 +40,9 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True):
     addresses: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=8)]
     ca: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     expires_at_ms: int
+    pin: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    sign_key: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    is_federation: bool = False
 
 
 def token_text(invitation: Invitation) -> str:
@@ -90,6 +95,7 @@ class PendingInvite(msgspec.Struct, frozen=True):
     link: Link
     used_at_ms: int | None = None
     used_by_pin: str | None = None
+    is_federation: bool = False
 
 
 class TokenBook:
@@ -117,6 +123,7 @@ class TokenBook:
             secret_hash=self._hash(invitation.token_id, invitation.secret),
             expires_at_ms=invitation.expires_at_ms,
             link=link,
+            is_federation=invitation.is_federation,
         )
 
     def check(

@@ -14,12 +14,12 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose, check_request, pin_of_key
 from instep.node.config.editing import edits, node_edits
+from instep.node.peers.network.federation import Federation
 from instep.node.peers.network.invitations import Invitations
 from instep.node.peers.network.partner_rows import own_rows
 from instep.node.peers.presence import dialled_at, is_loopback_host, serving_of, why_not_serving
 from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.runtime.signers import PINNED_KEY
 
 _MEMBERS = "members"
 MEMBERS_MAX = 1_024
@@ -35,6 +35,7 @@ class Membership:
         self._runtime = runtime
         self._tls = tls
         self.invitations = Invitations(runtime)
+        self._federation = Federation(runtime, tls, self.invitations)
         self.settings_changed = settings_changed
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
@@ -66,6 +67,14 @@ class Membership:
             text = f"{address} asked to join as {request.name}: {error.reason}"
             runtime.note_of_peer(address, "join_refused", text, code=error.error_code, address=address)
             raise
+        if invite.is_federation:
+            raise NotAllowedError(
+                "this token links a node of another cluster, and makes no member of this one",
+                hint=f"on {runtime.name}: instep invite {request.name}; or make the node first: "
+                f"instep init {request.name}",
+                code="token_federates",
+                name=request.name,
+            )
         issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
         link = invite.link
         flags = {"replicate": link.replicate, "data": link.data, "hub": link.hub}
@@ -90,6 +99,12 @@ class Membership:
             ),
             offers=offers,
         )
+
+    def federate(
+        self, request: m.FederateRequest, address: str, offers: tuple[m.Offer, ...]
+    ) -> m.FederateReply:
+        """Turn a token into a link with a node of another cluster."""
+        return self._federation.accept(request, address, offers, self.settings_changed)
 
     # Members ------------------------------------------------------------------------------------------------
 
@@ -184,13 +199,8 @@ class Membership:
     def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
         """A pinned partner sent its signing key over the connection that its pin verifies: its records hold
         from now on. Nodes of our own CA are known by their signing certificates instead."""
-        store, key = self._runtime.store, f"{PINNED_KEY}{who}"
-        if (
-            who in self._runtime.pki.pins.certificates()
-            and len(sign_key) == 32
-            and store.get(key) != sign_key
-        ):
-            self._runtime.deferred.write(key, lambda store: store.put(key, sign_key))
+        pins = self._runtime.pki.pins
+        if who in pins.certificates() and pins.keep_sign_key(who, sign_key):
             self._runtime.note(
                 "pinned_key", f"the signing key of {who}, which is pinned here, is known", node=who
             )

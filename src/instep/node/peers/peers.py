@@ -262,12 +262,15 @@ class Peers(HomeCalls):
     # PeerService ----------------------------------------------------------------------------------------------
 
     async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
-        offers = [
-            offer
-            for service in self.lines.values()
-            if (offer := offer_of(service)) is not None and service.offers_to(request.name)
-        ]
-        return await self.membership.join(request, address, tuple(offers))
+        return await self.membership.join(request, address, self._offers_to(request.name))
+
+    async def federate(self, request: m.FederateRequest, address: str) -> m.FederateReply:
+        return self.membership.federate(request, address, self._offers_to(request.name))
+
+    def _offers_to(self, name: NodeName) -> tuple[m.Offer, ...]:
+        """The lines that ``to`` does not keep from a node that comes with a token."""
+        offers = (offer_of(service) for service in self.lines.values() if service.offers_to(name))
+        return tuple(offer for offer in offers if offer is not None)
 
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
         self.access.require_partner(who)

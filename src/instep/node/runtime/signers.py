@@ -12,8 +12,6 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 
 BROKEN = "broken_invariant"
-PINNED_KEY = "pinned_sign_key/"
-"""Where the store has the signing key that a pinned partner sent."""
 
 
 def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> SignerVerdict:
@@ -33,7 +31,7 @@ def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> Sig
 
 def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
     """The signing key of a partner of another cluster, as long as it is pinned here."""
-    key = runtime.store.get(f"{PINNED_KEY}{signer}")
+    key = runtime.pki.pins.sign_key(signer)
     return {signer: key} if key is not None and signer in runtime.pki.pins.certificates() else {}
 
 

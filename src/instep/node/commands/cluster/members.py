@@ -46,15 +46,20 @@ class MemberCommands(CommandHandlers):
     async def invite(self, asked: api.InviteCommand, speaker: Speaker) -> api.InviteDocument:
         link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
         ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
-        invited = self._node.membership.invitations.invite(node_name(asked.name), link, ttl_ms)
+        invited = self._node.membership.invitations.invite(
+            node_name(asked.name), link, ttl_ms, is_federation=asked.other_cluster
+        )
         name = node_name(asked.name)
         warning = (
             f"{name} is connected now: a join with this token gives its name to another machine and revokes its keys. "
             f"For other rights of the present one: instep partner set {name}"
         )
-        is_taken = is_connected(self._node, name)
+        is_taken = is_connected(self._node, name) and not asked.other_cluster
         return api.InviteDocument(
-            invited.token, moment(invited.expires_at_ms), invited.address, warning if is_taken else UNSET
+            invited.token,
+            moment(invited.expires_at_ms),
+            invited.address,
+            warning if is_taken else UNSET,
         )
 
     # Partners -------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class Invited:
 
 
 class Invitations:
-    """Only the node that holds the CA key invites into the cluster."""
+    """Only the node that holds the CA key invites into the cluster; any node invites one of another cluster."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -46,14 +46,16 @@ class Invitations:
     def save(self, book: TokenBook) -> None:
         self._runtime.store.put(_BOOK, msgspec.msgpack.encode(book.state()))
 
-    def invite(self, name: NodeName, link: Link, ttl_ms: int) -> Invited:
-        """A one-time token for ``name``; ``reachability`` has looked whether it could work."""
+    def invite(self, name: NodeName, link: Link, ttl_ms: int, *, is_federation: bool = False) -> Invited:
+        """A one-time token for ``name``; ``reachability`` has looked whether it could work. ``is_federation``: it makes
+        no member of this cluster, and links a node of another one alone."""
         runtime = self._runtime
         settings = runtime.settings
-        if not runtime.pki.is_ca:
+        if not runtime.pki.is_ca and not is_federation:
             raise RefusedError(
                 f"{runtime.name} does not hold the cluster's CA key and cannot make certificates",
-                hint=f"on the node that holds the CA key: instep invite {name}",
+                hint=f"on the node that holds the CA key: instep invite {name}; for a node of another cluster, here: "
+                f"instep invite {name} --other-cluster",
                 code="no_ca",
             )
         if name == runtime.name:
@@ -70,6 +72,9 @@ class Invitations:
             addresses=(str(advertise),),
             ca=fingerprint_bytes(runtime.pki.ca()),
             expires_at_ms=now + ttl_ms,
+            pin=bytes.fromhex(runtime.pki.pin),
+            sign_key=runtime.pki.sign_key,
+            is_federation=is_federation,
         )
         book.add(invitation, link)
         self.save(book)
