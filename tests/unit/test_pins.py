@@ -79,5 +79,7 @@ def test_an_authority_that_could_pass_for_another_is_not_kept_beside_a_pin(ca: P
     assert not [problem for problem in problems_of(ca, NOW) if problem.what == "stray"]
     assert ca.pins.unpin(far)
     assert ca.pins.sign_key(far) is None
+    assert not ca.pins.renew(far, (leaf, honest)), "removed stays removed, whatever a handshake brings"
+    assert not ca.pins.chains()
     ca.pins.pin(far, (leaf, ca.ca()))
     assert ca.pins.chains()[far] == [leaf]

@@ -234,7 +234,7 @@ class TlsContexts:
     def _keep_renewed(self, identity: PeerIdentity, chain: Sequence[bytes]) -> None:
         """A pinned partner may come with another certificate of its key, for its own cluster renews it. OpenSSL
         verifies certificates and no keys, so it must know the newest one and its issuer."""
-        if identity.serial == -1 and self._pki.pins.pin(
+        if identity.serial == -1 and self._pki.pins.renew(
             identity.name, [certificate_of_der(der) for der in chain]
         ):
             self.reload()

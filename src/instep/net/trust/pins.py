@@ -38,6 +38,11 @@ class Pins:
         write_file(self._folder / f"{name}.crt", b"".join(map(pem_of, kept)), mode=0o644, of_node=True)
         return True
 
+    def renew(self, name: NodeName, chain: Sequence[x509.Certificate]) -> bool:
+        """Keep another certificate of a key that is trusted; whether that changed the file. A partner that was removed
+        meanwhile stays removed."""
+        return name in self.chains() and self.pin(name, chain)
+
     def unpin(self, name: NodeName) -> bool:
         """Trust a node of another cluster no more; whether it was pinned."""
         paths = [path for kind in ("crt", "sign") if (path := self._folder / f"{name}.{kind}").exists()]
