@@ -50,7 +50,8 @@ class HomeDrain:
                 "not_drained", "stays in its balancers while changes go live: no follower serves in its place"
             )
             return
-        draining.begin(self._key, f"changes of {self._tree.name} are going live")
+        if draining.begin(self._key, f"changes of {self._tree.name} are going live"):
+            self._note("drained", f"is drained: changes of {self._tree.name} are going live")
         draining.linger_ms = self._runtime.settings.drain_linger_ms
         self._name_untold("is drained", await draining.told_out(TOLD_WITHIN_S))
 
@@ -61,7 +62,10 @@ class HomeDrain:
 
     def end(self) -> bool:
         """Offer this node again; whether it was drained for changes."""
-        return self._runtime.draining.end(self._key)
+        was_drained = self._runtime.draining.end(self._key)
+        if was_drained:
+            self._note("undrained", f"is not drained any more for changes of {self._tree.name}")
+        return was_drained
 
     async def _is_replaced(self) -> bool:
         """Wait until a connected follower serves the head and is in its balancers; false when there is none."""

@@ -260,7 +260,7 @@ def partner_row(document: Document, name: str, flags: Mapping[str, object] = Map
         row = tomlkit.table()
         for key in ("replicate", "data", "hub"):
             row.add(key, bool(flags.get(key, False)))
-        partners.add(name, row)
+        partners[name] = row
     return partners[name]
 
 
@@ -298,7 +298,7 @@ def _put_fileset(document: Document, name: str, wanted: Mapping[str, object], fi
     filesets = _section(document, "filesets")
     table = filesets.get(name)
     if table is None:
-        filesets.add(name, toml_item(wanted))
+        filesets[name] = toml_item(wanted)
         return
     differing = {key: plain(table.get(key)) for key in fixed if plain(table.get(key)) != wanted[key]}
     if differing:
@@ -324,7 +324,7 @@ def _assign(table: Table, key: str, text: str) -> None:
         if folder not in table:
             if not text:
                 return
-            table.add(folder, tomlkit.table())
+            table[folder] = tomlkit.table()
         inner = table[folder]
         if not isinstance(inner, MutableMapping):
             raise UsageError(
@@ -363,13 +363,13 @@ def _typed(key: str, text: str) -> object:
 
 def _section(document: Document, name: str) -> Any:
     if name not in document:
-        document.add(name, tomlkit.table(is_super_table=True))
+        document[name] = tomlkit.table(is_super_table=True)
     return document[name]
 
 
 def _drop(document: Document, section: str, name: str) -> None:
     if name in document.get(section, {}):
-        document[section].remove(name)
+        del document[section][name]
 
 
 def _locked(node: NodeDirectory) -> AbstractContextManager[None]:

@@ -47,7 +47,7 @@ def remove_external(node: NodeDirectory, fileset: str, name: str) -> bool:
             if row.get("name") == name:
                 del rows[at]
         if "external" in table and not rows:
-            table.remove("external")
+            del table["external"]
 
     return edit(node, change)
 
@@ -64,5 +64,5 @@ def _fileset(document: Document, name: str) -> Any:
 def _rows(table: Any) -> Any:
     """The parts as the file has them, to change."""
     if "external" not in table:
-        table.add("external", tomlkit.aot())
+        table["external"] = tomlkit.aot()
     return table["external"]

@@ -16,7 +16,7 @@ def set_sync(node: NodeDirectory, name: str, wanted: Mapping[str, object]) -> bo
     def change(document: Document) -> None:
         profiles = document.setdefault("sync", tomlkit.table(is_super_table=True))
         if name not in profiles:
-            profiles.add(name, tomlkit.table())
+            profiles[name] = tomlkit.table()
         row = profiles[name]
         for key, value in wanted.items():
             if row.get(key) != value:
