@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from examples.servers import free_port
-from examples.waiting import Failed, eventually_seen
+from examples.waiting import Failed, eventually, eventually_seen
 
 __all__ = ["Fleet", "Node"]
 
@@ -48,10 +50,21 @@ class Node:
             )
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
-    def add_settings(self, top: str = "", tables: str = "") -> None:
-        """What an operator would write into ``instep.toml``: keys of the node, and tables."""
+    def add_settings(
+        self,
+        top: str = "",
+        tables: str = "",
+        *,
+        of_fileset: str = "",
+        partners: Mapping[str, str] | None = None,
+    ) -> None:
+        """What an operator would write into ``instep.toml``: keys of the node, tables, keys of the only fileset, and
+        rows of partners in the place of their present ones."""
         path = self.directory / "instep.toml"
-        path.write_text(f"{top}\n{path.read_text()}\n{tables}\n")
+        text = re.sub(r"(?m)^(\[filesets\.[^.\]]+\])$", rf"\1\n{of_fileset}", path.read_text())
+        for name, row in (partners or {}).items():
+            text = re.sub(rf"\[partners\.{name}\]\n[^\[]*", "", text) + f"\n[partners.{name}]\n{row}\n"
+        path.write_text(f"{top}\n{text}\n{tables}\n")
         self.run("config", "reload")
 
     def line(self, fileset: str) -> dict[str, Any]:
@@ -74,7 +87,8 @@ class Node:
 class Fleet:
     """A writer ``home`` and the nodes that serve, below one directory, with one fileset."""
 
-    def __init__(self, top: Path, fileset: str, *, is_verbose: bool) -> None:
+    def __init__(self, top: Path, fileset: str, *, home: str = "home", is_verbose: bool) -> None:
+        self._home = home
         self.top = top
         self.fileset = fileset
         self._is_verbose = is_verbose
@@ -82,7 +96,7 @@ class Fleet:
 
     @property
     def home(self) -> Node:
-        return self.nodes["home"]
+        return self.nodes[self._home]
 
     @property
     def serving(self) -> list[Node]:
@@ -90,15 +104,35 @@ class Fleet:
 
     def make(self, count: int, letter: str) -> None:
         """The nodes, not yet with a fileset. ``home`` is where changes are made; it serves no clients."""
-        for name in ("home", *(f"{letter}{number}" for number in range(1, count + 1))):
+        self.make_named("home", *(f"{letter}{number}" for number in range(1, count + 1)))
+
+    def make_named(self, *names: str) -> None:
+        """Nodes of these names, not yet with a fileset; the first is ``home``, and runs."""
+        for name in names:
             ports = free_port(), free_port(), free_port()
             (self.top / name).mkdir()
             directory, tree = self.top / name / "node", self.top / name / "tree"
             self.nodes[name] = Node(name, directory, tree, *ports, is_verbose=self._is_verbose)
         self.home.tree.mkdir()
-        self.home.run("init", "home", "--listen", f"127.0.0.1:{self.home.port}", "--panel", "off", "--start")
+        self.home.run(
+            "init", self.home.name, "--listen", f"127.0.0.1:{self.home.port}", "--panel", "off", "--start"
+        )
 
-    def join(self, node: Node, *words: str, settings: str = "") -> None:
+    def listeners(self, node: Node) -> str:
+        """Where balancers ask the node, and how long it waits for them."""
+        asked = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
+        return f'{asked}\npoll = "1s"\ndrain_linger = "200ms"'
+
+    def acquaint(self, *nodes: Node) -> None:
+        """Wait until each of these has heard of the others: only then can it list them as partners."""
+        names = {node.name for node in nodes}
+
+        def are_met() -> bool:
+            return all({row["name"] for row in node.run("node", "list")["nodes"]} >= names for node in nodes)
+
+        eventually(are_met, f"{', '.join(names)} to know each other")
+
+    def join(self, node: Node, *words: str, settings: str = "", of_fileset: str = "") -> None:
         """``words`` are further options of ``join``, ``settings`` what is written into its file after it."""
         token = self.home.run("invite", node.name, "--from", "127.0.0.1")["tokens"][0]["token"]
         file = node.directory.parent / "token"
@@ -116,8 +150,7 @@ class Fleet:
             *words,
         )
         file.unlink()
-        listeners = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
-        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', settings)
+        node.add_settings(self.listeners(node), settings, of_fileset=of_fileset)
 
     def publish(self, message: str) -> int:
         """Publish what lies in ``home``'s tree; the number of the generation."""
@@ -163,7 +196,7 @@ class Fleet:
     def untold(self) -> list[str]:
         """Drains and returns for which a balancer did not ask in time, as each serving node noted them."""
         found = []
-        for node in self.serving:
+        for node in self.nodes.values():
             document = node.run("events", "--since", "1h")
             events = next(value for value in document.values() if isinstance(value, list))
             found += [

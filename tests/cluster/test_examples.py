@@ -52,6 +52,21 @@ def test_mapserver_nodes_behind_haproxy() -> None:
     assert set(report["answered_by"]) == {"m1", "m2", "m3"}
 
 
+CMS = ("haproxy", "nginx", "pg_createcluster")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(lacks(*CMS)), reason=lacks(*CMS))
+def test_staging_and_production_behind_haproxy() -> None:
+    """Goal: a run in both directions under load fails no request and mixes no page, while each home is drained and
+    returned by itself; a collision, an edited template and an unmarked database are named."""
+    report = run_example("cms", "--rollouts", "1")
+    assert set(report["drains_for_runs"]) == {"s1", "p1"}
+    for side, names in (("staging", {"s1", "s2"}), ("production", {"p1", "p2"})):
+        assert report[side]["requests"] > 50
+        assert set(report[side]["answered_by"]) == names
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(lacks("nginx", "pgrep")), reason=lacks("nginx", "pgrep"))
 def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
