@@ -144,7 +144,7 @@ def _hooks(table: Table) -> SyncHooksSettings:
     for slot, hooks in found.items():
         for hook in hooks:
             if not (hook.run or hook.http):
-                table.wrong(slot, "needs run or http: nothing else can be told what happened")
+                table.wrong(slot, "needs run or http: no other hook gets what happened")
             if hook.paths or hook.writes:
                 table.wrong(slot, "has no paths and no writes: it is called for all paths of the profile")
     return SyncHooksSettings(**found)
