@@ -12,7 +12,16 @@ from typing import Any
 
 from instep.core.sync.reconcile import SyncPlan
 from instep.core.sync.table import Side
-from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncRequest, SyncWork
+from instep.core.sync.work import (
+    EditBase,
+    HeldBack,
+    LookAtHomes,
+    Looked,
+    MakePlan,
+    SendChanges,
+    SyncRequest,
+    SyncWork,
+)
 from instep.errors import RefusedError
 from instep.model.change import CHANGE_SET_MAX_BYTES, CHANGES_MAX, ChangeAnswer, OutcomeKind, PathChange
 from instep.model.counts import counted
@@ -71,6 +80,7 @@ class SyncRun:
                 return None
             self._refuse_held(plan)
             work.undone.clear()
+            work.withheld.clear()
             self._is_quiet = plan.is_empty
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
             yield from self._send(Side.RIGHT, plan)
@@ -80,7 +90,25 @@ class SyncRun:
             work.rounds += 1
             moved = any(outcome.kind is OutcomeKind.OUTDATED for _, outcome in work.undone)
             if not moved or work.rounds >= ROUNDS_MAX:
+                self._say_withheld()
                 return self._new_base(root, heads)
+
+    def _say_withheld(self) -> None:
+        """The run ends as held where a home changed paths and has not published them: they are in no base yet."""
+        if self.work.withheld:
+            side, withheld = next(iter(self.work.withheld.items()))
+            self.work.error = self._withheld(side, withheld)
+
+    def _withheld(self, side: Side, withheld: HeldBack) -> RefusedError:
+        fileset, _, node = self._names[side].partition("@")
+        many = counted(withheld.paths, "changed path")
+        return RefusedError(
+            f"{node} has not published {many} of {fileset}: {withheld.reason}",
+            hint=f"on {node}: instep publish {fileset}; then: instep sync run {self._profile}",
+            code=HELD,
+            node=node,
+            paths=withheld.paths,
+        )
 
     def _enter(self, phase: SyncPhase) -> Steps:
         self.work.phase = phase
@@ -92,6 +120,9 @@ class SyncRun:
         for side in Side:
             self.work.heads[side] = heads.of(side)
             self._refuse_gone_back(side, heads.of(side))
+        for side, waiting in heads.withheld:
+            if not self.work.is_dry_run:
+                raise self._withheld(side, waiting)
 
     def _is_settled(self, heads: Looked) -> bool:
         base = self._base
@@ -150,6 +181,8 @@ class SyncRun:
         if answer.head is not None:
             work.heads[side] = answer.head
             self._made[side].update(answer.made)
+        elif answer.made:
+            work.withheld[side] = HeldBack(len(answer.made), answer.reason)
         work.made[side] += len(answer.made)
         work.undone += [(side, outcome) for outcome in answer.outcomes if not outcome.is_made]
         work.done += len(answer.outcomes)

@@ -22,11 +22,19 @@ class LookAtHomes(NamedTuple):
     known: Digest
 
 
+class HeldBack(NamedTuple):
+    """Paths that change sets made at a home and that it has not published, for this reason."""
+
+    paths: int
+    reason: str
+
+
 class Looked(NamedTuple):
-    """The heads of both homes. Their pages are here."""
+    """The heads of both homes. Their pages are here. ``withheld``: no run begins before these are published."""
 
     left: HeadRef
     right: HeadRef
+    withheld: tuple[tuple[Side, HeldBack], ...] = ()
 
     def of(self, side: Side) -> HeadRef:
         return self.left if side is Side.LEFT else self.right
@@ -81,6 +89,8 @@ class SyncWork:
     steps: tuple[SyncStep, ...] = ()
     listed: list[Listed] = field(default_factory=list)
     undone: list[tuple[Side, PathOutcome]] = field(default_factory=list)
+    withheld: dict[Side, HeldBack] = field(default_factory=dict)
+    """What a home made in the last round and did not publish."""
     made: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
     heads: dict[Side, HeadRef] = field(default_factory=dict)
     external: dict[Side, tuple[External, ...]] = field(default_factory=dict)

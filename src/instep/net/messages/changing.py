@@ -19,6 +19,7 @@ from instep.model.change import (
     Fence,
 )
 from instep.model.external import EXTERNALS_MAX, External
+from instep.model.generation import SignedGeneration
 from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId
 from instep.model.limits import SIZE_MAX
 from instep.model.lock import (
@@ -178,7 +179,10 @@ class SubmitRequest(Message, tag="submit", frozen=True, array_like=True):
 
 
 class SubmitReply(Message, tag="submit_reply", frozen=True, array_like=True):
+    """``generation`` is the record of the head that the answer names, so that the sender can see the changes in it."""
+
     answer: ChangeAnswer
+    generation: SignedGeneration | None = None
 
     def __post_init__(self) -> None:
         for outcome in self.answer.outcomes:
@@ -200,6 +204,8 @@ class FlushReply(Message, tag="flush_reply", frozen=True, array_like=True):
     head: HeadRef | None
     external: Annotated[tuple[External, ...], msgspec.Meta(max_length=EXTERNALS_MAX)] = ()
     """What the home names beside the fileset as not carried."""
+    withheld: Count = 0
+    """So many paths that change sets made are in no generation yet."""
 
 
 def why_not_positions(request: SubmitHave, reply: SubmitHaveReply) -> str | None:

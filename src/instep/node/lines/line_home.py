@@ -45,6 +45,10 @@ class LineHome(Protocol):
         """Publish what was changed here at the path under the lock of this token; None where nothing was."""
         ...
 
+    async def withheld(self) -> int:
+        """How many paths change sets made that no generation has yet."""
+        ...
+
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         """The positions of those contents that are nowhere on this node, rising."""
         ...

@@ -62,7 +62,7 @@ class HomeCalls(PeerContext):
         return await self.on_sync(who, request)
 
     async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
-        self._home(who, request.line)
+        home = self._home(who, request.line)
         if request.profile:
             names = msgspec.json.encode([who, *request.initiators])
             self.runtime.store.put(f"{SYNC_SEEN}{request.profile}", names)
@@ -71,7 +71,7 @@ class HomeCalls(PeerContext):
         trouble = await service.catch_up(FLUSH_S)
         if trouble is not None:
             raise error_of(trouble)
-        return m.FlushReply(service.head, service.fileset.external)
+        return m.FlushReply(service.head, service.fileset.external, await home.withheld())
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         self._home(who, request.line)
@@ -115,7 +115,8 @@ class HomeCalls(PeerContext):
             releases=request.releases,
             accepts_deletions=request.accepts_deletions,
         )
-        return m.SubmitReply(answer)
+        head = self.runtime.store.generation(answer.head.id) if answer.head is not None else None
+        return m.SubmitReply(answer, head)
 
     def _home(self, who: NodeName, line: LineId) -> LineHome:
         """The home of this line for a partner whose changes it takes, else ``NotAllowedError``."""

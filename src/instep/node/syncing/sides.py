@@ -6,7 +6,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from instep.core.follow.gates import CLOCK
+from instep.core.sync.answers import check_answer
 from instep.core.sync.gates import SideFacts
 from instep.core.vocabulary import error_of
 from instep.errors import PeerError, RefusedError, UnavailableError
@@ -42,6 +45,8 @@ class SeenTree(NamedTuple):
     signed: SignedGeneration
     external: tuple[External, ...] = ()
     """What the home names as not carried."""
+    withheld: int = 0
+    """So many paths that change sets made are in no generation yet."""
 
 
 class SyncHome(Protocol):
@@ -89,7 +94,7 @@ class NearHome:
         signed = self._runtime.store.generation(head.id)
         if signed is None:
             raise UnavailableError(f"generation {head.number} is not kept here", code="superseded")
-        return SeenTree(head, signed, self._service.fileset.external)
+        return SeenTree(head, signed, self._service.fileset.external, await self._home.withheld())
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._home.missing(contents)
@@ -107,9 +112,11 @@ class NearHome:
     ) -> ChangeAnswer:
         """Decide about changes. ``contents`` are those that ``sizes`` names, as they come from the other side."""
         async with aclosing(contents):
-            return await self._home.submit(
+            answer = await self._home.submit(
                 self.node, change_set, contents, sizes=sizes, accepts_deletions=accepts_deletions
             )
+        check_answer(change_set, answer, self.node)
+        return answer
 
     def contents(self, tree: SeenTree, sources: Sequence[Entry]) -> Iterator[TransferAnswer]:
         """Those of entries of this side's tree, in their order; pulled in threads."""
@@ -146,7 +153,7 @@ class FarHome:
         signed = await self._signed(client, head)
         fetcher = Fetcher(self._runtime)
         await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
-        return SeenTree(head, signed, reply.external)
+        return SeenTree(head, signed, reply.external, reply.withheld)
 
     async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
         """The record of a head, whose signature holds here."""
@@ -157,13 +164,17 @@ class FarHome:
         signed = next((each.generation for each in heads.heads if each.generation.id == head.id), None)
         if signed is None:
             raise UnavailableError(f"the head of {self.line} at {self.node} moved on", code="superseded")
+        self._check_head(signed, head)
+        return signed
+
+    def _check_head(self, signed: SignedGeneration, head: HeadRef) -> None:
         verdict = verdict_on(self._runtime, signed.signature, signed.id)
-        if not verdict.is_valid or signed.body().root != head.root or signed.body().line != self.line:
+        body = signed.body()
+        if not verdict.is_valid or signed.id != head.id or body.root != head.root or body.line != self.line:
             why = verdict.reason or "it is another line's"
             raise PeerError(
                 f"the head of {self.line} that {self.node} sent does not hold: {why}", code="bad_head"
             )
-        return signed
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         reply = await self._calls().call(SUBMIT_HAVE, m.SubmitHave(self.line, tuple(contents)))
@@ -181,12 +192,41 @@ class FarHome:
         contents: Iterator[TransferAnswer],
         *,
         accepts_deletions: bool,
+        known: SeenTree,
     ) -> ChangeAnswer:
-        """Send changes, with the contents that ``sizes`` names from this node's tree."""
+        """Send changes, with the contents that ``sizes`` names from this node's tree. ``known`` is the side as it was
+        seen before; the pages of the head in the answer are here."""
         request = m.SubmitRequest(
             self.line, change_set.encoded(), tuple(sizes), accepts_deletions=accepts_deletions
         )
-        return (await self._calls().submit(request, contents)).answer
+        reply = await self._calls().submit(request, contents)
+        check_answer(change_set, reply.answer, self.node)
+        if reply.answer.head is None:
+            return reply.answer
+        return await self._shown(reply.answer, reply.answer.head, reply.generation, known)
+
+    async def _shown(
+        self, answer: ChangeAnswer, head: HeadRef, signed: SignedGeneration | None, known: SeenTree
+    ) -> ChangeAnswer:
+        """The answer with a head that this home signed and whose pages are here: the one that it names, or a newer."""
+        client = self._calls()
+        if signed is not None:
+            self._check_head(signed, head)
+            try:
+                fetcher = Fetcher(self._runtime)
+                await fetcher.pages(self.line, head, known.head.root, lambda asked: client.call(PAGES, asked))
+            except UnavailableError as error:
+                if error.error_code != "superseded":
+                    raise
+            else:
+                return answer
+        newest = await self.look(known.head.root)
+        if newest.head.position < head.position:
+            raise PeerError(
+                f"{self.node} named generation {head.number} of {self.line}, and has {newest.head.number}",
+                code="bad_head",
+            )
+        return msgspec.structs.replace(answer, head=newest.head)
 
     async def contents(
         self, tree: SeenTree, sources: Sequence[Entry]

@@ -10,16 +10,27 @@ from dataclasses import replace
 from itertools import chain
 
 from instep.core.follow.gates import parse_gate
+from instep.core.sync.answers import confirmed
 from instep.core.sync.gates import gate_rows, gates_due
 from instep.core.sync.reconcile import Merges, SyncPlan, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, GateRow, KindRules, Side
-from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncRequest, SyncWork
+from instep.core.sync.work import (
+    EditBase,
+    HeldBack,
+    LookAtHomes,
+    Looked,
+    MakePlan,
+    SendChanges,
+    SyncRequest,
+    SyncWork,
+)
 from instep.errors import UnavailableError
 from instep.model.change import CHANGE_SET_VERSION, NONCE_BYTES, ChangeAnswer, ChangeSet, wanted_contents
-from instep.model.ids import Digest
+from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
+from instep.model.manifest.walk import Reader
 from instep.model.sync import SyncBase, SyncPhase
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
@@ -32,6 +43,7 @@ from instep.tree.root.failpoints import failpoint, register
 
 FAILPOINTS = {phase: register(f"sync.{phase.value}") for phase in SyncPhase if not phase.is_over}
 """As a phase begins."""
+EARLIER = "an earlier run or offer changed them there"
 
 
 class SyncRunner:
@@ -106,7 +118,9 @@ class SyncRunner:
         left, right = (near, far) if is_left_near else (far, near)
         self._trees = {Side.LEFT: left, Side.RIGHT: right}
         self.work.external = {side: tree.external for side, tree in self._trees.items()}
-        return Looked(left.head, right.head)
+        sides = ((Side.LEFT, left), (Side.RIGHT, right))
+        withheld = tuple((side, HeldBack(tree.withheld, EARLIER)) for side, tree in sides if tree.withheld)
+        return Looked(left.head, right.head, withheld)
 
     async def _planned(self, asked: MakePlan) -> SyncPlan:
         """The plan, with the files merged that both sides changed and whose kinds have a format."""
@@ -186,13 +200,24 @@ class SyncRunner:
         own = self._merging.contents([digest for digest, _ in made], len(given))
         if is_near:
             contents = _with_own(self._far.contents(giver, entries), own)
-            return await self._near.take(
+            answer = await self._near.take(
                 change_set, given + made, contents, accepts_deletions=self.work.accepts_deletions
             )
-        sent = chain(self._near.contents(giver, entries), own)
-        return await self._far.take(
-            change_set, given + made, sent, accepts_deletions=self.work.accepts_deletions
-        )
+        else:
+            answer = await self._far.take(
+                change_set,
+                given + made,
+                chain(self._near.contents(giver, entries), own),
+                accepts_deletions=self.work.accepts_deletions,
+                known=self._trees[asked.side],
+            )
+        if answer.head is None:
+            return answer
+        return await asyncio.to_thread(confirmed, change_set, answer, self._entries_of(answer.head))
+
+    def _entries_of(self, head: HeadRef) -> Callable[[bytes], Entry | None]:
+        reader = Reader(self._page)
+        return lambda path: reader.lookup(head.root, path)
 
     def _source(self, asked: SendChanges, digest: Digest) -> Entry:
         found = asked.sources.get(digest)

@@ -191,7 +191,7 @@ class SyncRuns:
             base = await run.run()
             if base is not None:
                 store.put(f"{BASE}{profile.name}", msgspec.msgpack.encode(base))
-            work.phase = SyncPhase.DONE
+            work.phase = SyncPhase.DONE if work.error is None else SyncPhase.HELD
         except asyncio.CancelledError:
             work.phase = SyncPhase.CANCELLED
             raise

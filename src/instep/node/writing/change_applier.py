@@ -137,7 +137,7 @@ class ChangeApplier:
     ) -> tuple[PathOutcome, ...]:
         stuck: dict[bytes, PathOutcome] = {}
         for _ in range(STUCK_MAX):
-            look = self._look(changes, self.losses.unpublished())
+            look = self._look(changes, self.losses.unpublished(self._required_head()))
             look.refused |= stuck
             fitted = self._fit(look, changes, is_whole=is_whole)
             if not fitted.changes:
@@ -370,9 +370,7 @@ class ChangeApplier:
         return f"applied/{self._tree.name}"
 
     def _keep_outcomes(self, change_id: Digest, outcomes: tuple[PathOutcome, ...]) -> None:
-        row = self._tree.store.change(change_id)
-        kept = _kept_of(row.kept) if row is not None and row.kept is not None else None
-        self.losses.made(kept.submission if kept is not None else None, outcomes)
+        self.losses.made(self._head(), outcomes)
         self._tree.store.put(self._key(), msgspec.msgpack.encode(_Applied(change_id, outcomes)))
 
     def _kept_outcomes(self, change_id: Digest) -> tuple[PathOutcome, ...] | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from instep.core.changes.fitting import NOT_EMPTY, takes_directory
-from instep.core.changes.home_facts import Submission
 from instep.core.guards.losses import LossGuard, judge_change
 from instep.core.vocabulary import Trouble
 from instep.errors import ResourceError
@@ -82,9 +81,16 @@ def stuck_at(error: ResourceError, changes: Sequence[PathChange]) -> dict[bytes,
     }
 
 
+class _MadeSince(msgspec.Struct, frozen=True, array_like=True):
+    """The paths that sets made while the line had this head."""
+
+    head: Digest
+    paths: tuple[bytes, ...]
+
+
 class SetLosses:
-    """``guard`` is the present measure of the writer's losses. Paths that sets made are recorded in the state until a
-    generation has them: the next set is judged together with them."""
+    """Judges the losses of a set as its publish will. ``guard`` is the present measure of the writer. Paths that
+    sets made are recorded in the state until a newer generation has them: the next set is judged together with them."""
 
     def __init__(self, tree: FilesetTree, guard: Callable[[], LossGuard]) -> None:
         self._tree = tree
@@ -98,23 +104,33 @@ class SetLosses:
         ignored = no_losses(Rules(self._tree.definition(head)))
         return judge_change(head.root, root, self._tree.get_page, self._guard(), wall_ms(), ignored)
 
-    def unpublished(self) -> tuple[bytes, ...]:
-        """The paths that sets with removals made, and that no generation is known to have yet."""
+    def unpublished(self, head: HeadRef) -> tuple[bytes, ...]:
+        """The paths that sets made since ``head``, the newest generation."""
         raw = self._tree.store.get(self._key)
-        return msgspec.msgpack.decode(raw, type=tuple[bytes, ...]) if raw is not None else ()
+        known = msgspec.msgpack.decode(raw, type=_MadeSince) if raw is not None else None
+        return known.paths if known is not None and known.head == head.id else ()
 
-    def made(self, submission: Submission | None, outcomes: Sequence[PathOutcome]) -> None:
-        """A set changed the tree."""
-        changes = submission.change_set.changes if submission is not None else ()
-        gone = {change.path for change in changes if change.new is None}
+    def waiting(self, head: HeadRef) -> int:
+        """How many of them lie in the tree as no generation has them."""
+        paths = self.unpublished(head)
+        if not paths:
+            return 0
+        found = self._tree.comparison(head).some(head.root, (), wall_ms(), alone=sorted(paths))
+        differing = len({each.path for each in found} & set(paths))
+        if not differing:
+            self.published()  # a person at the home took them back
+        return differing
+
+    def made(self, head: HeadRef | None, outcomes: Sequence[PathOutcome]) -> None:
+        """A set changed the tree while the line had this head."""
         made = [each.path for each in outcomes if each.kind is OutcomeKind.APPLIED]
-        if not gone.isdisjoint(made):
-            known = tuple(dict.fromkeys((*self.unpublished(), *made)))
+        if made and head is not None:
+            known = _MadeSince(head.id, tuple(dict.fromkeys((*self.unpublished(head), *made))))
             self._tree.store.put(self._key, msgspec.msgpack.encode(known))
 
     def published(self) -> None:
         """A generation has all that sets made until now."""
-        if self.unpublished():
+        if self._tree.store.get(self._key) is not None:
             self._tree.store.delete(self._key)
 
 

@@ -236,6 +236,10 @@ class HomeService:
         except InstepError as error:
             return h.PathsPublished(0, None, error.reason)
 
+    async def withheld(self) -> int:
+        head = self._head()
+        return await self._tree.worker.run(self.applier.losses.waiting, head) if head is not None else 0
+
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._tree.worker.run(missing_here, self._tree, contents)
 
