@@ -14,10 +14,12 @@ from typing import Any, ParamSpec, TypeVar
 from instep.core.vocabulary import trouble_of
 from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.counts import counted, which
+from instep.model.definition import Mode
 from instep.model.ids import FilesetName, NodeName
 from instep.net.client import PeerClient
 from instep.net.connections.listener import Refusal
 from instep.net.connections.tls import TlsContexts
+from instep.net.messages.messages import Offer
 from instep.net.server import PeerServer
 from instep.net.trust.pki import Pki
 from instep.node.config.filesets import FilesetSettings
@@ -34,6 +36,7 @@ from instep.node.peers.network.partner_rows import own_rows
 from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
 from instep.node.peers.renewal import Renewal
+from instep.node.replica.own_line import OwnLine
 from instep.node.runtime.background import AGAIN_S, passing_trouble
 from instep.node.runtime.config_file import ConfigFile
 from instep.node.runtime.draining import changes_key, rollout_key
@@ -74,6 +77,7 @@ class Node:
         self.membership = Membership(self.runtime, self.tls, self.reload)
         self.peers = Peers(self.runtime, self.tls, self.membership, dial or partial(PeerClient, self.tls))
         self.peers.on_revoked = self.follow_trust
+        self.peers.on_offer = self._offered
         self.renewal = Renewal(self.peers)
         self.services: dict[FilesetName, LineService] = {}
         self.config_problem: ConfigError | None = None
@@ -151,13 +155,14 @@ class Node:
             )
 
     def other_writers(self, fileset: FilesetSettings) -> set[NodeName]:
-        """The nodes that partners name as writers of another line of this name."""
-        return {
-            offer.writer
-            for uplink in self.peers.uplinks.values()
-            for line, offer in uplink.offers.items()
-            if line.fileset == fileset.name and line != fileset.line
-        }
+        """The nodes that partners name as writers of another line of this name, which can have no other."""
+        others = (
+            offer
+            for offer in self.peers.offers_of(fileset.name)
+            if offer.line != fileset.line
+            and not (fileset.is_of_many_homes and offer.mode == Mode.REPLICATE.value)
+        )
+        return {offer.writer for offer in others}
 
     def _check_writers(self, settings: Settings) -> None:
         """A name has one writer: no file makes this node the writer of a second line of it, beside the line that it
@@ -198,14 +203,22 @@ class Node:
                 running.reconfigure(fileset)
 
     def _begin(self, fileset: FilesetSettings) -> None:
-        kind = WriterService if fileset.is_written_here else FollowService
-        service: LineService = kind(self.runtime, fileset, self.peers)
+        kind: type[LineService] = WriterService if fileset.is_written_here else FollowService
+        if fileset.is_of_many_homes:
+            kind = OwnLine
+        service = kind(self.runtime, fileset, self.peers)
         self.services[fileset.name] = service
         self.peers.lines[service.line] = service
         before = self.tasks.get(fileset.name)
         self.tasks[fileset.name] = asyncio.get_running_loop().create_task(self._supervise(service, before))
         for uplink in self.peers.uplinks.values():
             uplink.take_up(service.line)
+
+    def _offered(self, offer: Offer) -> None:
+        """A partner offers a line: in a fileset of many homes here it is kept."""
+        service = self.services.get(offer.line.fileset)
+        if isinstance(service, OwnLine):
+            service.replica.offered(offer)
 
     def _end(self, name: FilesetName) -> None:
         service = self.services.pop(name)
@@ -301,10 +314,6 @@ class Node:
 
 
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:
-    """Whether the change is too deep for a running service: another tree, another writer."""
-    return (running.path, running.writer, running.line, running.stage) != (
-        wanted.path,
-        wanted.writer,
-        wanted.line,
-        wanted.stage,
-    )
+    """Whether the change is too deep for a running service: another tree, writer or kind of lines."""
+    kept = (running.path, running.writer, running.line, running.stage, running.is_of_many_homes)
+    return kept != (wanted.path, wanted.writer, wanted.line, wanted.stage, wanted.is_of_many_homes)

@@ -34,6 +34,7 @@ from instep.cli.filesets.roots import (
     require_no_writer,
     words_of_root,
 )
+from instep.cli.filesets.status_text import not_dialled, taking_part
 from instep.cli.output import printable, table
 from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
 from instep.errors import InstepError, RefusedError, UsageError
@@ -91,12 +92,13 @@ def fileset_add(
     --recipe writes the settings of a recipe and shows them; other options of this command count before it, and their
     lists are added to its lists.
     """
-    if mode != "mirror":
-        later(f"mode {mode}")
+    if mode == "shared":
+        later("mode shared")
     chosen = fileset_name(name)
     settings = session.settings()
     root = absolute(path)
     given = {
+        "mode": mode if mode != "mirror" else None,
         "class": fileset_class, "publish": publish, "settle": settle, "trigger": trigger,
         "ignore": list(ignore), "include": list(include), "to": list(to), "gates": list(gate),
         "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
@@ -105,9 +107,9 @@ def fileset_add(
     given_keys = with_recipe(ready, {key: value for key, value in given.items() if value})
     prepare = None
     if chosen not in settings.filesets:
-        if preserve is None and foreign_owners(session, Path(root)).names:
+        if mode == "mirror" and preserve is None and foreign_owners(session, Path(root)).names:
             given_keys.setdefault("preserve", [Preserve.OWNER.value])
-        require_no_writer(session, chosen, Path(root))
+        require_no_writer(session, chosen, Path(root), mode)
         try:
             check_root(session, chosen, Path(root))
         except RefusedError as error:
@@ -118,6 +120,7 @@ def fileset_add(
     settings = session.settings()
     offered, reasons = _offered(settings, chosen)
     warnings, owners = words_of_root(session, settings.filesets[chosen])
+    warnings += not_dialled(settings, mode, offered)
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
@@ -134,7 +137,7 @@ def fileset_add(
         if changed and reloaded is None:
             print(f"  next: instep --dir {session.node.path} start")
         for partner in offered:
-            print(f"  next, on {partner}: instep fileset accept {name} PATH{with_words(recipe_name, params)}")
+            print(f"  next, on {partner}: {taking_part(name, mode)}{with_words(recipe_name, params)}")
         if not offered and not reasons:
             print(f"  next: {_how_to_invite(session, settings)}")
 

@@ -68,14 +68,24 @@ def check_root(session: Session, name: FilesetName, root: Path) -> None:
         check_marker(root, name, settings.name, owner=owner)
 
 
-def require_no_writer(session: Session, name: FilesetName, root: Path) -> None:
-    """``RefusedError`` when a partner offers a fileset of this name: it would have two writers. A stopped daemon knows
-    no offers: once it runs, its status warns."""
+def require_no_writer(session: Session, name: FilesetName, root: Path, mode: str) -> None:
+    """``RefusedError`` when a partner offers a fileset of this name: it would have two writers. In mode replicate it
+    has as many as there are nodes, all of that mode. A stopped daemon knows no offers: once it runs, its status
+    warns."""
     try:
         offers = session.call(FilesetOffersCommand(), OFFERS_S).offers
     except DaemonDown:
         return
-    writers = sorted({offer.writer for offer in offers if offer.name == name})
+    writers = sorted({offer.writer for offer in offers if offer.name == name and offer.mode != mode})
+    if mode == "mirror":
+        writers = sorted({offer.writer for offer in offers if offer.name == name})
+    if writers and mode == "replicate":
+        raise RefusedError(
+            f"{name} is a mirror of {', '.join(writers)}: it has one writer",
+            hint=f"to follow it: instep fileset accept {name} {quote(str(root))}; else choose another name",
+            code="two_writers",
+            writers=writers,
+        )
     if writers:
         raise RefusedError(
             f"{name} is written on {', '.join(writers)}, and a name has one writer",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import Any
 
 from instep.api import looking as api
 from instep.api.parts import FullGenerationDocument
@@ -18,10 +19,30 @@ EXIT_CODES: dict[str, int] = {
 
 Row = tuple[str, api.LineDocument | api.PartnerDocument]
 DAEMON_DOWN = 7
+MANY_HOMES = "replicate"
 WARNED_STEP = "; next: "
 """Parts the trouble of a warning from its step."""
 BAD_CONFIGURATION = 3
 DATABASE_AWAY = 7
+
+
+def taking_part(name: str, mode: str) -> str:
+    """The command by which a partner takes part in a fileset."""
+    if mode == MANY_HOMES:
+        return f"instep fileset add {name} PATH --mode replicate"
+    return f"instep fileset accept {name} PATH"
+
+
+def not_dialled(settings: Any, mode: str, partners: Iterable[str]) -> list[str]:
+    """In mode replicate lines come from partners, too, and over links that this node dials."""
+    if mode != MANY_HOMES:
+        return []
+    return [
+        f"{name} is not dialled from here, so its files cannot come; next: "
+        f"instep partner set {name} --address HOST:PORT"
+        for name in partners
+        if settings.partners[name].address is None
+    ]
 
 
 def _standings(document: api.StatusDocument) -> Iterator[tuple[str, bool]]:
@@ -79,7 +100,7 @@ def status_lines(document: api.StatusDocument) -> Iterator[str]:
         yield from _fileset_lines(fileset, str(document.node), width, said)
     for offer in document.offers or ():
         yield f"{offer.name}   offered by {offer.writer}, not accepted here"
-        yield f"  next: instep fileset accept {offer.name} PATH"
+        yield f"  next: {taking_part(offer.name, offer.mode)}"
     if not document.filesets and not document.offers:
         yield f"{document.node}: no filesets yet"
         yield "  next: instep fileset add NAME PATH; or, on a follower: instep fileset accept NAME PATH"
@@ -120,8 +141,10 @@ def _fileset_lines(
     fileset: api.FilesetStatusDocument, node: str, width: int, said: Set[str]
 ) -> Iterator[str]:
     """One fileset; the steps that were ``said`` above stand there once."""
-    name = printable(fileset.name).ljust(width)
+    several = len(fileset.lines) > 1
     for line in fileset.lines:
+        of = f" of {printable(line.origin)}" if several else ""
+        name = f"{printable(fileset.name)}{of}".ljust(width)
         rows: list[Row] = [(node, line), *((partner.name, partner) for partner in line.partners)]
         if line.head is None:
             yield f"{name}   {line.standing.replace('_', ' ').upper()}   no generation yet"
@@ -139,9 +162,9 @@ def _fileset_lines(
         for who, row in troubled:
             shown = [step for step in row.next if row is not line or step not in elsewhere]
             yield from _row_lines(printable(who).ljust(names), row, shown)
-        for name in line.not_accepted or ():
-            accept = f"on {printable(name)}: instep fileset accept {printable(fileset.name)} PATH"
-            yield f"  {printable(name)} has not accepted it   next: {accept}"
+        for who in line.not_accepted or ():
+            step = taking_part(printable(fileset.name), fileset.mode)
+            yield f"  {printable(who)} has not accepted it   next: on {printable(who)}: {step}"
         yield from held_lines(line.held, line.held_total)
         yield from reported_lines(line.reported, line.reported_total)
         if fileset.without:

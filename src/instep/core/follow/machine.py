@@ -9,12 +9,13 @@ section 7. The machine stands on floors, each a file: apply, drift, due, permits
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any, ClassVar, assert_never
 
 from msgspec.structs import replace
 
 from instep.core import vocabulary as w
-from instep.core.contract import check_all
+from instep.core.contract import PhaseRow, check_all
 from instep.core.follow import contract
 from instep.core.follow import vocabulary as f
 from instep.core.follow.apply import FollowApply
@@ -29,9 +30,9 @@ from instep.core.hook_writes import HookLoop
 class FollowMachine(FollowApply):
     """One line at a partner."""
 
-    phases = contract.PHASES
-    numbered = (w.Cancel, f.AskHeads)
-    early = (w.KeepGeneration, w.KeepEpoch, w.Cancel, f.FetchPages)
+    phases: ClassVar[Mapping[Any, PhaseRow]] = contract.PHASES
+    numbered: ClassVar[tuple[type, ...]] = (w.Cancel, f.AskHeads)
+    early: ClassVar[tuple[type, ...]] = (w.KeepGeneration, w.KeepEpoch, w.Cancel, f.FetchPages)
     save = f.SaveFollow
     acts_and_saves = f.RecordLive
 

@@ -25,7 +25,7 @@ from instep.node.commands.adopting import taken_again
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import change_within
-from instep.node.commands.targets import service_of
+from instep.node.commands.targets import refuse_many_homes, service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config.editing import edits
 from instep.node.config.filesets import FilesetSettings
@@ -49,8 +49,7 @@ from instep.tree.root.place import Place
 from instep.tree.scan.rules import is_lost_and_found
 from instep.tree.scan.touched import is_reserved
 
-_OFFER_WAIT_S = 5.0
-_HEARD_S = 3.0
+_OFFER_WAIT_S, _HEARD_S = 5.0, 3.0
 """A home that does not answer in this time is not waited for: the fileset is accepted all the same."""
 SAMPLE_MAX = 100
 
@@ -106,6 +105,7 @@ class Filesets(CommandHandlers):
                 for line, offer in uplink.offers.items()
                 if line.fileset == name and (home is None or offer.writer == home or line.origin == home)
             ]
+            refuse_many_homes(name, (offer.mode for _, offer in found))
             writers = {offer.writer for _, offer in found}
             if len(writers) > 1:
                 raise UsageError(

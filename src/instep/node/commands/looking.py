@@ -192,10 +192,16 @@ class Looking(CommandHandlers):
             ]
             cures = (step for link in down for step in link.next)
             line = replace(line, next=tuple(dict.fromkeys((*cures, *line.next))))
-        document = fileset_document(service.fileset, service.known_definition(), service.status_of(line))
+        lines = (service.status_of(line), *(self._line_beside(other) for other in service.beside))
+        document = fileset_document(service.fileset, service.known_definition(), lines)
         if service.fileset.without:
             return replace(document, without=tuple(sorted(service.fileset.without)))
         return document
+
+    def _line_beside(self, service: LineService) -> api.LineDocument:
+        """Another home's line in a fileset of many."""
+        store, head, live = self._node.runtime.store, service.head, service.live
+        return line_document(store, service.line, service.writer, head, live, service.standing, ())
 
     def _partners(self, service: LineService, now: int) -> Sequence[api.PartnerDocument]:
         node = self._node

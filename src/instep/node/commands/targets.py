@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from instep.errors import UnavailableError, UsageError
-from instep.model.ids import HeadRef, NodeName
+from collections.abc import Iterable
+
+from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.model.definition import Mode
+from instep.model.ids import FilesetName, HeadRef, NodeName
 from instep.net.messages.messages import Report
 from instep.node.config.settings import Settings
 from instep.node.facts.owners import OwnerTrouble, of_followed
@@ -32,6 +35,26 @@ def running_service_of(node: Node, named: str | None) -> LineService:
             fileset=service.fileset.name,
         )
     return service
+
+
+def require_one_writer(service: LineService) -> None:
+    """``RefusedError`` for a fileset of many homes: its lines have each its own writer."""
+    if service.fileset.is_of_many_homes:
+        raise RefusedError(
+            f"{service.fileset.name} has many homes, and this version changes the writer of none of their lines",
+            hint=f"instep status {service.fileset.name}",
+            code="not_in_replicate",
+        )
+
+
+def refuse_many_homes(name: FilesetName, modes: Iterable[str]) -> None:
+    """``RefusedError`` where a fileset that is to be followed is offered in mode replicate."""
+    if Mode.REPLICATE.value in modes:
+        raise RefusedError(
+            f"{name} has many homes: every node that has it writes its own files in it",
+            hint=f"instep fileset add {name} PATH --mode replicate",
+            code="of_many_homes",
+        )
 
 
 def generation_of(service: LineService, number: int) -> HeadRef:

@@ -63,8 +63,8 @@ class TravellingKeys:
     """The keys of ``Definition``, under the names of its fields."""
 
     travels: ClassVar[bool] = True
-    mode: Mode = key("mirror", enum_of(Mode, later=(Mode.REPLICATE, Mode.SHARED)))
-    """`mirror`: one writer, partners follow."""
+    mode: Mode = key("mirror", enum_of(Mode, later=(Mode.SHARED,)))
+    """`mirror`: one writer, partners follow; `replicate`: every node that has it writes its own files in it."""
     fileset_class: FilesetClass = key("metadata", enum_of(FilesetClass), name="class")
     """`metadata` or `data`; `data` goes only where `data = true`."""
     ignore: tuple[str, ...] = key([], patterns)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import InstepError
-from instep.model.definition import Definition, Preserve
+from instep.model.definition import Definition, Mode, Preserve
 from instep.model.external import External
 from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
+from instep.model.rollout import RolloutPolicy, Strategy
 from instep.node.config import values
 from instep.node.config.definitions import TravellingKeys, read_rollout
 from instep.node.config.external import ExternalSettings, read_external
@@ -168,6 +169,16 @@ class FilesetSettings:
     def is_written_here(self) -> bool:
         return self.definition is not None
 
+    @property
+    def is_of_many_homes(self) -> bool:
+        """Whether other nodes write lines of their own in the same tree."""
+        return self.definition is not None and self.definition.mode is Mode.REPLICATE
+
+    def changes_from(self, partners: Iterable[NodeName]) -> tuple[NodeName, ...]:
+        """The nodes whose changes are taken: those of ``offers_from``. A fileset of many homes takes changes of all
+        ``partners``, unless it names some."""
+        return tuple(partners) if self.is_of_many_homes and not self.offers_from else self.offers_from
+
     def offers_to(self, partner: NodeName) -> bool:
         """Whether ``to`` names the partner; its link has a say as well."""
         return self.to is None or partner in self.to
@@ -213,6 +224,8 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
     rules = {one.field: row.pop(one.field) for one in keys_of(TravellingKeys)}
     if root is None or writer is None:
         return None
+    if rules["mode"] is Mode.REPLICATE and is_here:
+        _check_many_homes(table, row, rules, policy)
     definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
     return FilesetSettings(
         name=name,
@@ -240,6 +253,21 @@ def _check_written(table: Table, hooks: HooksSettings, *, is_observing: bool) ->
     for slot in ("freeze", "thaw", "repair"):
         if getattr(hooks, slot):
             table.below("hooks").wrong(slot, _FOLLOWED)
+
+
+_NOT_WITH_MANY = "does not go with mode = replicate, in which several nodes write one tree"
+
+
+def _check_many_homes(
+    table: Table, row: Mapping[str, object], rules: Mapping[str, object], policy: RolloutPolicy
+) -> None:
+    for name in ("preserve", "gates"):
+        if rules[name]:
+            table.wrong(name, _NOT_WITH_MANY, table.raw.get(name))
+    if row["switch"] == "exchange":
+        table.wrong("switch", _NOT_WITH_MANY, "exchange")
+    if policy.strategy not in (Strategy.AUTO, Strategy.TOGETHER):
+        table.below("rollout").wrong("strategy", _NOT_WITH_MANY, policy.strategy.value)
 
 
 def _check_nodes(

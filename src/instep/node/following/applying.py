@@ -105,8 +105,7 @@ class Applying:
         tree = self._tree
         self._sealed = None
         stage = await tree.worker.run(open_stage)
-        clients = self._sources_for(source) if source is not None else []
-        puller = Puller(tree, stage, head, clients, contents, link_of)
+        puller = self._puller(stage, head, source, contents, link_of)
         self._pulling = (puller, stage.moves.size_bytes)
         try:
             await puller.run()
@@ -114,6 +113,17 @@ class Applying:
         finally:
             self._pulling = None
             await asyncio.shield(tree.worker.run(stage.close))
+
+    def _puller(
+        self,
+        stage: Stage,
+        head: HeadRef,
+        source: NodeName | None,
+        contents: Mapping[Digest, bytes],
+        link_of: Callable[[Entry], bytes | None] | None,
+    ) -> Puller:
+        clients = self._sources_for(source) if source is not None else []
+        return Puller(self._tree, stage, head, clients, contents, link_of)
 
     def _seal(self, stage: Stage) -> Journal:
         """All that can be done before the permit is done here."""

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -97,33 +97,28 @@ class FollowService(LineService):
     """One per fileset that is followed here."""
 
     is_written_here = False
+    facts_of = staticmethod(follow_facts)
+    machine_kind: ClassVar[Callable[..., FollowMachine]] = FollowMachine
     facts: f.FollowFacts
     machine: FollowMachine
     _told: f.FollowReport | None
 
     def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
         super().__init__(runtime, fileset, net)
-        self.facts = follow_facts(runtime.store, self.line)
+        self.facts = self.facts_of(runtime.store, self.line)
         self.tree.live = self.facts.live
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self.lingering = Lingering(self.tree)
         self._offered = OfferedHeads(runtime)
-        self.elsewhere = self.offering = Offering(
-            self.tree,
-            lambda: self.sources.get(self.writer),
-            lambda: self.facts.tree,
-            self._owned,
-            self._keep,
-        )
-        kept = self.offering.kept
-        self.applying = Applying(self.tree, self.lingering, self._offered, self._sources_for, kept)
+        self.elsewhere = self.offering = self._new_offering()
+        self.applying = self._new_applying()
         self.lending = Lending(self.tree.contents)
         self._serving = ServedTree(self.tree, lambda path: self.doubt((path,)))
         self.around = SwitchHooks(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.culprits = Culprits(fileset.path)
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
+        self.machine = self.machine_kind(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
             f"follow {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
@@ -134,6 +129,14 @@ class FollowService(LineService):
         """The local changes that were archived or restored last, and when: an event at the writer, too."""
         self._asking: set[tuple[NodeName, bool]] = set()
         self._behind = HubOrders(self.line, net)
+
+    def _new_offering(self) -> Offering:
+        home, held = lambda: self.sources.get(self.writer), lambda: self.facts.tree
+        return Offering(self.tree, home, held, self._owned, self._keep)
+
+    def _new_applying(self) -> Applying:
+        kept = self.offering.kept
+        return Applying(self.tree, self.lingering, self._offered, self._sources_for, kept)
 
     # Life ---------------------------------------------------------------------------------------------------
 

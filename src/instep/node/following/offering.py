@@ -63,7 +63,7 @@ class Offering:
         owns: Callable[[OffersChanged], None],
         note: Callable[[Note], None],
     ) -> None:
-        self._tree = tree
+        self.tree = self._tree = tree
         self._home = home
         self._tree_head = tree_head
         self._owns = owns

@@ -22,17 +22,17 @@ from instep.node.trees.keeping.page_walk import must_have
 from instep.tree.scan.rules import Rules
 
 
-def refuse_unusable(definition: Definition) -> None:
+def refuse_unusable(definition: Definition, mode: Mode = Mode.MIRROR) -> None:
     """``PeerError`` for a definition that cannot be used here: found before it is stored, not by the next scan."""
     try:
         Rules(definition)
     except ConfigError as error:
         raise PeerError(f"the definition cannot be used: {error.reason}", code="bad_definition") from error
     decode_policy(definition.rollout)
-    if definition.mode is not Mode.MIRROR:
+    if definition.mode is not mode:
         raise RefusedError(
-            f"filesets of mode {definition.mode.value} cannot be followed by this version",
-            hint="upgrade this node, or follow a fileset of mode mirror",
+            f"a fileset of mode {definition.mode.value} cannot be had as one of mode {mode.value}",
+            hint="instep fileset list",
             code="unknown_mode",
         )
 
@@ -46,8 +46,9 @@ class OfferedHeads:
     """The newest head of each source, of the last ``OFFERED_MAX`` sources. ``bundle`` comes from the last stored
     head: its generation's id, and contents by digest."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, mode: Mode = Mode.MIRROR) -> None:
         self._runtime = runtime
+        self._mode = mode
         self._heads: OrderedDict[NodeName, Head] = OrderedDict()
         self.bundle: tuple[Digest, dict[Digest, bytes]] | None = None
         self.has_small_bundle = False
@@ -74,7 +75,7 @@ class OfferedHeads:
         if head.definition:
             definition = decode_definition(head.definition)
             if definition.digest == body.definition:
-                refuse_unusable(definition)
+                refuse_unusable(definition, self._mode)
                 if store.get_blob(body.definition) is None:
                     store.put_blob(body.definition, head.definition)
         if head.bundle is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.ids import FilesetName, HeadRef, LineId, NodeName
 from instep.model.rollout import Order
-from instep.net.messages.messages import Head, LockNotice, Part, PartWant, StreamMessage, Wanted
+from instep.net.messages.messages import Head, LockNotice, Offer, Part, PartWant, StreamMessage, Wanted
 from instep.net.service import PeerCalls
 
 
@@ -88,6 +88,16 @@ class LineNet(Protocol):
 
     def tell_holder(self, node: NodeName, news: LockNotice) -> None:
         """Send the node of an owner that its lock ended; dropped where it is not connected or of an older version."""
+
+    def add_line(self, service: Any) -> None:
+        """Serve and follow another line of a fileset, by its ``LineService``."""
+
+    def drop_line(self, line: LineId) -> None:
+        """The line is not kept here any more."""
+
+    def offers_of(self, fileset: FilesetName) -> tuple[Offer, ...]:
+        """What connected senders offer under this name now."""
+        ...
 
     def lenders(self, line: LineId) -> tuple[Lender, ...]:
         """Connected partners that can be asked for contents of a line that is written here."""

@@ -16,6 +16,7 @@ from instep.api.parts import FailureDocument, WaitingDocument
 from instep.core import vocabulary as c
 from instep.core.follow.machine import FollowMachine
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
+from instep.core.keep.machine import KeepMachine
 from instep.core.publish.machine import PublishMachine
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition
@@ -48,7 +49,7 @@ class LineService(LineLocks):
 
     is_written_here: ClassVar[bool]
     facts: LineFacts
-    machine: FollowMachine | PublishMachine
+    machine: FollowMachine | KeepMachine | PublishMachine
     lending: Lending
     """Every content of the fileset on this node, for the line's writer."""
 
@@ -150,6 +151,25 @@ class LineService(LineLocks):
     def keeps_stage(self) -> bool:
         """Whether a stage lies beside the tree whose pages nothing else names. In the worker thread."""
         return False
+
+    def line_at(self, path: bytes) -> tuple[LineService, bytes]:
+        """The line that has a path of the tree, and the path as that line has it: this one, unless others lie beside
+        it."""
+        return self, path
+
+    @property
+    def beside(self) -> tuple[LineService, ...]:
+        """The lines of other homes in the same fileset."""
+        return ()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a machine has pages that nothing names yet."""
+        return self.machine.phase is not None
+
+    def page_roots(self) -> list[Digest]:
+        """Manifests that are needed here and that no generation names."""
+        return []
 
     def room_needed(self) -> Room | None:
         """The room that a generation which waits to be staged needs; None where none waits, or its size is not known

@@ -54,12 +54,16 @@ class LineStanding(ABC):
         self.runtime = runtime
         self.fileset = fileset
         self.line = fileset.line
-        self.tree = FilesetTree(runtime, fileset)
+        self.tree = self._new_tree()
         self.root = RootWatch(self.tree, self._root_turned)
         self.failures = FailureTeller(runtime)
         self._net = net
         self._events = StandingEvents(runtime, self.line)
         self._told: FollowReport | PublishReport | None = None
+
+    def _new_tree(self) -> FilesetTree:
+        """The tree that the line is written or followed in."""
+        return FilesetTree(self.runtime, self.fileset)
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from instep.api import looking as api
+from instep.core.follow.vocabulary import FollowFacts
 from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import UsageError
 from instep.model.generation import SignedGeneration
@@ -72,7 +73,11 @@ def offline_path_log(directory: Path, fileset: str | None, path: bytes) -> api.P
         lives = {name: report.live for name, report in reports_of(store, chosen.line).items()}
         facts = load_facts(store, chosen.line)
         lives[settings.name] = (
-            facts.head if isinstance(facts, PublishFacts) else facts.live if facts else None
+            facts.head
+            if isinstance(facts, PublishFacts)
+            else facts.live
+            if isinstance(facts, FollowFacts)
+            else None
         )
         return path_log(store, chosen.line, path, lives)
 

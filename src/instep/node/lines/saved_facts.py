@@ -9,18 +9,28 @@ from __future__ import annotations
 import msgspec
 
 from instep.core.follow.vocabulary import FollowFacts
+from instep.core.keep.vocabulary import KeepFacts
 from instep.core.publish.vocabulary import PublishFacts
+from instep.core.unite.vocabulary import UniteFacts
 from instep.core.writer_change import follows_by_itself, to_follow, to_publish
 from instep.errors import DamagedError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import LineId, NodeName
 from instep.store.port import NodeStore
 
-LineFacts = FollowFacts | PublishFacts
-"""In either role."""
+LineFacts = FollowFacts | KeepFacts | PublishFacts
+"""In every role; those of a union are a follower's."""
 
 FOLLOW = "follow"
+KEEP = "keep"
 PUBLISH = "publish"
+UNITE = "unite"
+_TYPES: dict[str, type[LineFacts]] = {
+    FOLLOW: FollowFacts,
+    KEEP: KeepFacts,
+    PUBLISH: PublishFacts,
+    UNITE: UniteFacts,
+}
 
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
@@ -51,7 +61,7 @@ def note_change(store: NodeStore, line: LineId, configured: NodeName, old: LineF
 
 def save_facts(store: NodeStore, line: LineId, facts: LineFacts) -> None:
     """Keep the facts of a line under the role that they are of."""
-    role = PUBLISH if isinstance(facts, PublishFacts) else FOLLOW
+    role = next(role for role, kind in _TYPES.items() if type(facts) is kind)
     saved = _Saved(role, msgspec.Raw(msgspec.msgpack.encode(facts)))
     store.save_line(line, msgspec.msgpack.encode(saved))
 
@@ -80,10 +90,8 @@ def _decoded(line: LineId, raw: bytes) -> LineFacts:
         role, facts = (PUBLISH if is_writers else FOLLOW), raw
     else:
         facts = bytes(fields[1])
-    if role == PUBLISH:
-        return msgspec.msgpack.decode(facts, type=PublishFacts)
-    if role == FOLLOW:
-        return msgspec.msgpack.decode(facts, type=FollowFacts)
+    if role in _TYPES:
+        return msgspec.msgpack.decode(facts, type=_TYPES[role])
     raise DamagedError(f"the saved state of {line} is of role {role!r}", code="unknown_role")
 
 
@@ -93,7 +101,7 @@ def publish_facts(store: NodeStore, line: LineId) -> PublishFacts:
     if isinstance(found, FollowFacts):
         found = to_publish(found)
         save_facts(store, line, found)
-    return found or PublishFacts()
+    return found if isinstance(found, PublishFacts) else PublishFacts()
 
 
 def follow_facts(store: NodeStore, line: LineId) -> FollowFacts:
@@ -102,4 +110,16 @@ def follow_facts(store: NodeStore, line: LineId) -> FollowFacts:
     if isinstance(found, PublishFacts):
         found = to_follow(found)
         save_facts(store, line, found)
-    return found or FollowFacts()
+    return found if isinstance(found, FollowFacts) else FollowFacts()
+
+
+def keep_facts(store: NodeStore, line: LineId) -> KeepFacts:
+    """The facts to keep another home's line with."""
+    found = load_facts(store, line)
+    return found if isinstance(found, KeepFacts) else KeepFacts()
+
+
+def unite_facts(store: NodeStore, line: LineId) -> UniteFacts:
+    """The facts of the union of a fileset's lines."""
+    found = load_facts(store, line)
+    return found if isinstance(found, UniteFacts) else UniteFacts()

@@ -15,6 +15,7 @@ from instep.api import looking as api
 from instep.api.event_kinds import level_of
 from instep.api.parts import ExternalDocument, FullGenerationDocument, generation
 from instep.api.steps import typed_at
+from instep.core.follow.vocabulary import FollowFacts
 from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import ConfigError, UsageError
 from instep.model.definition import Definition
@@ -164,7 +165,7 @@ def line_document(
 
 
 def fileset_document(
-    fileset: FilesetSettings, definition: Definition | None, line: api.LineDocument
+    fileset: FilesetSettings, definition: Definition | None, lines: tuple[api.LineDocument, ...]
 ) -> api.FilesetStatusDocument:
     known = fileset.definition or definition or Definition()
     return api.FilesetStatusDocument(
@@ -172,7 +173,7 @@ def fileset_document(
         known.mode.value,
         known.fileset_class.value,
         str(fileset.path),
-        (with_inventory(fileset, line),),
+        (with_inventory(fileset, lines[0]), *lines[1:]),
         external=external_documents(fileset.external) or UNSET,
     )
 
@@ -255,7 +256,7 @@ def _offline_fileset(
     head = live = None
     if isinstance(facts, PublishFacts):
         head = live = facts.head
-    elif facts is not None:
+    elif isinstance(facts, FollowFacts):
         head, live = facts.head, facts.live
     partners = [
         partner_document(
@@ -267,7 +268,7 @@ def _offline_fileset(
     document = line_document(store, line, fileset.writer, head, live, record, partners)
     if isinstance(facts, PublishFacts):
         document = replace(document, **held_of_line(fileset, facts))
-    return fileset_document(fileset, definition_of(store, head), document)
+    return fileset_document(fileset, definition_of(store, head), (document,))
 
 
 def offline_log(directory: Path, fileset: str | None) -> api.LogDocument:

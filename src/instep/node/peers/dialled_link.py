@@ -301,6 +301,7 @@ class DialledLink:
                 or sum(len(o.definition) for o in self.offers.values()) > OFFERED_BYTES_MAX
             ):
                 raise PeerError(f"{self.name} offers more than a node has", code="too_large")
+            self._peers.on_offer(offer)
             self.take_up(offer.line)
         self._peers.runtime.tell()
 

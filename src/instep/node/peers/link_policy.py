@@ -68,7 +68,7 @@ class LinkPolicy:
         hint = f"on {self._runtime.name}: instep partner set {who} --replicate --data"
         why = self._why_not_by_link(who, service)
         if why is None and not (
-            is_home_asked or (service.is_written_here and who in service.fileset.offers_from)
+            is_home_asked or (service.is_written_here and who in service.fileset.changes_from((who,)))
         ):
             why = self._why_not_by_to(who, service)
             if why is not None:
@@ -97,7 +97,7 @@ class LinkPolicy:
                 line=str(line),
                 writer=found.writer,
             )
-        if who not in found.fileset.offers_from:
+        if who not in found.fileset.changes_from((who,)):
             names = ",".join(sorted({*found.fileset.offers_from, who}))
             raise NotAllowedError(
                 f"{me} takes no changes of {line.fileset} from {who}",

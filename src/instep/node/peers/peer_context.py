@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from instep.errors import InstepError
 from instep.model.generation import SignedGeneration
-from instep.model.ids import Digest, LineId, NodeName
+from instep.model.ids import Digest, FilesetName, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
@@ -62,6 +62,16 @@ class BehindLender(Protocol):
         ...
 
 
+class SenderLink(Protocol):
+    """A link to a node that may send lines."""
+
+    offers: dict[LineId, m.Offer]
+
+    def take_up(self, line: LineId) -> None: ...
+
+    def let_go(self, line: LineId) -> None: ...
+
+
 class PeerContext(abc.ABC):
     """The node as its links see it: lines, members, and the acts that concern every other link."""
 
@@ -73,10 +83,13 @@ class PeerContext(abc.ABC):
         """Calls to the partner of this name at this address."""
         self.access = LinkPolicy(runtime)
         self.lines: dict[LineId, LineService] = {}
+        self.senders: Mapping[NodeName, SenderLink] = {}
         self.highest_heard: dict[LineId, int] = {}
         """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
         self.on_revoked: Callable[[], None] = lambda: None
         """Called after a revocation of our own CA was adopted."""
+        self.on_offer: Callable[[m.Offer], None] = lambda _: None
+        """Called with each offer before it is answered: it may bring a new line of a fileset of many."""
         self.belonging = PageMembership()
         self._reported: dict[LineId, dict[NodeName, bool]] = {}
         self._standings: dict[tuple[LineId, NodeName], StandingEvents] = {}
@@ -105,6 +118,23 @@ class PeerContext(abc.ABC):
     def service(self, line: LineId) -> LineService | None:
         """The service of a line that this node writes or follows, None for any other line."""
         return self.lines.get(line)
+
+    def add_line(self, service: LineService) -> None:
+        """A line of another home in a fileset of many begins."""
+        self.lines[service.line] = service
+        for link in self.senders.values():
+            link.take_up(service.line)
+
+    def drop_line(self, line: LineId) -> None:
+        """It is not kept here any more."""
+        self.lines.pop(line, None)
+        for link in self.senders.values():
+            link.let_go(line)
+
+    def offers_of(self, fileset: FilesetName) -> tuple[m.Offer, ...]:
+        """The lines of this fileset that are offered here now."""
+        offers = (offer for link in self.senders.values() for offer in link.offers.values())
+        return tuple(offer for offer in offers if offer.line.fileset == fileset)
 
     def epochs_of(self, line: LineId) -> m.Epochs | None:
         """The message about the writers of a line; None while it has had only one."""

@@ -49,6 +49,7 @@ class Peers(HomeCalls):
         self.new_names = NewNames(runtime, membership)
         self.sessions: dict[NodeName, AcceptedLink] = {}
         self.uplinks: dict[NodeName, DialledLink] = {}
+        self.senders = self.uplinks
         self._leaving: list[DialledLink] = []
         """Links that are ending."""
         self._verifying: set[NodeName] = set()

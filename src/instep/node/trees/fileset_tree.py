@@ -58,10 +58,11 @@ DEFINITIONS_KEPT = 4
 class FilesetTree:
     """The tree that a line writes or follows, as the line needs it. Work on files runs in ``worker``."""
 
-    def __init__(self, runtime: Runtime, fileset: FilesetSettings) -> None:
+    def __init__(self, runtime: Runtime, fileset: FilesetSettings, worker: Worker | None = None) -> None:
+        """``worker`` is that of another view of the same root: one thread alone works on it."""
         self.runtime = runtime
         self.fileset = fileset
-        self.worker = Worker(f"tree-{fileset.name}", self._named)
+        self.worker = worker or Worker(f"tree-{fileset.name}", self._named)
         self.watch: TreeWatch | None = None
         self.live: HeadRef | None = None
         """The generation that this tree stands for: the last that a writer announced, or that a follower saved as
@@ -299,7 +300,12 @@ class FilesetTree:
             why=why,
             exchange=exchange,
             compare=compare,
+            union=self.union_record(target),
         )
+
+    def union_record(self, _: HeadRef) -> bytes:
+        """The record of a union, which goes into the journal and the tree's own record; empty for a generation."""
+        return b""
 
     def switch(self, place: Place, journal: Journal) -> Switched:
         """Make the tree what the journal of a sealed stage says."""
@@ -327,7 +333,8 @@ class FilesetTree:
     def hold(self, taken: Taken, tree: HeadRef, *, is_synced: bool) -> None:
         """Write beside the tree that it holds ``tree``; without ``is_synced`` the caller syncs the control folder."""
         if taken.marker is not None:
-            note_held(taken.place, self.line, taken.marker.random, tree, is_synced=is_synced)
+            union = self.union_record(tree)
+            note_held(taken.place, self.line, taken.marker.random, tree, is_synced=is_synced, union=union)
 
     def is_known_whole(self, target: HeadRef) -> bool:
         """Whether the state has the record and all pages of a generation."""

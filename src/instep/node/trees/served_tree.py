@@ -23,12 +23,15 @@ class ServedTree:
         tree: FilesetTree,
         rotten: Callable[[bytes], None],
         missed: Callable[[bytes], None] = lambda _: None,
+        shown: Callable[[bytes], bytes] | None = None,
     ) -> None:
+        """``shown`` gives the path in the tree of a path of the line, where they may differ."""
         self._tree = tree
         self._archive: ArchiveLookup | None = None
         self._checks = ServingChecks(lambda entry: self._hand_in(self._name_rotten, entry))
         self._rotten = rotten
         self._missed = missed
+        self._shown = shown
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def shelf(self) -> Shelf:
@@ -39,7 +42,7 @@ class ServedTree:
             self._archive = ArchiveLookup(place)
         history = self._tree.history if self._tree.fileset.is_written_here else None
         missed = partial(self._hand_in, self._missed)
-        return Shelf(place, history, self._archive, self._checks, missed)
+        return Shelf(place, history, self._archive, self._checks, missed, self._shown)
 
     def _hand_in(self, call: Callable[[bytes], None], entry: Entry) -> None:
         """Called by the thread that answers a request."""

@@ -172,6 +172,8 @@ class Housekeeping:
         kept = await asyncio.to_thread(self.forget_generations, service)
         if service.is_written_here:
             await service.worker.run(self._collect_history, service, kept)
+        for other in service.beside:
+            await asyncio.to_thread(self.forget_generations, other)
 
     def _prune_archive(self, service: LineService) -> None:
         place = service.tree.place()
@@ -276,7 +278,7 @@ class Housekeeping:
     async def sweep(self) -> int | None:
         """Drop pages that no known generation of any line names; how many. None while some line is at work: its
         pages are named by nothing yet. Work that begins after the ticket was taken is spared by the ticket."""
-        if any(service.machine.phase is not None for service in self._node.services.values()):
+        if any(service.is_at_work for service in self._node.services.values()):
             return None
         if any(user.is_at_work for user in self.page_users):
             return None
@@ -297,6 +299,9 @@ class Housekeeping:
                     for entry in decode_leaf(raw, trusted=True):
                         if entry.extra is not None and entry.extra.chunks is not None:
                             chunk_roots.add(entry.extra.chunks)
+        for service in list(self._node.services.values()):
+            for _ in new_pages(store, service.page_roots(), seen):
+                pass
         for user in self.page_users:
             for _ in new_pages(store, user.page_roots(), seen):
                 pass

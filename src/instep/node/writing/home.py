@@ -75,7 +75,7 @@ class HomeService:
         self._head = head
         self._ask_publish = publish
         self._touched = touched
-        self._moving = asyncio.Lock()
+        self.moving = asyncio.Lock()
         """Held by the restore or the change from elsewhere that switches the tree."""
         self._worker = Worker(f"offered-{tree.name}")
         self.applier = ChangeApplier(tree, head, partial(loss_guard, tree, publisher))
@@ -96,7 +96,8 @@ class HomeService:
 
     def _config(self) -> HomeConfig:
         fileset = self._tree.fileset
-        return HomeConfig(self._runtime.name, fileset.offers_from, deletions_of(fileset))
+        taken_from = fileset.changes_from(self._runtime.settings.partners)
+        return HomeConfig(self._runtime.name, taken_from, deletions_of(fileset))
 
     def _saved_facts(self) -> HomeFacts | None:
         raw = self._runtime.store.load_changes(self.line, ChangeSide.HOME)
@@ -142,14 +143,14 @@ class HomeService:
     async def alone(self, work: Coroutine[Any, Any, R]) -> R:
         """Work that switches the tree, with no other such work beside it."""
         try:
-            async with self._moving:
+            async with self.moving:
                 return await work
         finally:
             work.close()
 
     async def recover(self, req: int) -> s.TreeRecovered:
         """Bring the tree to all old or all new, before it is looked at."""
-        async with self._moving:
+        async with self.moving:
             await self._tree.worker.run(self.applier.finish_switch)
         await self._clear(await self._tree.worker.run(self._tree.place))
         return s.TreeRecovered(req)
@@ -360,7 +361,7 @@ class HomeService:
 
     async def _apply(self, effect: h.ApplyChanges) -> h.HomeEvent:
         await self.drain.begin(effect.paths)
-        async with self._moving:
+        async with self.moving:
             outcomes = await self._tree.worker.run(self._apply_now, effect)
         failpoint(APPLIED)
         return h.ChangesApplied(effect.req, outcomes)
@@ -369,7 +370,7 @@ class HomeService:
         return self.applier.apply(effect, OfferedContents(self._tree.place(), effect.id))
 
     async def _recover(self, effect: h.RecoverChanges) -> h.HomeEvent:
-        async with self._moving:
+        async with self.moving:
             return await self._tree.worker.run(self.applier.recovered, effect)
 
     async def _read_live(self, effect: h.ReadLive) -> h.HomeEvent:

@@ -84,7 +84,7 @@ class WriterService(LineService):
         self.definition = fileset.definition
         self._pending: tuple[WriterScanned, dict[Digest, bytes]] | None = None
         """The last survey with the small contents that it read, until its root is committed or replaced."""
-        self.own = WriterTree(self.tree, lambda event: self.driver.post(event))
+        self.own = self._new_own()
         self.restoring = Restoring(self.tree, self.own, net)
         self.lending = Lending(self.tree.contents)
         self.facts = publish_facts(runtime.store, self.line)
@@ -102,6 +102,9 @@ class WriterService(LineService):
         self.rollout = RolloutService(runtime, self.line, net)
         self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck
         self.balancer = BalancerCheck(runtime, self.golden, self.rollout)
+
+    def _new_own(self) -> WriterTree:
+        return WriterTree(self.tree, lambda event: self.driver.post(event))
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -263,8 +266,7 @@ class WriterService(LineService):
     def not_in_step(self, target: HeadRef | None, nodes: Collection[NodeName]) -> tuple[WaitingDocument, ...]:
         if target is None:
             return (WaitingDocument(self.runtime.name, "nothing published yet"),)
-        reports = self.reports()
-        waiting: list[WaitingDocument] = []
+        reports, waiting = self.reports(), list[WaitingDocument]()
         for name in sorted(nodes):
             report = reports.get(name)
             if report is None or not self._net.has_reported(self.line, name):
@@ -279,10 +281,8 @@ class WriterService(LineService):
 
     def why_never(self, target: HeadRef | None, nodes: Collection[NodeName]) -> FailureDocument | None:
         """The rollout of the target failed, or a node refused it."""
-        if target is None:
-            return None
         reports = {name: report for name, report in self.reports().items() if name in nodes}
-        return why_never(self.rollout.facts, target, reports)
+        return None if target is None else why_never(self.rollout.facts, target, reports)
 
     def progress_of(self, nodes: Collection[NodeName]) -> list[tuple[int, int]]:
         return [(r.done_bytes, r.total_bytes) for name, r in self.reports().items() if name in nodes]

@@ -53,7 +53,7 @@ class WriterTree:
         self._tree = tree
         self._post = post
         self.hot = HotCopies(tree.store, tree.name, lambda size: history_keeps(tree.fileset, size))
-        self.serving = ServedTree(tree, self._suspect, lambda path: post(v.ContentMissed(path)))
+        self.serving = ServedTree(tree, self._suspect, lambda path: post(v.ContentMissed(path)), self._shown)
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
         self._owners = Owners()
@@ -63,6 +63,10 @@ class WriterTree:
         definition = self._tree.fileset.definition
         assert definition is not None, "a fileset that is written here has its definition in instep.toml"
         return definition
+
+    def _shown(self, path: bytes) -> bytes:
+        """The path in the tree of a path of the line."""
+        return path
 
     def before_commit(self, effect: v.Commit, scanned: WriterScanned | None) -> v.Commit:
         """Make the history durable. Where no operator asked for the publish, the author is the user who owns all files

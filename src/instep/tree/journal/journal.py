@@ -91,6 +91,8 @@ class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
     root_ino: int = 0
     """Of the root to exchange."""
     compare: Compare = Compare.NOTHING
+    union: bytes = b""
+    """The record of the union that ``target`` is, where it is one."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag=1):

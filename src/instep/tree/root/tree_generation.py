@@ -32,15 +32,19 @@ class _Holds(msgspec.Struct, frozen=True, array_like=True, tag=8):
     marker: str
     """The random part of the root's marker: a root that was accepted anew has no past."""
     tree: HeadRef
+    union: bytes = b""
+    """The record of a union that the tree holds; empty where it holds a generation."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Holds).decode
 
 
-def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_synced: bool) -> None:
+def note_held(
+    place: Place, line: LineId, marker: str, tree: HeadRef, *, is_synced: bool, union: bytes = b""
+) -> None:
     """Write down what the tree holds. Without ``is_synced`` the caller syncs the control folder."""
-    holds = _Holds(line.fileset, line.origin, marker, tree)
+    holds = _Holds(line.fileset, line.origin, marker, tree, union)
     with closing_fd(open_control(place)) as control:
         with contextlib.suppress(
             DamagedError
@@ -66,6 +70,15 @@ def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
     if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
         return None
     return found.tree
+
+
+def union_held_by_tree(place: Place, line: LineId, marker: str) -> bytes:
+    """The record of the union in the tree's own record; empty when it has none of this line."""
+    with closing_fd(open_control(place)) as control:
+        found = _read(control, place)
+    if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
+        return b""
+    return found.union
 
 
 def _read(control: int, place: Place) -> _Holds | None:

@@ -140,6 +140,7 @@ class Stage:
         why: Why | None = None,
         exchange: Exchange | None = None,
         compare: Compare = Compare.NOTHING,
+        union: bytes = b"",
     ) -> None:
         """Begin to stage ``target``, or go on where an earlier attempt stopped: its objects are hashed again.
         ``live_root`` is the root of the present tree (None: unknown, all of it goes to the archive or is reused);
@@ -161,8 +162,8 @@ class Stage:
         self.local = local or Local(frozenset(definition.preserve))
         self._get_page = get_page
         self._targets = Reader(get_page)
-        root, encoded = live_root or Digest(b""), definition.encoded()
-        self._header = Header(1, place.fileset, target, previous, root, encoded, "", 0, why, compare=compare)
+        known = (place.fileset, target, previous, live_root or Digest(b""), definition.encoded())
+        self._header = Header(1, *known, "", 0, why, 0, 0, compare, union)
         self._live_row = live_row
         self._sources = sources
         self._recut = recut

@@ -123,7 +123,7 @@ class Locks(CommandHandlers):
 
     def _target(self, fileset: str | None, path: str, path_b64: bytes | None) -> tuple[LineService, bytes]:
         found = path_of(path, path_b64) or b""
-        return running_service_of(self._node, fileset), validated(found.rstrip(b"/"))
+        return running_service_of(self._node, fileset).line_at(validated(found.rstrip(b"/")))
 
     def _owner(self, named: str | None, client: str) -> LockOwner:
         """The person that calls; or another one, where root, the node's own user or an administrator names it."""

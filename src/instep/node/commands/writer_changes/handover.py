@@ -25,7 +25,7 @@ from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
-from instep.node.commands.targets import direct_followers, running_service_of, session_of
+from instep.node.commands.targets import direct_followers, require_one_writer, running_service_of, session_of
 from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
 from instep.node.following.follower import DRIFT_EVENTS
 from instep.node.lines.line_service import LineService
@@ -48,6 +48,7 @@ class Handover(CommandHandlers):
     async def handover(self, asked: api.HandoverCommand, speaker: Speaker) -> api.HandoverDocument:
         target = node_name(asked.node)
         service = running_service_of(self._node, asked.fileset)
+        require_one_writer(service)
         deadline = deadline_in(asked.timeout_s or HANDOVER_S)
         me = self._node.runtime.name
         if service.fileset.writer == target:

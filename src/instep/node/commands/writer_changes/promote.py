@@ -20,7 +20,7 @@ from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import AGAIN, deadline_in, until
-from instep.node.commands.targets import is_connected, running_service_of
+from instep.node.commands.targets import is_connected, require_one_writer, running_service_of
 from instep.node.commands.writer_changes.claimants import Heard, hear_claimants
 from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
 from instep.node.config.editing.writer_edit import check_change
@@ -41,6 +41,7 @@ SIGNED = register("promote.signed")
 class Promote(CommandHandlers):
     async def promote(self, asked: api.PromoteCommand, speaker: Speaker) -> api.PromoteDocument:
         service = running_service_of(self._node, asked.fileset)
+        require_one_writer(service)
         deadline = deadline_in(asked.timeout_s or PROMOTE_S)
         book, me = service.facts.epochs, self._node.runtime.name
         is_mine = book.current is not None and book.current.writer == me and book.disputed is None

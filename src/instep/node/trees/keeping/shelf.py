@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 
+import msgspec
 from blake3 import blake3
 
 from instep.errors import DamagedError, PeerError
@@ -103,8 +104,11 @@ class Shelf:
         archive: ArchiveLookup,
         checks: ServingChecks,
         missed: Callable[[Entry], None] | None = None,
+        shown: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """``missed`` is called with each entry whose contents are nowhere here any more."""
+        """``missed`` is called with each entry whose contents are nowhere here any more. ``shown`` gives the path in
+        the tree of a path of the line, where they may differ."""
+        self._shown = shown
         self._place = place
         self.missed = missed
         self._history = history
@@ -124,7 +128,7 @@ class Shelf:
     def contents(self, entries: Iterable[Entry]) -> Iterator[TransferAnswer]:
         """Answers in order. Small contents whole, large ones in pieces."""
         with closing(Root(self._place.root)) as root:
-            for index, entry in enumerate(entries):
+            for index, entry in enumerate(map(self._as_shown, entries)):
                 if entry.kind is Kind.SYMLINK:
                     yield self._whole(index, entry, _target(root, entry))
                 elif entry.size <= PIECE_BYTES:
@@ -134,6 +138,7 @@ class Shelf:
 
     def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[TransferAnswer]:
         """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
+        entry = self._as_shown(entry)
         for offset, length in ranges:
             if offset + length > entry.size:
                 raise PeerError(
@@ -141,6 +146,10 @@ class Shelf:
                 )
         with closing(Root(self._place.root)) as root:
             yield from self._pieces(entry, root, ranges, 0)
+
+    def _as_shown(self, entry: Entry) -> Entry:
+        path = self._shown(entry.path) if self._shown is not None else entry.path
+        return entry if path == entry.path else msgspec.structs.replace(entry, path=path)
 
     # --- small ones, each hashed as it is sent ----------------------------------------------------------------
 

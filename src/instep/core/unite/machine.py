@@ -1,0 +1,218 @@
+"""The ``UniteMachine``: brings one tree to the union of several lines, and keeps it there.
+
+It is a ``FollowMachine`` whose head is a union that this node makes itself: all newer heads of other homes go into one
+target and one switch. What the own line publishes is in the tree already, so such a union is taken over without a
+switch. Implements "The union as a generation" and "A refused union" of ``docs/spec/replication.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from msgspec.structs import replace
+
+from instep.core import vocabulary as w
+from instep.core.backoff import Chance
+from instep.core.contract import PhaseRow, check_all
+from instep.core.follow import contract
+from instep.core.follow import vocabulary as f
+from instep.core.follow.machine import FollowMachine
+from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase, Progress
+from instep.core.follow.vocabulary import Due, FollowConfig
+from instep.core.unite import vocabulary as u
+from instep.core.vocabulary import Trouble
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.replication.union import UnionPart
+
+_SWITCH = contract.PHASES[FollowPhase.SWITCH]
+_MEANWHILE = (*INTERRUPTIBLE, *QUIET, FollowPhase.REVERT)
+"""Beside jobs of these phases a new union may be made: none of them brings a target into the tree."""
+
+
+class UniteMachine(FollowMachine):
+    """The tree of one fileset in replicate mode."""
+
+    phases: ClassVar[Mapping[Any, PhaseRow]] = {
+        **contract.PHASES,
+        FollowPhase.SWITCH: dataclasses.replace(_SWITCH, events=(*_SWITCH.events, u.StageStale)),
+    }
+    numbered = (*FollowMachine.numbered, u.Unite)
+    early = (*FollowMachine.early, u.Unite)
+    _facts: u.UniteFacts
+
+    def __init__(
+        self, line: LineId, config: FollowConfig, rng: Chance, facts: u.UniteFacts | None = None
+    ) -> None:
+        super().__init__(line, config, rng, facts or u.UniteFacts())
+        self._newest: tuple[UnionPart, ...] = ()
+        self._uniting: tuple[int, tuple[UnionPart, ...]] | None = None
+        """The number of the ``Unite`` under way, and its parts."""
+        self._is_known = False
+        """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
+        self._sources.up(config.writer, is_writer=True)  # all pages of a union are here
+
+    def step(self, event: u.UniteEvent, now_ms: int) -> tuple[u.UniteEffect, ...]:  # type: ignore[override]
+        """As the ``FollowMachine``'s."""
+        self._now = now_ms
+        self._out = []
+        self._take(event)
+        if self._is_started:
+            self._mind_parts()
+            self._interrupt()
+            if self._job is None:
+                self._begin_next()
+            self._tell()
+        return check_all(contract.INVARIANTS, self, self._ordered())
+
+    def _take(self, event: Any) -> None:
+        match event:
+            case u.TreeKnown():
+                self._tree_known(event)
+            case u.PartsKnown():
+                self._newest = event.parts
+            case u.OwnCommitted():
+                self._own_committed(event)
+            case u.UnionMade():
+                self._united(event)
+            case u.UniteFailed():
+                if self._uniting is not None and self._uniting[0] == event.req:
+                    self._uniting = None
+                    self._fail("apply", event.trouble)
+            case f.SourceUp() | f.SourceDown():
+                pass  # contents come from the sources of the lines
+            case _:
+                super()._take(event)
+
+    def _take_answer(self, job: FollowJob, event: Any) -> None:
+        if isinstance(event, u.StageStale):
+            self._progress = None
+        else:
+            super()._take_answer(job, event)
+
+    # --- the union ------------------------------------------------------------------------------------------
+
+    def _tree_known(self, event: u.TreeKnown) -> None:
+        self._is_known = event.is_certain
+        union = event.union
+        if union is None or union == self._facts.tree:
+            return
+        self._hold(union, event.parts)
+
+    def _own_committed(self, event: u.OwnCommitted) -> None:
+        self._hold(event.union, self._facts.attempts.parts_with((event.part,)))
+
+    def _hold(self, union: HeadRef, parts: tuple[UnionPart, ...]) -> None:
+        """The tree came to hold this union without a switch."""
+        attempts = self._facts.attempts
+        origins = {part.origin for part in parts}
+        refused = tuple(part for part in attempts.refused if part.origin in origins or part in self._newest)
+        self._set(
+            tree=union,
+            live=union,
+            head=union,
+            aim=parts,
+            attempts=replace(attempts, live=parts, refused=refused),
+            due=Due.NOTHING,
+            replaced=None,
+            begun=None,
+            floor=None,
+        )
+        self._forget_refusal()
+        self._progress = None
+
+    def _mind_parts(self) -> None:
+        """Make the union that the tree shall hold next, when the one that was made last is another."""
+        facts, job = self._facts, self._job
+        is_at_rest = facts.tree == facts.live and facts.due is Due.NOTHING
+        if not (self._is_known and self._is_recovered and is_at_rest) or self._uniting is not None:
+            return
+        if (job is not None and job.phase not in _MEANWHILE) or not self._backoff.is_ready(
+            "apply", self._now
+        ):
+            return
+        tried = facts.attempts.wanted(self._newest)
+        if not tried:
+            return
+        parts = facts.attempts.parts_with(tried)
+        if parts == facts.aim:
+            return
+        req = self._next_req()
+        self._uniting = req, parts
+        self._say(u.Unite(req, parts))
+
+    def _united(self, event: u.UnionMade) -> None:
+        if self._uniting is None or self._uniting[0] != event.req:
+            return
+        (_, parts), self._uniting = self._uniting, None
+        self._succeed("apply")
+        is_leaving = self._facts.refused is not None and self._facts.refused == self._facts.tree
+        tree = self._facts.tree
+        if is_leaving or (tree is not None and event.union.position <= tree.position):
+            return  # the own line went past it: the next step asks again
+        self._set(head=event.union, aim=parts)
+        self._head_accepted(event.union)
+
+    def _tried(self) -> tuple[UnionPart, ...]:
+        """The heads of the newest union that are not live."""
+        live = self._facts.attempts.live
+        return tuple(part for part in self._facts.aim if part not in live)
+
+    def _replace_live(self, tree: HeadRef) -> None:
+        facts = self._facts
+        if tree == facts.head and tree != facts.live:
+            self._set(attempts=facts.attempts.went_live(self._tried(), self._newest))
+        super()._replace_live(tree)
+
+    def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
+        super()._refuse(head, code, trouble)
+        facts = self._facts
+        tried = self._tried()
+        if head == facts.head and tried:
+            self._set(attempts=facts.attempts.failed(tried, self._newest))
+
+    def _retry(self) -> None:
+        super()._retry()
+        self._set(attempts=self._facts.attempts.retried())
+
+    # --- the apply ------------------------------------------------------------------------------------------
+
+    def _begin_next(self) -> None:
+        if self._is_known or not self._is_recovered:
+            super()._begin_next()
+
+    def _interrupt(self) -> None:
+        """A union that is not wanted any more is not finished first: its part of the own line is an old one."""
+        job = self._job
+        if job is None:
+            return
+        wanted = self._wanted()
+        if job.phase is FollowPhase.CHECK and wanted is not None:
+            self._drift.failed()
+        elif job.phase not in INTERRUPTIBLE or job.head == wanted:
+            return
+        self._out.append(w.Cancel(job.req))
+        self._job = None
+
+    def _begin_apply(self) -> bool:
+        """All pages of a union are here."""
+        target = self._wanted()
+        if target is not None and (self._progress is None or self._progress.target != target):
+            self._progress = Progress(target, is_fetched=True)
+        return super()._begin_apply()
+
+    def _choose(self, target: HeadRef) -> NodeName | None:
+        return self._config.writer
+
+    def _penalize(self, name: NodeName | None) -> None:
+        """There is no source of a union: its contents come over the lines."""
+
+    def _apply_failed(self, job: FollowJob, trouble: Trouble) -> None:
+        self._fail("apply", trouble)
+        self._get_stuck(job, trouble)
+
+    def _rest_on(self, holds: HeadRef) -> None:
+        """The tree holds a union that the saved state does not know: ``TreeKnown`` says its parts."""
+        if holds != self._facts.tree:
+            self._is_known = False

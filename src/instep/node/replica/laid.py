@@ -1,0 +1,235 @@
+"""The unions of one fileset on this node: made, recorded, and which of them the tree holds.
+
+Everything runs in the fileset's worker thread, which also scans and switches: so a scan never divides a tree by another
+union than the one that was laid. ``now`` alone is read by other threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.union.lines import KnownLines
+from instep.core.union.ownership import Ownership
+from instep.core.union.reunite import reunite
+from instep.core.union.unite import United, unite
+from instep.errors import UnavailableError
+from instep.model.definition import Definition
+from instep.model.ids import Digest, FilesetName, HeadRef, NodeName
+from instep.model.manifest.check import missing
+from instep.model.manifest.manifest import build
+from instep.model.replication.union import UnionPart, UnionRecord, decode_union
+from instep.node.trees.keeping.page_walk import must_have
+from instep.node.trees.scanning.scan_tally import PageKeeper
+from instep.store.port import NodeStore
+
+RECORDS_KEPT = 8
+"""The newest unions are kept, besides the ones in use."""
+
+
+class _Saved(msgspec.Struct, frozen=True, array_like=True):
+    """What the state keeps: the records, and the id of the union that the tree holds."""
+
+    records: tuple[bytes, ...] = ()
+    laid: Digest = Digest(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """One union with its lines. ``record`` is None for the union of no lines, which a new tree holds."""
+
+    record: UnionRecord | None
+    lines: KnownLines
+    united: United
+    ownership: Ownership
+
+    @property
+    def ref(self) -> HeadRef | None:
+        return None if self.record is None else self.record.ref()
+
+    @property
+    def parts(self) -> tuple[UnionPart, ...]:
+        return () if self.record is None else self.record.parts
+
+    def part_of(self, origin: NodeName) -> HeadRef | None:
+        """The head of this origin's line in the union."""
+        return next((part.head for part in self.parts if part.origin == origin), None)
+
+
+class Unions:
+    """``definition`` gives the fileset's own rules. ``in_use`` names unions that something else still needs."""
+
+    def __init__(self, store: NodeStore, fileset: FilesetName, origin: NodeName) -> None:
+        self._store = store
+        self._key = f"union/{fileset}"
+        self._origin = origin
+        self._get = must_have(store.get_page)
+        raw = store.get(self._key)
+        saved = _Saved() if raw is None else msgspec.msgpack.decode(raw, type=_Saved)
+        self._records = {record.id: record for record in map(decode_union, saved.records)}
+        self.saved = self._records.get(saved.laid)
+        """The union that the state says is laid."""
+        self._made: dict[Digest, Laid] = {}
+        self.now: Laid | None = None
+        """The union that the tree holds; None while that is not certain."""
+
+    # Records ------------------------------------------------------------------------------------------------
+
+    def record(self, union: Digest) -> UnionRecord | None:
+        return self._records.get(union)
+
+    def records(self) -> list[UnionRecord]:
+        """All that are kept; for any thread."""
+        return list(self._records.values())
+
+    def take_in(self, raw: bytes) -> UnionRecord:
+        """A record that the tree or its journal has."""
+        record = decode_union(raw)
+        self._records.setdefault(record.id, record)
+        return record
+
+    def roots(self) -> list[Digest]:
+        """The manifests of all unions that are kept."""
+        return [record.root for record in list(self._records.values())]
+
+    def _keep(self, record: UnionRecord, laid: Laid | None) -> None:
+        self._records[record.id] = record
+        wanted = {
+            one.id for one in sorted(self._records.values(), key=lambda one: one.number)[-RECORDS_KEPT:]
+        }
+        if laid is not None and laid.record is not None:
+            wanted.add(laid.record.id)
+        self._records = {key: one for key, one in self._records.items() if key in wanted}
+        self._made = {key: one for key, one in self._made.items() if key in wanted}
+        self._save()
+
+    def _save(self) -> None:
+        laid = self.now.record if self.now is not None else self.saved
+        raws = tuple(record.encoded() for record in self._records.values())
+        saved = _Saved(raws, laid.id if laid is not None else Digest(b""))
+        self._store.put(self._key, msgspec.msgpack.encode(saved))
+
+    # Making -------------------------------------------------------------------------------------------------
+
+    def unite(self, parts: Sequence[UnionPart], definition: Definition) -> UnionRecord:
+        """Make the union of these parts, whose pages are all here, and record it."""
+        self._store.put_blob(definition.digest, definition.encoded())
+        laid = self._united(parts, definition.digest, self.now)
+        assert laid.record is not None
+        self._made[laid.record.id] = laid
+        self._keep(laid.record, self.now)
+        return laid.record
+
+    def _united(self, parts: Sequence[UnionPart], definition: Digest, base: Laid | None) -> Laid:
+        keeper = PageKeeper(self._store)
+        before = base.lines if base is not None else None
+        lines = KnownLines({part.origin: part.head.root for part in parts}, self._get, before=before)
+        if base is not None and base.record is not None:
+            united = reunite(base.united, base.lines, lines, keeper.get, keeper.put)
+        else:
+            united = unite(lines, keeper.get, keeper.put)
+        keeper.flush()
+        number = 1 + max((record.number for record in self._records.values()), default=0)
+        record = UnionRecord(1, number, tuple(parts), united.root, definition)
+        return Laid(record, lines, united, Ownership(lines, united.collisions))
+
+    def nothing(self) -> Laid:
+        """The union of no lines."""
+        keeper = PageKeeper(self._store)
+        united = United(build(iter(()), keeper.put))
+        keeper.flush()
+        lines = KnownLines({}, self._get)
+        return Laid(None, lines, united, Ownership(lines, ()))
+
+    def of(self, union: Digest) -> Laid:
+        """A recorded union with its lines. ``UnavailableError`` ``union_unknown`` while pages of a line are missing."""
+        found = self._made.get(union)
+        if found is not None:
+            return found
+        record = self._records.get(union)
+        if record is None:
+            raise UnavailableError("the record of a union is not here", code="union_unknown")
+        self._require_pages(record)
+        lines = KnownLines({part.origin: part.head.root for part in record.parts}, self._get, record.withheld)
+        keeper = PageKeeper(self._store)
+        united = unite(lines, keeper.get, keeper.put)
+        keeper.flush()
+        if united.root != record.root:
+            raise UnavailableError(
+                "the union that the tree holds was made by other rules than those of this version",
+                code="union_unknown",
+            )
+        laid = self._made[union] = Laid(record, lines, united, Ownership(lines, united.collisions))
+        return laid
+
+    def _require_pages(self, record: UnionRecord) -> None:
+        for part in record.parts:
+            if missing(part.head.root, self._store.get_page):
+                raise UnavailableError(
+                    f"the tree holds generation {part.head.number} of {part.origin}, and its manifest is not here: "
+                    "nothing is published or changed before it is",
+                    hint=f"it is fetched as soon as {part.origin}, or a node that has its line, is connected",
+                    code="union_unknown",
+                    node=part.origin,
+                )
+
+    # What the tree holds ------------------------------------------------------------------------------------
+
+    def holds(self, union: Digest) -> Laid:
+        """The tree holds this recorded union from now on."""
+        self.now = self.of(union)
+        self._save()
+        return self.now
+
+    def holds_nothing(self) -> Laid:
+        self.now = self.nothing()
+        return self.now
+
+    def lost(self) -> None:
+        """A switch was begun and has not ended: only its journal says what the tree holds."""
+        if self.now is not None and self.now.record is not None:
+            self.saved = self.now.record
+        self.now = None
+
+    def with_own(self, head: HeadRef | None, definition: Definition) -> Laid:
+        """What the tree holds, with the own line at ``head``, whose contents are there already. Not recorded where that
+        is what the tree holds anyhow."""
+        laid = self.required()
+        if head is None or laid.part_of(self._origin) == head:
+            return laid
+        parts = {part.origin: part for part in laid.parts}
+        parts[self._origin] = UnionPart(self._origin, head)
+        return self._united(tuple(parts[name] for name in sorted(parts)), definition.digest, laid)
+
+    def own_moved(self, head: HeadRef, definition: Definition) -> Laid | None:
+        """The own line has this head now, and the tree held its contents before. None where that was known."""
+        laid = self.required()
+        moved = self.with_own(head, definition)
+        if moved is laid or moved.record is None:
+            return None
+        self._store.put_blob(definition.digest, definition.encoded())
+        self._made[moved.record.id] = moved
+        self.now = moved
+        self._keep(moved.record, moved)
+        return moved
+
+    def required(self) -> Laid:
+        """``UnavailableError`` ``union_unknown`` while it is not certain what the tree holds."""
+        if self.now is None:
+            raise UnavailableError(
+                "it is not certain which union the tree holds: nothing is published before that",
+                hint="it goes on by itself once the interrupted switch is ended",
+                code="union_unknown",
+            )
+        return self.now
+
+    def shown(self, origin: NodeName, path: bytes) -> bytes:
+        """Where the tree has a path of this line. For any thread."""
+        laid = self.now
+        return path if laid is None else laid.ownership.shown(origin, path)
+
+
+def heads_of(parts: Iterable[UnionPart]) -> dict[NodeName, HeadRef]:
+    return {part.origin: part.head for part in parts}

@@ -1,0 +1,66 @@
+"""Looks at the tree of a fileset of many homes: the union against what lies there, for one line or for all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from instep.api.looking import ChangeDocument
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.node.replica.foreign import ForeignPaths
+from instep.node.replica.laid import Laid, Unions
+from instep.node.replica.union_service import UnionService
+from instep.node.runtime.driver import wall_ms
+from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.trees.shown_changes import changes_shown
+from instep.node.trees.tree_comparison import Numbers
+
+
+class UnionLooks:
+    """The part of a ``Replica`` that looks and changes nothing."""
+
+    me: NodeName
+    own_tree: FilesetTree
+    unions: Unions
+    foreign: ForeignPaths
+    union: UnionService
+
+    def foreign_now(self, asked: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
+        """Those of the changed paths of other homes that differ still; in the worker thread."""
+        laid = self.unions.required()
+        paths = (
+            self.foreign.paths if not asked else tuple(path for path in asked if path in self.foreign.changes)
+        )
+        if laid.ref is None or not paths:
+            return (), 0
+        comparison = self.union.tree.comparison(laid.ref)
+        found = comparison.some(laid.united.root, (), wall_ms(), alone=sorted(paths))
+        differing = tuple(each.path for each in found if self._is_foreign(laid, each.path))
+        return differing, len(differing)
+
+    def _is_foreign(self, laid: Laid, path: bytes) -> bool:
+        return any(each.origin != self.me for each in laid.ownership.of(path))
+
+    async def verified(self, origin: NodeName, *, is_deep: bool) -> Numbers:
+        return await self.own_tree.worker.run(self._verified_now, origin, is_deep)
+
+    def _verified_now(self, origin: NodeName, is_deep: bool) -> Numbers:
+        laid = self.unions.required()
+        comparison = self.union.tree.comparison(laid.ref or _nothing(laid))
+        found = comparison.everything(laid.united.root, wall_ms(), deep=is_deep)
+        return comparison.numbers(each for each in found if self._is_of(laid, each.path, origin))
+
+    def _is_of(self, laid: Laid, path: bytes, origin: NodeName) -> bool:
+        """A path that no line has is the own line's to publish."""
+        sources = laid.ownership.of(path)
+        return any(each.origin == origin for each in sources) or (not sources and origin == self.me)
+
+    def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
+        laid = self.unions.required()
+        comparison = self.union.tree.comparison(laid.ref or _nothing(laid))
+        found = tuple(itertools.islice(comparison.everything(laid.united.root, wall_ms()), limit))
+        return changes_shown(lambda: found, limit)
+
+
+def _nothing(laid: Laid) -> HeadRef:
+    return HeadRef(1, 0, Digest(b""), laid.united.root)

@@ -1,0 +1,205 @@
+"""This node's own line in a fileset of many homes: published as a writer's, from a tree that holds other lines too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from instep.api.looking import ChangeDocument
+from instep.core.changes.offer_vocabulary import OwnedPath
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as v
+from instep.core.vocabulary import RetryAsked, Trouble
+from instep.errors import ContentionError, RefusedError, UnavailableError
+from instep.model.ids import Digest, HeadRef
+from instep.model.lock import LockView
+from instep.model.standing import Standing
+from instep.node.config.filesets import FilesetSettings
+from instep.node.lines.line_net import LineNet
+from instep.node.lines.line_service import LineService
+from instep.node.replica.own_scan import OwnTree, TreeDivided
+from instep.node.replica.replica import Replica
+from instep.node.runtime.runtime import Runtime
+from instep.node.trees.tree_comparison import Numbers
+from instep.node.writing.writer import WriterService
+from instep.node.writing.writer_tree import WriterTree
+from instep.tree.journal.journal import Journal
+
+STILL_S = 20.0
+"""So long a look waits for a switch that is under way, before it says so and comes back later."""
+
+
+class OwnLine(WriterService):
+    """It owns what belongs to the fileset here: ``replica`` has the other lines and the union."""
+
+    own: OwnTree
+
+    def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
+        self._divided: TreeDivided | None = None
+        super().__init__(runtime, fileset, net)
+        self.changes.moving = self.replica.turn
+        self.replica.finish_own_switch = self.changes.applier.finish_switch
+
+    def _new_own(self) -> WriterTree:
+        self.replica = Replica(self.runtime, self.tree, self._net, self._touched_by_union, self.head_now)
+        return OwnTree(self.tree, lambda event: self.driver.post(event), self.replica.unions, self._looked)
+
+    def head_now(self) -> HeadRef | None:
+        """The newest head of the own line, announced or not."""
+        return self.facts.head
+
+    def _touched_by_union(self, paths: tuple[bytes, ...]) -> None:
+        """The union moved under paths that the own line has to look at again."""
+        self.driver.post(v.TreeChanged(paths))
+
+    def _looked(self, divided: TreeDivided) -> None:
+        self._divided = divided
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    async def _run(self, begun: Coroutine[Any, Any, None], *works: Coroutine[Any, Any, None]) -> None:
+        await super()._run(begun, *works, self.replica.run())
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            await self.replica.close()
+
+    def reconfigure(self, fileset: FilesetSettings) -> None:
+        super().reconfigure(fileset)
+        self.replica.reconfigure(fileset)
+
+    # Effects ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, effect: s.WriterEffect) -> None:
+        match effect:
+            case s.Recover(req=req):
+                failed = self.restoring.failed_recovery
+                self.driver.spawn(self._recover_own(req), lambda e: s.RecoverFailed(req, failed(e)))
+            case _:
+                await super()._perform(effect)
+
+    async def _recover_own(self, req: int) -> s.TreeRecovered:
+        """A switch of the union is ended by the union; one that a change from elsewhere made, by the home."""
+        await self.replica.recovered.wait()
+        if await self.worker.run(self._has_compared_journal):
+            return await self.changes.recover(req)
+        return s.TreeRecovered(req)
+
+    def _has_compared_journal(self) -> bool:
+        journal = Journal.load(self.tree.place())
+        return journal is not None and journal.is_compared
+
+    async def _scan(self, effect: v.Scan) -> v.PublishEvent:
+        try:
+            async with asyncio.timeout(STILL_S):
+                await self.replica.still.wait()
+        except TimeoutError:
+            raise self.replica.why_not_still() from None
+        event = await super()._scan(effect)
+        divided = self._divided
+        if divided is not None:
+            await self.replica.divided(divided)
+        return event
+
+    async def _commit(self, effect: v.Commit) -> v.PublishEvent:
+        """Between the look and the commit no switch may have moved the union: its paths would be taken for own ones."""
+        divided = self._divided
+        async with self.replica.turn:
+            now = self.replica.unions.now
+            if (
+                divided is None
+                or now is None
+                or not _is_same(now.parts, divided.laid.parts, self.line.origin)
+            ):
+                raise ContentionError(
+                    "the union moved while the tree was looked at; it is looked at again",
+                    code="tree_is_switched",
+                )
+            event = await super()._commit(effect)
+            await self.replica.own_moved(self.facts.head)
+        return event
+
+    async def _plan(self, effect: s.PlanRestore) -> s.WriterEvent:
+        raise RefusedError(
+            f"{self.fileset.name} has many homes, and this version does not restore its own part alone",
+            hint=f"take single files out with: instep restore {self.fileset.name} PATH --to DIR",
+            code="not_in_replicate",
+        )
+
+    # Looks --------------------------------------------------------------------------------------------------
+
+    async def root_now(self) -> Digest | None:
+        head, report = self.head, self.machine.report
+        is_head = report is not None and report.standing is Standing.IN_STEP and report.code is None
+        return head.root if head is not None and is_head else None
+
+    async def _verified(self, live: HeadRef, is_deep: bool) -> Numbers:
+        return await self.replica.verified(self.line.origin, is_deep=is_deep)
+
+    def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
+        return self.replica.changes_now(limit)
+
+    def in_use(self) -> tuple[HeadRef, ...]:
+        return (*super().in_use(), *self.replica.used_of(self.line.origin))
+
+    # Changes from elsewhere, and of other homes ---------------------------------------------------------------
+
+    def line_at(self, path: bytes) -> tuple[LineService, bytes]:
+        laid = self.replica.unions.now
+        sources = () if laid is None else laid.ownership.of(path)
+        kept = next((self.replica.kept[s.origin] for s in sources if s.origin in self.replica.kept), None)
+        if kept is None or any(source.origin == self.line.origin for source in sources):
+            return self, path
+        return kept, next(source.path for source in sources if source.origin == kept.line.origin)
+
+    async def locks(self) -> tuple[LockView, ...]:
+        found = [await super().locks()]
+        for kept in self.beside:
+            try:
+                found.append(await kept.locks())
+            except UnavailableError:
+                continue  # its standing says that its home is not connected
+        return tuple(lock for locks in found for lock in locks)
+
+    def offered_edits(self) -> tuple[tuple[OwnedPath, ...], Trouble | None]:
+        return self.replica.offers.offered_edits()
+
+    def judge_removals(self, *, are_accepted: bool) -> None:
+        self.replica.offers.judge_removals(are_accepted=are_accepted)
+
+    @property
+    def beside(self) -> tuple[LineService, ...]:
+        return tuple(self.replica.kept[origin] for origin in sorted(self.replica.kept))
+
+    @property
+    def is_at_work(self) -> bool:
+        others = (self.replica.union, *self.replica.kept.values())
+        return super().is_at_work or any(other.is_at_work for other in others)
+
+    def page_roots(self) -> list[Digest]:
+        return self.replica.unions.roots()
+
+    def asked_to(self, what: str) -> None:
+        self.replica.retry()
+
+    async def retry(self) -> None:
+        await super().retry()
+        self.replica.retry()
+        for kept in self.replica.kept.values():
+            kept.driver.post(RetryAsked())
+
+    def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
+        super().pause(reason, until_wall_ms)
+        self.replica.union.pause(reason, until_wall_ms)
+
+    def resume(self) -> None:
+        super().resume()
+        self.replica.union.resume()
+
+
+def _is_same(now: Any, before: Any, own: str) -> bool:
+    """Whether two unions have the same heads of all other homes."""
+    return [part for part in now if part.origin != own] == [part for part in before if part.origin != own]

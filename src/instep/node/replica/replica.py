@@ -1,0 +1,389 @@
+"""The other lines of a fileset of many homes, and their union with the own one in this node's tree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from instep.core.follow import vocabulary as f
+from instep.core.union.divide import ForeignChange
+from instep.core.union.parts import KnownHead, choose_parts
+from instep.core.unite import vocabulary as u
+from instep.errors import ContentionError, InstepError, UnavailableError
+from instep.model.definition import Definition, Mode
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.manifest.check import missing
+from instep.model.replication.union import UnionPart
+from instep.model.standing import Standing, StandingRecord
+from instep.net.messages import messages as m
+from instep.net.service import PAGES, PeerCalls
+from instep.node.config.filesets import FilesetSettings
+from instep.node.following.follower import is_one_generation
+from instep.node.following.offering import Offering
+from instep.node.following.page_fetch import Fetcher
+from instep.node.lines.line_net import LineNet
+from instep.node.replica.foreign import ForeignPaths
+from instep.node.replica.kept_line import KeptLine
+from instep.node.replica.laid import Unions
+from instep.node.replica.looks import UnionLooks
+from instep.node.replica.offers import ReplicaOffers
+from instep.node.replica.own_scan import TreeDivided
+from instep.node.replica.union_service import UNION, UnionService
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.trees.fileset_tree import FilesetTree
+
+LINES_MAX = 256
+"""So many lines of other homes a fileset can have."""
+AGAIN_S = 2.0
+
+
+class Replica(UnionLooks):
+    """``own_tree`` is the view of the own line, whose newest head is ``own_head``. ``touched`` takes paths that the own
+    line looks at again."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        own_tree: FilesetTree,
+        net: LineNet,
+        touched: Callable[[tuple[bytes, ...]], None],
+        own_head: Callable[[], HeadRef | None],
+    ) -> None:
+        self.runtime = runtime
+        self.own_tree = own_tree
+        self.me = runtime.name
+        self._net = net
+        self._touched = touched
+        self._own_head = own_head
+        self._fileset = own_tree.fileset
+        self.unions = Unions(runtime.store, own_tree.name, self.me)
+        self.foreign = ForeignPaths()
+        self.turn = asyncio.Lock()
+        """Held by whatever moves the union: a switch, a commit of the own line, a change from elsewhere."""
+        self.still = asyncio.Event()
+        """Set while nothing is done to the tree, and it is certain what it holds."""
+        self.recovered = asyncio.Event()
+        self.kept: dict[NodeName, KeptLine] = {}
+        self._differing: frozenset[NodeName] = frozenset()
+        self._key = f"kept/{own_tree.name}"
+        self._tasks: dict[NodeName, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._is_running = False
+        self._finding: asyncio.Task[None] | None = None
+        self._unknown: InstepError | None = None
+        self.finish_own_switch: Callable[[], None] = lambda: None
+        self.offers = ReplicaOffers(self)
+        self.union = UnionService(self, self._settings(UNION), net)
+
+    # Settings -----------------------------------------------------------------------------------------------
+
+    @property
+    def definition(self) -> Definition:
+        definition = self._fileset.definition
+        assert definition is not None, "a fileset of many homes is written here"
+        return definition
+
+    def _settings(self, writer: NodeName) -> FilesetSettings:
+        """The settings of the fileset here, as those of a line of another node."""
+        return replace(self._fileset, writer=writer, origin=None, definition=None, drift="offer")
+
+    def reconfigure(self, fileset: FilesetSettings) -> None:
+        self._fileset = fileset
+        union = self._settings(UNION)
+        self.union.tree.fileset = union
+        self.union.reconfigure(union)
+        for origin, kept in self.kept.items():
+            kept.reconfigure(self._settings(origin))
+        self.parts_changed()
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Own the union and all kept lines until cancelled; a line that breaks ends all, and they begin anew."""
+        self._is_running = True
+        union = asyncio.get_running_loop().create_task(self.union.run())
+        for origin in self._known_origins():
+            self._keep_line(origin)
+        for offer in self._net.offers_of(self._fileset.name):
+            self.offered(offer)
+        self.parts_changed()
+        waiting: asyncio.Task[Any] | None = None
+        try:
+            while True:
+                self._changed.clear()
+                waiting = asyncio.get_running_loop().create_task(self._changed.wait())
+                tasks = [union, *self._tasks.values()]
+                await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+        finally:
+            self._is_running = False
+            every: list[asyncio.Task[Any]] = [
+                union,
+                *self._tasks.values(),
+                *(t for t in (waiting, self._finding) if t is not None),
+            ]
+            for task in every:
+                task.cancel()
+            await asyncio.gather(*every, return_exceptions=True)
+
+    async def close(self) -> None:
+        for kept in self.kept.values():
+            self._net.drop_line(kept.line)
+            await kept.failures.close()
+        self.kept.clear()
+
+    def _known_origins(self) -> list[NodeName]:
+        raw = self.runtime.store.get(self._key)
+        known = [] if raw is None else msgspec.msgpack.decode(raw, type=list[str])
+        return [NodeName(name) for name in known]
+
+    def offered(self, offer: m.Offer) -> None:
+        """A partner offers a line of this fileset."""
+        origin = offer.line.origin
+        is_other = offer.mode == Mode.REPLICATE.value and origin != self.me and origin not in self.kept
+        if is_other and self._is_running:
+            self._keep_line(origin)
+
+    def _keep_line(self, origin: NodeName) -> None:
+        if origin in self.kept or origin == self.me or len(self.kept) >= LINES_MAX:
+            return
+        known = self._known_origins()
+        if origin not in known:
+            self.runtime.store.put(self._key, msgspec.msgpack.encode([*known, origin]))
+        kept = self.kept[origin] = KeptLine(self.runtime, self._settings(origin), self._net, self)
+        self._tasks[origin] = asyncio.get_running_loop().create_task(kept.run())
+        self._changed.set()
+        self._net.add_line(kept)
+
+    # What the tree holds ------------------------------------------------------------------------------------
+
+    async def find_laid(self) -> u.TreeKnown:
+        """Find out which union the tree holds; a later event says it where manifests have to be fetched first."""
+        try:
+            known = await self.own_tree.worker.run(self._found_now)
+        except UnavailableError as error:
+            self._unknown = error
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.get_running_loop().create_task(self._find_later())
+            known = u.TreeKnown(None, is_certain=False)
+        self.recovered.set()
+        return known
+
+    def _found_now(self) -> u.TreeKnown:
+        unions = self.unions
+        if unions.now is None:
+            raw = self.union.tree.held_record()
+            held = unions.take_in(raw) if raw else None
+            found = [record for record in (held, unions.saved) if record is not None]
+            if not found:
+                unions.holds_nothing()
+            else:
+                unions.holds(max(found, key=lambda record: record.number).id)
+        self._unknown = None
+        head = self._own_head()
+        if head is not None and not missing(head.root, self.runtime.store.get_page):
+            unions.own_moved(head, self.definition)
+        laid = unions.required()
+        return u.TreeKnown(laid.ref, laid.parts)
+
+    async def _find_later(self) -> None:
+        """Fetch the manifests that the tree's own record names, from whichever node has them."""
+        while True:
+            for record in sorted(self.unions.records(), key=lambda one: -one.number):
+                for part in record.parts:
+                    self._keep_line(part.origin)
+                    await self._fetch_part(part)
+            try:
+                async with self.turn:
+                    known = await self.own_tree.worker.run(self._found_now)
+            except UnavailableError as error:
+                self._unknown = error
+                await asyncio.sleep(AGAIN_S)
+                continue
+            self.union.post(known)
+            self.turned()
+            self.parts_changed()
+            self._touched(())
+            return
+
+    async def _fetch_part(self, part: UnionPart) -> None:
+        kept = self.kept.get(part.origin)
+        store = self.runtime.store
+        if kept is None or not missing(part.head.root, store.get_page):
+            return
+        for client in self.clients_of(part.origin):
+
+            async def ask(request: m.PagesRequest, client: PeerCalls = client) -> m.PagesReply:
+                return await client.call(PAGES, request)
+
+            try:
+                await Fetcher(self.runtime).pages(kept.line, part.head, None, ask)
+                return
+            except InstepError as error:
+                self._unknown = error
+
+    async def own_moved(self, head: HeadRef | None) -> None:
+        """The own line has a new head, whose contents are in the tree. The caller holds ``turn``."""
+        if head is None:
+            return
+        moved = await self.own_tree.worker.run(self.unions.own_moved, head, self.definition)
+        if moved is not None and moved.ref is not None:
+            self.union.post(u.OwnCommitted(moved.ref, UnionPart(self.me, head)))
+
+    async def divided(self, looked: TreeDivided) -> None:
+        """The own line looked at the tree."""
+        self.foreign.take(looked)
+        await self.offers.looked(looked)
+        if looked.divided.foreign or (looked.is_full and self.foreign.changes):
+            self.union.post(f.TreeTouched(tuple(each.path for each in looked.divided.foreign)))
+        head, now = self._own_head(), self.unions.now
+        if not looked.divided.own and head is not None and now is not None and now.part_of(self.me) != head:
+            async with self.turn:
+                await self.own_moved(head)
+
+    def turned(self) -> None:
+        """The union's machine made a step."""
+        if self.union.is_still and self.unions.now is not None:
+            self.still.set()
+        else:
+            self.still.clear()
+
+    def why_not_still(self) -> InstepError:
+        if self._unknown is not None:
+            return self._unknown
+        name, standing = self._fileset.name, self.union.standing
+        return ContentionError(
+            f"the union of {name} is being brought into the tree: {standing.reason or standing.standing.value}",
+            hint=f"instep status {name}",
+            code="tree_is_switched",
+        )
+
+    # The port of kept lines ---------------------------------------------------------------------------------
+
+    @property
+    def tree(self) -> FilesetTree:
+        return self.union.tree
+
+    @property
+    def is_whole(self) -> bool:
+        return is_one_generation(self.union.facts) and not self.union.machine.is_torn
+
+    def parts_changed(self) -> None:
+        known = [
+            KnownHead(origin, kept.facts.kept, kept.facts.definition)
+            for origin, kept in self.kept.items()
+            if kept.facts.kept is not None
+        ]
+        chosen = choose_parts(known, self.definition.digest)
+        self._differing = frozenset(chosen.differing)
+        self.union.post(u.PartsKnown(chosen.parts))
+
+    def live_of(self, origin: NodeName) -> HeadRef | None:
+        live = self.union.facts.attempts.live
+        return next((part.head for part in live if part.origin == origin), None)
+
+    def used_of(self, origin: NodeName) -> tuple[HeadRef, ...]:
+        return tuple(
+            part.head for record in self.unions.records() for part in record.parts if part.origin == origin
+        )
+
+    def stand_of(self, origin: NodeName, head: HeadRef | None) -> StandingRecord | None:
+        name, union = self._fileset.name, self.union.standing
+        if head == self.live_of(origin):
+            changes = self.foreign.changes.values()
+            is_changed = any(each.origin == origin for change in changes for each in change.sources)
+            return replace_time(union) if is_changed and union.standing is not Standing.IN_STEP else None
+        if origin in self._differing:
+            return StandingRecord(
+                Standing.HELD,
+                wall_ms(),
+                f"the rules of {name} at {origin} are other than here: its newest generation waits",
+                "definition_differs",
+                (f"make them equal on both nodes: instep fileset show {name}",),
+            )
+        refused = next((p for p in self.union.facts.attempts.refused if p.origin == origin), None)
+        if refused is not None and refused.head == head:
+            reason = f"generation {refused.head.number} was refused here; see instep events"
+            return StandingRecord(Standing.BLOCKED, wall_ms(), reason, "refused", (f"instep retry {name}",))
+        if union.standing is not Standing.IN_STEP:
+            return replace_time(union)
+        return StandingRecord(Standing.BEHIND, wall_ms(), "it is about to be brought into the tree", None)
+
+    def shown(self, origin: NodeName, path: bytes) -> bytes:
+        return self.unions.shown(origin, path)
+
+    def doubt(self, paths: tuple[bytes, ...]) -> None:
+        self.runtime.store.delete_stat_rows(self._fileset.name, paths)
+        self._touched(paths)
+
+    # Edits of other homes' paths ----------------------------------------------------------------------------
+
+    @property
+    def offerings(self) -> dict[NodeName, Offering]:
+        return {origin: kept.offering for origin, kept in self.kept.items()}
+
+    def owns(self, origin: NodeName, told: f.OffersChanged) -> None:
+        self.offers.owns(origin, told)
+
+    def foreign_changes(self) -> Mapping[bytes, ForeignChange]:
+        return self.foreign.changes
+
+    def offers_changed(self, told: f.OffersChanged) -> None:
+        """Paths that lost are looked at once more: one that does not differ any more is let go by that look."""
+        self.union.post(told)
+        if told.lost:
+            self.union.post(f.TreeTouched(told.lost))
+
+    def retry(self) -> None:
+        self.union.driver.nudge()
+        self.union.post(f.RetryAsked())
+        self.offers.retry()
+
+    # The union's own ----------------------------------------------------------------------------------------
+
+    def clients_of(self, origin: NodeName) -> list[PeerCalls]:
+        """The nodes that can send a line, its writer first."""
+        kept = self.kept.get(origin)
+        if kept is None:
+            return []
+        names = sorted(kept.sources, key=lambda name: (name != kept.writer, name))
+        return [kept.sources[name].client for name in names]
+
+    def contents_of(self, origin: NodeName, part: HeadRef) -> Mapping[Digest, bytes]:
+        """Small contents that came with a head."""
+        kept = self.kept.get(origin)
+        bundle = kept.offered.bundle if kept is not None else None
+        return bundle[1] if bundle is not None and bundle[0] == part.id else {}
+
+    def went_live(self) -> None:
+        """Another union is live. Own paths that a collision moved, and paths that waited, are looked at again."""
+        for origin, kept in self.kept.items():
+            live = self.live_of(origin)
+            if live is not None:
+                self.runtime.store.set_live(kept.line, live)
+        self.offers.reached_all()
+        laid = self.unions.now
+        losers = () if laid is None else [c.shown for c in laid.united.collisions if c.origin == self.me]
+        again = (*self.foreign.waiting, *self.foreign.changes, *losers)
+        if again:
+            self._touched(again)
+
+    async def union_stands(self) -> None:
+        """The union reports: each line stands by it, and partners behind this node get what is live."""
+        for kept in list(self.kept.values()):
+            await kept.stand_anew()
+            if kept.live is not None and kept.standing.standing is Standing.IN_STEP:
+                message = kept.head_message(None, with_bundle=False)
+                if message is not None:
+                    await self._net.announce(message)
+
+
+def replace_time(record: StandingRecord) -> StandingRecord:
+    return msgspec.structs.replace(record, since_ms=wall_ms())

@@ -1,0 +1,261 @@
+"""The union of a fileset's lines on the tree: performs the effects of its ``UniteMachine``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from instep.core.follow import vocabulary as f
+from instep.core.publish import vocabulary as v
+from instep.core.unite import vocabulary as u
+from instep.core.unite.machine import UniteMachine
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.manifest.entry import Entry
+from instep.node.config.filesets import FilesetSettings
+from instep.node.following.applying import Applying
+from instep.node.following.follower import FollowService
+from instep.node.following.pulling import Puller
+from instep.node.lines.line_net import LineNet
+from instep.node.lines.saved_facts import unite_facts
+from instep.node.replica.laid import Unions
+from instep.node.replica.port import UnionOwner
+from instep.node.replica.resolving import LinePuller, UnionPuller
+from instep.node.replica.union_tree import UnionTree
+from instep.node.runtime.driver import Driver
+from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.trees.switch_outcome import note_undone
+from instep.tree.journal.journal import Journal, Why
+from instep.tree.root.place import Place
+from instep.tree.stage.stage import Stage
+from instep.tree.switch.recover import Recovered, RecoveredKind
+from instep.tree.switch.step_work import Switched
+
+UNION = NodeName("*")
+"""Stands for the origin of a union, which no node began: no node can have this name."""
+_ON_THE_TREE = frozenset({"recover", "switch", "put_back", "revert", "reload", "probe", "record"})
+
+
+class UnionApplying(Applying):
+    """The acts of a union on the tree: after each the worker knows what was laid."""
+
+    def __init__(self, service: UnionService, unions: Unions, kept: Callable[[], tuple[bytes, ...]]) -> None:
+        super().__init__(service.tree, service.lingering, service.offered, lambda _: [], kept)
+        self._service = service
+        self._unions = unions
+
+    def _puller(
+        self,
+        stage: Stage,
+        head: HeadRef,
+        source: NodeName | None,
+        contents: Mapping[Digest, bytes],
+        link_of: Callable[[Entry], bytes | None] | None,
+    ) -> Puller:
+        tree, replica = self._tree, self._service.replica
+        union = self._unions.of(head.id)
+
+        def puller_of(origin: NodeName, part: HeadRef) -> LinePuller:
+            line = LineId(tree.name, origin)
+            return LinePuller(
+                tree,
+                stage,
+                line,
+                part,
+                replica.clients_of(origin),
+                replica.contents_of(origin, part),
+                link_of,
+            )
+
+        return UnionPuller(tree, stage, union, puller_of)
+
+    def _found_root(self, head: HeadRef, place: Place) -> Digest | None:
+        """The tree holds no union yet: its files are the own line's to publish."""
+        return self._unions.nothing().united.root
+
+    def has_stage(self) -> bool:
+        """Whether the sealed stage lies there still: a change from elsewhere empties the staging area."""
+        path = self.staged_path()
+        return path is not None and os.path.isdir(path)
+
+    def switch_now(self, head: HeadRef) -> Switched:
+        self._unions.lost()
+        switched = super().switch_now(head)
+        self._unions.holds(head.id)
+        return switched
+
+    def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
+        self._unions.lost()
+        switched = super()._switch_at_once(journal, target)
+        self._unions.holds(target.id)
+        return switched
+
+
+class UnionService(FollowService):
+    """One per fileset of many homes."""
+
+    facts_of = staticmethod(unite_facts)
+    machine_kind = UniteMachine
+    facts: u.UniteFacts
+    machine: UniteMachine
+    applying: UnionApplying
+    tree: UnionTree
+
+    def __init__(self, replica: UnionOwner, fileset: FilesetSettings, net: LineNet) -> None:
+        self.replica = replica
+        super().__init__(replica.runtime, fileset, net)
+
+    @property
+    def offered(self) -> Any:
+        return self._offered
+
+    def _new_tree(self) -> FilesetTree:
+        return UnionTree(self.replica.own_tree, self.fileset, self.replica.unions)
+
+    def _new_offering(self) -> Any:
+        return self.replica.offers
+
+    def _new_applying(self) -> Applying:
+        return UnionApplying(self, self.replica.unions, self.offering.kept)
+
+    def config(self) -> f.FollowConfig:
+        fileset = self.fileset
+        return f.FollowConfig(
+            writer=self.runtime.name,
+            poll_ms=self.runtime.settings.poll_ms,
+            drift=f.DriftPolicy.OFFER,
+            drift_scan_ms=600_000,
+            has_validate=bool(fileset.hooks.validate),
+            has_reload=bool(fileset.hooks.reload),
+            has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
+        )
+
+    async def run(self) -> None:
+        self.driver.begin(f.Started())
+        try:
+            await self.driver.run()
+        finally:
+            await self.lingering.close()
+            await self.around.close()
+            await self.failures.close()
+            self.culprits.close()
+
+    @property
+    def drivers(self) -> tuple[Driver[Any, Any], ...]:
+        return (self.driver,)
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the tree holds one union, and nothing is done to it."""
+        facts = self.facts
+        return (
+            self.machine.phase not in _ON_THE_TREE and facts.tree == facts.live and facts.due is f.Due.NOTHING
+        )
+
+    # Effects ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, effect: Any) -> None:
+        match effect:
+            case u.Unite(req=req):
+                work: Any = self._unite(effect)
+                failed: Any = partial(u.UniteFailed, req)
+                self._spawn(req, work, failed)
+            case f.AskHeads():
+                pass  # heads come over the lines
+            case _:
+                await super()._perform(effect)
+        self.replica.turned()
+
+    def post(self, event: u.UniteEvent) -> None:
+        """Hand an event to the machine."""
+        driver: Driver[Any, Any] = self.driver
+        driver.post(event)
+
+    async def _unite(self, effect: u.Unite) -> u.UniteEvent:
+        unions, definition = self.replica.unions, self.replica.definition
+        record = await self.worker.run(unions.unite, effect.parts, definition)
+        return u.UnionMade(effect.req, record.ref())
+
+    def _save(self, facts: f.FollowFacts) -> None:
+        before = self.facts.live
+        super()._save(facts)
+        if facts.live != before:
+            self.replica.went_live()
+
+    async def _recover(self, req: int) -> Any:
+        """Bring an interrupted switch to its end, then find out which union the tree holds."""
+        async with self.replica.turn:
+            event = await self._recovered(req)
+            known = await self.replica.find_laid()
+        self.driver.post(event)
+        return known
+
+    async def _recovered(self, req: int) -> f.FollowEvent:
+        found: Recovered = await self.worker.run(self._recover_now)
+        kind, journal = f.RecoveryKind(found.kind.value), found.journal
+        await self.around.settle()
+        if found.cause is not None:
+            note_undone(self.runtime, self.line, found.cause)
+        if journal is None:
+            return f.RecoveryEnded(req, kind)
+        target, facts = journal.header.target, self.facts
+        if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
+            is_known = await self.worker.run(self.tree.is_known_whole, target)
+            is_known = is_known and target in (facts.tree, facts.head, facts.live, facts.replaced)
+            return f.RecoveryEnded(req, kind, target, found.is_doubtful, is_known=is_known)
+        was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
+        await self.worker.run(self.applying.record_now)
+        if was_reverted:
+            self._save(replace(facts, due=f.Due.RELOAD))
+        await self.worker.run(self.applying.close_now)
+        kind = kind if was_reverted else f.RecoveryKind.NOTHING
+        return f.RecoveryEnded(req, kind, target, found.is_doubtful)
+
+    def _recover_now(self) -> Recovered:
+        """A journal of a change from elsewhere is the home's."""
+        unions = self.replica.unions
+        journal = Journal.load(self.tree.place())
+        if journal is not None and journal.is_compared:
+            self.replica.finish_own_switch()
+            return Recovered(RecoveredKind.NOTHING)
+        if journal is not None and journal.header.union:
+            unions.take_in(journal.header.union)
+        found = self.applying.recover_now()
+        if found.journal is not None and found.kind is RecoveredKind.FINISHED:
+            unions.holds(found.journal.header.target.id)
+        return found
+
+    async def _switch(self, effect: f.Switch) -> Any:
+        async with self.replica.turn:
+            now = self.replica.unions.now
+            has_stage = await self.worker.run(self.applying.has_stage)
+            if now is None or now.ref != effect.base or not has_stage:
+                return u.StageStale(effect.req)
+            return await super()._switch(effect)
+
+    async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
+        async with self.replica.turn:
+            return await super()._put_back(effect)
+
+    async def _revert(self, effect: f.Revert) -> f.FollowEvent:
+        async with self.replica.turn:
+            now = self.replica.unions.now
+            base = now.ref if now is not None else None
+            return await super()._revert(effect if base is None else replace(effect, base=base))
+
+    async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
+        """The own line's looks find what other homes' paths became."""
+        paths, total = await self.worker.run(self.replica.foreign_now, effect.paths)
+        writers = await self.worker.run(self.culprits.names, paths) if paths else {}
+        wrote = self.tree.hook_writes.among(paths)
+        return f.DriftChecked(effect.req, paths, total, tuple(writers.items()), None, wrote)
+
+    def _watch_anew(self, head: HeadRef, *, is_other_root: bool) -> None:
+        """The own line watches."""
+
+    async def _report(self, told: f.FollowReport | v.PublishReport) -> None:
+        await super()._report(told)
+        await self.replica.union_stands()

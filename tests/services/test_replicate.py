@@ -1,0 +1,153 @@
+"""Homes of one fileset: a file that is made, changed or removed on any is so on all, and belongs to its home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instep.store.memory import MemoryStore
+from tests.support.replicas import alike, mesh, own_paths, texts
+from tests.support.services import services
+from tests.support.virtual_time import in_virtual_time, reached
+
+
+@in_virtual_time
+async def test_an_insert_an_update_and_a_delete_on_each_of_three_homes_arrive_at_the_others(
+    tmp_path: Path,
+) -> None:
+    async with services(tmp_path) as cluster:
+        nodes = mesh(cluster, "a", "b", "c")
+        for node in nodes:
+            node.write(
+                {f"{node.name}/kept.xml": "1", f"{node.name}/gone.xml": "1", f"of-{node.name}.xml": node.name}
+            )
+            node.start()
+        own = {f"of-{name}.xml": name for name in "abc"}
+        await alike(
+            *nodes, holding=own | {f"{n}/{file}.xml": "1" for n in "abc" for file in ("kept", "gone")}
+        )
+        for node in nodes:
+            node.write({f"{node.name}/kept.xml": "2", f"{node.name}/new/deep.xml": "3"})
+            (node.tree / f"{node.name}/gone.xml").unlink()
+        changed = {f"{n}/kept.xml": "2" for n in "abc"} | {f"{n}/new/deep.xml": "3" for n in "abc"}
+        await alike(*nodes, holding=own | changed)
+
+
+@in_virtual_time
+async def test_two_homes_that_make_one_path_get_one_set_of_names_everywhere(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        nodes = a, b, c = mesh(cluster, "a", "b", "c")
+        c.write({"c.xml": "of c"})
+        for node in nodes:
+            node.start()
+        for one, other in (("a", "b"), ("a", "c"), ("b", "c")):
+            cluster.cut(one, other)
+        a.write({"site/map.xml": "of a", "list": "a file"})
+        await a.publish()
+        b.write({"site/map.xml": "of b", "list/of/b.txt": "below"})
+        await b.publish()
+        for one, other in (("a", "b"), ("a", "c"), ("b", "c")):
+            cluster.heal(one, other)
+
+        async def named() -> bool:
+            return len(texts(c.tree)) == 5
+
+        await reached(named, lambda: f"both homes' files are at c: {texts(c.tree)}")
+        await alike(*nodes)
+        found = texts(a.tree)
+        assert sorted(found.values()) == ["a file", "below", "of a", "of b", "of c"]
+        assert found["site/map.xml"] == "of a"
+        (loser,) = (path for path, text in found.items() if text == "of b")
+        assert loser.startswith("site/map.collision-b-") and loser.endswith(".xml")
+        heads = {str(node.name): await own_paths(node) for node in nodes}
+        assert loser in heads["b"] and "site/map.xml" not in heads["b"]
+        assert loser not in heads["a"]
+        (a.tree / "site/map.xml").unlink()
+        await a.publish()
+        await alike(*nodes)
+        assert texts(c.tree)[loser] == "of b"
+
+
+@in_virtual_time
+async def test_a_node_that_lost_its_state_publishes_nothing_of_others(tmp_path: Path) -> None:
+    """Also while no other node can be reached; and nothing new anywhere once they can."""
+    async with services(tmp_path) as cluster:
+        nodes = a, _, c = mesh(cluster, "a", "b", "c")
+        for node in nodes:
+            node.write({f"{node.name}/{n}.xml": f"{node.name} {n}" for n in range(20)})
+            node.start()
+        everything = {f"{name}/{n}.xml": f"{name} {n}" for name in "abc" for n in range(20)}
+        await alike(*nodes, holding=everything)
+        heads = {node.name: await node.head() for node in nodes}
+        await c.stop()
+        c.store = MemoryStore()
+        cluster.cut("a", "c")
+        cluster.cut("b", "c")
+        c.start()
+        await c.refuses("union_unknown", "publish", fileset="data")
+        assert (await c.line())["head"] is None
+        cluster.heal("a", "c")
+        cluster.heal("b", "c")
+        await alike(*nodes, holding=everything)
+        assert {node.name: await node.head() for node in nodes} == heads
+        (a.tree / "a/1.xml").unlink()
+        c.write({"c/1.xml": "new"})
+        changed = everything | {"c/1.xml": "new"}
+        del changed["a/1.xml"]
+        await alike(*nodes, holding=changed)
+
+
+@in_virtual_time
+async def test_a_restart_publishes_nothing(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        nodes = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes, holding={"a.xml": "1", "b.xml": "1"})
+        heads = {node.name: await node.head() for node in nodes}
+        for node in nodes:
+            await node.stop()
+        for node in nodes:
+            node.start()
+        await alike(*nodes, holding={"a.xml": "1", "b.xml": "1"})
+        assert {node.name: await node.head() for node in nodes} == heads
+
+
+@in_virtual_time
+async def test_an_edit_of_another_home_s_file_is_offered_to_it_and_arrives_everywhere(tmp_path: Path) -> None:
+    """Changed and removed at a node that does not own it; nothing of it is in that node's line, nor in an archive."""
+    async with services(tmp_path) as cluster:
+        nodes = _, b, c = mesh(cluster, "a", "b", "c")
+        for node in nodes:
+            node.write({f"{node.name}/{n}.xml": f"{node.name} {n}" for n in range(5)})
+            node.start()
+        everything = {f"{name}/{n}.xml": f"{name} {n}" for name in "abc" for n in range(5)}
+        await alike(*nodes, holding=everything)
+        b.write({"a/1.xml": "edited at b"})
+        (b.tree / "a/2.xml").unlink()
+        c.write({"b/3.xml": "edited at c"})
+        everything |= {"a/1.xml": "edited at b", "b/3.xml": "edited at c"}
+        del everything["a/2.xml"]
+        await alike(*nodes, holding=everything)
+        for node in nodes:
+            assert {path.split("/")[0] for path in await own_paths(node)} == {node.name}
+            assert not await node.archived("drift")
+
+
+@in_virtual_time
+async def test_an_edit_that_the_home_refuses_is_archived_and_put_back(tmp_path: Path) -> None:
+    """The home changed the file meanwhile: its contents stay, and those written here are kept in the archive."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes, holding={"a.xml": "1", "b.xml": "1"})
+        cluster.cut("a", "b")
+        a.write({"a.xml": "of its home"})
+        await a.publish()
+        b.write({"a.xml": "of elsewhere"})
+        await b.publish()
+        cluster.heal("a", "b")
+        await alike(*nodes, holding={"a.xml": "of its home", "b.xml": "1"})
+        assert await b.taken_out("a.xml", tmp_path / "out") == ["of elsewhere"]
