@@ -37,7 +37,7 @@ COMMANDS: dict[str, str] = {
     "lease": "shared_parts.leases",
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",
     "job": "shared_parts.jobs", "request": "shared_parts.jobs", "maintenance": "shared_parts.jobs",
-    "seat": "shared_parts.seats", "standby": "shared_parts.standby",
+    "seat": "shared_parts.seats", "standby": "shared_parts.standby", "layout": "shared_parts.layouts",
     "sync": "filesets.sync",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip

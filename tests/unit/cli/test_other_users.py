@@ -31,7 +31,8 @@ from tests.unit.cli.test_hostile_arguments import TYPED, _commands
 
 OTHER = pwd.getpwnam("daemon").pw_uid
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-WITHOUT_A_NODE = frozenset({"demo", "recipe list", "recipe show", "completion", "debug replay", "pki trust fetch", "pki trust import",
+WITHOUT_A_NODE = frozenset({"demo", "recipe list", "recipe show", "layout detect", "layout show",
+                            "completion", "debug replay", "pki trust fetch", "pki trust import",
                             "init", "join", "config check", "pki restore", "import csync2", "import express", "import incron"})  # fmt: skip
 """Commands that use no node, make one, or read a file first."""
 

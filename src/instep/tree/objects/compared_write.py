@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Collection
 from typing import Self
 
 from instep.model.ids import Digest
@@ -206,6 +207,18 @@ class ComparedWrite:
         assert self._pending is not None
         pending, self._pending = self._pending, None
         os.unlink(pending, dir_fd=self._parent)
+
+
+def remove_pending(root: Root, path: bytes, digests: Collection[Digest]) -> None:
+    """Remove the files that a killed write of the file at ``path`` left beside it: those of one of these digests."""
+    with closing_fd(root.open_dir(path.rpartition(b"/")[0])) as parent:
+        for name in map(os.fsencode, os.listdir(parent)):
+            if not name.startswith(_PENDING):
+                continue
+            with closing_fd(os.open(name, READ, dir_fd=parent)) as fd:
+                is_ours = stat.S_ISREG(os.fstat(fd).st_mode) and digest_fd(fd)[0] in digests
+            if is_ours:
+                os.unlink(name, dir_fd=parent)
 
 
 def _rights(found: os.stat_result) -> tuple[int, int, int]:
