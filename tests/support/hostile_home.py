@@ -42,6 +42,9 @@ class HostileHome:
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
+    async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
         return m.SubmitHaveReply(tuple(range(len(request.contents))))
 

@@ -8,9 +8,23 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from instep.model.ids import Count, Digest, HeadRef
+from instep.model.ids import DIGEST_BYTES, Count, Digest, HeadRef
 
 PAST_MAX = 100
+BASES_KEPT = 8
+"""So many of the newest bases a home keeps."""
+
+
+_Id = Annotated[Digest, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+
+
+class SyncMark(msgspec.Struct, frozen=True, array_like=True):
+    """A base as the home names it that does not carry runs out: its run, its root, and the ids of both heads."""
+
+    run: Count
+    root: _Id
+    left: _Id
+    right: _Id
 
 
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
@@ -26,6 +40,10 @@ class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     is_whole: bool = True
     past_left: Annotated[tuple[Digest, ...], Meta(max_length=PAST_MAX)] = ()
     past_right: Annotated[tuple[Digest, ...], Meta(max_length=PAST_MAX)] = ()
+
+    @property
+    def mark(self) -> SyncMark:
+        return SyncMark(self.run, self.root, self.left.id, self.right.id)
 
 
 class SyncPhase(enum.StrEnum):

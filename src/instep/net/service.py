@@ -67,7 +67,8 @@ SUBMIT_HAVE = Call("submit_have", m.SubmitHave, m.SubmitHaveReply, why_not=m.why
 FLUSH = Call("flush", m.FlushRequest, m.FlushReply)
 SYNC = Call("sync", m.SyncRequest, m.SyncReply)
 SIDE_FACTS = Call("side_facts", m.SideFactsRequest, m.SideFactsReply)
-_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, FLUSH, SYNC, SIDE_FACTS)
+SYNC_MARKS = Call("sync_marks", m.MarksRequest, m.MarksReply)
+_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, FLUSH, SYNC, SIDE_FACTS, SYNC_MARKS)
 CALLS: dict[str, Call[Any, Any]] = {
     call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
 }
@@ -145,6 +146,10 @@ class PeerService(Protocol):
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         """Facts of the home of a line and its partners; only for peers whose changes the home takes."""
+        ...
+
+    async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
+        """Keep and give the marks of a sync profile's bases; only for peers whose changes the home takes."""
         ...
 
     async def submit(

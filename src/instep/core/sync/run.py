@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from instep.core.sync.bases import common_base
 from instep.core.sync.reconcile import SyncPlan
 from instep.core.sync.table import Side
 from instep.core.sync.work import (
     EditBase,
     HeldBack,
+    KeepBase,
+    KnownBases,
     LookAtHomes,
     Looked,
     MakePlan,
+    ReadBases,
     SendChanges,
     SyncRequest,
     SyncWork,
@@ -43,33 +47,28 @@ Steps = Generator[SyncRequest, Any, Any]
 class SyncRun:
     """``names`` are the sides as people call them, left and right."""
 
-    def __init__(self, profile: str, names: tuple[str, str], base: SyncBase | None, work: SyncWork) -> None:
+    def __init__(self, profile: str, names: tuple[str, str], work: SyncWork) -> None:
         self._profile = profile
         self._names = dict(zip(Side, names, strict=True))
-        self._base = base
+        self._base: SyncBase | None = None
+        self._last_run = 0
         self.work = work
         self._made: dict[Side, set[bytes]] = {}
         """What the homes made and published in this round."""
         self._is_quiet = True
         """Nothing was asked of the homes in this round."""
 
-    def run(self) -> Generator[SyncRequest, Any, SyncBase | None]:
-        """The new base; None after a dry run, or when nothing at all changed."""
+    def run(self) -> Generator[SyncRequest, Any, None]:
         work = self.work
+        yield from self._enter(SyncPhase.FLUSHING)
+        known: KnownBases = yield ReadBases()
+        self._base = self._common(known)
         root = self._base.root if self._base is not None else manifest.EMPTY_ROOT
-        if self._base is None and work.initial is None:
-            raise RefusedError(
-                f"{self._profile} has no base yet: nothing says what both sides had",
-                hint=f"which side is right: instep sync run {self._profile} --initial left (or right)",
-                code="no_base",
-                profile=self._profile,
-            )
         while True:
-            yield from self._enter(SyncPhase.FLUSHING)
             heads: Looked = yield LookAtHomes(root)
             self._looked(heads)
             if self._is_settled(heads):
-                return None
+                return
             yield from self._enter(SyncPhase.PLANNING)
             if work.initial is not None and work.rounds == 0:
                 root = (heads.right if work.initial is Side.LEFT else heads.left).root
@@ -77,7 +76,7 @@ class SyncRun:
             plan: SyncPlan = yield MakePlan(root, heads.left.root, heads.right.root, initial)
             work.planned(plan)
             if work.is_dry_run:
-                return None
+                return
             self._refuse_held(plan)
             work.undone.clear()
             work.withheld.clear()
@@ -91,7 +90,9 @@ class SyncRun:
             moved = any(outcome.kind is OutcomeKind.OUTDATED for _, outcome in work.undone)
             if not moved or work.rounds >= ROUNDS_MAX:
                 self._say_withheld()
-                return self._new_base(root, heads)
+                yield KeepBase(self._new_base(root, heads))
+                return
+            yield from self._enter(SyncPhase.FLUSHING)
 
     def _say_withheld(self) -> None:
         """The run ends as held where a home changed paths and has not published them: they are in no base yet."""
@@ -115,6 +116,26 @@ class SyncRun:
         yield phase
 
     # --- looking ------------------------------------------------------------------------------------------------
+
+    def _common(self, known: KnownBases) -> SyncBase | None:
+        """The base from which to go; only a first run goes without one."""
+        bases, marks = known
+        self._last_run = max((*(each.run for each in bases), *(each.run for each in marks)), default=0)
+        found = common_base(bases, marks)
+        if found is not None or self.work.initial is not None:
+            return found
+        reason = f"{self._profile} has no base yet: nothing says what both sides had"
+        if bases or marks:
+            here, there = (f"run {each[-1].run}" if each else "none" for each in (bases, marks))
+            reason = (
+                f"{self._profile} has no base that both homes know: one has {here}, the other has {there}"
+            )
+        raise RefusedError(
+            reason,
+            hint=f"which side is right: instep sync run {self._profile} --initial left (or right)",
+            code="no_base",
+            profile=self._profile,
+        )
 
     def _looked(self, heads: Looked) -> None:
         for side in Side:
@@ -204,7 +225,7 @@ class SyncRun:
         work, old = self.work, self._base
         past = (old.past_left, old.past_right) if old is not None else ((), ())
         return SyncBase(
-            old.run + 1 if old is not None else 1,
+            self._last_run + 1,
             root,
             work.heads[Side.LEFT],
             work.heads[Side.RIGHT],

@@ -13,7 +13,24 @@ from instep.model.change import PathChange, PathOutcome
 from instep.model.external import External
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
-from instep.model.sync import SyncPhase
+from instep.model.sync import SyncBase, SyncMark, SyncPhase
+
+
+class ReadBases(NamedTuple):
+    """Read the bases that both homes keep. Answered by them."""
+
+
+class KnownBases(NamedTuple):
+    """The bases of the home that carries the run out, and the other home's marks of them, the newest last."""
+
+    bases: tuple[SyncBase, ...]
+    marks: tuple[SyncMark, ...]
+
+
+class KeepBase(NamedTuple):
+    """Have both homes keep a new base, this one last. Answered by nothing."""
+
+    base: SyncBase
 
 
 class LookAtHomes(NamedTuple):
@@ -65,7 +82,7 @@ class EditBase(NamedTuple):
     changes: tuple[tuple[bytes, Entry | None], ...]
 
 
-SyncRequest = SyncPhase | LookAtHomes | MakePlan | SendChanges | EditBase
+SyncRequest = SyncPhase | ReadBases | LookAtHomes | MakePlan | SendChanges | EditBase | KeepBase
 """What a run asks for; a phase is said as it begins, and answered by nothing."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from instep.model.ids import LineId
+from instep.model.sync import BASES_KEPT, SyncMark
 from instep.net.messages.parts import Count, Message, Name, Text, Word
 
 SYNC_BYTES_MAX = 3 << 20
@@ -27,6 +28,21 @@ class SyncReply(Message, tag="sync_reply", frozen=True, array_like=True):
     """The result of the command, as JSON."""
 
     document: Annotated[bytes, msgspec.Meta(max_length=SYNC_BYTES_MAX)]
+
+
+class MarksRequest(Message, tag="sync_marks", frozen=True, array_like=True):
+    """The marks of a profile's bases, which this home keeps for the one that carries its runs out; ``new`` is
+    kept first. For partners whose changes are taken."""
+
+    line: LineId
+    profile: Word
+    new: SyncMark | None = None
+
+
+class MarksReply(Message, tag="sync_marks_reply", frozen=True, array_like=True):
+    """The newest last."""
+
+    marks: Annotated[tuple[SyncMark, ...], msgspec.Meta(max_length=BASES_KEPT)]
 
 
 class NodeFacts(msgspec.Struct, frozen=True, array_like=True):

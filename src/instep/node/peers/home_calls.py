@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 
 import msgspec
 
+from instep.core.sync.bases import with_mark
 from instep.core.vocabulary import error_of
 from instep.errors import InstepError, PeerError
 from instep.model.change import change_set_of
 from instep.model.ids import LineId, NodeName
+from instep.model.sync import SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
 from instep.net.transfer import TransferAnswer
@@ -22,6 +24,8 @@ from instep.node.runtime.driver import wall_ms
 
 SYNC_SEEN = "sync/seen/"
 """Where the store has the profiles that other nodes run with lines of this one."""
+SYNC_MARKS = "sync/marks/"
+"""Where the store has the marks of the bases of such a profile, by line and profile."""
 FACTS_S = 20.0
 FLUSH_S = 600.0
 """The longest that a home publishes before it says that it could not."""
@@ -72,6 +76,16 @@ class HomeCalls(PeerContext):
         if trouble is not None:
             raise error_of(trouble)
         return m.FlushReply(service.head, service.fileset.external, await home.withheld())
+
+    async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
+        self._home(who, request.line)
+        key = f"{SYNC_MARKS}{request.line.origin}/{request.line.fileset}/{request.profile}"
+        raw = self.runtime.store.get(key)
+        marks = msgspec.msgpack.decode(raw, type=tuple[SyncMark, ...]) if raw is not None else ()
+        if request.new is not None:
+            marks = with_mark(marks, request.new)
+            self.runtime.store.put(key, msgspec.msgpack.encode(marks))
+        return m.MarksReply(marks)
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         self._home(who, request.line)

@@ -19,9 +19,10 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
+from instep.model.sync import SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
-from instep.net.service import FLUSH, HEADS, PAGES, SIDE_FACTS, SUBMIT_HAVE, PeerCalls
+from instep.net.service import FLUSH, HEADS, PAGES, SIDE_FACTS, SUBMIT_HAVE, SYNC_MARKS, PeerCalls
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher
@@ -154,6 +155,11 @@ class FarHome:
         fetcher = Fetcher(self._runtime)
         await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
         return SeenTree(head, signed, reply.external, reply.withheld)
+
+    async def marks(self, new: SyncMark | None) -> tuple[SyncMark, ...]:
+        """The marks of the bases that the home keeps; with ``new``, it keeps this one first."""
+        asked = m.MarksRequest(self.line, self._asked.profile, new)
+        return (await self._calls().call(SYNC_MARKS, asked)).marks
 
     async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
         """The record of a head, whose signature holds here."""

@@ -18,9 +18,12 @@ from instep.core.sync.table import Direction, GateRow, KindRules, Side
 from instep.core.sync.work import (
     EditBase,
     HeldBack,
+    KeepBase,
+    KnownBases,
     LookAtHomes,
     Looked,
     MakePlan,
+    ReadBases,
     SendChanges,
     SyncRequest,
     SyncWork,
@@ -31,11 +34,12 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
-from instep.model.sync import SyncBase, SyncPhase
+from instep.model.sync import SyncPhase
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.bases import SyncBases
 from instep.node.syncing.kinds import gates_of, rules_of
 from instep.node.syncing.merging import Merging, Reading
 from instep.node.syncing.sides import FarHome, NearHome, SeenTree
@@ -55,7 +59,7 @@ class SyncRunner:
         profile: SyncSettings,
         near: NearHome,
         far: FarHome,
-        base: SyncBase | None,
+        bases: SyncBases,
         work: SyncWork,
         changed: Callable[[], None],
     ) -> None:
@@ -63,35 +67,40 @@ class SyncRunner:
         self._profile = profile
         self._near, self._far = near, far
         self._near_side = Side.LEFT if profile.left.home == near.node else Side.RIGHT
-        self._run = SyncRun(profile.name, (str(profile.left), str(profile.right)), base, work)
+        self._run = SyncRun(profile.name, (str(profile.left), str(profile.right)), work)
+        self._bases = bases
         self.work = work
         self._changed = changed
         self._merging = Merging(runtime, profile, near.line.fileset)
         self._trees: dict[Side, SeenTree] = {}
         """The sides as they were seen last."""
 
-    async def run(self) -> SyncBase | None:
-        """The new base; None after a dry run, or when nothing at all changed."""
+    async def run(self) -> None:
         try:
-            return await self._done_all()
+            await self._done_all()
         finally:
             self._merging.clear()
 
-    async def _done_all(self) -> SyncBase | None:
+    async def _done_all(self) -> None:
         self._put_empty()
         steps = self._run.run()
         answer: object = None
         while True:
             try:
                 request = steps.send(answer)
-            except StopIteration as end:
-                base: SyncBase | None = end.value
-                return base
+            except StopIteration:
+                return
             answer = await self._done(request)
             self._changed()
 
     async def _done(self, request: SyncRequest) -> object:
         match request:
+            case ReadBases():
+                return KnownBases(self._bases.kept(), await self._far.marks(None))
+            case KeepBase(base):
+                await self._far.marks(base.mark)
+                self._bases.keep(base)
+                return None
             case LookAtHomes(known):
                 return await self._look(known)
             case MakePlan():

@@ -29,13 +29,14 @@ from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.bases import SyncBases
 from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sides import FactsOfSide, FarHome, NearHome
 from instep.node.syncing.sync_record import open_listings, reviewed, run_document
 from instep.node.syncing.sync_run import SyncRunner
 from instep.tree.root.os_errors import help_for
 
-BASE, RECORD, LISTED = "sync/base/", "sync/run/", "sync/listed/"
+RECORD, LISTED = "sync/run/", "sync/listed/"
 log = logging.getLogger(__name__)
 
 
@@ -81,8 +82,9 @@ class SyncRuns:
         return found
 
     def base_of(self, name: str) -> SyncBase | None:
-        raw = self._runtime.store.get(f"{BASE}{name}")
-        return msgspec.msgpack.decode(raw, type=SyncBase) if raw is not None else None
+        """The newest base of the profile that is kept here."""
+        kept = SyncBases(self._runtime.store, self.profile(name)).kept()
+        return kept[-1] if kept else None
 
     def run_of(self, name: str) -> api.SyncRunDocument | None:
         """The run under way, else the last one."""
@@ -112,8 +114,8 @@ class SyncRuns:
 
     def page_roots(self) -> list[Digest]:
         """The roots of the bases, whose pages are kept."""
-        bases = [self.base_of(name) for name in self._runtime.settings.sync]
-        return [base.root for base in bases if base is not None]
+        profiles = self._runtime.settings.sync.values()
+        return [base.root for each in profiles for base in SyncBases(self._runtime.store, each).kept()]
 
     @property
     def is_at_work(self) -> bool:
@@ -166,10 +168,11 @@ class SyncRuns:
             )
         line = LineId(far.fileset, far.home)
         far_home = FarHome(self._runtime, line, profile, lambda: self._calls(far, profile.name))
+        bases = SyncBases(self._runtime.store, profile)
         base = self.base_of(profile.name)
         work.number = base.run + 1 if base is not None else 1
         near_home = NearHome(self._runtime, service, self._facts_of)
-        return SyncRunner(self._runtime, profile, near_home, far_home, base, work, self._runtime.tell)
+        return SyncRunner(self._runtime, profile, near_home, far_home, bases, work, self._runtime.tell)
 
     def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
         calls = self._calls_of(far.home)
@@ -186,11 +189,9 @@ class SyncRuns:
         self, profile: SyncSettings, running: _Running, run: SyncRunner
     ) -> api.SyncRunDocument:
         """One run to its end, and its record. The base is durable before the record says that the run is done."""
-        work, store = running.work, self._runtime.store
+        work = running.work
         try:
-            base = await run.run()
-            if base is not None:
-                store.put(f"{BASE}{profile.name}", msgspec.msgpack.encode(base))
+            await run.run()
             work.phase = SyncPhase.DONE if work.error is None else SyncPhase.HELD
         except asyncio.CancelledError:
             work.phase = SyncPhase.CANCELLED

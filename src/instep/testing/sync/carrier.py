@@ -6,16 +6,27 @@ from collections.abc import Callable, Generator
 from random import Random
 from typing import Any
 
+from instep.core.sync.bases import with_base, with_mark
 from instep.core.sync.reconcile import SyncPlan, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, KindRules, RulesOf, Side
-from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan, SendChanges, SyncWork
+from instep.core.sync.work import (
+    EditBase,
+    KeepBase,
+    KnownBases,
+    LookAtHomes,
+    Looked,
+    MakePlan,
+    ReadBases,
+    SendChanges,
+    SyncWork,
+)
 from instep.errors import InstepError, UnavailableError
 from instep.model.ids import Digest, NodeName
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import iterate
-from instep.model.sync import SyncBase
+from instep.model.sync import SyncBase, SyncMark
 from instep.testing.sync.ledger import SyncLedger
 from instep.testing.sync.options import SyncOptions
 from instep.testing.sync.side import SyncHomeNode
@@ -25,7 +36,7 @@ OTHER = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
 
 
 class SyncCarrier:
-    """On the left home. Its durable state is ``base`` and ``pages``."""
+    """On the left home. Its durable state is ``bases`` and ``pages``."""
 
     def __init__(
         self,
@@ -41,9 +52,9 @@ class SyncCarrier:
         self.options = options
         self.ledger = ledger
         self.rng: Random = world.stream("carrier")
-        self.base: SyncBase | None = None
-        self.bases: list[SyncBase] = []
-        """All that there ever was, as backups have them."""
+        self.bases: tuple[SyncBase, ...] = ()
+        self.marks: tuple[SyncMark, ...] = ()
+        """Those of the other home."""
         self.pages: dict[Digest, bytes] = {}
         self.is_cut = False
         self.ended: str | None = None
@@ -52,7 +63,7 @@ class SyncCarrier:
         """The last run left nothing undone, and changed nothing."""
         self.make_run: type[SyncRun] = SyncRun
         self.work: SyncWork | None = None
-        self._steps: Generator[Any, Any, SyncBase | None] | None = None
+        self._steps: Generator[Any, Any, None] | None = None
         self._life = 0
         self._root: Digest | None = None
         """What the run took for the base; of a first run, the tree that is not right."""
@@ -71,7 +82,7 @@ class SyncCarrier:
         self.world.record("run", "!", f"begins, initial {initial}, accepts rollback {accepts_rollback}")
         self.ledger.begins(may_undo=initial is not None or accepts_rollback)
         self.work = SyncWork("", "", self.world.now, initial=initial, accepts_rollback=accepts_rollback)
-        self._steps = self.make_run("site", ("left", "right"), self.base, self.work).run()
+        self._steps = self.make_run("site", ("left", "right"), self.work).run()
         self._life, self._root = self.homes[Side.LEFT].incarnation, None
         self._go_on(None)
         return True
@@ -82,9 +93,8 @@ class SyncCarrier:
         self.world.events += 1
         try:
             request = self._steps.send(answer)
-        except StopIteration as end:
-            base: SyncBase | None = end.value
-            self._later(lambda: self._end(base))
+        except StopIteration:
+            self._ends("done")
             return
         except InstepError as error:
             self._ends(error.error_code)
@@ -107,8 +117,15 @@ class SyncCarrier:
                 case LookAtHomes():
                     self._look()
                     return
+                case ReadBases():
+                    self._mind_link()
+                    self._mind_life_there()
+                    answer: object = KnownBases(self.bases, self.marks)
+                case KeepBase(base):
+                    self._keep(base)
+                    answer = None
                 case MakePlan():
-                    answer: object = self.planned(request)
+                    answer = self.planned(request)
                 case SendChanges():
                     answer = self.sent(request)
                 case EditBase(root, changes):
@@ -128,12 +145,19 @@ class SyncCarrier:
         self.did_nothing = how == "done" and work is not None and not (work.undone or any(work.made.values()))
         self.ledger.ends()
 
-    def _end(self, base: SyncBase | None) -> None:
-        if base is not None:
-            self.ledger.keeps_base(self._tree(self._root or base.root), self._tree(base.root))
-            self.base = base
-            self.bases.append(base)
-        self._ends("done")
+    def _keep(self, base: SyncBase) -> None:
+        """The other home first; both may die, or the answer be lost, between the two."""
+        self.ledger.keeps_base(self._tree(self._root or base.root), self._tree(base.root))
+        self._mind_link()
+        self._mind_life_there()
+        self.marks = with_mark(self.marks, base.mark)
+        near, far = self.homes[Side.LEFT], self.homes[Side.RIGHT]
+        if far.chance(self.options.answer_lost):
+            raise UnavailableError("the answer was lost")
+        if near.chance(self.options.crash_at_step):
+            near.crash("power, before it keeps its base")
+            return
+        self.bases = with_base(self.bases, base)
 
     def _tree(self, root: Digest) -> dict[bytes, Entry]:
         return {entry.path: entry for entry in iterate(root, self.pages.__getitem__)}
@@ -176,6 +200,10 @@ class SyncCarrier:
         if home.side is Side.RIGHT and (home.chance(self.options.answer_lost) or self.is_cut):
             raise UnavailableError("the answer was lost")
         return answer
+
+    def _mind_life_there(self) -> None:
+        if not self.homes[Side.RIGHT].is_alive:
+            raise UnavailableError("the home does not answer")
 
     def _mind_link(self) -> None:
         if self.is_cut:

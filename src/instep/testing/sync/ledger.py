@@ -78,9 +78,24 @@ class SyncLedger:
     def went_back(self, home: SyncHomeNode) -> None:
         self._gone_back[home.side] = None
 
+    def restored(self, home: SyncHomeNode, tree: Tree) -> None:
+        """The tree is an older one, which no person of today made; contents that lay here alone are gone."""
+        others = [each.disk.tree for each in self._homes.values() if each is not home]
+        kept = {entry.digest for each in (tree, *others) for entry in each.values()}
+        for path in sorted({*home.disk.tree, *tree}):
+            was = home.disk.tree.get(path)
+            if was != tree.get(path):
+                self._touched[path] = self._world.now
+            if was is not None and was.digest not in kept:
+                self._superseded[was.digest] = None
+
     def moved_on(self, home: SyncHomeNode) -> None:
         """A person changed the tree after it went back: its head is no former one any more."""
         self._gone_back.pop(home.side, None)
+
+    def forgets(self) -> None:
+        """The newest bases are gone: no run can know any more that a home went back."""
+        self._gone_back.clear()
 
     def gives_up(self, side: Side) -> None:
         """An operator says that the other side is right: all that is replaced here now was meant."""

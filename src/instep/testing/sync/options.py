@@ -56,6 +56,8 @@ class SyncOptions:
     roll_back_every_ms: int = 0
     lose_base_every_ms: int = 0
     older_base_every_ms: int = 0
+    restore_every_ms: int = 0
+    """The whole machine of the right home comes back from an older copy, tree and state."""
 
     @staticmethod
     def drawn(rng: Random) -> SyncOptions:
@@ -80,6 +82,7 @@ class SyncOptions:
             roll_back_every_ms=every(0.3, 4_000, 12_000),
             lose_base_every_ms=every(0.2, 5_000, 15_000),
             older_base_every_ms=every(0.3, 2_000, 10_000),
+            restore_every_ms=every(0.25, 4_000, 12_000),
         )
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from instep.core.sync.reconcile import SyncPlan
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Side
-from instep.core.sync.work import EditBase, LookAtHomes, Looked, MakePlan
+from instep.core.sync.work import EditBase, KnownBases, LookAtHomes, Looked, MakePlan
 from instep.model.change import ChangeAnswer
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
@@ -27,15 +27,14 @@ _COPY = re.compile(rb"\.collision-[0-9a-f]+")
 class _BaseOfTheRun(SyncRun):
     """Takes the left tree for the base, whatever was left alone."""
 
-    def run(self) -> Generator[Any, Any, SyncBase | None]:
+    def run(self) -> Generator[Any, Any, None]:
         steps, left = super().run(), b""
         answer: Any = None
         while True:
             try:
                 request = steps.send(answer)
-            except StopIteration as end:
-                value: SyncBase | None = end.value
-                return value
+            except StopIteration:
+                return
             if isinstance(request, EditBase):
                 answer = Digest(left)
                 continue
@@ -47,15 +46,14 @@ class _BaseOfTheRun(SyncRun):
 class _FirstForEver(SyncRun):
     """Takes one side for right in every round of a first run, also against what people do meanwhile."""
 
-    def run(self) -> Generator[Any, Any, SyncBase | None]:
+    def run(self) -> Generator[Any, Any, None]:
         steps = super().run()
         answer: Any = None
         while True:
             try:
                 request = steps.send(answer)
-            except StopIteration as end:
-                value: SyncBase | None = end.value
-                return value
+            except StopIteration:
+                return
             if isinstance(request, MakePlan):
                 request = request._replace(initial=self.work.initial)
             answer = yield request
@@ -66,6 +64,14 @@ class _FollowsAtOnce(SyncRun):
 
     def _base_changes(self, plan: SyncPlan) -> Iterator[tuple[bytes, Entry | None]]:
         return ((step.path, step.base_after) for step in plan.steps if step.changes_base)
+
+
+class _BaseOfOneHome(SyncRun):
+    """Goes from the newest base here, whether or not the other home knows it."""
+
+    def _common(self, known: KnownBases) -> SyncBase | None:
+        marks = tuple(base.mark for base in known.bases)
+        return super()._common(KnownBases(known.bases, marks))
 
 
 class _TrustsHeldChanges(SyncRun):
@@ -147,6 +153,7 @@ RUNS: dict[str, type[SyncRun]] = {
     "base_per_run": _BaseOfTheRun,
     "first_for_ever": _FirstForEver,
     "base_before_answers": _FollowsAtOnce,
+    "base_of_one_home": _BaseOfOneHome,
     "held_counts": _TrustsHeldChanges,
     "went_back_unseen": _ForgetsThePast,
     "settled_by_one_side": _SettledByOneSide,

@@ -204,6 +204,12 @@ class SyncHomeNode:
                 self._replace(path, target.get(path))
         self.publish()
 
+    def restore(self, tree: Tree, generations: int) -> None:
+        """The machine comes back from a copy with this tree and so many generations."""
+        self.world.record(self.name, "!", f"is restored to generation {generations}")
+        self.disk.tree = dict(tree)
+        del self.disk.heads[generations:], self.disk.published[generations:]
+
     def _replace(self, path: bytes, entry: Entry | None) -> None:
         was = self.disk.tree.get(path)
         self.world.record(self.name, "!", f"a person {'removes' if entry is None else 'writes'} {path!r}")

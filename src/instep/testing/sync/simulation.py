@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from instep.core.sync.bases import common_base
 from instep.core.sync.reconcile import same
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, Side
 from instep.model.manifest.entry import Kind
+from instep.model.sync import SyncMark
 from instep.testing.cluster import Result, SessionEnd, SimCluster
 from instep.testing.sync.carrier import SyncCarrier
 from instep.testing.sync.ledger import SyncLedger
@@ -44,6 +46,7 @@ class _Site(SimCluster):
         self.checks = SyncLedger(world, self.homes, self.rules)
         self.carrier = CARRIERS.get(plant, SyncCarrier)(world, self.homes, self.rules, options, self.checks)
         self.carrier.make_run = RUNS.get(plant, SyncRun)
+        self._backups: list[tuple[Tree, int, tuple[SyncMark, ...]]] = []
         self.mirrors: dict[Side, Tree] = {side: {} for side in Side}
         for path in PATHS[:5]:
             self.homes[Side.LEFT].write(path)
@@ -68,6 +71,8 @@ class _Site(SimCluster):
         self._every(options.cut_every_ms, self._cut)
         self._every(options.lose_base_every_ms, self._lose_base)
         self._every(options.older_base_every_ms, self._bring_back_base)
+        self._every(2_000, self._back_up)
+        self._every(options.restore_every_ms, self._restore)
         self._every(300, self.checks.check)
 
     def _edit(self, home: SyncHomeNode) -> None:
@@ -88,14 +93,12 @@ class _Site(SimCluster):
         if self.carrier.is_running:
             return
         ended = self.carrier.ended
-        if self.carrier.base is None:
-            self.carrier.begin(self.people.choice(list(Side)) if ended == "no_base" else None)
-        else:
-            self.carrier.begin(accepts_rollback=ended == "went_back")
+        initial = self.people.choice(list(Side)) if ended == "no_base" else None
+        self.carrier.begin(initial, accepts_rollback=ended == "went_back")
 
     def _roll_back(self, home: SyncHomeNode) -> None:
         """To a generation that a run saw, while no run is under way."""
-        base = self.carrier.base
+        base = common_base(self.carrier.bases, self.carrier.marks)
         if base is None or self.carrier.is_running or not home.is_alive or home.is_manual:
             return
         last, past = (base.left, base.past_left) if home.side is Side.LEFT else (base.right, base.past_right)
@@ -111,14 +114,42 @@ class _Site(SimCluster):
         self.world.record("net", "!", "cut" if self.carrier.is_cut else "healed")
 
     def _lose_base(self) -> None:
-        if not self.carrier.is_running:
-            self.world.record("left", "!", "loses its base")
-            self.carrier.base = None
+        if self.carrier.is_running:
+            return
+        self.checks.forgets()
+        which = self.rng.choice(("left", "right", "both"))
+        self.world.record("world", "!", f"the bases are lost: {which}")
+        if which != "right":
+            self.carrier.bases = ()
+        if which != "left":
+            self.carrier.marks = ()
 
     def _bring_back_base(self) -> None:
-        if not self.carrier.is_running and self.carrier.bases:
-            self.world.record("left", "!", "has an older base")
-            self.carrier.base = self.rng.choice(self.carrier.bases[-4:])
+        """The state of a home comes back from an older copy; its tree stays."""
+        if self.carrier.is_running or not self.carrier.bases:
+            return
+        self.checks.forgets()
+        lost = self.rng.randrange(1, 4)
+        self.world.record("world", "!", f"{lost} bases are older at one home")
+        if self.rng.random() < 0.5:
+            self.carrier.bases = self.carrier.bases[:-lost]
+        else:
+            self.carrier.marks = self.carrier.marks[:-lost]
+
+    def _back_up(self) -> None:
+        right = self.homes[Side.RIGHT].disk
+        self._backups.append((dict(right.tree), len(right.heads), self.carrier.marks))
+
+    def _restore(self) -> None:
+        """What persons did there since the copy, and no run carried over, is lost with the machine."""
+        if self._backups and not self.carrier.is_running:
+            tree, generations, marks = self.rng.choice(self._backups[-3:])
+            home = self.homes[Side.RIGHT]
+            self.checks.restored(home, tree)
+            self.checks.forgets()
+            home.restore(tree, generations)
+            self.carrier.marks = marks
+            self._backups.clear()
 
     # --- peace ------------------------------------------------------------------------------------------------
 
