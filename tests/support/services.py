@@ -259,13 +259,13 @@ class Services:
     def __getitem__(self, name: str) -> ServiceNode:
         return self.nodes[name]
 
-    def add(self, name: str) -> ServiceNode:
-        """A node of the cluster that is not configured yet."""
+    def add(self, name: str, authority: Pki | None = None) -> ServiceNode:
+        """A node that is not configured yet, of the cluster or of another one with this CA."""
         number = len(self.nodes)
         directory = NodeDirectory(self.base / name / "node")
         directory.create()
         made = self.nodes[name] = ServiceNode(
-            self.net, self.base, name, _identity(self.authority, name, directory.pki), number
+            self.net, self.base, name, _identity(authority or self.authority, name, directory.pki), number
         )
         return made
 

@@ -72,8 +72,19 @@ def offline_partners(session: Session) -> api.PartnersDocument:
 @click.argument("name")
 @link_options(None)
 @click.option("--address", "at", metavar="HOST:PORT", help="Where to dial it; empty: it dials here.")
+@click.option(
+    "--introduces/--no-introduces",
+    default=None,
+    help="Believe its word about the keys of nodes of other clusters, whose filesets it passes on.",
+)
 def partner_set(
-    session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
+    session: Session,
+    name: str,
+    replicate: bool | None,
+    data: bool | None,
+    hub: bool | None,
+    at: str | None,
+    introduces: bool | None,
 ) -> None:
     """Change the rights of a partner; a member of the cluster that is no partner yet becomes one."""
     from instep.node.config.editing import edits
@@ -81,7 +92,7 @@ def partner_set(
     require_known(session, name)
     given: dict[str, object] = {
         key: value
-        for key, value in (("replicate", replicate), ("data", data), ("hub", hub))
+        for key, value in (("replicate", replicate), ("data", data), ("hub", hub), ("introduces", introduces))
         if value is not None
     }
     if at is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from instep.errors import NotAllowedError, RefusedError, ResourceError
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import presented
-from instep.net.trust.certs import CertificateFacts, Purpose, certificates_of_pem, facts_of, name_of
+from instep.net.trust.certs import CertificateFacts, Purpose, certificates_of_pem, facts_of, name_of, pin_of
 from instep.net.trust.keystore import ExportFormat, backup, export, restore
 from instep.net.trust.pki import Pki
 
@@ -257,6 +258,43 @@ def _trust(
         names.append(str(name))
     session.reload()
     return names
+
+
+@command("list", parent=trust, example="instep pki trust list")
+def trust_list(session: Session) -> None:
+    """The nodes of other clusters whose keys are trusted here: partners, and nodes that a partner introduced."""
+    pins = _open(session).pins
+    rows: list[dict[str, Any]] = []
+    for name, certificate in pins.certificates().items():
+        key = pins.sign_key(name)
+        rows.append(_trusted(name, "partner", None, None, key) | {"pin": pin_of(certificate)})
+    for name, found in pins.introduced().items():
+        rows.append(_trusted(name, "introduced", found.by, _day(found.at_ms), found.raw))
+    lines = [
+        f"{row['name']}  {'introduced by ' + row['by'] if row['by'] else 'partner'}  "
+        f"signs with {row['sign_key'] or 'a key that it has not sent yet'}"
+        for row in rows
+    ]
+    session.show({"trusted": rows}, lines or ("no node of another cluster",))
+
+
+def _trusted(name: str, how: str, by: str | None, at: str | None, key: bytes | None) -> dict[str, Any]:
+    shown = None if key is None else hashlib.sha256(key).hexdigest()
+    return {"name": name, "how": how, "by": by, "at": at, "pin": None, "sign_key": shown}
+
+
+@command("forget", parent=trust, example="instep pki trust forget gamma")
+@click.argument("name")
+def trust_forget(session: Session, name: str) -> None:
+    """Forget the key of a node that a partner introduced: the next introduction counts as the first.
+
+    For a key that was changed on purpose. A partner of another cluster is forgotten by instep partner remove.
+    """
+    chosen = node_name(name)
+    changed = _open(session).pins.forget_introduced(chosen)
+    if changed:
+        session.reload()
+    session.show({"name": name, "changed": changed}, f"{name} is known by no introduction")
 
 
 @command("import", parent=trust, example="instep pki trust import k1.pem")

@@ -38,6 +38,8 @@ from instep.net.messages.changing import SubmitReply as SubmitReply
 from instep.net.messages.changing import SubmitRequest as SubmitRequest
 from instep.net.messages.changing import UnlockRequest as UnlockRequest
 from instep.net.messages.changing import why_not_positions as why_not_positions
+from instep.net.messages.introducing import INTRODUCED_MAX as INTRODUCED_MAX
+from instep.net.messages.introducing import Introductions as Introductions
 from instep.net.messages.lending import HasReply as HasReply
 from instep.net.messages.lending import HasRequest as HasRequest
 from instep.net.messages.lending import Part as Part
@@ -85,7 +87,7 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain", "test", "contents", "revocations", "warrant", "offers")
+TAKES = ("members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 REASON_MAX = 4_000

@@ -2,6 +2,7 @@
 
 A file ``trusted/NAME.crt`` has the newest certificate of the key and, where it is known, its issuer: TLS verifies
 certificates and no keys. ``trusted/NAME.sign`` has the key that the partner signs with, in hexadecimal.
+``trusted/NAME.introduced`` has the key of a node that is no partner, and the partner that introduced it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 
 from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import NodeName, node_name
 from instep.net.trust.certs import certificates_of_pem, pem_of, was_issued_by
 from instep.net.trust.key_files import sync_folder, write_file
@@ -22,11 +25,24 @@ def is_sign_key(key: bytes) -> bool:
     return len(key) == 32
 
 
+class Introduced(msgspec.Struct, frozen=True):
+    """A node that a partner introduced: the key that it signs with, in hexadecimal, and when that was."""
+
+    key: str
+    by: NodeName
+    at_ms: int
+
+    @property
+    def raw(self) -> bytes:
+        return bytes.fromhex(self.key)
+
+
 class Pins:
     """Those of one node, in its ``pki/`` directory."""
 
     def __init__(self, directory: Path) -> None:
         self._folder = directory / "trusted"
+        self._introduced: tuple[int, dict[NodeName, Introduced]] = -1, {}
 
     def pin(self, name: NodeName, chain: Sequence[x509.Certificate]) -> bool:
         """Trust the key of the first of these certificates for this partner; whether that changed the file."""
@@ -73,6 +89,31 @@ class Pins:
             raise DamagedError(f"{path} has no key", hint=f"rm {path}; it comes again", code="bad_pin")
         return key
 
+    def introduce(self, name: NodeName, found: Introduced) -> None:
+        """Believe what a node that is no partner signs with this key, and no other."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        raw = msgspec.json.encode(found)
+        write_file(self._folder / f"{node_name(name)}.introduced", raw, mode=0o644, of_node=True)
+
+    def introduced(self) -> dict[NodeName, Introduced]:
+        """The nodes that were introduced, by name; read again when a file came or went."""
+        try:
+            stamp = self._folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return {}
+        if self._introduced[0] != stamp:
+            self._introduced = stamp, dict(map(_introduced, sorted(self._folder.glob("*.introduced"))))
+        return self._introduced[1]
+
+    def forget_introduced(self, name: NodeName) -> bool:
+        """The next introduction of this node counts as the first one; whether there was one."""
+        try:
+            (self._folder / f"{node_name(name)}.introduced").unlink()
+        except FileNotFoundError:
+            return False
+        sync_folder(self._folder)
+        return True
+
     def certificates(self) -> dict[NodeName, x509.Certificate]:
         """The certificate of each partner; its key is what is trusted."""
         return {name: chain[0] for name, chain in self.chains().items()}
@@ -83,6 +124,16 @@ class Pins:
             node_name(path.stem): certificates_of_pem(path.read_bytes())
             for path in sorted(self._folder.glob("*.crt"))
         }
+
+
+def _introduced(path: Path) -> tuple[NodeName, Introduced]:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Introduced)
+        if is_sign_key(found.raw):
+            return node_name(path.stem), found
+    except (*DECODE_ERRORS, ValueError) as error:
+        raise DamagedError(f"{path} has no key: {error}", hint=f"rm {path}", code="bad_pin") from error
+    raise DamagedError(f"{path} has no key", hint=f"rm {path}", code="bad_pin")
 
 
 def _with_issuer(presented: Sequence[x509.Certificate]) -> list[x509.Certificate]:

@@ -74,7 +74,7 @@ def _end_of_ca(pki: Pki, now_ms: int) -> Iterator[PkiProblem]:
 
 def _stray(pki: Pki) -> Iterator[PkiProblem]:
     strays = [p for p in pki.directory.iterdir() if p.name not in (_DIRECTORIES if p.is_dir() else _FILES)]
-    for folder, suffixes in (("trusted", (".crt", ".sign")), ("issued", (".json",))):
+    for folder, suffixes in (("trusted", (".crt", ".sign", ".introduced")), ("issued", (".json",))):
         if (pki.directory / folder).is_dir():
             strays += [path for path in (pki.directory / folder).iterdir() if path.suffix not in suffixes]
     for path in sorted(strays):

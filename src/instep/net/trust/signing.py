@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 
@@ -61,14 +62,14 @@ def verify_signature(
     """The node that made this signature. It holds when the signing certificate was issued by ``ca``, is valid
     now and not revoked, or when ``pinned`` has the signer's raw key.
 
-    ``PeerError`` ``bad_signature``; ``NotAllowedError`` ``signer_unknown``, ``signer_expired``, ``signer_early``,
-    ``signer_revoked``.
+    ``PeerError`` ``bad_signature``; ``NotAllowedError`` ``key_changed``, ``signer_unknown``, ``signer_expired``,
+    ``signer_early``, ``signer_revoked``.
     """
     signer = signature.signer
     raw = (pinned or {}).get(signer)
     if raw is not None:
         if not hmac.compare_digest(raw, signature.key):
-            raise _refused("signer_unknown", signer, "its key is not the one that is pinned here")
+            raise key_changed(signer, raw, signature.key)
     else:
         _check_certificate(signature, ca, crl, now_ms)
     try:
@@ -137,6 +138,18 @@ def verify_ca_signature(signature: Signature, record_id: Digest, ca: Sequence[x5
             raise PeerError("the CA's signature does not fit its record", code="bad_signature") from error
         return
     raise _refused("signer_unknown", signature.signer, "it is not signed by this cluster's CA")
+
+
+def key_changed(signer: str, known: bytes, shown: bytes) -> NotAllowedError:
+    """The refusal of a record under another key than the one that is known for its signer."""
+    pinned, other = (hashlib.sha256(key).hexdigest() for key in (known, shown))
+    return NotAllowedError(
+        f"{signer} signs with another key than the one that is known here: known {pinned}, shown {other}",
+        code="key_changed",
+        signer=signer,
+        pinned=pinned,
+        shown=other,
+    )
 
 
 def _refused(code: str, signer: str, why: str) -> NotAllowedError:

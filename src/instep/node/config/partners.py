@@ -24,6 +24,8 @@ class PartnerSettings:
     """Whether filesets of class data go there too."""
     hub: bool = key(False, boolean)
     """Whether lines that this node did not write go there too."""
+    introduces: bool = key(False, boolean)
+    """Whether its word counts about the keys of nodes of other clusters whose filesets it passes on."""
     address: Address | None = key(None, values.address)
     """Where to dial it; without it only the partner dials. `join` writes it."""
     pin: str | None = key(None, fingerprint)

@@ -54,6 +54,7 @@ class AcceptedLink(StreamRequests):
         super().__init__()
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._offered: dict[LineId, m.Offer] = {}
+        self._introduced: dict[LineId, m.Introductions] = {}
         self._noticed: dict[LineId, m.HeadNotice] = {}
         self._reader: asyncio.Task[None] | None = None
         self.ended: InstepError | OSError | None = None
@@ -119,6 +120,7 @@ class AcceptedLink(StreamRequests):
             if line not in offered:
                 self._withdraw(old)
         for line, offer in offered.items():
+            self._introduce(self._peers.lines[line])
             if self._offered.get(line) != offer:
                 self.tell(offer)
             self._tell_news(self._peers.lines[line])
@@ -130,7 +132,15 @@ class AcceptedLink(StreamRequests):
         self.offer_again(head.line)
         service = self._peers.service(head.line)
         if service is not None and self._peers.access.why_not(self.who, service) is None:
+            self._introduce(service)
             self.tell_head(head)
+
+    def _introduce(self, service: LineService) -> None:
+        """Send the keys of the nodes that signed a line which this node passes on, where they changed."""
+        message = self._peers.introducing.of_line(service) if "introductions" in self.hello.takes else None
+        if message is not None and self._introduced.get(service.line) != message:
+            self._introduced[service.line] = message
+            self.tell(message)
 
     def offer_again(self, line: LineId) -> None:
         """Offer one line where the partner was not offered it, or as something else. A hub knows what a line is only
@@ -141,6 +151,8 @@ class AcceptedLink(StreamRequests):
             if old is not None:
                 self._withdraw(self._offered.pop(line))
         elif old is None or is_other_offer(old, offer):
+            if service is not None:
+                self._introduce(service)
             self._offered[line] = offer
             self.tell(offer)
 

@@ -246,6 +246,8 @@ class DialledLink:
                 self._head(message)
             case m.Epochs():
                 self._peers.heard_epochs(self.name, message)
+            case m.Introductions():
+                self._peers.introducing.heard(self.name, message)
             case m.TakeOverRequest():
                 self.reply(self._answering.could_take_over(message))
             case m.Ping(number):

@@ -22,6 +22,7 @@ from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
 
 _MEMBERS = "members"
+_FOREIGN = "members/foreign"
 MEMBERS_MAX = 1_024
 SKEW_MS = 3_600_000
 MOVES_APART_MS = 60_000
@@ -40,6 +41,9 @@ class Membership:
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
+        raw = runtime.store.get(_FOREIGN)
+        self._foreign = set(msgspec.msgpack.decode(raw, type=list[NodeName]) if raw is not None else ())
+        """Members that only nodes of other clusters have named."""
         self._moved_at_ms: dict[NodeName, int] = {}
         self._met: set[NodeName] = set()
         self.advertised = runtime.settings.advertise
@@ -82,6 +86,7 @@ class Membership:
         book.use(request.token_id, now, pin=pin)
         self.invitations.save(book)
         self.settings_changed()
+        self._foreign.discard(request.name)
         self._remember(m.Member(request.name, request.address, pin, b"", now))
         runtime.note("joined", f"{request.name} joined from {address}", name=request.name)
         return m.JoinReply(
@@ -175,6 +180,8 @@ class Membership:
         pin = known.pin if known is not None else ""
         serving = known.serving if known is not None else None
         self._met.add(who)
+        if who in self._runtime.pki.pins.certificates():
+            self._foreign.add(who)
         self.pinned_key_told(who, hello.sign_key)
         told = dialled_at(hello.address, seen_at)
         self._follow_move(who, told)
@@ -215,7 +222,15 @@ class Membership:
         is_believed = not followed or is_of_writer
         row = self._runtime.settings.partners.get(source)
         removed = self._runtime.pki.crl().removed
+        is_far = source in self._runtime.pki.pins.certificates()
         for member in message.members:
+            if is_far and self.is_ours(member.name):
+                continue  # another cluster has no say about ours
+            if is_far and member.name not in self.members:
+                self._foreign.add(member.name)
+            elif not is_far and member.name in self._foreign:
+                self._foreign.discard(member.name)
+                is_news = True
             if member.name == self._runtime.name or (member.name in self._met and member.name != source):
                 continue
             if member.updated_ms < removed.get(member.name, 0) * 1_000:
@@ -242,6 +257,14 @@ class Membership:
                 is_news = self.take(member) or is_news
         if is_news:
             self._save_members()
+
+    def is_ours(self, name: NodeName) -> bool:
+        """Whether a node of this cluster has the name, as far as this node knows."""
+        pki, row = self._runtime.pki, self._runtime.settings.partners.get(name)
+        if name in pki.pins.certificates() or name in self._foreign:
+            return False
+        is_known = name in self.members or (row is not None and row.pin is None)
+        return is_known or (pki.is_ca and pki.has_issued(name, wall_ms()))
 
     def _follow_move(self, name: NodeName, address: str) -> None:
         """A node has another address than before: dial it there, where this node's file has the one from before. A file
@@ -295,7 +318,9 @@ class Membership:
 
     def _save_members(self) -> None:
         members = msgspec.msgpack.encode(list(self.members.values()))
+        foreign = msgspec.msgpack.encode(sorted(self._foreign & set(self.members)))
         self._runtime.deferred.write(_MEMBERS, lambda store: store.put(_MEMBERS, members))
+        self._runtime.deferred.write(_FOREIGN, lambda store: store.put(_FOREIGN, foreign))
         if self._has_news and self.on_news is not None:
             self._has_news = False
             self.on_news()

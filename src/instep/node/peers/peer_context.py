@@ -24,6 +24,7 @@ from instep.node.lines.snapshot import reports_of
 from instep.node.lines.standing_events import StandingEvents
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
+from instep.node.peers.network.introducing import Introducing
 from instep.node.runtime.driver import own_error, wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
@@ -82,6 +83,7 @@ class PeerContext(abc.ABC):
         self.dial = dial
         """Calls to the partner of this name at this address."""
         self.access = LinkPolicy(runtime)
+        self.introducing = Introducing(runtime, membership)
         self.lines: dict[LineId, LineService] = {}
         self.senders: Mapping[NodeName, SenderLink] = {}
         self.highest_heard: dict[LineId, int] = {}

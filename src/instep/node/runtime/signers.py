@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.core.vocabulary import SignerVerdict, Trouble
-from instep.errors import InstepError, RefusedError
+from instep.errors import InstepError, NotAllowedError, RefusedError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName
 from instep.model.standing import Standing, StandingRecord
@@ -22,17 +22,26 @@ def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> Sig
         if not signature.chain:
             verify_ca_signature(signature, record_id, authorities)
             return SignerVerdict(True, signature.signer, is_ca=True)
-        pinned = _pinned_keys(runtime, signature.signer)
-        signer = verify_signature(signature, record_id, authorities, pki.crl(), wall_ms(), pinned)
+        signer = _verified(runtime, signature, record_id)
     except InstepError as error:
         return SignerVerdict(False, signature.signer, code=error.error_code, reason=error.reason)
     return SignerVerdict(True, signer)
 
 
-def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
-    """The signing key of a partner of another cluster, as long as it is pinned here."""
-    key = runtime.pki.pins.sign_key(signer)
-    return {signer: key} if key is not None and signer in runtime.pki.pins.certificates() else {}
+def _verified(runtime: Runtime, signature: Signature, record_id: Digest) -> NodeName:
+    """The signer of a record, by its pinned key, by a certificate of this cluster, or by an introduction. A name that a
+    certificate of this cluster has is never an introduced one."""
+    pki, signer = runtime.pki, signature.signer
+    pinned = pki.pins.sign_key(signer) if signer in pki.pins.certificates() else None
+    by_key = {} if pinned is None else {signer: pinned}
+    authorities, now_ms = pki.authorities(), wall_ms()
+    try:
+        return verify_signature(signature, record_id, authorities, pki.crl(), now_ms, by_key)
+    except NotAllowedError as error:
+        known = pki.pins.introduced().get(signer)
+        if known is None or error.error_code != "signer_unknown":
+            raise
+        return verify_signature(signature, record_id, authorities, pki.crl(), now_ms, {signer: known.raw})
 
 
 def stuck_standing(trouble: Trouble) -> StandingRecord:

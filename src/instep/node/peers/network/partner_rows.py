@@ -20,6 +20,11 @@ def own_rows(settings: Settings) -> m.Rows:
     return tuple(rows)[: m.ROWS_MAX]
 
 
+def introducers(settings: Settings) -> set[NodeName]:
+    """The partners whose introductions this node believes."""
+    return {name for name, partner in settings.partners.items() if partner.introduces}
+
+
 def rows_of_topology(settings: Settings, members: Mapping[NodeName, m.Member]) -> PartnerRows:
     """The rows of every node that rows lead to from here, in either direction. A node that has told none is there
     with None."""
