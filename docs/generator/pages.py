@@ -30,6 +30,7 @@ from instep.node.config import balancers, definitions, filesets, golden, hooks, 
 from instep.node.config.external import ExternalSettings
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
+from instep.node.config.outside.notify import NotifySettings
 from instep.node.config.partners import PartnerSettings
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings
 from instep.node.config.shared_parts.pools import PoolSettings
@@ -86,6 +87,7 @@ TABLES: tuple[tuple[str, str, type], ...] = (
         "[sync.NAME.kinds.KIND]; validate = { ... } in it is a hook",
         SyncKindSettings,
     ),
+    ("Notices", "[notify.NAME]; send = { ... } in it is a hook", NotifySettings),
     ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancers.PortKeys),
     ("Jobs", "[jobs.NAME]", JobSettings),
     ("Requests", "[requests.KIND]", RequestSettings),

@@ -103,6 +103,7 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "paths": KIND,
         },
     ),
+    "Notices": ("", {"": 'name = "main"\n[notify.ops]\nsend = { run = ["/bin/true"] }\n'}),
     "A balancer's ports": (
         "[balancers.maps.https]\n",
         {

@@ -44,6 +44,7 @@ WARNINGS: Mapping[str, str] = {
     "not_confirmed": "no operator confirmed a generation in time, and it is put back",
     "not_drained": "a home stays in its balancers while changes go live: no follower serves in its place",
     "not_finished": "an apply did not end in time, and the generation is refused",
+    "notice_failed": "a notice did not reach its receiver; it is tried again",
     "not_watched": "the kernel's watch does not see the whole tree: full scans stand in for it",
     "older_than_files": "the daemon is older than the files of the program",
     "owners_not_carried": "files of a tree that is written here have other owners now, which do not travel",

@@ -32,6 +32,7 @@ from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.syncing.sync_schedule import SyncSchedule
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
+from instep.node.upkeep.notices import Notices
 from instep.node.upkeep.writer_change import Succession
 from instep.panel.server import PanelServer
 
@@ -58,6 +59,7 @@ class Daemon:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.notices = Notices(node.runtime)
         self.housekeeping = Housekeeping(node)
         self.listeners = Listeners(node)
         self.balancers = Balancers(node)
@@ -109,6 +111,7 @@ class Daemon:
             "jobs": self.shared_work.run,
             "seats": self.seat_desk.run,
             "sync schedules": self.sync_schedule.run,
+            "notices": self.notices.run,
             "sync notices": self.sync_notices.run,
             "events": self.node.runtime.deferred.run,
             "succession": Succession(self.node).run,

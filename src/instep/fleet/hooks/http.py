@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from instep.fleet.hooks.aside import Aside, Hangs
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
 from instep.model.counts import lasting, sized
@@ -85,6 +87,9 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
     }
     if "INSTEP_SYNC" in call.extra:
         headers["X-Instep-Sync"] = call.extra["INSTEP_SYNC"]
+    given = {name.lower() for name in credentials.headers}
+    if spec.body is not None and "content-type" not in given and _is_json(spec.body):
+        headers["Content-Type"] = "application/json"
     headers |= credentials.headers
     try:
         async with asyncio.timeout(spec.timeout_ms / 1000), answer_to(spec, headers) as answer:
@@ -123,6 +128,14 @@ async def answer_to(
         ) as answer,
     ):
         yield answer
+
+
+def _is_json(body: str) -> bool:
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _judged(spec: HookSpec, status: int, body: bytes) -> str:

@@ -17,6 +17,7 @@ from instep.node.config.facts import FactSettings, read_facts
 from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import as_set, choice, matching, off_or, some_of, strings
+from instep.node.config.outside.notify import NotifySettings, read_notify
 from instep.node.config.partners import PartnerSettings, read_partners
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings, read_jobs, read_requests
 from instep.node.config.shared_parts.pools import PoolSettings, read_pools
@@ -82,6 +83,7 @@ class Settings:
     pools: Mapping[str, PoolSettings] = section(PoolSettings, dict, is_named=True)
     standby: Mapping[str, StandbySettings] = section(StandbySettings, dict, is_named=True)
     sync: Mapping[str, SyncSettings] = section(SyncSettings, dict, is_named=True)
+    notify: Mapping[str, NotifySettings] = section(NotifySettings, dict, is_named=True)
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
     warnings: tuple[str, ...] = ()
@@ -109,7 +111,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
     balancers = read_balancers(top, filesets)
     jobs, requests, pools = read_jobs(top), read_requests(top), read_pools(top)
     standby = read_standby(top)
-    sync = read_sync(top)
+    sync, notify = read_sync(top), read_notify(top)
     if top.reading.problems:
         return None
     return Settings(
@@ -124,6 +126,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
         pools=MappingProxyType(pools),
         standby=MappingProxyType(standby),
         sync=MappingProxyType(sync),
+        notify=notify,
         warnings=tuple(top.reading.warnings),
         fingerprint=fingerprint,
     )

@@ -21,6 +21,7 @@ class StandingEvents:
         self._noted: tuple[Standing, str | None] | None = None
         self._is_begun = False
         """Before that no source is reached yet, and the link notes one that cannot be reached."""
+        self._was_well = False
 
     def take(self, record: StandingRecord) -> None:
         """Note a standing that is news, and log any of this node."""
@@ -40,6 +41,10 @@ class StandingEvents:
         words += f": {record.reason}" if record.reason else ""
         facts = {"standing": standing.value, "code": record.code, "next": list(record.next_steps)}
         node = self._node
+        if standing in _WELL and not self._was_well:
+            self._was_well = True
+            if kind is None:  # no event, but the end of trouble that a notice told of before the restart
+                self._runtime.on_note("in_step", words, self._line, facts | {"node": node})
         if kind is not None and node is None:
             self._runtime.note(kind, words, self._line, **facts)
         elif kind is not None and node is not None:

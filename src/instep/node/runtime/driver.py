@@ -135,7 +135,7 @@ class Driver(Generic[EventT, EffectT]):
             self._has_room.clear()
 
     def begin(self, event: EventT) -> None:
-        """Hand in how the machine starts, before ``run``: it is taken before all that somebody posted meanwhile."""
+        """Hand in how the machine starts, before ``run``: it is taken before all events that were posted meanwhile."""
         self._posted += 1
         self._first.append(event)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from logging import INFO, WARNING
 from pathlib import Path
@@ -114,6 +114,8 @@ class Runtime:
         self._quiet = Quiet()
         self.noted: Counter[tuple[str, str]] = Counter()
         """How many events of each kind and fileset (empty: of none) there were since the start."""
+        self.on_note: Callable[[str, str, LineId | None, Mapping[str, Any]], None] = lambda *_: None
+        """Hears each event, in the thread that notes it."""
         self.facts = FactCache()
         self.retention = RetentionTime()
         self.draining = Draining(lambda: self.store, self.tell, ran_out=self._drain_ran_out)
@@ -147,6 +149,7 @@ class Runtime:
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
         """One line of the events and of the daemon's log; the event waits while the state cannot be written."""
         at_ms = wall_ms()
+        self.on_note(kind, text, line, facts)
         self.noted[kind, line.fileset if line is not None else ""] += 1
         about = {"event": kind, "fileset": line.fileset if line is not None else None, **facts}
         log.log(WARNING if kind in WARNINGS else INFO, "%s", text, extra={"about": about})

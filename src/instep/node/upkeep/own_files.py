@@ -1,4 +1,4 @@
-"""What is wrong with the files of a node directory, for ``check``: keys, and modes that let others in."""
+"""Faults of the files in a node directory, for ``check``: keys, and modes that let others in."""
 
 from __future__ import annotations
 
