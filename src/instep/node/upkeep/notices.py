@@ -1,7 +1,7 @@
 """Notices of events to people and their services: performs what ``[notify.NAME]`` of this node says.
 
-Events that wait for a notice are in the node's state, so that a restart forgets nothing. A notice that does not arrive is tried
-again, later and later, with all that came meanwhile.
+Events that wait for a notice are in the node's state, so that a restart forgets nothing. A notice that does not arrive
+is tried again, later and later, with all that came meanwhile.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Notices:
 
 
 def spec_for(target: NotifySettings, told: tuple[Noted, ...], text: str, node: str) -> HookSpec:
-    """The call of a receiver's hook. A request gets a body: the receiver's own, with the words filled in as in a JSON string,
-    else a document."""
+    """The call of a receiver's hook. A request gets a body: the receiver's own, with the words filled in as in a JSON
+    string, else a document."""
     assert target.send is not None
     spec = spec_of(target.send)
     if spec.http is None:
