@@ -74,6 +74,10 @@ async def test_a_locked_path_is_denied_to_others_and_to_other_programs_of_the_ow
             assert denied.value.error_code == "locked" and denied.value.exit_code == 6
             assert denied.value.facts["owner"] == "ana@s1" and denied.value.facts["client"] == "word"
             assert denied.value.facts["until"]
+            assert "on main: instep lock break data sub/f1 " in str(denied.value.hint), "only the home's operators may"
+        with pytest.raises(ContentionError) as denied:
+            await _lock(main)
+        assert ", instep lock break data sub/f1 " in str(denied.value.hint)
         s2.write({"sub/f1": "of s2\n"})
         await s2.holds("sub/f1", "file 1\n")
         assert "of s2\n" in await s2.taken_out("sub/f1", tmp_path / "out")

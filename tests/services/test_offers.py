@@ -27,6 +27,8 @@ async def test_an_edit_on_any_server_reaches_all(tmp_path: Path) -> None:
             assert not any((other.tree / f"sub/f{turn + 2}").exists() for other in nodes)
         for node in nodes:
             assert not await node.archived("drift"), node.name
+            warned = [event["text"] for event in await node.events() if event["level"] == "warning"]
+            assert not warned, f"{node.name}: a save that is taken is no trouble"
 
 
 @in_virtual_time

@@ -240,6 +240,13 @@ def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
             return Stand(Standing.DRIFTED, seen.not_taken.code, reason, (step,))
         return Stand(Standing.DRIFTED, "offered", f"changed here, {where}: {names}", (look,))
     names = _named(seen.drifted, seen.drifted_total)
+    if config.drift is DriftPolicy.OFFER:
+        return Stand(
+            Standing.DRIFTED,
+            "offered",
+            f"changed here, to be offered to {config.writer} or set aside: {names}",
+            (f"instep diff {line.fileset}",),
+        )
     steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()
     by = f"; {hook_words(seen.hook_writes)}" if seen.hook_writes else ""
     return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{by}", steps)

@@ -10,6 +10,8 @@ from instep.node.runtime.runtime import Runtime
 
 _WELL = frozenset({Standing.IN_STEP, Standing.OBSERVING})
 _ON_THE_WAY = frozenset({Standing.APPLYING, Standing.BEHIND, Standing.UNKNOWN})
+_OFFERED = (Standing.DRIFTED, "offered")
+"""A save on its way to the home is no trouble; one that the home does not take has another code."""
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ class StandingEvents:
         kind: str | None = None
         if standing in _WELL:
             kind, said_next = "in_step" if self._noted is not None else None, None
-        elif standing in _ON_THE_WAY or said == self._noted or not self._is_begun:
+        elif standing in _ON_THE_WAY or said in (_OFFERED, self._noted) or not self._is_begun:
             said_next = self._noted
         else:
             kind, said_next = "paused" if standing is Standing.PAUSED else "trouble", said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TypeVar
 
 from msgspec import UNSET
@@ -20,7 +21,6 @@ from instep.errors import (
     family_of,
 )
 from instep.model.change import Fence, OutcomeKind, PathOutcome, fence_of
-from instep.model.ids import FilesetName
 from instep.model.lock import (
     LockAnswer,
     LockDenied,
@@ -193,18 +193,18 @@ def _required(service: LineService, path: bytes, answer: LockAnswer, wanted: typ
     """The answer that the command wanted; any other one is the error that it ends with."""
     if isinstance(answer, wanted):
         return answer
-    raise _error(service.fileset.name, service.fileset.writer, path, answer)
+    raise _error(service, path, answer)
 
 
-def _error(name: FilesetName, home: str, path: bytes, answer: LockAnswer) -> InstepError:
-    said = shown(path)
+def _error(service: LineService, path: bytes, answer: LockAnswer) -> InstepError:
+    name, home, said = service.fileset.name, service.fileset.writer, shown(path)
     match answer:
         case LockDenied(owner, left_ms, since_ms, reason):
             now = wall_ms()
             why = f", for: {reason}" if reason else ""
             return ContentionError(
                 f"{said} is locked by {owner} until {moment(now + left_ms)} if that is not refreshed{why}",
-                hint=f"ask {owner.user}; or when the lock was left behind: instep lock break {name} PATH --reason TEXT",
+                hint=_of_a_lock_left_behind(service, path, owner),
                 code="locked",
                 owner=f"{owner.user}@{owner.node}",
                 client=owner.client,
@@ -239,6 +239,14 @@ def _error(name: FilesetName, home: str, path: bytes, answer: LockAnswer) -> Ins
             return family_of(exit_code, RefusedError)(reason, hint=hint or None, code=code)
         case _:
             return ContentionError(f"the lock of {said} ended meanwhile", code="lock_gone")
+
+
+def _of_a_lock_left_behind(service: LineService, path: bytes, owner: LockOwner) -> str:
+    """A lock of another person is broken by an operator of the home; one of the caller's own by the caller, too."""
+    is_own = (owner.node, owner.user) == (service.runtime.name, author())
+    where = "" if service.is_written_here or is_own else f"on {service.fileset.writer}: "
+    step = f"{where}instep lock break {service.fileset.name} {shlex.quote(shown(path))} --reason TEXT"
+    return f"ask {owner.user}; or, where the lock was left behind, {step}"
 
 
 def _require_made(service: LineService, done: LockOutcome) -> None:
