@@ -80,6 +80,22 @@ def test_who_has_the_old_root_open_sees_the_old_generation_whole_until_its_time_
     assert archived(world, tmp_path / "to", b"gone/x") == b"gone"
 
 
+def test_an_edit_in_place_shows_in_the_lingering_tree_and_in_nothing_that_is_kept(tmp_path: Path) -> None:
+    """Goal: a file of both generations is one inode; the archive has files of the old one alone."""
+    world = world_at(tmp_path)
+    run_switch(world)
+    for path in ("same", "dir/changed"):
+        with (world.root / path).open("r+b") as file:
+            file.write(b"EDIT")
+    (batch,) = lingering(world.place)
+    lingers = world.place.archive / os.fsdecode(batch) / "next"
+    assert (lingers / "same").read_bytes() == b"EDITs"
+    assert (lingers / "dir/changed").read_bytes() == b"old"
+    assert end_linger(world.place, batch, 5).late == 0
+    assert {item.path for item in Archive(world.place).list_items()} == {b"dir/changed", b"gone"}
+    assert archived(world, tmp_path / "to", b"dir/changed") == b"old"
+
+
 def test_what_is_written_after_the_next_tree_was_built_is_archived_as_drift(tmp_path: Path) -> None:
     world = world_at(tmp_path)
     journal = world.stage(world.generation(NEW))
