@@ -74,7 +74,9 @@ async def test_a_locked_path_is_denied_to_others_and_to_other_programs_of_the_ow
             assert denied.value.error_code == "locked" and denied.value.exit_code == 6
             assert denied.value.facts["owner"] == "ana@s1" and denied.value.facts["client"] == "word"
             assert denied.value.facts["until"]
-            assert "on main: instep lock break data sub/f1 " in str(denied.value.hint), "only the home's operators may"
+            assert "on main: instep lock break data sub/f1 " in str(denied.value.hint), (
+                "only the home's operators may"
+            )
         with pytest.raises(ContentionError) as denied:
             await _lock(main)
         assert ", instep lock break data sub/f1 " in str(denied.value.hint)

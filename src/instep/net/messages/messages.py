@@ -87,7 +87,9 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions")
+TAKES = (
+    "members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions", "passed_offers",
+)  # fmt: skip
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 REASON_MAX = 4_000

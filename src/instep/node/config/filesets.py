@@ -135,7 +135,8 @@ class FilesetSettings:
     linger_ms: int = key("1m", duration_ms)
     """With `exchange`: how long the old tree stays for open readers."""
     offers_from: tuple[NodeName, ...] = key([], node_names)
-    """Partners that may lock paths here and whose changes are taken, where it is written; none when not given."""
+    """Partners that may lock paths and whose changes are taken, where it is written; a hub that follows it passes
+    theirs on to the writer as its own. None when not given."""
     drift: str = key("revert", choice("revert", "keep", "offer"))
     """`revert`: archive a local change and restore; `keep`: only report it; `offer`: submit it to the writer, whose
     `offers_from` must name this node, and archive what loses."""

@@ -46,6 +46,7 @@ from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES, PeerCalls
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.applying import Applying
+from instep.node.following.home_link import home_link
 from instep.node.following.lingering import Lingering
 from instep.node.following.offering import Offering
 from instep.node.following.page_fetch import Fetcher, OfferedHeads
@@ -131,12 +132,11 @@ class FollowService(LineService):
         self._behind = HubOrders(self.line, net)
 
     def _new_offering(self) -> Offering:
-        home, held = lambda: self.sources.get(self.writer), lambda: self.facts.tree
-        return Offering(self.tree, home, held, self._owned, self._keep)
+        home = partial(home_link, self)
+        return Offering(self.tree, home, lambda: self.facts.tree, self._owned, self._keep)
 
     def _new_applying(self) -> Applying:
-        kept = self.offering.kept
-        return Applying(self.tree, self.lingering, self._offered, self._sources_for, kept)
+        return Applying(self.tree, self.lingering, self._offered, self._sources_for, self.offering.kept)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -339,9 +339,11 @@ class FollowService(LineService):
             self.around.hurry()
 
     def lock_ended(self, source: NodeName, news: m.LockNotice) -> None:
-        """Believed of the writer alone."""
-        if source == self.writer:
+        """Believed of the writer, or of the hub that is asked in its place; a hub passes it on."""
+        if (home := home_link(self)) is not None and source == home.name:
             self.offering.lock_ended(news)
+            for node in self.fileset.offers_from:
+                self._net.tell_holder(node, news)
 
     async def retry(self) -> None:
         self.asked_to("retry")

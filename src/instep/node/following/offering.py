@@ -21,13 +21,14 @@ from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble, error_of
 from instep.errors import PeerError, UnavailableError
 from instep.model.change import ChangeAnswer, ChangeSet, Fence, wanted_contents
 from instep.model.decoding import DECODE_ERRORS
-from instep.model.ids import HeadRef, LineId
+from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.lock import LockGone, LockOwner, LockView
 from instep.model.manifest.walk import Reader
 from instep.model.paths import parent_of
 from instep.net.messages import messages as m
 from instep.net.service import BREAK_LOCK, LOCK, LOCKS, SUBMIT_HAVE, UNLOCK
 from instep.node.config.filesets import FilesetSettings
+from instep.node.following.home_link import OFFERS
 from instep.node.following.offered_edits import contents_of, digest_at, edits_at, edits_of
 from instep.node.lines.line_locks import LockOutcome, no_lock
 from instep.node.lines.line_net import Source
@@ -40,8 +41,6 @@ from instep.node.trees.fileset_tree import FilesetTree
 from instep.store.port import ChangeSide
 from instep.tree.root.failpoints import failpoint, register
 
-OFFERS = "offers"
-"""What a home that takes changes names in ``takes``."""
 SENT_UNASKED_BYTES = 1 << 20
 """Contents of up to so many bytes together are sent without asking which of them the home lacks."""
 ANSWER_S = 600.0
@@ -77,7 +76,8 @@ class Offering:
             f"offer {tree.line}", self.machine, self._perform, TimerFired, self._runtime.directory.records
         )
         self._asks: Requests[o.OfferEvent, o.GiveLockAnswer] = Requests(self.driver.post)
-        self._is_up = False
+        self._up: NodeName | None = None
+        """The node that is asked now, the home or a hub."""
         self._told = OffersChanged()
         self._reached: HeadRef | None = None
 
@@ -100,10 +100,10 @@ class Offering:
     def home_changed(self) -> None:
         """The link to the writer came, or went."""
         link = self._home()
-        is_up = link is not None and OFFERS in link.takes
-        if is_up != self._is_up:
-            self._is_up = is_up
-            self.driver.post(o.HomeUp() if is_up else o.HomeDown())
+        name = link.name if link is not None and OFFERS in link.takes else None
+        if name != self._up:
+            self._up = name
+            self.driver.post(o.HomeUp() if name is not None else o.HomeDown())
         self._tell_owned()
 
     def retry(self) -> None:
@@ -222,7 +222,9 @@ class Offering:
         if link is None:
             is_listed = writer in self._runtime.settings.partners
             why = (
-                "is not connected" if is_listed else "is no partner of this node, and hubs pass no changes on"
+                "is not connected"
+                if is_listed
+                else "is no partner of this node, and no hub here passes changes on"
             )
             raise UnavailableError(
                 f"{writer}, the home of {self._tree.name}, {why}: only it takes changes and grants locks",

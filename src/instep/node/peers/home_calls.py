@@ -18,8 +18,10 @@ from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
+from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.runtime.driver import wall_ms
 
 SYNC_SEEN = "sync/seen/"
@@ -35,6 +37,7 @@ class HomeCalls(PeerContext):
     """The calls of ``PeerService`` about locks and changes."""
 
     sessions: dict[NodeName, AcceptedLink]
+    passed: PassedChanges
     on_sync: Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]
     """Carries out the commands of initiators of sync runs; set by the daemon."""
 
@@ -45,20 +48,35 @@ class HomeCalls(PeerContext):
             session.tell(news)
 
     async def lock(self, who: NodeName, request: m.LockRequest) -> m.LockReply:
+        hub = self._passes(who, request.line)
+        if hub is not None:
+            return await self.passed.lock(who, hub, request)
         return m.LockReply(await self._home(who, request.line).lock(who, request))
 
     async def unlock(self, who: NodeName, request: m.UnlockRequest) -> m.LockReply:
+        hub = self._passes(who, request.line)
+        if hub is not None:
+            return await self.passed.unlock(who, hub, request)
         return m.LockReply(await self._home(who, request.line).unlock(who, request))
 
     async def break_lock(self, who: NodeName, request: m.BreakRequest) -> m.LockReply:
+        hub = self._passes(who, request.line)
+        if hub is not None:
+            return await self.passed.break_lock(who, hub, request)
         return m.LockReply(await self._home(who, request.line).break_lock(who, request))
 
     async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply:
+        hub = self._passes(who, request.line)
+        if hub is not None:
+            return await self.passed.locks(hub, request)
         after = [lock for lock in self._home(who, request.line).locks() if lock.path > request.after]
         after.sort(key=lambda lock: lock.path)
         return m.LocksReply(tuple(after[:LOCKS_MAX]), len(after) <= LOCKS_MAX)
 
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:
+        hub = self._passes(who, request.line)
+        if hub is not None:
+            return await self.passed.missing(hub, request)
         return m.SubmitHaveReply(await self._home(who, request.line).missing(request.contents))
 
     async def sync(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
@@ -115,6 +133,9 @@ class HomeCalls(PeerContext):
     async def submit(
         self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]
     ) -> m.SubmitReply:
+        hub = self._passes(who, request.line)
+        if hub is not None:
+            return await self.passed.submit(who, hub, request, contents)
         home = self._home(who, request.line)
         change_set = change_set_of(request.change_set)
         if change_set.line != request.line:
@@ -131,6 +152,13 @@ class HomeCalls(PeerContext):
         )
         head = self.runtime.store.generation(answer.head.id) if answer.head is not None else None
         return m.SubmitReply(answer, head)
+
+    def _passes(self, who: NodeName, line: LineId) -> LineService | None:
+        """The line, where this node passes changes of this partner on to its home."""
+        service = self.service(line)
+        if service is None or service.home is not None or who not in service.fileset.offers_from:
+            return None
+        return self.access.require(who, service, line)
 
     def _home(self, who: NodeName, line: LineId) -> LineHome:
         """The home of this line for a partner whose changes it takes, else ``NotAllowedError``."""

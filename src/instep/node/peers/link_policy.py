@@ -90,9 +90,10 @@ class LinkPolicy:
         found = self.require(who, service, line, is_home_asked=True)
         me, home = self._runtime.name, found.home
         if home is None:
+            names = ",".join(sorted({*found.fileset.offers_from, who}))
             raise RefusedError(
-                f"{me} does not write {line.fileset}: locks and changes are for {found.writer}",
-                hint=f"at {found.writer}: instep status {line.fileset}",
+                f"{me} does not write {line.fileset}, and passes no changes of {who} on to {found.writer}",
+                hint=f"on {me}: instep fileset set {line.fileset} offers_from={names}",
                 code="not_the_writer",
                 line=str(line),
                 writer=found.writer,

@@ -30,6 +30,7 @@ from instep.node.peers.membership import Membership
 from instep.node.peers.new_names import NewNames
 from instep.node.peers.offering import offer_of
 from instep.node.peers.peer_context import Dial
+from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
@@ -50,6 +51,7 @@ class Peers(HomeCalls):
         self.sessions: dict[NodeName, AcceptedLink] = {}
         self.uplinks: dict[NodeName, DialledLink] = {}
         self.senders = self.uplinks
+        self.passed = PassedChanges()
         self._leaving: list[DialledLink] = []
         """Links that are ending."""
         self._verifying: set[NodeName] = set()
