@@ -86,7 +86,7 @@ async def test_a_lock_behind_a_hub_keeps_all_others_out_and_its_end_is_heard_of(
 
 @in_virtual_time
 async def test_a_partner_of_a_hub_acts_under_no_lock_of_another(tmp_path: Path) -> None:
-    """Goal: lists show every token, and the home knows the hub alone: the hub tells its partners apart."""
+    """Goal: lists show every token, and the home knows the hub alone: the hub keeps its partners apart."""
     async with services(tmp_path) as cluster:
         main, _, s2, s3 = await _chain(cluster)
         await s2.call("lock", fileset="data", path="sub/f1", owner="ana", ttl_ms=60_000)
@@ -111,6 +111,10 @@ async def test_a_hub_that_is_not_asked_to_pass_changes_on_says_so(tmp_path: Path
             return any("on s1: instep fileset set data offers_from=s2,s3" in step for step in line["next"])
 
         await reached(is_named, lambda: "the step at the hub")
+        line = await s2.stands("drifted", code="not_the_writer")
+        assert "s1" in line["reason"] and "sub/f1" in line["reason"], line
+        assert (main.tree / "sub/f1").read_text() == FILES["sub/f1"]
+        assert (s2.tree / "sub/f1").read_text() == "waits\n"
         with pytest.raises(InstepError) as refused:
             await s2.call("lock", fileset="data", path="sub/f2")
         assert "s1" in refused.value.reason

@@ -165,24 +165,3 @@ async def test_too_many_removals_wait_for_an_operator(tmp_path: Path) -> None:
             await alike(main, s1)
             assert (main.tree / "many/f59").exists() == (judged != "accept at both")
         assert (await s1.call("offers", fileset="data"))["total"] == 0
-
-
-@in_virtual_time
-async def test_a_home_behind_a_hub_is_named_as_out_of_reach(tmp_path: Path) -> None:
-    """Goal: a follower that has no link to the home says that its edits wait for one, instead of calling them offered."""
-    async with services(tmp_path) as cluster:
-        main, hub, leaf = cluster.add("main"), cluster.add("hub"), cluster.add("leaf")
-        main.writes('offers_from = ["hub"]')
-        hub.follows(main)
-        leaf.follows(main, OFFERS)
-        cluster.link("main", "hub")
-        cluster.link("hub", "leaf", hub=True)
-        for node in (main, hub, leaf):
-            node.start()
-        main.write(FILES)
-        await leaf.holds("sub/f1", "file 1\n")
-        leaf.write({"sub/f1": "waits\n"})
-        line = await leaf.stands("drifted", code="home_unreachable")
-        assert "hub" in line["reason"] and "sub/f1" in line["reason"], line
-        assert (main.tree / "sub/f1").read_text() == "file 1\n"
-        assert (leaf.tree / "sub/f1").read_text() == "waits\n"
