@@ -1,4 +1,4 @@
-"""The long runs by name: ``./run soak [kill|power|adversary|simulation|union|failover|all] [--minutes N] [--seed N]``.
+"""The long runs by name: ``./run soak [kill|power|adversary|simulation|union|failover|reconcile|sync|all] [--minutes N] [--seed N]``.
 
 Each lasts about that long, with fresh seeds, and prints one closing line; the exit code is 1 when any of them failed.
 """
@@ -50,6 +50,16 @@ def union(minutes: float, seed: int) -> int:
     return in_rounds("union", minutes, seed, ["tests/property/test_union.py"])
 
 
+def reconcile(minutes: float, seed: int) -> int:
+    """Drawn bases and sides of a sync run against the naive twin, 20,000 examples of each law a round."""
+    return in_rounds("reconcile", minutes, seed, ["tests/property/test_reconcile.py"])
+
+
+def sync(minutes: float, seed: int) -> int:
+    """The nodes of a sync run are killed at each phase and at 50 random moments a round."""
+    return in_rounds("sync", minutes, seed, ["tests/cluster/test_sync.py", "-k", "killed"])
+
+
 def failover(minutes: float, seed: int) -> int:
     """The cluster's database loses its primary with the last grants, two times a round."""
     return in_rounds("failover", minutes, seed, ["tests/cluster/test_cluster_failover.py", "-k", "overlap"])
@@ -57,7 +67,7 @@ def failover(minutes: float, seed: int) -> int:
 
 SOAKS: dict[str, Soak] = {
     "kill": kill, "power": power, "adversary": adversary, "simulation": simulation, "union": union,
-    "failover": failover,
+    "failover": failover, "reconcile": reconcile, "sync": sync,
 }  # fmt: skip
 
 

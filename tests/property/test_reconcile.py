@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from hypothesis import given, settings
@@ -14,6 +15,9 @@ from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import is_below, sort_key
 from tests.support.trees import Tree, in_order, is_whole, with_parents
+
+EXAMPLES = int(os.environ.get("INSTEP_EXAMPLES", "200"))
+examples = settings(max_examples=EXAMPLES)
 
 Rules = Callable[[bytes], KindRules]
 
@@ -111,7 +115,7 @@ RULES = st.one_of(
 
 
 @given(worlds(), RULES)
-@settings(max_examples=200)
+@examples
 def test_a_run_leaves_whole_trees_and_a_second_changes_nothing(
     world: tuple[Tree, Tree, Tree], rules: Rules
 ) -> None:
@@ -123,7 +127,7 @@ def test_a_run_leaves_whole_trees_and_a_second_changes_nothing(
 
 
 @given(worlds())
-@settings(max_examples=200)
+@examples
 def test_both_ways_make_the_sides_alike_and_lose_no_change(world: tuple[Tree, Tree, Tree]) -> None:
     base, left, right = world
     plan = _plan(*world, _all(Direction.BOTH))
@@ -135,7 +139,7 @@ def test_both_ways_make_the_sides_alike_and_lose_no_change(world: tuple[Tree, Tr
 
 
 @given(worlds())
-@settings(max_examples=200)
+@examples
 def test_no_side_is_the_better_one(world: tuple[Tree, Tree, Tree]) -> None:
     base, left, right = world
     _, both, _ = _after(_plan(base, left, right, _all(Direction.BOTH)), *world)
@@ -144,7 +148,7 @@ def test_no_side_is_the_better_one(world: tuple[Tree, Tree, Tree]) -> None:
 
 
 @given(worlds(), RULES, st.booleans())
-@settings(max_examples=200)
+@examples
 def test_a_crash_between_the_sides_changes_nothing_in_the_end(
     world: tuple[Tree, Tree, Tree], rules: Rules, is_left_done: bool
 ) -> None:
@@ -156,7 +160,7 @@ def test_a_crash_between_the_sides_changes_nothing_in_the_end(
 
 
 @given(worlds(), DIRECTIONS)
-@settings(max_examples=200)
+@examples
 def test_a_one_way_run_does_not_hide_what_it_left_alone(
     world: tuple[Tree, Tree, Tree], direction: Direction
 ) -> None:
@@ -206,7 +210,7 @@ def _twin(
 
 
 @given(_flat(0), _flat(1), _flat(2), DIRECTIONS)
-@settings(max_examples=200)
+@examples
 def test_single_files_end_as_the_table_says(
     base: Tree, left: Tree, right: Tree, direction: Direction
 ) -> None:
@@ -218,7 +222,7 @@ def test_single_files_end_as_the_table_says(
 
 
 @given(worlds(), st.sampled_from(list(Side)))
-@settings(max_examples=300)
+@examples
 def test_a_locked_side_gives_nothing_and_ends_as_the_other(
     world: tuple[Tree, Tree, Tree], locked: Side
 ) -> None:

@@ -63,9 +63,10 @@ async def test_any_initiator_starts_the_same_run_and_production_none(tmp_path: P
         await p1.refuses("unknown_profile", "sync_run", profile="other")
         s1.write({"a": "3"})
         first, error = await asyncio.gather(
-            site.run(), s1.refuses("sync_running", "sync_run", profile="site")
+            site.run(), s2.refuses("sync_running", "sync_run", profile="site")
         )
-        assert {"node", "since", "phase", "percent"} <= error.facts.keys()
+        assert error.exit_code == 6 and error.facts["node"] == "s1"
+        assert {"since", "phase", "percent"} <= error.facts.keys()
         assert first["phase"] == "done"
 
 

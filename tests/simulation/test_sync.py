@@ -14,10 +14,15 @@ from collections.abc import Callable
 import pytest
 
 from instep.testing.cluster import Result
+from instep.testing.sync.options import SyncOptions
 from instep.testing.sync.plants import SYNC_PLANTS
 from instep.testing.sync.simulation import simulate_sync
 
-SEEDS_TO_FIND_A_PLANT = 120
+SEEDS_TO_FIND_A_PLANT = 60
+RESTORES = SyncOptions(edit_every_ms=500, run_every_ms=500, step_ms=20, restore_every_ms=3_000)
+SLOW_RUNS = SyncOptions(edit_every_ms=1_000, run_every_ms=2_000, step_ms=800)
+SCENARIOS = {"base_of_one_home": RESTORES, "done_when_made": SLOW_RUNS}
+"""The options of a plant that a swarm meets too seldom."""
 
 
 def story(result: Result) -> str:
@@ -43,9 +48,16 @@ def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], N
 @pytest.mark.timeout(300)
 def test_a_planted_bug_is_found(plant: str) -> None:
     for seed in range(1, SEEDS_TO_FIND_A_PLANT + 1):
-        if simulate_sync(seed, plant).broken is not None:
+        if simulate_sync(seed, plant, SCENARIOS.get(plant)).broken is not None:
             return
     pytest.fail(f"{plant} was not found in {SEEDS_TO_FIND_A_PLANT} seeds")
+
+
+@pytest.mark.parametrize("options", [RESTORES, SLOW_RUNS], ids=["restores", "slow runs"])
+def test_the_scenarios_of_plants_hold_without_them(options: SyncOptions) -> None:
+    for seed in range(1, 6):
+        result = simulate_sync(seed, None, options)
+        assert result.broken is None, story(result)
 
 
 def test_the_same_seed_is_the_same_run() -> None:

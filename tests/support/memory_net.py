@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ class MemoryNet:
         """The addresses that connections of nodes come from; by default all are on this machine."""
         self.hung: set[tuple[NodeName, NodeName]] = set()
         """The first node gets no contents from the second, without an error; the stream goes on."""
+        self.sent: Counter[frozenset[NodeName]] = Counter()
+        """Bytes of calls and contents between two nodes, those of streams not counted."""
         self._cut: set[frozenset[NodeName]] = set()
         self._streams: dict[frozenset[NodeName], list[_End]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,6 +55,10 @@ class MemoryNet:
 
     def heal(self, one: NodeName, other: NodeName) -> None:
         self._cut.discard(frozenset((one, other)))
+
+    def count(self, one: NodeName, other: NodeName, raw: bytes) -> bytes:
+        self.sent[frozenset((one, other))] += len(raw)
+        return raw
 
     def service(self, me: NodeName, name: NodeName, address: str) -> PeerService:
         """The partner that answers there; ``UnavailableError`` when none does."""
@@ -141,9 +148,8 @@ class Calls:
         async with asyncio.timeout(total_s):
             with self._answered():
                 reply = await self._asked(call.path, request)
-                return call.checked(
-                    self.name, request, m.decode(m.encode(reply), call.reply, limit=call.bytes_max)
-                )
+                raw = self._counted(m.encode(reply))
+                return call.checked(self.name, request, m.decode(raw, call.reply, limit=call.bytes_max))
 
     def contents(
         self, request: m.ContentsRequest, *, sizes: Sequence[int] | None = None
@@ -156,7 +162,7 @@ class Calls:
 
     async def submit(self, request: m.SubmitRequest, contents: Iterator[TransferAnswer]) -> m.SubmitReply:
         service = self._net.service(self._me, self.name, self.address)
-        asked = m.decode(m.encode(request), m.SubmitRequest, limit=m.SUBMIT_BYTES_MAX)
+        asked = m.decode(self._counted(m.encode(request)), m.SubmitRequest, limit=m.SUBMIT_BYTES_MAX)
         with self._answered():
             reply = await service.submit(self._me, asked, self._uploaded(asked, contents))
         return m.decode(m.encode(reply), m.SubmitReply, limit=m.SUBMIT_BYTES_MAX)
@@ -170,14 +176,18 @@ class Calls:
         packed = frames(contents, may_compress=True)
         while not reader.is_finished:
             self._net.service(self._me, self.name, self.address)
-            raw = b"".join(await loop.run_in_executor(self._net.pool, next, packed))
+            raw = self._counted(b"".join(await loop.run_in_executor(self._net.pool, next, packed)))
             taken = reader.take(FrameHeader.parse(raw[:FRAME_HEADER_BYTES]), raw[FRAME_HEADER_BYTES:])
             if taken:
                 yield taken
 
     async def _asked(self, what: str, request: msgspec.Struct) -> Any:
         service = self._net.service(self._me, self.name, self.address)
-        return await getattr(service, what)(self._me, m.decode(m.encode(request), type(request)))
+        raw = self._counted(m.encode(request))
+        return await getattr(service, what)(self._me, m.decode(raw, type(request)))
+
+    def _counted(self, raw: bytes) -> bytes:
+        return self._net.count(self._me, self.name, raw)
 
     @contextlib.contextmanager
     def _answered(self) -> Iterator[None]:
@@ -207,7 +217,7 @@ class Calls:
                 with self._answered():
                     self._net.service(self._me, self.name, self.address)
                     frame = await loop.run_in_executor(self._net.pool, next, packed)
-                raw = b"".join(frame)
+                raw = self._counted(b"".join(frame))
                 taken = reader.take(FrameHeader.parse(raw[:FRAME_HEADER_BYTES]), raw[FRAME_HEADER_BYTES:])
                 if taken:
                     yield taken
