@@ -12,7 +12,7 @@ from instep.model.ids import NodeName
 from instep.net.connections.allow import AllowList
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
-from instep.net.trust.certs import Purpose, check_request, pin_of_key
+from instep.net.trust.certs import Purpose, check_request, pin_of, pin_of_key
 from instep.node.config.editing import edits, node_edits
 from instep.node.peers.network.federation import Federation
 from instep.node.peers.network.invitations import Invitations
@@ -180,8 +180,10 @@ class Membership:
         pin = known.pin if known is not None else ""
         serving = known.serving if known is not None else None
         self._met.add(who)
-        if who in self._runtime.pki.pins.certificates():
+        pinned = self._runtime.pki.pins.certificates().get(who)
+        if pinned is not None:
             self._foreign.add(who)
+            pin = pin_of(pinned)
         self.pinned_key_told(who, hello.sign_key)
         told = dialled_at(hello.address, seen_at)
         self._follow_move(who, told)
