@@ -12,8 +12,10 @@ import pytest
 from blake3 import blake3
 
 from instep.errors import NotAllowedError, PeerError, UnavailableError
+from instep.model.change import ChangeAnswer
 from instep.model.ids import Digest, node_name
 from instep.model.lock import LockDenied
+from instep.net import client as net_client
 from instep.net.connections.listener import Limits
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
@@ -132,3 +134,25 @@ async def test_a_request_that_is_no_upload_is_refused_and_one_that_drips_is_cut(
                 async with answer as response:
                     assert m.decode(await response.read(), m.ErrorReply).code == code
         assert node.service.uploaded == []
+
+
+async def test_a_home_that_works_for_long_does_not_time_out_and_a_silent_one_does(
+    ca: Pki, s1: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a home that takes many times the silence which a peer bears is waited for, as long as it is at work."""
+    monkeypatch.setattr(net_client, "SUBMIT_S", 0.4)
+    for works_s, is_waited_for in ((0.05, True), (60.0, False)):
+        async with peers.serving(ca, Limits(works_s=works_s)) as node, peers.dialling(s1, node) as client:
+            decided = asyncio.Event()
+            asyncio.get_running_loop().call_later(1.5, decided.set)
+
+            async def slow(*_: object, decided: asyncio.Event = decided) -> m.SubmitReply:
+                await decided.wait()
+                return m.SubmitReply(ChangeAnswer(Digest(bytes(32)), ()))
+
+            monkeypatch.setattr(node.service, "submit", slow)
+            if is_waited_for:
+                assert (await client.submit(_request(), _pieces())).answer.outcomes == ()
+            else:
+                with pytest.raises(UnavailableError, match="did not answer in time"):
+                    await client.submit(_request(), _pieces())

@@ -100,6 +100,13 @@ class ChangeSet(msgspec.Struct, frozen=True, array_like=True):
         return change_set_id(self.encoded())
 
 
+def author_from(source: NodeName, author: str) -> str:
+    """An author as another node names it, behind the name that the certificate of that node says."""
+    if author in ("", source):
+        return source
+    return f"{source}: {author}".encode("utf-8", "replace")[:AUTHOR_MAX_BYTES].decode("utf-8", "ignore")
+
+
 def change_set_id(raw: bytes) -> Digest:
     """The id of an encoded change set: the home applies an id once."""
     return Digest(blake3(_DOMAIN + raw).digest())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+from collections.abc import Iterator
 
 import msgspec
 from aiohttp import web
@@ -19,6 +20,7 @@ CONTENT_TYPE = "application/vnd.instep"
 _COMPRESS_OVER = 16 << 10
 _HEADER_BYTES_MAX = 4_096
 _HELLO_S = 10.0
+_AT_WORK = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 async def told(stream: SocketStream, error: BaseException, reason: str) -> None:
@@ -35,6 +37,26 @@ async def first_of(stream: SocketStream) -> messages.StreamMessage | None:
             return await stream.receive()
     except TimeoutError as error:
         raise PeerError(f"no hello came within {_HELLO_S:.0f} s", code="too_slow") from error
+
+
+@contextlib.contextmanager
+def still_at_work(request: web.BaseRequest, every_s: float) -> Iterator[None]:
+    """Send ``102 Processing`` now and then until the answer is made: only silence times out at the peer."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def say() -> None:
+        nonlocal timer
+        transport = request.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(_AT_WORK)
+            timer = loop.call_later(every_s, say)
+
+    timer = loop.call_later(every_s, say)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def reply(message: msgspec.Struct) -> web.Response:

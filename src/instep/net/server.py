@@ -26,7 +26,7 @@ from instep.net.connections.stream import HEARTBEAT_S, SocketStream
 from instep.net.connections.tls import PeerIdentity, TlsContexts
 from instep.net.messages import messages
 from instep.net.messages.faults import reply_of_error
-from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
+from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, still_at_work, told
 from instep.net.service import CALLS, PeerService
 from instep.net.transfer import TokenBucket, TransferAnswer, error_frame, frames
 from instep.net.upload import Upload
@@ -247,10 +247,12 @@ class PeerServer:
             return await self._stream(request, who, connection.address)
         if what in CALLS:
             asked = messages.decode(await self._body(request), CALLS[what].request)
-            return reply(await getattr(self._service, what)(who.name, asked))
+            with still_at_work(request, self._limits.works_s):
+                return reply(await getattr(self._service, what)(who.name, asked))
         if what == "submit":
             async with self._slot(who.name):
-                return await self._submit(request, who.name)
+                with still_at_work(request, self._limits.works_s):
+                    return await self._submit(request, who.name)
         kind, transfer = self._downloads[what]
         wanted = messages.decode(await self._body(request), kind)
         async with self._slot(who.name):

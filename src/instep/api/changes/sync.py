@@ -103,7 +103,7 @@ class SyncErrorDocument(Document, frozen=True, kw_only=True):
 
 class SyncRunDocument(Document, frozen=True, kw_only=True):
     """A run: under way, or as it ended. ``phase`` is where it is or ended, ``changes`` are the first of
-    ``changes_total``."""
+    ``changes_total``; so are ``listed`` and ``undone`` where another node carries it out."""
 
     profile: str
     run: int
@@ -121,6 +121,8 @@ class SyncRunDocument(Document, frozen=True, kw_only=True):
     changes_total: int
     listed: tuple[SyncListedDocument, ...]
     undone: tuple[SyncUndoneDocument, ...]
+    listed_total: int = 0
+    undone_total: int = 0
     gates: tuple[SyncGateDocument, ...] = ()
     error: SyncErrorDocument | None = None
 
@@ -172,10 +174,11 @@ class SyncProfilesDocument(Document, frozen=True):
 
 
 class SyncCollisionsDocument(Document, frozen=True):
-    """The listed paths of a profile that are not reviewed yet, or all."""
+    """The listed paths of a profile that are not reviewed yet, or all. ``is_last`` False: more follow after them."""
 
     profile: str
     listed: tuple[SyncListedDocument, ...]
+    is_last: bool = True
 
 
 class SyncCancelDocument(Document, frozen=True):
@@ -219,8 +222,10 @@ class SyncCancelCommand(Command[SyncCancelDocument], frozen=True):
 
 @command("sync_collisions", Role.OPERATOR, *RUNNING)
 class SyncCollisionsCommand(Command[SyncCollisionsDocument], frozen=True, kw_only=True):
-    """The paths to look at; with ``reviewed`` one of them is marked as looked at."""
+    """The paths to look at; with ``reviewed`` one of them is marked as looked at. ``after``: only those behind the one
+    with this id."""
 
     profile: str
     reviewed: str | None = None
     all: bool = False
+    after: str | None = None

@@ -21,7 +21,7 @@ from instep.core.changes.home_sets import HomePhase, HomeSets, PendingSet, SetJo
 from instep.core.changes.home_vocabulary import HomeEffect, HomeEvent
 from instep.core.contract import check_all
 from instep.errors import Retry
-from instep.model.change import ChangeAnswer, OutcomeKind, PathOutcome
+from instep.model.change import ChangeAnswer, OutcomeKind, PathOutcome, author_from
 from instep.model.ids import HeadRef, LineId
 from instep.model.lock import LockEnd
 from instep.model.paths import sort_key
@@ -209,7 +209,10 @@ class HomeMachine(HomeSets):
             return
         job.phase, job.req = HomePhase.PUBLISH, self._next_req()
         change_set = submission.change_set
-        self._out.append(h.PublishPaths(job.req, made, change_set.author, change_set.message, accepted))
+        author = change_set.author
+        if submission.source != self._config.node:
+            author = author_from(submission.source, author)
+        self._out.append(h.PublishPaths(job.req, made, author, change_set.message, accepted))
 
     def _in_full(self, job: SetJob, outcome: PathOutcome) -> PathOutcome:
         """An outdated path whose lock had ended is ``expired``, with the reason."""

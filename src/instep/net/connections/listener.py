@@ -44,6 +44,8 @@ class Limits:
     transfers: int = 16
     transfers_per_peer: int = 4
     backlog: int = 256
+    works_s: float = 20.0
+    """So often a peer hears that its request is still being worked at, in a third of the silence that it bears."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,55 @@ from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.runtime import Runtime
 
-SYNC_SEEN = "sync/seen/"
-"""Where the store has the profiles that other nodes run with lines of this one."""
 SYNC_MARKS = "sync/marks/"
 """Where the store has the marks of the bases of such a profile, by line and profile."""
 FACTS_S = 20.0
 FLUSH_S = 600.0
 """The longest that a home publishes before it says that it could not."""
+
+
+PROFILES_MAX = 64
+"""Of one partner; more are not kept, and have no marks here."""
+_SEEN = "sync/seen/"
+
+
+class SeenProfiles:
+    """Sync profiles that partners run with lines of this node, and the nodes that may start runs. Only hints are made
+    of them, where this node has no such profile itself. The words of a partner are kept in one row, of bounded
+    size, and never name a node that is no partner."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def heard(self, who: NodeName, profile: str, initiators: Collection[NodeName]) -> None:
+        """A partner asks on behalf of this profile."""
+        known = self._of(who)
+        may_start = [who, *(name for name in initiators if name in self._runtime.settings.partners)]
+        if known.get(profile) == may_start or (profile not in known and len(known) >= PROFILES_MAX):
+            return
+        raw = msgspec.json.encode({**known, profile: may_start})
+        self._runtime.store.put(f"{_SEEN}{who}", raw)
+
+    def require(self, who: NodeName, profile: str) -> None:
+        """``PeerError`` where this partner did not name the profile before, or named too many."""
+        if profile not in self._of(who):
+            raise PeerError(
+                f"{who} asked about a sync profile {profile} of which nothing is kept here; "
+                f"{PROFILES_MAX} of a partner are",
+                code="unknown_profile",
+                node=who,
+            )
+
+    def initiators(self, profile: str) -> frozenset[NodeName]:
+        """The nodes that may start runs of this profile, as partners said; empty where none did."""
+        found = (self._of(who).get(profile, ()) for who in sorted(self._runtime.settings.partners))
+        return frozenset(name for names in found for name in names)
+
+    def _of(self, who: NodeName) -> dict[str, list[NodeName]]:
+        raw = self._runtime.store.get(f"{_SEEN}{who}")
+        return msgspec.json.decode(raw, type=dict[str, list[NodeName]]) if raw is not None else {}
 
 
 class HomeCalls(PeerContext):
@@ -86,8 +127,7 @@ class HomeCalls(PeerContext):
     async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
         home = self._home(who, request.line)
         if request.profile:
-            names = msgspec.json.encode([who, *request.initiators])
-            self.runtime.store.put(f"{SYNC_SEEN}{request.profile}", names)
+            SeenProfiles(self.runtime).heard(who, request.profile, request.initiators)
         service = self.service(request.line)
         assert service is not None
         trouble = await service.catch_up(FLUSH_S)
@@ -101,6 +141,7 @@ class HomeCalls(PeerContext):
         raw = self.runtime.store.get(key)
         marks = msgspec.msgpack.decode(raw, type=tuple[SyncMark, ...]) if raw is not None else ()
         if request.new is not None:
+            SeenProfiles(self.runtime).require(who, request.profile)
             marks = with_mark(marks, request.new)
             self.runtime.store.put(key, msgspec.msgpack.encode(marks))
         return m.MarksReply(marks)

@@ -42,6 +42,8 @@ def run_document(
         changes_total=len(changes),
         listed=tuple(map(listed_document, work.listed)),
         undone=tuple(_undone(side, outcome) for side, outcome in work.undone),
+        listed_total=len(work.listed),
+        undone_total=len(work.undone),
         gates=tuple(
             api.SyncGateDocument(
                 gate=row.gate,

@@ -48,7 +48,7 @@ APPLIED = register("home.applied")
 
 LOCK_S = 30.0
 SUBMIT_S = 3_600.0
-PUBLISH_S = 60.0
+PUBLISH_S = 600.0
 
 R = TypeVar("R")
 Ask = Callable[[Callable[[int], v.PublishAsked], float], Awaitable[v.Outcome]]

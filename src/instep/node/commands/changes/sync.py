@@ -9,10 +9,11 @@ from typing import TypeVar
 import msgspec
 
 from instep.api.changes import sync as api
-from instep.api.command import Command, Document, command_from
+from instep.api.command import Command, Document
 from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
+from instep.model.change import author_from
 from instep.model.external import why_unmarked
 from instep.model.ids import NodeName
 from instep.model.sync import SyncPhase
@@ -23,11 +24,14 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
 from instep.node.lines.snapshot import externals_of, moment
-from instep.node.peers.home_calls import SYNC_SEEN
+from instep.node.peers.home_calls import SeenProfiles
 from instep.node.runtime.driver import wall_ms
+from instep.node.syncing.peer_commands import asked_of, behind, fitting, page_of
 
 D = TypeVar("D", bound=Document)
 RUN_S = 3_600.0
+LISTED_MAX = 200_000
+"""Listed paths that are fetched from another node."""
 LOOK_S = 1.0
 
 
@@ -92,12 +96,24 @@ class SyncCommands(CommandHandlers):
     ) -> api.SyncCollisionsDocument:
         profile = self._profile(asked.profile)
         if profile.carrier != self._node.runtime.name:
-            return await self._passed_on(profile, asked)
+            return await self._all_pages(profile, asked)
         if asked.reviewed is not None:
             self._context.sync.review(profile.name, asked.reviewed)
         listed = self._context.sync.listed(profile.name)
         shown = tuple(each for each in listed if asked.all or not each.reviewed)
-        return api.SyncCollisionsDocument(profile.name, shown)
+        return api.SyncCollisionsDocument(profile.name, behind(shown, asked.after))
+
+    async def _all_pages(
+        self, profile: SyncSettings, asked: api.SyncCollisionsCommand
+    ) -> api.SyncCollisionsDocument:
+        """The listing of another node, which comes in pages."""
+        page = await self._passed_on(profile, asked)
+        listed = list(page.listed)
+        while not page.is_last and page.listed and len(listed) < LISTED_MAX:
+            rest = msgspec.structs.replace(asked, reviewed=None, after=page.listed[-1].id)
+            page = await self._passed_on(profile, rest)
+            listed += page.listed
+        return api.SyncCollisionsDocument(profile.name, tuple(listed), page.is_last)
 
     # --- for other nodes ------------------------------------------------------------------------------------------
 
@@ -127,21 +143,28 @@ class SyncCommands(CommandHandlers):
         profile = self._context.sync.profile(request.profile)
         if who not in profile.may_start:
             raise _no_initiator(who, profile.name, profile.may_start)
-        params = msgspec.json.decode(request.asked)
-        speaker = None
         document: Document
         match request.command:
             case "sync_run":
-                asked = command_from(api.SyncRunCommand, params)
-                document = await self._started(asked, who, speaker)
+                asked = asked_of(who, request, api.SyncRunCommand)
+                named = msgspec.structs.replace(asked, author=author_from(who, asked.author))
+                document = fitting(await self._started(named, who, None))
             case "sync_show":
-                document = self._shown(profile)
+                shown = self._shown(profile)
+                last = fitting(shown.last) if shown.last is not None else None
+                document = msgspec.structs.replace(shown, last=last)
             case "sync_cancel":
                 document = api.SyncCancelDocument(profile.name, self._context.sync.cancel(profile.name))
             case "sync_collisions":
-                looked = command_from(api.SyncCollisionsCommand, params)
-                document = await self.sync_collisions(looked, speaker)  # type: ignore[arg-type]
+                document = self._page(asked_of(who, request, api.SyncCollisionsCommand))
         return m.SyncReply(msgspec.json.encode(document))
+
+    def _page(self, asked: api.SyncCollisionsCommand) -> api.SyncCollisionsDocument:
+        if asked.reviewed is not None:
+            self._context.sync.review(asked.profile, asked.reviewed)
+        listed = self._context.sync.listed(asked.profile)
+        page, is_last = page_of(tuple(each for each in listed if asked.all or not each.reviewed), asked.after)
+        return api.SyncCollisionsDocument(asked.profile, page, is_last)
 
     # --- what is shown ----------------------------------------------------------------------------------------------
 
@@ -149,11 +172,10 @@ class SyncCommands(CommandHandlers):
         try:
             return self._context.sync.profile(name)
         except InstepError:
-            raw = self._node.runtime.store.get(f"{SYNC_SEEN}{name}")
-            if raw is None:
+            initiators = SeenProfiles(self._node.runtime).initiators(name)
+            if not initiators:
                 raise
-            by, *initiators = msgspec.json.decode(raw, type=list[NodeName])
-            raise _no_initiator(self._node.runtime.name, name, frozenset(initiators or [by])) from None
+            raise _no_initiator(self._node.runtime.name, name, initiators) from None
 
     def _shown(self, profile: SyncSettings) -> api.SyncProfileDocument:
         runs = self._context.sync

@@ -1,0 +1,115 @@
+"""Sync commands, profiles and authors as other nodes send them: strangers' words, of bounded size and about one profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from instep.api.changes import sync as api
+from instep.errors import InstepError
+from instep.model.ids import Digest, FilesetName, LineId, NodeName
+from instep.model.sync import SyncMark
+from instep.net.messages import messages as m
+from instep.node.peers.home_calls import PROFILES_MAX
+from instep.node.syncing import peer_commands
+from tests.support.services import ServiceNode, services
+from tests.support.sync_site import Site
+from tests.support.virtual_time import in_virtual_time
+
+PRIVATE = """
+[sync.private]
+left = "data@s1"
+right = "data@p1"
+initiators = ["s1"]
+"""
+S1, S2 = NodeName("s1"), NodeName("s2")
+
+
+async def _asked(home: ServiceNode, command: Any, profile: str, raw: bytes) -> dict[str, Any]:
+    reply = await home.node.peers.sync(S2, m.SyncRequest(command, profile, raw))
+    found: dict[str, Any] = msgspec.json.decode(reply.document)
+    return found
+
+
+async def _refused(home: ServiceNode, command: Any, at: str, **params: Any) -> str:
+    with pytest.raises(InstepError) as refused:
+        await _asked(home, command, at, msgspec.json.encode(params))
+    return refused.value.error_code
+
+
+@in_virtual_time
+async def test_an_initiator_of_one_profile_has_no_part_in_another(tmp_path: Path) -> None:
+    """Goal: the profile that is looked at for rights is the one that is run, shown and reviewed; words that are no JSON
+    are named as that; a peer writes no author in another node's name."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        site.s1.tail += PRIVATE
+        await site.begin()
+        await site.s1.call("sync_run", profile="private", initial="left")
+        site.s1.write({"a": "left"})
+        site.p1.write({"a": "right"})
+        (listed,) = (await site.s1.call("sync_run", profile="private"))["listed"]
+        for command, params in (
+            ("sync_run", {}), ("sync_collisions", {}), ("sync_collisions", {"reviewed": listed["id"]}),
+        ):  # fmt: skip
+            assert await _refused(site.s1, command, "private", profile="private", **params) == "no_initiator"
+            assert await _refused(site.s1, command, "site", profile="private", **params) == "bad_message"
+        shown = await site.s1.call("sync_collisions", profile="private")
+        assert [each["reviewed"] for each in shown["listed"]] == [False]
+        for raw in (b"\xff not json", b"[]", b'{"profile": "site", "nonsense": 1}'):
+            with pytest.raises(InstepError) as refused:
+                await _asked(site.s1, "sync_run", "site", raw)
+            assert refused.value.error_code == "bad_message", raw
+        site.s1.write({"new": "1"})
+        raw = msgspec.json.encode({"profile": "site", "author": "the boss@s1"})
+        assert (await _asked(site.s1, "sync_run", "site", raw))["undone"] == []
+        rows = await site.p1.log()
+        assert rows[max(rows)]["author"] == "s1: s2: the boss@s1"
+
+
+@in_virtual_time
+async def test_profiles_that_a_partner_names_are_bounded_and_name_no_strangers(tmp_path: Path) -> None:
+    """Goal: however many profiles a partner names, the state has one row of them, and the hint of another partner's
+    profile stays what that one said."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        await site.begin()
+        peers, store = site.p1.node.peers, site.p1.node.runtime.store
+        line = LineId(FilesetName("data"), NodeName("p1"))
+        for number in range(PROFILES_MAX + 20):
+            await peers.flush(S1, m.FlushRequest(line, f"other{number}", (NodeName("trustme"),)))
+        raw = store.get("sync/seen/s1")
+        assert raw is not None and len(msgspec.json.decode(raw)) == PROFILES_MAX
+        assert b"trustme" not in raw and store.get("sync/seen/other0") is None
+        marks = m.MarksRequest(line, "other70", SyncMark(1, *(Digest(bytes(32)),) * 3))
+        with pytest.raises(InstepError, match="nothing is kept here"):
+            await peers.sync_marks(S1, marks)
+        await site.run(dry_run=True)
+        error = await site.p1.refuses("no_initiator", "sync_run", profile="site")
+        assert "on s1: instep sync run site" in str(error.hint)
+
+
+def test_a_listing_comes_in_pages_that_fit_a_message() -> None:
+    """Goal: a hundred thousand listed paths arrive whole and in order, in answers that a peer takes."""
+    rows = tuple(
+        api.SyncListedDocument(
+            id=f"{number:012x}",
+            why="collision",
+            loser="right",
+            copy="c" * 200,
+            renamed_to=None,
+            path="p" * 200,
+        )
+        for number in range(10_000)
+    )
+    found: list[api.SyncListedDocument] = []
+    is_last = False
+    while not is_last:
+        page, is_last = peer_commands.page_of(rows, found[-1].id if found else None)
+        raw = m.encode(m.SyncReply(msgspec.json.encode(api.SyncCollisionsDocument("site", page, is_last))))
+        m.decode(raw, m.SyncReply)
+        found += page
+    assert tuple(found) == rows
