@@ -29,7 +29,7 @@ class SyncMark(msgspec.Struct, frozen=True, array_like=True):
 
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     """The base of a profile after run number ``run``: a manifest with the root ``root``. ``left`` and ``right`` are the
-    heads that the run left behind. ``is_whole``: it had nothing to ask of a home, so equal heads mean nothing to do.
+    heads that the run left behind. ``is_whole``: they are just what it made, so equal heads mean nothing to do.
     ``past_left`` and ``past_right`` are the roots of earlier runs, the newest first: a head with one of them went back.
     """
 

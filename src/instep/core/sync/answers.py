@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from instep.core.sync.reconcile import same
 from instep.errors import PeerError
 from instep.model.change import ChangeAnswer, ChangeSet, OutcomeKind, PathChange, PathOutcome, is_same_file
-from instep.model.ids import NodeName
+from instep.model.ids import Digest, NodeName
+from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry
+from instep.model.manifest.pages import GetPage
 
 
 def check_answer(change_set: ChangeSet, answer: ChangeAnswer, home: NodeName) -> None:
@@ -39,3 +42,13 @@ def _confirmed(
     if is_same_file(found, change.new):
         return outcome
     return PathOutcome(change.path, OutcomeKind.OUTDATED, found)
+
+
+def has_others(before: Digest, after: Digest, wanted: Mapping[bytes, Entry | None], get: GetPage) -> bool:
+    """Whether two trees of a side differ by more than the wanted changes. Pages that both have are not read."""
+    for change in diff(before, after, get):
+        if same(change.old, change.new):
+            continue
+        if change.path not in wanted or not same(change.new, wanted[change.path]):
+            return True
+    return False

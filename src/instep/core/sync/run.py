@@ -15,6 +15,7 @@ from instep.core.sync.reconcile import SyncPlan
 from instep.core.sync.table import Side
 from instep.core.sync.work import (
     EditBase,
+    FindOthers,
     HeldBack,
     KeepBase,
     KnownBases,
@@ -55,8 +56,8 @@ class SyncRun:
         self.work = work
         self._made: dict[Side, set[bytes]] = {}
         """What the homes made and published in this round."""
-        self._is_quiet = True
-        """Nothing was asked of the homes in this round."""
+        self._is_whole = True
+        """The heads after this round are what it made of those before: there is nothing to do while they stand."""
 
     def run(self) -> Generator[SyncRequest, Any, None]:
         work = self.work
@@ -80,11 +81,11 @@ class SyncRun:
             self._refuse_held(plan)
             work.undone.clear()
             work.withheld.clear()
-            self._is_quiet = plan.is_empty
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
             yield from self._send(Side.RIGHT, plan)
             yield from self._send(Side.LEFT, plan)
             yield from self._enter(SyncPhase.BASE)
+            yield from self._find_others(plan, heads)
             root = yield EditBase(root, tuple(self._base_changes(plan)))
             work.rounds += 1
             moved = any(outcome.kind is OutcomeKind.OUTDATED for _, outcome in work.undone)
@@ -208,6 +209,16 @@ class SyncRun:
         work.undone += [(side, outcome) for outcome in answer.outcomes if not outcome.is_made]
         work.done += len(answer.outcomes)
 
+    def _find_others(self, plan: SyncPlan, heads: Looked) -> Steps:
+        """What people changed meanwhile may be published with what the homes made."""
+        work = self.work
+        self._is_whole = not work.undone and not work.withheld
+        for side in Side:
+            before, after = heads.of(side), work.heads[side]
+            if self._is_whole and before.id != after.id:
+                wanted = {change.path: change.new for change in _changes(plan, side)}
+                self._is_whole = not (yield FindOthers(side, before.root, after.root, wanted))
+
     # --- the base -----------------------------------------------------------------------------------------------
 
     def _base_changes(self, plan: SyncPlan) -> Iterator[tuple[bytes, Entry | None]]:
@@ -229,7 +240,7 @@ class SyncRun:
             root,
             work.heads[Side.LEFT],
             work.heads[Side.RIGHT],
-            self._is_quiet,
+            self._is_whole,
             tuple(dict.fromkeys((heads.left.root, *past[0])))[:PAST_MAX],
             tuple(dict.fromkeys((heads.right.root, *past[1])))[:PAST_MAX],
         )

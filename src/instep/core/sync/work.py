@@ -75,6 +75,16 @@ class SendChanges(NamedTuple):
     sources: Mapping[Digest, Entry]
 
 
+class FindOthers(NamedTuple):
+    """Compare the trees of one side before and after its changes. Answered by whether any path but ``wanted`` differs,
+    or one of these is another than wanted: people worked meanwhile."""
+
+    side: Side
+    before: Digest
+    after: Digest
+    wanted: Mapping[bytes, Entry | None]
+
+
 class EditBase(NamedTuple):
     """Make the manifest of a base with these changes, durably. Answered by its root."""
 
@@ -82,7 +92,7 @@ class EditBase(NamedTuple):
     changes: tuple[tuple[bytes, Entry | None], ...]
 
 
-SyncRequest = SyncPhase | ReadBases | LookAtHomes | MakePlan | SendChanges | EditBase | KeepBase
+SyncRequest = SyncPhase | ReadBases | LookAtHomes | MakePlan | SendChanges | FindOthers | EditBase | KeepBase
 """What a run asks for; a phase is said as it begins, and answered by nothing."""
 
 

@@ -10,13 +10,14 @@ from dataclasses import replace
 from itertools import chain
 
 from instep.core.follow.gates import parse_gate
-from instep.core.sync.answers import confirmed
+from instep.core.sync.answers import confirmed, has_others
 from instep.core.sync.gates import gate_rows, gates_due
 from instep.core.sync.reconcile import Merges, SyncPlan, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, GateRow, KindRules, Side
 from instep.core.sync.work import (
     EditBase,
+    FindOthers,
     HeldBack,
     KeepBase,
     KnownBases,
@@ -107,6 +108,8 @@ class SyncRunner:
                 return await self._planned(request)
             case SendChanges():
                 return await self._send(request)
+            case FindOthers(_, before, after, wanted):
+                return await asyncio.to_thread(has_others, before, after, wanted, self._page)
             case EditBase(root, changes):
                 return await asyncio.to_thread(self._edited, root, changes)
             case _:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Generator
 from random import Random
 from typing import Any
 
+from instep.core.sync.answers import has_others
 from instep.core.sync.bases import with_base, with_mark
 from instep.core.sync.reconcile import SyncPlan, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, KindRules, RulesOf, Side
 from instep.core.sync.work import (
     EditBase,
+    FindOthers,
     KeepBase,
     KnownBases,
     LookAtHomes,
@@ -81,7 +83,10 @@ class SyncCarrier:
             return False
         self.world.record("run", "!", f"begins, initial {initial}, accepts rollback {accepts_rollback}")
         self.ledger.begins(may_undo=initial is not None or accepts_rollback)
-        self.work = SyncWork("", "", self.world.now, initial=initial, accepts_rollback=accepts_rollback)
+        lost = self.work is not None and any(each.code == "max_deletions" for _, each in self.work.undone)
+        self.work = SyncWork(
+            "", "", self.world.now, initial=initial, accepts_rollback=accepts_rollback, accepts_deletions=lost
+        )
         self._steps = self.make_run("site", ("left", "right"), self.work).run()
         self._life, self._root = self.homes[Side.LEFT].incarnation, None
         self._go_on(None)
@@ -128,6 +133,9 @@ class SyncCarrier:
                     answer = self.planned(request)
                 case SendChanges():
                     answer = self.sent(request)
+                case FindOthers(side, before, after, wanted):
+                    pages = {**self.pages, **self.homes[side].disk.pages}
+                    answer = has_others(before, after, wanted, pages.__getitem__)
                 case EditBase(root, changes):
                     self._root = self._root or root
                     answer = manifest.edit(root, changes, self.pages.__getitem__, self.pages.__setitem__)
@@ -196,7 +204,8 @@ class SyncCarrier:
         home = self.homes[asked.side]
         if home.side is Side.RIGHT:
             self._mind_link()
-        answer = home.decide(asked.changes, NodeName("left"))
+        assert self.work is not None
+        answer = home.decide(asked.changes, NodeName("left"), accepts=self.work.accepts_deletions)
         if home.side is Side.RIGHT and (home.chance(self.options.answer_lost) or self.is_cut):
             raise UnavailableError("the answer was lost")
         return answer

@@ -180,7 +180,11 @@ class SyncLedger:
         for side, home in self._homes.items():
             known: dict[tuple[bytes, Digest], bytes] = {}
             for path, entry in home.disk.tree.items():
-                if entry.kind is Kind.FILE and _COPY_OF_A_FILE.search(path):
+                if (
+                    entry.kind is Kind.FILE
+                    and _COPY_OF_A_FILE.search(path)
+                    and path.count(b".collision-") == 1
+                ):
                     other = known.setdefault((_COPY.sub(b".collision", path), entry.digest), path)
                     if other != path:
                         raise BrokenPromise(

@@ -122,7 +122,7 @@ class SyncHomeNode:
             return self.disk.heads[-1]
         return self.publish()
 
-    def decide(self, changes: tuple[PathChange, ...], sender: NodeName) -> ChangeAnswer:
+    def decide(self, changes: tuple[PathChange, ...], sender: NodeName, *, accepts: bool) -> ChangeAnswer:
         """Make the changes whose base is live, publish them, and answer path by path."""
         self._mind_life()
         nonce = self.rng.randbytes(NONCE_BYTES)
@@ -135,7 +135,7 @@ class SyncHomeNode:
         try:
             disk.perform(h.KeepChange(id_, Submission(sender, change_set), ()))
             paths = tuple(each.path for each in changes)
-            applied = disk.perform(h.ApplyChanges(0, id_, change_set, paths))
+            applied = disk.perform(h.ApplyChanges(0, id_, change_set, paths, accepts))
         except Died:
             self.crash("power, while it changes its tree")
             raise UnavailableError("the home does not answer") from None
