@@ -168,7 +168,8 @@ class ClusterService:
             if self._store is None:
                 address = cluster_address(self.runtime.settings, self.runtime.directory)
                 try:
-                    store = await open_cluster_store(address)
+                    expected = self._remembered().expected(address.shown)
+                    store = await open_cluster_store(address, cluster=expected)
                 except (InstepError, OSError) as error:
                     self._failed(address.shown, own_error(error))
                     raise
@@ -202,9 +203,13 @@ class ClusterService:
     # The known state --------------------------------------------------------------------------------------------
 
     async def _era(self, store: ClusterStore, transaction: Transaction) -> Era:
-        memory = self._memory or load_memory(self.runtime.store)
-        self._memory = memory
+        memory = self._remembered()
         return await current_era(transaction, memory.known, memory.expected(store.shown))
+
+    def _remembered(self) -> ClusterMemory:
+        if self._memory is None:
+            self._memory = load_memory(self.runtime.store)
+        return self._memory
 
     def _reached(self, shown: str, era: Era) -> None:
         if self._error is not None and self._error.error_code == _COPIED:

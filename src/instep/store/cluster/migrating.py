@@ -76,11 +76,28 @@ def _empty(shown: str) -> RefusedError:
     )
 
 
-async def migrate(transaction: SchemaTransaction, shown: str, *, is_only_looked_at: bool = False) -> None:
+def lost(shown: str, cluster: str, found: str) -> RefusedError:
+    """The error for a database that was there: a new one in its place would forget all rights that are held."""
+    return RefusedError(
+        f"the cluster database {shown} {found}, and this node used the one of cluster {cluster[:8]} there",
+        code="cluster_lost",
+        hint="bring it back from a copy, or mount its file system; when it is lost for good, name a new database at "
+        "another address in the cluster_file of each node",
+        cluster=cluster,
+        database=shown,
+    )
+
+
+async def migrate(
+    transaction: SchemaTransaction, shown: str, *, is_only_looked_at: bool = False, cluster: str | None = None
+) -> None:
     """Bring the tables to the newest form, one node at a time. Where the database ``is_only_looked_at`` nothing
-    changes: then ``RefusedError`` ``cluster_empty`` when no node has made the tables."""
+    changes: then ``RefusedError`` ``cluster_empty`` when no node has made the tables. It is ``cluster_lost`` where the
+    tables of this ``cluster`` must be there."""
     if await is_current(transaction, shown):
         return
+    if cluster is not None and await transaction.schema_version() == 0:
+        raise lost(shown, cluster, "is empty")
     if is_only_looked_at:
         if await transaction.schema_version() == 0:
             raise _empty(shown)

@@ -45,9 +45,9 @@ class PostgresClusterStore:
     def shown(self) -> str:
         return self._address.shown
 
-    async def open(self, *, is_only_looked_at: bool = False) -> None:
+    async def open(self, *, is_only_looked_at: bool = False, cluster: str | None = None) -> None:
         """Connect, check the server's version, and bring the tables to the newest form, unless the database
-        ``is_only_looked_at``."""
+        ``is_only_looked_at``, or must be the one of this ``cluster``."""
         try:
             with translated(self.shown):
                 self._pool = await asyncpg.create_pool(
@@ -57,7 +57,7 @@ class PostgresClusterStore:
                 )  # fmt: skip
             async with self._transaction() as transaction:
                 transaction.check_version(self._oldest)
-                await migrate(transaction, self.shown, is_only_looked_at=is_only_looked_at)
+                await migrate(transaction, self.shown, is_only_looked_at=is_only_looked_at, cluster=cluster)
         except BaseException:
             await self.close()
             raise

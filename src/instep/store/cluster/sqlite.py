@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 import apsw
 
 from instep.errors import ContentionError, DamagedError, ResourceError, UnavailableError
-from instep.store.cluster.migrating import migrate
+from instep.store.cluster.migrating import lost, migrate
 from instep.store.cluster.port import Row, Value
 
 BUSY_MS = 5_000
@@ -53,13 +53,16 @@ class SqliteClusterStore:
     def shown(self) -> str:
         return f"sqlite:{self._path}"
 
-    async def open(self, *, is_only_looked_at: bool = False) -> None:
+    async def open(self, *, is_only_looked_at: bool = False, cluster: str | None = None) -> None:
         """Open the file, make it where it is missing, and bring its tables to the newest form; unless it
-        ``is_only_looked_at``."""
+        ``is_only_looked_at``, or must be the one of this ``cluster``."""
+        if cluster is not None and not self._path.exists():
+            raise lost(self.shown, cluster, "is not there")
         try:
-            await self._call(self._connect, 0 if is_only_looked_at else os.O_CREAT)
+            is_there = is_only_looked_at or cluster is not None
+            await self._call(self._connect, 0 if is_there else os.O_CREAT)
             async with self._transaction() as transaction:
-                await migrate(transaction, self.shown, is_only_looked_at=is_only_looked_at)
+                await migrate(transaction, self.shown, is_only_looked_at=is_only_looked_at, cluster=cluster)
         except BaseException:
             await self.close()
             raise
