@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from instep.api.changes import sync as api
 from instep.errors import InstepError
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.model.sync import SyncMark
+from instep.model.sync import ProfileNews, SyncMark
 from instep.net.messages import messages as m
-from instep.node.peers.home_calls import PROFILES_MAX
+from instep.node.profiles.known_profiles import PROFILES_MAX, known_profiles
 from instep.node.syncing import peer_commands
 from tests.support.services import ServiceNode, services
 from tests.support.sync_site import Site
@@ -79,11 +80,14 @@ async def test_profiles_that_a_partner_names_are_bounded_and_name_no_strangers(t
         await site.begin()
         peers, store = site.p1.node.peers, site.p1.node.runtime.store
         line = LineId(FilesetName("data"), NodeName("p1"))
+        news = ProfileNews("other", S1, "data@s1", "data@p1", "both", (NodeName("trustme"),), 1)
         for number in range(PROFILES_MAX + 20):
-            await peers.flush(S1, m.FlushRequest(line, f"other{number}", (NodeName("trustme"),)))
-        raw = store.get("sync/seen/s1")
-        assert raw is not None and len(msgspec.json.decode(raw)) == PROFILES_MAX
-        assert b"trustme" not in raw and store.get("sync/seen/other0") is None
+            await peers.sync_profile(S1, m.ProfileNotice(line, replace(news, name=f"other{number}")))
+        assert len(known_profiles(store, FilesetName("data"))) == PROFILES_MAX
+        with pytest.raises(InstepError, match="that s2 carries out"):
+            await peers.sync_profile(S1, m.ProfileNotice(line, replace(news, carrier=NodeName("s2"))))
+        error = await site.p1.refuses("no_initiator", "sync_run", profile="other3")
+        assert "trustme" not in str(error.hint) + error.reason
         marks = m.MarksRequest(line, "other70", SyncMark(1, *(Digest(bytes(32)),) * 3))
         with pytest.raises(InstepError, match="nothing is kept here"):
             await peers.sync_marks(S1, marks)

@@ -162,6 +162,9 @@ class Service:
     async def sync(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
+    async def sync_profile(self, who: NodeName, request: m.ProfileNotice) -> m.ProfileReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 

@@ -40,6 +40,8 @@ WARNINGS: Mapping[str, str] = {
     "late_unknown": "whether paths changed here after the line was given away is not known yet",
     "link_down": "the connection to the node `node` is lost; `code` says why",
     "listen_not_listening": "the port for peers cannot be opened; the one before stays",
+    "locked_edit": "a path was changed at a home where a sync profile locks its kind",
+    "lock_not_enforced": "edits of locked paths could not be put back at once",
     "lock_lost": "a lock that a program here held is over; `why` says the reason",
     "not_confirmed": "no operator confirmed a generation in time, and it is put back",
     "not_drained": "a home stays in its balancers while changes go live: no follower serves in its place",

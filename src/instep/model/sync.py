@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from instep.model.ids import DIGEST_BYTES, Count, Digest, HeadRef
+from instep.model.ids import DIGEST_BYTES, Count, Digest, HeadRef, NodeName
+from instep.model.manifest.entry import Entry
 
 PAST_MAX = 100
 BASES_KEPT = 8
@@ -44,6 +45,46 @@ class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     @property
     def mark(self) -> SyncMark:
         return SyncMark(self.run, self.root, self.left.id, self.right.id)
+
+
+_NodeName = Annotated[NodeName, Meta(min_length=1, max_length=63)]
+_Pattern = Annotated[str, Meta(max_length=4096)]
+_Text = Annotated[str, Meta(max_length=160)]
+
+
+class KindNews(msgspec.Struct, frozen=True, array_like=True):
+    """A kind of a profile, as the home that carries its runs out names it to the other one."""
+
+    name: Annotated[str, Meta(max_length=63)]
+    paths: Annotated[tuple[_Pattern, ...], Meta(max_length=1_000)]
+    is_locked: bool
+    """No change that is made at that other home counts."""
+    is_reverted: bool = False
+    """Such a change is put back at once."""
+
+
+class ProfileNews(msgspec.Struct, frozen=True, array_like=True):
+    """A profile, as the home that carries its runs out names it to the other one. ``run`` is the number of the last run
+    that began."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]
+    carrier: _NodeName
+    left: _Text
+    right: _Text
+    direction: Annotated[str, Meta(max_length=8)]
+    initiators: Annotated[tuple[_NodeName, ...], Meta(max_length=64)]
+    run: Count
+    kinds: Annotated[tuple[KindNews, ...], Meta(max_length=64)] = ()
+
+
+class LockedEdit(msgspec.Struct, frozen=True, array_like=True):
+    """A path that was changed on a side where its kind is locked. ``reference`` is what it was before."""
+
+    path: bytes
+    profile: Annotated[str, Meta(max_length=63)]
+    kind: Annotated[str, Meta(max_length=63)]
+    at_ms: Count
+    reference: Entry | None = None
 
 
 class SyncPhase(enum.StrEnum):

@@ -68,7 +68,9 @@ FLUSH = Call("flush", m.FlushRequest, m.FlushReply)
 SYNC = Call("sync", m.SyncRequest, m.SyncReply)
 SIDE_FACTS = Call("side_facts", m.SideFactsRequest, m.SideFactsReply)
 SYNC_MARKS = Call("sync_marks", m.MarksRequest, m.MarksReply)
-_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, FLUSH, SYNC, SIDE_FACTS, SYNC_MARKS)
+SYNC_PROFILE = Call("sync_profile", m.ProfileNotice, m.ProfileReply)
+_OF_SYNC = (FLUSH, SYNC, SYNC_MARKS, SYNC_PROFILE, SIDE_FACTS)
+_OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, *_OF_SYNC)
 CALLS: dict[str, Call[Any, Any]] = {
     call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
 }
@@ -142,6 +144,10 @@ class PeerService(Protocol):
 
     async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
         """Publish what was saved before the call; only for peers whose changes the home takes."""
+        ...
+
+    async def sync_profile(self, who: NodeName, request: m.ProfileNotice) -> m.ProfileReply:
+        """Keep what a home that carries runs out says of a profile; only for peers whose changes the home takes."""
         ...
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:

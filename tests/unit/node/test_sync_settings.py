@@ -12,6 +12,7 @@ VALIDATE = 'merge = "xml"\nvalidate = {{ run = ["/bin/true"], {} }}'
 
 CASES = {
     "the right is locked": ("", 'direction = "down"\nlocked = "right"'),
+    "goes with locked": ("", 'lock_enforce = "revert"'),
     "goes with both directions": ("", 'direction = "up"\nmerge = "xml"'),
     "goes with merge": ("", 'validate = { run = ["/bin/true"] }'),
     "the hook sees one at a time": ("", VALIDATE.format("tree = true")),

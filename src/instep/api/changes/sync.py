@@ -134,9 +134,20 @@ class SyncKindDocument(Document, frozen=True, kw_only=True):
     paths: tuple[str, ...]
     direction: str
     locked: str | None
+    lock_enforce: str = "next_run"
     merge: str | None
     validate: bool = False
     gates: tuple[str, ...] = ()
+
+
+class SyncLockedEditDocument(Document, frozen=True, kw_only=True):
+    """A path that was changed on a side where its kind is locked: the next run puts back what the other side has."""
+
+    side: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+    kind: str
+    since: str | None
 
 
 class SyncScheduleDocument(Document, frozen=True, kw_only=True):
@@ -164,6 +175,10 @@ class SyncProfileDocument(Document, frozen=True, kw_only=True):
     why_not: str | None
     last: SyncRunDocument | None
     schedule: SyncScheduleDocument | None = None
+    locked_edits: tuple[SyncLockedEditDocument, ...] = ()
+    """The first of ``locked_edits_total``; ``locked_unknown`` says why a side could not be asked."""
+    locked_edits_total: int = 0
+    locked_unknown: str | None = None
     gates: tuple[str, ...] = ()
 
 

@@ -152,8 +152,16 @@ def _profile_lines(document: api.SyncProfileDocument) -> Iterator[str]:
         if at.missed_at is not None:
             yield f"  missed: the run at {moment(at.missed_at)}: {printable(at.missed_because)}"
             yield f"  next: instep sync run {document.name}"
+    for edit in document.locked_edits[:_SHOWN]:
+        where = f"changed on the {edit.side}, where {edit.kind} is locked, since {moment(edit.since)}"
+        yield f"  look at {printable(edit.path)}: {where}"
+    if document.locked_edits_total > _SHOWN:
+        yield f"  and {document.locked_edits_total - _SHOWN} more"
+    if document.locked_unknown:
+        yield f"  {printable(document.locked_unknown)}"
     for each in document.kinds:
-        locked = f", locked on the {each.locked}" if each.locked else ""
+        enforced = ", put back at once" if each.lock_enforce == "revert" else ""
+        locked = f", locked on the {each.locked}{enforced}" if each.locked else ""
         checked = ", then validated" if each.validate else ""
         merged = f", merged as {each.merge}{checked}" if each.merge else ""
         yield f"  {each.name}: {each.direction}{locked}{merged}: {printable(' '.join(each.paths))}"

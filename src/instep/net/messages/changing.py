@@ -35,7 +35,7 @@ from instep.model.lock import (
 )
 from instep.model.manifest.entry import Entry
 from instep.model.paths import validated
-from instep.net.messages.parts import Count, Message, Name, RawDigest, StreamMessage, Text
+from instep.net.messages.parts import Count, Message, RawDigest, StreamMessage, Text
 
 SUBMIT_BYTES_MAX = CHANGE_SET_MAX_BYTES + (8 << 20)
 """Largest request ``submit`` without its contents, and largest answer to it."""
@@ -193,9 +193,6 @@ class FlushRequest(Message, tag="flush", frozen=True, array_like=True):
     """Publish what was saved before, and say which head has it; for partners whose changes are taken."""
 
     line: LineId
-    profile: _Word = ""
-    """The sync profile that asks, and ``initiators``, the nodes that may start its runs."""
-    initiators: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class FlushReply(Message, tag="flush_reply", frozen=True, array_like=True):

@@ -56,11 +56,11 @@ from instep.net.messages.members import Rows as Rows
 from instep.net.messages.members import Serving as Serving
 from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text
 from instep.net.messages.parts import StreamMessage as StreamMessage
-from instep.net.messages.syncing import FACTS_MAX as FACTS_MAX
-from instep.net.messages.syncing import SERVERS_MAX as SERVERS_MAX
 from instep.net.messages.syncing import MarksReply as MarksReply
 from instep.net.messages.syncing import MarksRequest as MarksRequest
 from instep.net.messages.syncing import NodeFacts as NodeFacts
+from instep.net.messages.syncing import ProfileNotice as ProfileNotice
+from instep.net.messages.syncing import ProfileReply as ProfileReply
 from instep.net.messages.syncing import SideFactsReply as SideFactsReply
 from instep.net.messages.syncing import SideFactsRequest as SideFactsRequest
 from instep.net.messages.syncing import SyncReply as SyncReply

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from instep.model.ids import LineId
-from instep.model.sync import BASES_KEPT, SyncMark
+from instep.model.sync import BASES_KEPT, LockedEdit, ProfileNews, SyncMark
 from instep.net.messages.parts import Count, Message, Name, Text, Word
 
 SYNC_BYTES_MAX = 3 << 20
 FACTS_MAX = 128
+EDITS_SENT = 1_000
 SERVERS_MAX = 256
 
 
@@ -43,6 +44,22 @@ class MarksReply(Message, tag="sync_marks_reply", frozen=True, array_like=True):
     """The newest last."""
 
     marks: Annotated[tuple[SyncMark, ...], msgspec.Meta(max_length=BASES_KEPT)]
+
+
+class ProfileNotice(Message, tag="sync_profile", frozen=True, array_like=True):
+    """The home that carries the runs of a profile out names it to the other one, whose changes it may make."""
+
+    line: LineId
+    profile: ProfileNews
+
+
+class ProfileReply(Message, tag="profile_reply", frozen=True, array_like=True):
+    """The first edits of locked paths that are not over, and how many there are; the highest number of a run of this
+    profile that the home has heard of."""
+
+    edits: Annotated[tuple[LockedEdit, ...], msgspec.Meta(max_length=EDITS_SENT)]
+    total: Count
+    run: Count
 
 
 class NodeFacts(msgspec.Struct, frozen=True, array_like=True):

@@ -40,6 +40,7 @@ from instep.node.lines.snapshot import (
 )
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_cures import cures_of
+from instep.node.profiles.locked_paths import with_locked_edits
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
@@ -192,7 +193,10 @@ class Looking(CommandHandlers):
             ]
             cures = (step for link in down for step in link.next)
             line = replace(line, next=tuple(dict.fromkeys((*cures, *line.next))))
-        lines = (service.status_of(line), *(self._line_beside(other) for other in service.beside))
+        own = service.status_of(line)
+        if service.home is not None:
+            own = with_locked_edits(own, service.home.locked_edits())
+        lines = (own, *(self._line_beside(other) for other in service.beside))
         document = fileset_document(service.fileset, service.known_definition(), lines)
         if service.fileset.without:
             return replace(document, without=tuple(sorted(service.fileset.without)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ def side_of(raw: object) -> SideSettings:
         raise BadValue(f"is not FILESET@NODE such as site@s1: {error.reason}") from None
 
 
+class LockEnforcement(enum.Enum):
+    """When a change of a locked path is put back."""
+
+    NEXT_RUN = "next_run"
+    REVERT = "revert"
+
+
 _sides = enum_of(Side)
 _formats = enum_of(MergeFormat)
 
@@ -68,6 +76,8 @@ class SyncKindSettings:
     """`up` is left to right, `down` right to left, or `both`."""
     locked: Side | None = key(None, ValueKind(_sides.read, _sides.write, words=_sides.words))
     """The side, `left` or `right`, where no change of these paths counts: the other side's comes back over it."""
+    lock_enforce: LockEnforcement = key("next_run", enum_of(LockEnforcement))
+    """When a change on the locked side is put back: at the `next_run`, or `revert` at once."""
     merge: MergeFormat | None = key(None, ValueKind(_formats.read, _formats.write, words=_formats.words))
     """The format by which files that both sides changed are merged: `xml`, `json`, `properties` or `lines`."""
     validate: HookSettings | None = section(HookSettings, None)
@@ -181,6 +191,8 @@ def _check(table: Table, profile: SyncSettings) -> None:
         against = Direction.DOWN if each.locked is Side.RIGHT else Direction.UP
         if each.locked is not None and each.direction is against:
             table.wrong(f"kinds.{name}.direction", f"is {against}, and the {each.locked} is locked")
+        if each.locked is None and each.lock_enforce is LockEnforcement.REVERT:
+            table.wrong(f"kinds.{name}.lock_enforce", "goes with locked: no side is locked")
         if each.merge is not None and (each.direction is not Direction.BOTH or each.locked is not None):
             table.wrong(f"kinds.{name}.merge", "goes with both directions: else one side's file is taken")
 

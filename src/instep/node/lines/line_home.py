@@ -12,6 +12,7 @@ from instep.core.changes.home_vocabulary import PathsPublished
 from instep.model.change import ChangeAnswer, ChangeSet, Fence
 from instep.model.ids import Digest, NodeName
 from instep.model.lock import LockAnswer, LockGone, LockOwner, LockView
+from instep.model.sync import LockedEdit
 from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
 
@@ -47,6 +48,10 @@ class LineHome(Protocol):
 
     async def withheld(self) -> int:
         """How many paths change sets made that no generation has yet."""
+        ...
+
+    def locked_edits(self) -> tuple[LockedEdit, ...]:
+        """Edits of paths that a sync profile locks at this home."""
         ...
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:

@@ -16,62 +16,21 @@ from instep.model.ids import LineId, NodeName
 from instep.model.sync import SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
+from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
+from instep.node.profiles.known_profiles import keep_news, known_profiles, require_known
 from instep.node.runtime.driver import wall_ms
-from instep.node.runtime.runtime import Runtime
 
 SYNC_MARKS = "sync/marks/"
 """Where the store has the marks of the bases of such a profile, by line and profile."""
 FACTS_S = 20.0
 FLUSH_S = 600.0
 """The longest that a home publishes before it says that it could not."""
-
-
-PROFILES_MAX = 64
-"""Of one partner; more are not kept, and have no marks here."""
-_SEEN = "sync/seen/"
-
-
-class SeenProfiles:
-    """Sync profiles that partners run with lines of this node, and the nodes that may start runs. Only hints are made
-    of them, where this node has no such profile itself. The words of a partner are kept in one row, of bounded
-    size, and never name a node that is no partner."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def heard(self, who: NodeName, profile: str, initiators: Collection[NodeName]) -> None:
-        """A partner asks on behalf of this profile."""
-        known = self._of(who)
-        may_start = [who, *(name for name in initiators if name in self._runtime.settings.partners)]
-        if known.get(profile) == may_start or (profile not in known and len(known) >= PROFILES_MAX):
-            return
-        raw = msgspec.json.encode({**known, profile: may_start})
-        self._runtime.store.put(f"{_SEEN}{who}", raw)
-
-    def require(self, who: NodeName, profile: str) -> None:
-        """``PeerError`` where this partner did not name the profile before, or named too many."""
-        if profile not in self._of(who):
-            raise PeerError(
-                f"{who} asked about a sync profile {profile} of which nothing is kept here; "
-                f"{PROFILES_MAX} of a partner are",
-                code="unknown_profile",
-                node=who,
-            )
-
-    def initiators(self, profile: str) -> frozenset[NodeName]:
-        """The nodes that may start runs of this profile, as partners said; empty where none did."""
-        found = (self._of(who).get(profile, ()) for who in sorted(self._runtime.settings.partners))
-        return frozenset(name for names in found for name in names)
-
-    def _of(self, who: NodeName) -> dict[str, list[NodeName]]:
-        raw = self._runtime.store.get(f"{_SEEN}{who}")
-        return msgspec.json.decode(raw, type=dict[str, list[NodeName]]) if raw is not None else {}
 
 
 class HomeCalls(PeerContext):
@@ -126,8 +85,6 @@ class HomeCalls(PeerContext):
 
     async def flush(self, who: NodeName, request: m.FlushRequest) -> m.FlushReply:
         home = self._home(who, request.line)
-        if request.profile:
-            SeenProfiles(self.runtime).heard(who, request.profile, request.initiators)
         service = self.service(request.line)
         assert service is not None
         trouble = await service.catch_up(FLUSH_S)
@@ -141,10 +98,21 @@ class HomeCalls(PeerContext):
         raw = self.runtime.store.get(key)
         marks = msgspec.msgpack.decode(raw, type=tuple[SyncMark, ...]) if raw is not None else ()
         if request.new is not None:
-            SeenProfiles(self.runtime).require(who, request.profile)
+            require_known(self.runtime.store, who, request.line.fileset, request.profile)
             marks = with_mark(marks, request.new)
             self.runtime.store.put(key, msgspec.msgpack.encode(marks))
         return m.MarksReply(marks)
+
+    async def sync_profile(self, who: NodeName, request: m.ProfileNotice) -> m.ProfileReply:
+        home, news, fileset = self._home(who, request.line), request.profile, request.line.fileset
+        if news.carrier != who:
+            raise PeerError(f"{who} named a profile that {news.carrier} carries out", code="bad_profile")
+        known = next((x.run for x in known_profiles(self.runtime.store, fileset) if x.name == news.name), 0)
+        run = max(known, news.run)
+        keep_news(self.runtime.store, fileset, msgspec.structs.replace(news, run=run))
+        edits = [edit for edit in home.locked_edits() if edit.profile == news.name]
+        shown = tuple(msgspec.structs.replace(edit, reference=None) for edit in edits[:EDITS_SENT])
+        return m.ProfileReply(shown, len(edits), run)
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         self._home(who, request.line)
@@ -155,7 +123,7 @@ class HomeCalls(PeerContext):
         service, wanted = self.service(line), tuple(names)
         assert service is not None
         own = await self.facts_of_line(service, key, wanted)
-        partners = sorted(service.reports())[: m.SERVERS_MAX - 1]
+        partners = sorted(service.reports())[: SERVERS_MAX - 1]
         others = await asyncio.gather(*(self._facts_of(name, line, key, wanted) for name in partners))
         return (m.NodeFacts(self.runtime.name, _named(own, wanted), wall_ms()), *others)
 

@@ -19,10 +19,20 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
-from instep.model.sync import SyncMark
+from instep.model.sync import ProfileNews, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
-from instep.net.service import FLUSH, HEADS, PAGES, SIDE_FACTS, SUBMIT_HAVE, SYNC_MARKS, PeerCalls
+from instep.net.messages.syncing import EDITS_SENT
+from instep.net.service import (
+    FLUSH,
+    HEADS,
+    PAGES,
+    SIDE_FACTS,
+    SUBMIT_HAVE,
+    SYNC_MARKS,
+    SYNC_PROFILE,
+    PeerCalls,
+)
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher
@@ -33,6 +43,7 @@ from instep.node.runtime.signers import verdict_on
 
 FLUSH_S = 600.0
 FACTS_S = 60.0
+ANNOUNCE_S = 10.0
 FactsOfSide = Callable[[LineId, bytes, Sequence[str]], Awaitable[tuple[m.NodeFacts, ...]]]
 """Asks this node and the partners that follow a line which is written here."""
 _WANTS = 4_096
@@ -71,6 +82,10 @@ class SyncHome(Protocol):
         """The named facts of the side's servers."""
         ...
 
+    async def announce(self, news: ProfileNews) -> m.ProfileReply:
+        """Name the profile to the home; its edits of locked paths."""
+        ...
+
 
 def size_of(entry: Entry) -> tuple[Digest, int]:
     """How the contents of a file or link are named when they are submitted."""
@@ -102,6 +117,10 @@ class NearHome:
 
     async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
         return _side_facts(self.node, await self._facts(self.line, key, names))
+
+    async def announce(self, news: ProfileNews) -> m.ProfileReply:
+        edits = [edit for edit in self._home.locked_edits() if edit.profile == news.name]
+        return m.ProfileReply(tuple(edits[:EDITS_SENT]), len(edits), 0)
 
     async def take(
         self,
@@ -142,14 +161,14 @@ class FarHome:
         self, runtime: Runtime, line: LineId, profile: SyncSettings, calls: Callable[[], PeerCalls]
     ) -> None:
         self._runtime = runtime
-        self._asked = m.FlushRequest(line, profile.name, tuple(sorted(profile.may_start)))
+        self._profile = profile.name
         self._calls = calls
         self.node = line.origin
         self.line = line
 
     async def look(self, known: Digest) -> SeenTree:
         client = self._calls()
-        reply = await client.call(FLUSH, self._asked, total_s=FLUSH_S)
+        reply = await client.call(FLUSH, m.FlushRequest(self.line), total_s=FLUSH_S)
         head = _there(reply.head, self)
         signed = await self._signed(client, head)
         fetcher = Fetcher(self._runtime)
@@ -158,7 +177,7 @@ class FarHome:
 
     async def marks(self, new: SyncMark | None) -> tuple[SyncMark, ...]:
         """The marks of the bases that the home keeps; with ``new``, it keeps this one first."""
-        asked = m.MarksRequest(self.line, self._asked.profile, new)
+        asked = m.MarksRequest(self.line, self._profile, new)
         return (await self._calls().call(SYNC_MARKS, asked)).marks
 
     async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
@@ -185,6 +204,9 @@ class FarHome:
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         reply = await self._calls().call(SUBMIT_HAVE, m.SubmitHave(self.line, tuple(contents)))
         return reply.missing
+
+    async def announce(self, news: ProfileNews) -> m.ProfileReply:
+        return await self._calls().call(SYNC_PROFILE, m.ProfileNotice(self.line, news), total_s=ANNOUNCE_S)
 
     async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
         asked = m.SideFactsRequest(self.line, key, tuple(names))

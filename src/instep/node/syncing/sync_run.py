@@ -38,6 +38,7 @@ from instep.model.manifest.walk import Reader
 from instep.model.sync import SyncPhase
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
+from instep.node.profiles.known_profiles import news_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.bases import SyncBases
@@ -84,6 +85,7 @@ class SyncRunner:
 
     async def _done_all(self) -> None:
         self._put_empty()
+        await self._announce()
         steps = self._run.run()
         answer: object = None
         while True:
@@ -117,6 +119,14 @@ class SyncRunner:
                 return None
 
     # --- looking and planning -----------------------------------------------------------------------------------
+
+    async def _announce(self) -> None:
+        """Name the profile to the other home. It may have heard of a later run than this home remembers."""
+        far_side = Side.RIGHT if self._near_side is Side.LEFT else Side.LEFT
+        news = news_of(self._profile, far_side, self.work.number)
+        reply = await self._far.announce(news)
+        if reply.run > news.run:
+            self.work.number = reply.run + 1
 
     async def _look(self, known: Digest) -> Looked:
         homes = (self._near.look(known), self._far.look(known))

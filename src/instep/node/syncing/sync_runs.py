@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from instep.api.changes import sync as api
 from instep.core.sync.run import HELD
+from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import (
     ContentionError,
@@ -22,11 +23,13 @@ from instep.errors import (
 )
 from instep.model.counts import counted
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.model.sync import SyncBase, SyncPhase
+from instep.model.sync import LockedEdit, SyncBase, SyncPhase
+from instep.net.messages.syncing import EDITS_SENT
 from instep.net.service import PeerCalls
 from instep.node.config.sync import SideSettings, SyncSettings
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
+from instep.node.profiles.known_profiles import known_profile, news_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.bases import SyncBases
@@ -36,8 +39,16 @@ from instep.node.syncing.sync_record import open_listings, reviewed, run_documen
 from instep.node.syncing.sync_run import SyncRunner
 from instep.tree.root.os_errors import help_for
 
-RECORD, LISTED = "sync/run/", "sync/listed/"
+RECORD, LISTED, NUMBER = "sync/run/", "sync/listed/", "sync/number/"
 log = logging.getLogger(__name__)
+
+
+class LockedEdits(NamedTuple):
+    """The first edits by their side, how many there are, and why not all are known."""
+
+    edits: tuple[tuple[Side, LockedEdit], ...]
+    total: int
+    unknown: str | None
 
 
 class _Running:
@@ -155,6 +166,14 @@ class SyncRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRunner:
+        near, far = self._homes(profile)
+        bases = SyncBases(self._runtime.store, profile)
+        work.number = self._last_number(profile.name) + 1
+        if not work.is_dry_run:
+            self._runtime.store.put(f"{NUMBER}{profile.name}", str(work.number).encode())
+        return SyncRunner(self._runtime, profile, near, far, bases, work, self._runtime.tell)
+
+    def _homes(self, profile: SyncSettings) -> tuple[NearHome, FarHome]:
         me = self._runtime.name
         is_left = profile.left.home == me
         near, far = (profile.left, profile.right) if is_left else (profile.right, profile.left)
@@ -166,13 +185,33 @@ class SyncRuns:
                 code="not_the_writer",
                 profile=profile.name,
             )
-        line = LineId(far.fileset, far.home)
-        far_home = FarHome(self._runtime, line, profile, lambda: self._calls(far, profile.name))
-        bases = SyncBases(self._runtime.store, profile)
-        base = self.base_of(profile.name)
-        work.number = base.run + 1 if base is not None else 1
-        near_home = NearHome(self._runtime, service, self._facts_of)
-        return SyncRunner(self._runtime, profile, near_home, far_home, bases, work, self._runtime.tell)
+        far_home = FarHome(
+            self._runtime, LineId(far.fileset, far.home), profile, lambda: self._calls(far, profile.name)
+        )
+        return NearHome(self._runtime, service, self._facts_of), far_home
+
+    def _last_number(self, name: str) -> int:
+        """The highest number of a run, also of one that another home carried out."""
+        base, raw = self.base_of(name), self._runtime.store.get(f"{NUMBER}{name}")
+        known = known_profile(self._runtime.store, self._runtime.settings, name)
+        return max(base.run if base is not None else 0, int(raw or 0), known.run if known is not None else 0)
+
+    async def locked_edits(self, profile: SyncSettings) -> LockedEdits:
+        """The edits on the sides where kinds of a profile are locked, as both homes know them now."""
+        found: list[tuple[Side, LockedEdit]] = []
+        total, why = 0, None
+        for side in sorted({each.locked for each in profile.kinds.values() if each.locked is not None}):
+            near, far = self._homes(profile)
+            settings = profile.left if side is Side.LEFT else profile.right
+            home = near if settings.home == near.node else far
+            try:
+                reply = await home.announce(news_of(profile, side, self._last_number(profile.name)))
+            except InstepError as error:
+                why = f"{settings} does not say which locked paths were changed there: {error.reason}"
+                continue
+            total += reply.total
+            found += ((side, edit) for edit in reply.edits)
+        return LockedEdits(tuple(found[:EDITS_SENT]), total, why)
 
     def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
         calls = self._calls_of(far.home)
@@ -220,6 +259,7 @@ class SyncRuns:
         self._notices.ran(profile, document, [each for each in document.listed if each.id not in waiting])
         store.put(f"{LISTED}{name}", msgspec.json.encode(listed))
         store.put(f"{RECORD}{name}", msgspec.json.encode(document))
+        store.put(f"{NUMBER}{name}", str(document.run).encode())
         made = document.left.made + document.right.made
         facts: dict[str, Any] = {
             "profile": name,

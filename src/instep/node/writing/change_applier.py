@@ -14,7 +14,7 @@ import msgspec
 
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.fitting import Fit, fit, takes_directory
-from instep.core.changes.home_facts import LivePath, Submission
+from instep.core.changes.home_facts import LivePath
 from instep.core.guards.losses import LossGuard
 from instep.errors import ContentionError, InstepError, ResourceError, UnavailableError
 from instep.model.change import OutcomeKind, PathChange, PathOutcome, is_alike
@@ -35,6 +35,7 @@ from instep.node.writing.change_outcomes import (
     SetLosses,
     in_order,
     is_taken,
+    kept_of,
     lost_too_much,
     not_taken,
     ruled_out,
@@ -58,13 +59,6 @@ STUCK_MAX = 8
 """So often a set is tried again without the paths that could not be changed."""
 _STUCK = frozenset({"no_permission", "mount_in_the_way"})
 _PROBLEMS = {"mount": "mount_in_the_way", "unreadable": "no_permission"}
-
-
-class Kept(msgspec.Struct, frozen=True, array_like=True):
-    """What the state keeps of a change set that is being applied."""
-
-    submission: Submission
-    decided: tuple[PathOutcome, ...] = ()
 
 
 class _Applied(msgspec.Struct, frozen=True, array_like=True):
@@ -331,7 +325,7 @@ class ChangeApplier:
         """What became of a set whose apply had begun."""
         tree = self._tree
         row = tree.store.change(effect.id)
-        kept = _kept_of(row.kept) if row is not None and row.kept is not None else None
+        kept = kept_of(row.kept) if row is not None and row.kept is not None else None
         outcomes = self._kept_outcomes(effect.id)
         if self._names(effect.id):
             if outcomes is None:
@@ -359,7 +353,7 @@ class ChangeApplier:
         if journal is not None and journal.is_compared:
             row = tree.store.change(journal.header.target.id)
             if row is not None and row.kept is not None:
-                kept = _kept_of(row.kept)
+                kept = kept_of(row.kept)
                 done = {outcome.path for outcome in kept.decided}
                 changes = tuple(c for c in kept.submission.change_set.changes if c.path not in done)
                 self._keep_outcomes(journal.header.target.id, self._outcomes_of(journal, changes, {}))
@@ -382,14 +376,6 @@ class ChangeApplier:
         """The answer is kept: the outcomes are in it."""
         if self._kept_outcomes(change_id) is not None:
             self._tree.store.delete(self._key())
-
-
-def kept_raw(submission: Submission, decided: tuple[PathOutcome, ...]) -> bytes:
-    return msgspec.msgpack.encode(Kept(submission, decided))
-
-
-def _kept_of(raw: bytes) -> Kept:
-    return msgspec.msgpack.decode(raw, type=Kept)
 
 
 def _is_directory(entry: Entry | None) -> bool:

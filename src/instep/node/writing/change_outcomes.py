@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from instep.core.changes.fitting import NOT_EMPTY, takes_directory
+from instep.core.changes.home_facts import Submission
 from instep.core.guards.losses import LossGuard, judge_change
 from instep.core.vocabulary import Trouble
 from instep.errors import ResourceError
-from instep.model.change import OutcomeKind, PathChange, PathOutcome
+from instep.model.change import ChangeAnswer, OutcomeKind, PathChange, PathOutcome
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import parent_of, shown, sort_key
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.scanning.writer_scan import no_losses
+from instep.store.port import NodeStore
 from instep.tree.journal.journal import Journal, Op
 from instep.tree.journal.plan import object_key
 from instep.tree.scan.rules import Rules
@@ -142,3 +144,32 @@ def lost_too_much(
     return {
         c.path: PathOutcome(c.path, OutcomeKind.REFUSED, code=refusal.code, reason=reason) for c in changes
     }
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """What the state keeps of a change set that is being applied."""
+
+    submission: Submission
+    decided: tuple[PathOutcome, ...] = ()
+
+
+def kept_raw(submission: Submission, decided: tuple[PathOutcome, ...]) -> bytes:
+    return msgspec.msgpack.encode(Kept(submission, decided))
+
+
+def kept_of(raw: bytes) -> Kept:
+    return msgspec.msgpack.decode(raw, type=Kept)
+
+
+def submission_of(store: NodeStore, change_id: Digest) -> Submission | None:
+    """The change set that is being applied."""
+    row = store.change(change_id)
+    return kept_of(row.kept).submission if row is not None and row.kept is not None else None
+
+
+def answer_to(store: NodeStore, change_id: Digest) -> ChangeAnswer | None:
+    """The answer that was given to a change set before."""
+    row = store.change(change_id)
+    if row is None or row.answer is None:
+        return None
+    return msgspec.msgpack.decode(row.answer, type=ChangeAnswer)

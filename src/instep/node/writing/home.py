@@ -28,12 +28,14 @@ from instep.model.lock import LOCK_TTL_DEFAULT_MS, LockAnswer, LockGone, LockOwn
 from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_net import LineNet
+from instep.node.profiles.locked_paths import LockedPaths
 from instep.node.runtime.boot import boot_id
 from instep.node.runtime.driver import Driver, monotonic_ms, wall_ms
 from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.writing.change_applier import ChangeApplier, kept_raw
+from instep.node.writing.change_applier import ChangeApplier
+from instep.node.writing.change_outcomes import answer_to, kept_raw, submission_of
 from instep.node.writing.home_drain import HomeDrain
 from instep.node.writing.offered_contents import OfferedContents, clear_offered, missing_here
 from instep.node.writing.publish_config import deletions_of, loss_guard
@@ -80,6 +82,8 @@ class HomeService:
         self._worker = Worker(f"offered-{tree.name}")
         self.applier = ChangeApplier(tree, head, partial(loss_guard, tree, publisher))
         self.drain = HomeDrain(runtime, tree, net, head)
+        self.locked = LockedPaths(runtime, tree, self.submit, partial(submission_of, runtime.store))
+        self.locked_edits = self.locked.edits
         self._arriving: dict[Digest, _Arriving] = {}
         self._is_cleared = False
         self._told_head: HeadRef | None = None
@@ -108,12 +112,14 @@ class HomeService:
         if self.machine.facts.applying is None:
             self.drain.end()
         head = self._told_head = self._head()
+        await self.locked.begin(head, self.machine.facts.applying)
         self.driver.begin(h.HomeStarted(boot_id(), epoch, head, self._entries_of(head)))
         await self.driver.run()
 
     async def close(self) -> None:
         """Behind ``run``: requests that wait end with the reason."""
         self._requests.close(lambda: UnavailableError("this line ends here", code="not_connected"))
+        await self.locked.close()
         await asyncio.to_thread(self._worker.close)
 
     def reconfigure(self) -> None:
@@ -291,7 +297,7 @@ class HomeService:
                     self.drain.end()
                 failpoint(HOME_SAVED)
             case h.LookUp(req, change_id):
-                self.driver.post(h.LookedUp(req, self._answer_to(change_id)))
+                self.driver.post(h.LookedUp(req, answer_to(store, change_id)))
             case h.KeepChange(change_id, submission, decided):
                 store.keep_change(self.line, change_id, kept_raw(submission, decided), wall_ms())
                 failpoint(CHANGE_KEPT)
@@ -332,12 +338,6 @@ class HomeService:
             case _:
                 assert_never(effect)
 
-    def _answer_to(self, change_id: Digest) -> ChangeAnswer | None:
-        row = self._runtime.store.change(change_id)
-        if row is None or row.answer is None:
-            return None
-        return msgspec.msgpack.decode(row.answer, type=ChangeAnswer)
-
     async def _keep_answer(self, answer: ChangeAnswer) -> None:
         store, now = self._runtime.store, wall_ms()
         store.answer_change(self.line, answer.id, msgspec.msgpack.encode(answer), now)
@@ -367,6 +367,7 @@ class HomeService:
         return h.ChangesApplied(effect.req, outcomes)
 
     def _apply_now(self, effect: h.ApplyChanges) -> tuple[PathOutcome, ...]:
+        self.locked.expects(effect.id)
         return self.applier.apply(effect, OfferedContents(self._tree.place(), effect.id))
 
     async def _recover(self, effect: h.RecoverChanges) -> h.HomeEvent:

@@ -353,12 +353,12 @@ class WriterService(LineService):
         return v.TreeScanned(effect.req, replace(surveyed.summary, hook_writes=by_hooks))
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
-        scanned = self._pending[0] if self._pending is not None else None
-        effect = await self.worker.run(self.own.before_commit, effect, scanned)
-        last = self._last_commit
-        head, self.facts = commit(self.line, self.runtime, self.facts, last, self.definition, effect)
+        effect = await self.worker.run(self.own.before_commit, effect, self._pending and self._pending[0])
+        known = self.facts, self._last_commit, self.definition
+        head, self.facts = commit(self.line, self.runtime, *known, effect)
         self.own.hot.committed()
         self.changes.head_moved()
+        await self.changes.locked.committed(head)
         if self._pending is not None:
             surveyed, contents = self._pending
             self.tree.touched.clear()

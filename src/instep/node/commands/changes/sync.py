@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from instep.api.changes import sync as api
 from instep.api.command import Command, Document
@@ -14,8 +15,10 @@ from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
 from instep.model.change import author_from
+from instep.model.counts import counted
 from instep.model.external import why_unmarked
 from instep.model.ids import NodeName
+from instep.model.paths import path_fields
 from instep.model.sync import SyncPhase
 from instep.net.messages import messages as m
 from instep.net.service import SYNC
@@ -24,7 +27,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
 from instep.node.lines.snapshot import externals_of, moment
-from instep.node.peers.home_calls import SeenProfiles
+from instep.node.profiles.known_profiles import known_profile
 from instep.node.runtime.driver import wall_ms
 from instep.node.syncing.peer_commands import asked_of, behind, fitting, page_of
 
@@ -83,7 +86,25 @@ class SyncCommands(CommandHandlers):
         profile = self._profile(asked.profile)
         if profile.carrier != self._node.runtime.name:
             return await self._passed_on(profile, asked)
-        return self._shown(profile)
+        return await self._shown_now(profile)
+
+    async def _shown_now(self, profile: SyncSettings) -> api.SyncProfileDocument:
+        """With what both homes say of edits on locked paths."""
+        found = await self._context.sync.locked_edits(profile)
+        edits = tuple(
+            api.SyncLockedEditDocument(
+                side=side.value, kind=edit.kind, since=moment(edit.at_ms), **path_fields(edit.path)
+            )
+            for side, edit in found.edits
+        )
+        shown = self._shown(profile)
+        if found.total:
+            why = f"{counted(found.total, 'path')} changed where the kind is locked"
+            why_not = why if shown.why_not is None else f"{shown.why_not}; also: {why}"
+            shown = replace(shown, in_sync=False, why_not=why_not)
+        return replace(
+            shown, locked_edits=edits, locked_edits_total=found.total, locked_unknown=found.unknown
+        )
 
     async def sync_cancel(self, asked: api.SyncCancelCommand, speaker: Speaker) -> api.SyncCancelDocument:
         profile = self._profile(asked.profile)
@@ -150,7 +171,7 @@ class SyncCommands(CommandHandlers):
                 named = msgspec.structs.replace(asked, author=author_from(who, asked.author))
                 document = fitting(await self._started(named, who, None))
             case "sync_show":
-                shown = self._shown(profile)
+                shown = await self._shown_now(profile)
                 last = fitting(shown.last) if shown.last is not None else None
                 document = msgspec.structs.replace(shown, last=last)
             case "sync_cancel":
@@ -172,10 +193,13 @@ class SyncCommands(CommandHandlers):
         try:
             return self._context.sync.profile(name)
         except InstepError:
-            initiators = SeenProfiles(self._node.runtime).initiators(name)
-            if not initiators:
+            runtime = self._node.runtime
+            known = known_profile(runtime.store, runtime.settings, name)
+            if known is None:
                 raise
-            raise _no_initiator(self._node.runtime.name, name, initiators) from None
+            partners = {known.carrier, *runtime.settings.partners}
+            may_start = frozenset(partners & {*known.initiators}) or frozenset((known.carrier,))
+            raise _no_initiator(runtime.name, name, may_start) from None
 
     def _shown(self, profile: SyncSettings) -> api.SyncProfileDocument:
         runs = self._context.sync
@@ -195,6 +219,7 @@ class SyncCommands(CommandHandlers):
                     paths=each.paths,
                     direction=each.direction.value,
                     locked=each.locked.value if each.locked is not None else None,
+                    lock_enforce=each.lock_enforce.value,
                     merge=each.merge.value if each.merge is not None else None,
                     validate=each.validate is not None,
                     gates=each.gates,
