@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.support.fleet import Fleet
-from tests.support.replicas import texts
+from tests.support.replicas import HOMES, homes_of, put, texts
 from tests.support.waiting import eventually
-
-HOMES = ("main", "s1", "s2")
-
-
-def _made(fleet: Fleet) -> None:
-    """Each lists the others with all rights, and has the fileset in mode replicate."""
-    main = fleet.node("main")
-    main.init()
-    fleet.set_poll(main, "1s")
-    main.start()
-    for name in HOMES[1:]:
-        fleet.join(name, accept=False)
-    fleet.acquaint(*HOMES)
-    for name in HOMES:
-        fleet.tree(name).mkdir(parents=True, exist_ok=True)
-        for other in HOMES:
-            if other != name:
-                at = f"127.0.0.1:{fleet[other].port}"
-                fleet[name].run("partner", "set", other, "--replicate", "--data", "--address", at)
-        fleet[name].run(
-            "fileset", "add", "data", str(fleet.tree(name)), "--mode", "replicate", "--settle", "20ms"
-        )
 
 
 def _alike(fleet: Fleet, holding: dict[str, str]) -> None:
@@ -50,21 +26,15 @@ def _alike(fleet: Fleet, holding: dict[str, str]) -> None:
     )
 
 
-def _put(root: Path, files: dict[str, str]) -> None:
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-
-
 def test_three_homes_of_one_fileset(fleet: Fleet) -> None:
     """Inserts, updates, deletes and an edit elsewhere on each; then one is killed, loses its state and comes back."""
-    _made(fleet)
+    homes_of(fleet)
     for name in HOMES:
-        _put(fleet.tree(name), {f"{name}/{number}.xml": f"{name} {number}" for number in range(4)})
+        put(fleet.tree(name), {f"{name}/{number}.xml": f"{name} {number}" for number in range(4)})
     expected = {f"{name}/{number}.xml": f"{name} {number}" for name in HOMES for number in range(4)}
     _alike(fleet, expected)
     for name, other in zip(HOMES, (*HOMES[1:], HOMES[0]), strict=True):
-        _put(
+        put(
             fleet.tree(name), {f"{name}/0.xml": "updated", f"{name}/new/9.xml": "new", f"{other}/1.xml": name}
         )
         (fleet.tree(name) / name / "2.xml").unlink()

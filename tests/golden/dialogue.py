@@ -17,6 +17,8 @@ from instep.core.keep.machine import KeepMachine
 from instep.core.publish import vocabulary as p
 from instep.core.publish.machine import PublishMachine
 from instep.core.rollout.machine import RolloutMachine
+from instep.core.unite import vocabulary as u
+from instep.core.unite.machine import UniteMachine
 from instep.core.vocabulary import SignerVerdict
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId, NodeName
@@ -104,6 +106,9 @@ class Dialogue:
 
 def _shown(what: Any) -> str:
     text = words(what)
+    for name in ("absent", "withheld"):
+        if getattr(what, name, ()):
+            text += f" {name}={','.join(str(getattr(each, 'origin', each)) for each in getattr(what, name))}"
     reason = getattr(what, "reason", None)
     if reason:
         text += f" reason={reason!r}"
@@ -130,6 +135,11 @@ def follower(facts: f.FollowFacts | None = None, **config: Any) -> Dialogue:
 def publisher(facts: p.PublishFacts | None = None, **config: Any) -> Dialogue:
     settings = p.PublishConfig(node=MAIN, **config)
     return Dialogue(PublishMachine(LINE, settings, Random(1), facts))
+
+
+def uniter(facts: u.UniteFacts | None = None, **config: Any) -> Dialogue:
+    settings = f.FollowConfig(writer=MAIN, drift=f.DriftPolicy.OFFER, **config)
+    return Dialogue(UniteMachine(LineId(LINE.fileset, NodeName("*")), settings, Random(1), facts))
 
 
 def keeper(facts: k.KeepFacts | None = None, **config: Any) -> Dialogue:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from instep.node.replica import own_scan
 from instep.store.memory import MemoryStore
 from tests.support.replicas import alike, mesh, own_paths, texts
 from tests.support.services import services
 from tests.support.virtual_time import in_virtual_time, reached
+
+LARGE = 200_000
 
 
 @in_virtual_time
@@ -151,3 +156,87 @@ async def test_an_edit_that_the_home_refuses_is_archived_and_put_back(tmp_path: 
         cluster.heal("a", "b")
         await alike(*nodes, holding={"a.xml": "of its home", "b.xml": "1"})
         assert await b.taken_out("a.xml", tmp_path / "out") == ["of elsewhere"]
+
+
+@in_virtual_time
+async def test_one_file_that_cannot_be_had_keeps_nothing_else_back(tmp_path: Path) -> None:
+    """It was taken away at its home, which keeps no history and is paused: all else of that head is live elsewhere, the file
+    is named, and comes once it is there again."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b", keys=('history = "off"',))
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes)
+        cluster.cut("a", "b")
+        files = {f"docs/{n}.xml": f"{n}" for n in range(50)}
+        a.write(files | {"docs/large.bin": "x" * LARGE})
+        await a.publish()
+        await a.call("pause", fileset="data")
+        (a.tree / "docs/large.bin").rename(tmp_path / "away")
+        cluster.heal("a", "b")
+
+        async def rest_is_live() -> bool:
+            return files.items() <= texts(b.tree).items()
+
+        await reached(rest_is_live, lambda: f"the other 50 files: {texts(b.tree).keys()}")
+        assert not (b.tree / "docs/large.bin").exists()
+
+        async def is_named() -> bool:
+            lines = (await b.status())["filesets"][0]["lines"]
+            (line,) = (line for line in lines if line["origin"] == "a")
+            return line["code"] == "withheld" and "docs/large.bin" in line["reason"]
+
+        await reached(is_named, lambda: "the file is named")
+        (tmp_path / "away").rename(a.tree / "docs/large.bin")
+        await a.call("resume", fileset="data")
+        await alike(*nodes)
+        assert (b.tree / "docs/large.bin").exists()
+
+
+@in_virtual_time
+async def test_a_home_that_cannot_be_reached_keeps_no_other_one_back(tmp_path: Path) -> None:
+    """Its manifest came over a hub that has not the contents yet: the heads of others go live meanwhile."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b, c = mesh(cluster, "a", "b", "c")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes)
+        cluster.net.hung.add((c.name, a.name))
+        a.write({"large": "x" * LARGE})
+        await a.publish()
+        b.write({"b.xml": "2"})
+        await c.holds("b.xml", "2")
+        cluster.net.hung.clear()
+        await alike(*nodes)
+
+
+@in_virtual_time
+async def test_a_home_that_takes_many_names_is_stopped_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock was years behind when it made files under the names of another home."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        cluster.cut("a", "b")
+        for node in nodes:
+            node.write({f"{n}.xml": f"of {node.name}" for n in range(30)})
+        a.start()
+        await a.publish()
+        with monkeypatch.context() as behind:
+            behind.setattr(own_scan, "wall_ms", lambda: 1)
+            b.start()
+            await b.publish()
+        cluster.heal("a", "b")
+
+        async def is_stopped() -> bool:
+            lines = (await a.status())["filesets"][0]["lines"]
+            found = [line for line in lines if line["origin"] == "b"]
+            return [(line["standing"], line["code"]) for line in found] == [("blocked", "takes_names")]
+
+        await reached(is_stopped, lambda: f"the head is refused: {texts(a.tree)}")
+        assert texts(a.tree)["0.xml"] == "of a"
+        await a.call("retry", fileset="data")
+        await alike(*nodes)
+        assert texts(a.tree)["0.xml"] == "of b"

@@ -1,4 +1,4 @@
-"""Nodes of one cluster that all write: a fileset of many homes on the services floor."""
+"""Nodes of one cluster that all write: a fileset of many homes, on the services floor and on that of clusters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 from instep.model.ids import fileset_name
 from instep.model.manifest.manifest import iterate
-from tests.support.fleet import tree_of
+from tests.support.fleet import Fleet, tree_of
 from tests.support.services import ServiceNode, Services
 from tests.support.virtual_time import reached
 
+HOMES = ("main", "s1", "s2")
+"""Of the cluster floor."""
 MODE = 'mode = "replicate"'
 
 
@@ -80,3 +82,29 @@ async def own_paths(node: ServiceNode) -> set[str]:
     if head is None:
         return set()
     return {os.fsdecode(entry.path) for entry in iterate(head.root, service.tree.get_page)}
+
+
+def homes_of(fleet: Fleet) -> None:
+    """Each lists the others with all rights, and has the fileset in mode replicate."""
+    main = fleet.node("main")
+    main.init()
+    fleet.set_poll(main, "1s")
+    main.start()
+    for name in HOMES[1:]:
+        fleet.join(name, accept=False)
+    fleet.acquaint(*HOMES)
+    for name in HOMES:
+        fleet.tree(name).mkdir(parents=True, exist_ok=True)
+        for other in HOMES:
+            if other != name:
+                at = f"127.0.0.1:{fleet[other].port}"
+                fleet[name].run("partner", "set", other, "--replicate", "--data", "--address", at)
+        fleet[name].run(
+            "fileset", "add", "data", str(fleet.tree(name)), "--mode", "replicate", "--settle", "20ms"
+        )
+
+
+def put(root: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)

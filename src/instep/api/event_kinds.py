@@ -52,6 +52,7 @@ WARNINGS: Mapping[str, str] = {
     "owners_not_carried": "files of a tree that is written here have other owners now, which do not travel",
     "panel_not_listening": "the port of the web panel cannot be opened",
     "panel_refused": "the panel refused a request from a page of another site",
+    "part_refused": "the newest head of another home would take too many names here",
     "peer_error": "a partner answered with an error",
     "peer_refused": "a connection was cut before or because of what a peer sent",
     "probe_failed": "a generation is put back: the probe failed",
@@ -79,6 +80,7 @@ WARNINGS: Mapping[str, str] = {
     "undone": "an interrupted switch was undone",
     "untold": "a balancer did not ask in time whether this node is drained or ready",
     "validate_failed": "a generation is refused: the validate hook failed",
+    "withheld": "files of another home cannot be had from any node; the rest of its head goes on",
     "writer_change_refused": "`instep.toml` could not name the new writer",
     "writer_unknown": "the new writer of a line has no address here",
 }

@@ -27,6 +27,9 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.replication.union import UnionPart
 
 _SWITCH = contract.PHASES[FollowPhase.SWITCH]
+_STAGE = contract.PHASES[FollowPhase.STAGE]
+ABSENT_MS = 5_000
+"""So long a line of which nothing can be had stays out of the next union, unless a source of it comes."""
 _MEANWHILE = (*INTERRUPTIBLE, *QUIET, FollowPhase.REVERT)
 """Beside jobs of these phases a new union may be made: none of them brings a target into the tree."""
 
@@ -37,6 +40,7 @@ class UniteMachine(FollowMachine):
     phases: ClassVar[Mapping[Any, PhaseRow]] = {
         **contract.PHASES,
         FollowPhase.SWITCH: dataclasses.replace(_SWITCH, events=(*_SWITCH.events, u.StageStale)),
+        FollowPhase.STAGE: dataclasses.replace(_STAGE, events=(*_STAGE.events, u.ContentsMissing)),
     }
     numbered = (*FollowMachine.numbered, u.Unite)
     early = (*FollowMachine.early, u.Unite)
@@ -51,6 +55,9 @@ class UniteMachine(FollowMachine):
         """The number of the ``Unite`` under way, and its parts."""
         self._is_known = False
         """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
+        self._absent: set[NodeName] = set()
+        """Lines of which nothing could be had when it was tried last."""
+        self._is_withheld_due = False
         self._sources.up(config.writer, is_writer=True)  # all pages of a union are here
 
     def step(self, event: u.UniteEvent, now_ms: int) -> tuple[u.UniteEffect, ...]:  # type: ignore[override]
@@ -77,9 +84,13 @@ class UniteMachine(FollowMachine):
             case u.UnionMade():
                 self._united(event)
             case u.UniteFailed():
-                if self._uniting is not None and self._uniting[0] == event.req:
-                    self._uniting = None
+                if self._is_answer(event.req):
                     self._fail("apply", event.trouble)
+            case u.PartRefused():
+                if self._is_answer(event.req):
+                    self._refuse_part(event.part, event.trouble)
+            case u.LineReachable():
+                self._absent.discard(event.origin)
             case f.SourceUp() | f.SourceDown():
                 pass  # contents come from the sources of the lines
             case _:
@@ -88,6 +99,8 @@ class UniteMachine(FollowMachine):
     def _take_answer(self, job: FollowJob, event: Any) -> None:
         if isinstance(event, u.StageStale):
             self._progress = None
+        elif isinstance(event, u.ContentsMissing):
+            self._missed(event)
         else:
             super()._take_answer(job, event)
 
@@ -132,20 +145,56 @@ class UniteMachine(FollowMachine):
             "apply", self._now
         ):
             return
-        tried = facts.attempts.wanted(self._newest)
-        if not tried:
-            return
+        tried = facts.attempts.wanted(part for part in self._newest if part.origin not in self._absent)
         parts = facts.attempts.parts_with(tried)
-        if parts == facts.aim:
+        is_again = self._is_withheld_due and bool(facts.withheld)
+        if (not tried or parts == facts.aim) and not is_again:
             return
+        withheld = () if is_again else facts.withheld
+        self._is_withheld_due = False
+        self._set(withheld=withheld)
         req = self._next_req()
         self._uniting = req, parts
-        self._say(u.Unite(req, parts))
+        self._say(u.Unite(req, parts, withheld, facts.allowed))
+
+    def _is_answer(self, req: int) -> bool:
+        """Whether this ends the ``Unite`` under way."""
+        if self._uniting is None or self._uniting[0] != req:
+            return False
+        self._uniting = None
+        return True
+
+    def _refuse_part(self, part: UnionPart, trouble: Trouble) -> None:
+        """The head goes into no union until its line has a newer one, or an operator asks."""
+        self._set(attempts=self._facts.attempts.failed((part,), self._newest))
+        self._note(
+            "part_refused", f"generation {part.head.number} of {part.origin} is refused: {trouble.reason}"
+        )
+
+    def _missed(self, event: u.ContentsMissing) -> None:
+        """Make another union, without the lines of which nothing can be had, and without single entries of others."""
+        self._progress = None
+        if event.absent:
+            self._absent.update(event.absent)
+            self._out.append(w.SetTimer("absent", self._now + ABSENT_MS))
+        known = {(each.origin, each.wanted.path): each for each in self._facts.withheld}
+        known |= {(each.origin, each.wanted.path): each for each in event.withheld}
+        facts = self._facts
+        self._set(withheld=tuple(known.values()), head=facts.tree, aim=facts.attempts.live)
+        if event.withheld:
+            self._note("withheld", event.trouble.reason, total=len(event.withheld))
+
+    def _timer(self, name: str) -> None:
+        if name == "absent":
+            self._absent.clear()
+        else:
+            self._is_withheld_due = self._is_withheld_due or name == "poll"
+            super()._timer(name)
 
     def _united(self, event: u.UnionMade) -> None:
-        if self._uniting is None or self._uniting[0] != event.req:
+        parts = self._uniting[1] if self._uniting is not None else ()
+        if not self._is_answer(event.req):
             return
-        (_, parts), self._uniting = self._uniting, None
         self._succeed("apply")
         is_leaving = self._facts.refused is not None and self._facts.refused == self._facts.tree
         tree = self._facts.tree
@@ -174,7 +223,10 @@ class UniteMachine(FollowMachine):
 
     def _retry(self) -> None:
         super()._retry()
-        self._set(attempts=self._facts.attempts.retried())
+        facts = self._facts
+        self._absent.clear()
+        self._is_withheld_due = True
+        self._set(attempts=facts.attempts.retried(), allowed=facts.attempts.refused)
 
     # --- the apply ------------------------------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from instep.core.follow.vocabulary import FollowEffect, FollowEvent, FollowFacts
 from instep.core.union.attempts import UnionAttempts
-from instep.core.vocabulary import MachineWord, RequestDone, RequestFailed
-from instep.model.ids import HeadRef
-from instep.model.replication.union import UnionPart
+from instep.core.vocabulary import MachineWord, RequestDone, RequestFailed, Trouble
+from instep.model.ids import HeadRef, NodeName
+from instep.model.replication.union import UnionPart, Withheld
 
 
 class UniteFacts(FollowFacts, frozen=True, array_like=True):
@@ -15,6 +15,10 @@ class UniteFacts(FollowFacts, frozen=True, array_like=True):
 
     attempts: UnionAttempts = UnionAttempts()
     aim: tuple[UnionPart, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    """Entries that could not be had, and what the union says instead."""
+    allowed: tuple[UnionPart, ...] = ()
+    """Heads that may take names of other lines: they were refused for that, and an operator asked again."""
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -43,6 +47,30 @@ class OwnCommitted(MachineWord):
     part: UnionPart
 
 
+class PartRefused(MachineWord):
+    """Answer to ``Unite``: a precaution stands against this head, and no union was made."""
+
+    req: int
+    part: UnionPart
+    trouble: Trouble
+
+
+class ContentsMissing(MachineWord):
+    """Answer to ``StageContents``: of these lines nothing can be had now, and single entries of others cannot be had
+    though their sources answer. All else is staged."""
+
+    req: int
+    absent: tuple[NodeName, ...]
+    withheld: tuple[Withheld, ...]
+    trouble: Trouble
+
+
+class LineReachable(MachineWord):
+    """A source of the line is connected."""
+
+    origin: NodeName
+
+
 class UnionMade(MachineWord):
     """Answer to ``Unite``: the union of the parts is recorded, and its pages are stored."""
 
@@ -58,18 +86,31 @@ class StageStale(RequestDone):
     """Answer to ``Switch``: the own line moved since the stage was made, and nothing was changed."""
 
 
-UniteEvent = FollowEvent | TreeKnown | PartsKnown | OwnCommitted | UnionMade | UniteFailed | StageStale
+UniteEvent = (
+    FollowEvent
+    | TreeKnown
+    | PartsKnown
+    | OwnCommitted
+    | UnionMade
+    | UniteFailed
+    | PartRefused
+    | ContentsMissing
+    | LineReachable
+    | StageStale
+)
 
 
 # --- effects ------------------------------------------------------------------------------------------------
 
 
 class Unite(MachineWord):
-    """Make the union of ``parts`` and record it. Answer: ``UnionMade`` or ``UniteFailed``. No job: other work may go on
-    meanwhile."""
+    """Make the union of ``parts`` and record it. Answer: ``UnionMade``, ``PartRefused`` or ``UniteFailed``.
+    No job: other work may go on meanwhile."""
 
     req: int
     parts: tuple[UnionPart, ...]
+    withheld: tuple[Withheld, ...] = ()
+    allowed: tuple[UnionPart, ...] = ()
 
 
 UniteEffect = FollowEffect | Unite

@@ -103,6 +103,10 @@ class Puller:
             log.info("%s sends no more contents of %s now: %s", client.name, self._line, error.reason)
         self._failed = self._failed or error
 
+    def _stall_s(self) -> float | None:
+        """How long a source may send nothing; None for the only one."""
+        return STALL_S if len(self._clients) > 1 else None
+
     async def _answers(
         self, client: PeerCalls, batches: AsyncGenerator[list[TransferAnswer], None]
     ) -> AsyncGenerator[list[TransferAnswer], None]:
@@ -110,11 +114,11 @@ class Puller:
         async with aclosing(batches):
             while True:
                 try:
-                    async with asyncio.timeout(STALL_S if len(self._clients) > 1 else None):
+                    async with asyncio.timeout(self._stall_s()):
                         answers = await anext(batches, None)
                 except TimeoutError:
                     raise UnavailableError(
-                        f"{client.name} sent nothing for {STALL_S:g} s, and another node has it",
+                        f"{client.name} sent nothing for {STALL_S:g} s",
                         code="timed_out",
                         node=client.name,
                     ) from None

@@ -267,6 +267,7 @@ class KeptLine(LineService):
         self.sources[source] = link
         has = head.id if head is not None else None
         self.driver.post(h.SourceUp(source, source == self.writer, has))
+        self._union.reachable(self.line.origin)
         self.offering.home_changed()
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:

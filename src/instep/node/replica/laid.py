@@ -6,25 +6,31 @@ union than the one that was laid. ``now`` alone is read by other threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
+from instep.core.union.precautions import takes_names
 from instep.core.union.reunite import reunite
 from instep.core.union.unite import United, unite
-from instep.errors import UnavailableError
+from instep.errors import RefusedError, UnavailableError
+from instep.model.counts import counted
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, HeadRef, NodeName
 from instep.model.manifest.check import missing
+from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import build
-from instep.model.replication.union import UnionPart, UnionRecord, decode_union
+from instep.model.manifest.walk import Reader
+from instep.model.paths import shown
+from instep.model.replication.union import Collision, UnionPart, UnionRecord, Withheld, decode_union
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.scanning.scan_tally import PageKeeper
 from instep.store.port import NodeStore
 
+NAMED_MAX = 5
 RECORDS_KEPT = 8
 """The newest unions are kept, besides the ones in use."""
 
@@ -53,9 +59,31 @@ class Laid:
     def parts(self) -> tuple[UnionPart, ...]:
         return () if self.record is None else self.record.parts
 
+    @property
+    def withheld(self) -> tuple[Withheld, ...]:
+        return () if self.record is None else self.record.withheld
+
     def part_of(self, origin: NodeName) -> HeadRef | None:
         """The head of this origin's line in the union."""
         return next((part.head for part in self.parts if part.origin == origin), None)
+
+
+class TakesNames(RefusedError):
+    """A head would take too many names of other lines."""
+
+    code = "takes_names"
+
+    def __init__(self, part: UnionPart, taken: Sequence[Collision]) -> None:
+        names = ", ".join(shown(each.component) for each in taken[:NAMED_MAX])
+        more = f" and {len(taken) - NAMED_MAX} more" if len(taken) > NAMED_MAX else ""
+        entries = counted(sum(each.entries for each in taken), "path")
+        super().__init__(
+            f"generation {part.head.number} of {part.origin} would take the names of {entries} of other homes: "
+            f"{names}{more}",
+            hint="if that is meant, take it with: instep retry FILESET",
+            origin=part.origin,
+        )
+        self.part = part
 
 
 class Unions:
@@ -113,27 +141,56 @@ class Unions:
 
     # Making -------------------------------------------------------------------------------------------------
 
-    def unite(self, parts: Sequence[UnionPart], definition: Definition) -> UnionRecord:
-        """Make the union of these parts, whose pages are all here, and record it."""
+    def unite(
+        self,
+        parts: Sequence[UnionPart],
+        definition: Definition,
+        withheld: Sequence[Withheld] = (),
+        allowed: Sequence[UnionPart] = (),
+    ) -> UnionRecord:
+        """Make the union of these parts, whose pages are all here, and record it. ``TakesNames`` for a head that is not
+        ``allowed`` to take as many names of others as it would."""
         self._store.put_blob(definition.digest, definition.encoded())
-        laid = self._united(parts, definition.digest, self.now)
+        laid = self._united(parts, definition.digest, self.now, withheld)
         assert laid.record is not None
+        self._judge(laid, allowed)
         self._made[laid.record.id] = laid
         self._keep(laid.record, self.now)
         return laid.record
 
-    def _united(self, parts: Sequence[UnionPart], definition: Digest, base: Laid | None) -> Laid:
+    def _judge(self, laid: Laid, allowed: Sequence[UnionPart]) -> None:
+        """The tree holds no union yet: then no name can be taken from it."""
+        now = self.now
+        if now is None or now.record is None:
+            return
+        for part in laid.parts:
+            if part.origin == self._origin or part in allowed or part in now.parts:
+                continue
+            taken = takes_names(now.united, laid.united, part.origin, self._get)
+            taken = tuple(each for each in taken if now.part_of(each.origin) is not None)
+            if taken:
+                raise TakesNames(part, taken)
+
+    def _united(
+        self, parts: Sequence[UnionPart], definition: Digest, base: Laid | None, withheld: Sequence[Withheld]
+    ) -> Laid:
         keeper = PageKeeper(self._store)
         before = base.lines if base is not None else None
-        lines = KnownLines({part.origin: part.head.root for part in parts}, self._get, before=before)
+        roots = {part.origin: part.head.root for part in parts}
+        withheld = tuple(each for each in withheld if self._is_wanted(roots.get(each.origin), each.wanted))
+        lines = KnownLines(roots, self._get, withheld, before=before)
         if base is not None and base.record is not None:
             united = reunite(base.united, base.lines, lines, keeper.get, keeper.put)
         else:
             united = unite(lines, keeper.get, keeper.put)
         keeper.flush()
         number = 1 + max((record.number for record in self._records.values()), default=0)
-        record = UnionRecord(1, number, tuple(parts), united.root, definition)
+        record = UnionRecord(1, number, tuple(parts), united.root, definition, withheld)
         return Laid(record, lines, united, Ownership(lines, united.collisions))
+
+    def _is_wanted(self, root: Digest | None, wanted: Entry) -> bool:
+        """Whether a line at ``root`` still has the entry that cannot be had."""
+        return root is not None and Reader(self._get).lookup(root, wanted.path) == wanted
 
     def nothing(self) -> Laid:
         """The union of no lines."""
@@ -201,7 +258,8 @@ class Unions:
             return laid
         parts = {part.origin: part for part in laid.parts}
         parts[self._origin] = UnionPart(self._origin, head)
-        return self._united(tuple(parts[name] for name in sorted(parts)), definition.digest, laid)
+        ordered = tuple(parts[name] for name in sorted(parts))
+        return self._united(ordered, definition.digest, laid, laid.withheld)
 
     def own_moved(self, head: HeadRef, definition: Definition) -> Laid | None:
         """The own line has this head now, and the tree held its contents before. None where that was known."""
@@ -229,7 +287,3 @@ class Unions:
         """Where the tree has a path of this line. For any thread."""
         laid = self.now
         return path if laid is None else laid.ownership.shown(origin, path)
-
-
-def heads_of(parts: Iterable[UnionPart]) -> dict[NodeName, HeadRef]:
-    return {part.origin: part.head for part in parts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -25,7 +26,10 @@ from instep.node.trees.tree_comparison import Numbers
 from instep.node.writing.writer import WriterService
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.journal.journal import Journal
+from instep.tree.root.failpoints import failpoint, register
 
+OWN_COMMITTED = register("replica.own_committed")
+PUBLISH_S = 10.0
 STILL_S = 20.0
 """So long a look waits for a switch that is under way, before it says so and comes back later."""
 
@@ -39,6 +43,7 @@ class OwnLine(WriterService):
         self._divided: TreeDivided | None = None
         super().__init__(runtime, fileset, net)
         self.changes.moving = self.replica.turn
+        self.replica.publish = self._publish_now
         self.replica.finish_own_switch = self.changes.applier.finish_switch
 
     def _new_own(self) -> WriterTree:
@@ -52,6 +57,17 @@ class OwnLine(WriterService):
     def _touched_by_union(self, paths: tuple[bytes, ...]) -> None:
         """The union moved under paths that the own line has to look at again."""
         self.driver.post(v.TreeChanged(paths))
+
+    async def _publish_now(self) -> None:
+        """Publish what was changed until now, where it is published by itself: a switch of the union is about to come.
+        A look that is refused says so by itself."""
+        drained, touched = self.tree.take_touched(), self.tree.touched
+        if drained.paths or drained.is_everything:
+            self.driver.post(v.TreeChanged(drained.paths, drained.is_everything))
+        if self.fileset.publish != "auto" or not (touched.paths or touched.is_everything):
+            return
+        with contextlib.suppress(TimeoutError):
+            await self.ask(lambda number: v.PublishAsked(number, is_flush=True), PUBLISH_S)
 
     def _looked(self, divided: TreeDivided) -> None:
         self._divided = divided
@@ -119,6 +135,7 @@ class OwnLine(WriterService):
                     code="tree_is_switched",
                 )
             event = await super()._commit(effect)
+            failpoint(OWN_COMMITTED)
             await self.replica.own_moved(self.facts.head)
         return event
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from instep.core.follow.vocabulary import OffersChanged
 from instep.core.union.divide import ForeignChange
 from instep.core.unite.vocabulary import TreeKnown
+from instep.core.vocabulary import Trouble
 from instep.model.definition import Definition
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.standing import StandingRecord
@@ -46,6 +47,8 @@ class UnionOwner(Protocol):
     unions: Unions
     offers: Any
     """The offers of all lines, as the service knows those of one."""
+    refusals: dict[NodeName, Trouble]
+    """Why the newest head of a line is not in the union."""
     turn: asyncio.Lock
     finish_own_switch: Callable[[], None]
 
@@ -66,6 +69,9 @@ class UnionOwner(Protocol):
 
     async def union_stands(self) -> None:
         """The union reports."""
+
+    async def publish_own(self) -> None:
+        """Publish the changes of this node until now."""
 
     async def find_laid(self) -> TreeKnown: ...
 
@@ -108,6 +114,9 @@ class UnionPort(Protocol):
         """These files hold other bytes than their stat says."""
 
     def retry(self) -> None: ...
+
+    def reachable(self, origin: NodeName) -> None:
+        """A source of the line is connected."""
 
     def owns(self, origin: NodeName, told: OffersChanged) -> None:
         """The offering of the line owns these paths."""

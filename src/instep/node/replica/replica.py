@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from instep.core.follow import vocabulary as f
 from instep.core.union.divide import ForeignChange
 from instep.core.union.parts import KnownHead, choose_parts
 from instep.core.unite import vocabulary as u
+from instep.core.vocabulary import Trouble
 from instep.errors import ContentionError, InstepError, UnavailableError
 from instep.model.definition import Definition, Mode
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
-from instep.model.replication.union import UnionPart
+from instep.model.replication.union import UnionPart, Withheld
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.service import PAGES, PeerCalls
@@ -32,8 +33,8 @@ from instep.node.replica.laid import Unions
 from instep.node.replica.looks import UnionLooks
 from instep.node.replica.offers import ReplicaOffers
 from instep.node.replica.own_scan import TreeDivided
+from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
-from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import FilesetTree
 
@@ -76,6 +77,11 @@ class Replica(UnionLooks):
         self._is_running = False
         self._finding: asyncio.Task[None] | None = None
         self._unknown: InstepError | None = None
+        self._announced: dict[NodeName, HeadRef | None] = {}
+        """The heads of other homes that partners were sent from here."""
+        self.refusals: dict[NodeName, Trouble] = {}
+        self.publish: Callable[[], Awaitable[None]] | None = None
+        """Publishes the own line's changes, where that goes by itself."""
         self.finish_own_switch: Callable[[], None] = lambda: None
         self.offers = ReplicaOffers(self)
         self.union = UnionService(self, self._settings(UNION), net)
@@ -141,8 +147,7 @@ class Replica(UnionLooks):
 
     def _known_origins(self) -> list[NodeName]:
         raw = self.runtime.store.get(self._key)
-        known = [] if raw is None else msgspec.msgpack.decode(raw, type=list[str])
-        return [NodeName(name) for name in known]
+        return [] if raw is None else msgspec.msgpack.decode(raw, type=list[NodeName])
 
     def offered(self, offer: m.Offer) -> None:
         """A partner offers a line of this fileset."""
@@ -295,26 +300,20 @@ class Replica(UnionLooks):
         )
 
     def stand_of(self, origin: NodeName, head: HeadRef | None) -> StandingRecord | None:
-        name, union = self._fileset.name, self.union.standing
-        if head == self.live_of(origin):
-            changes = self.foreign.changes.values()
-            is_changed = any(each.origin == origin for change in changes for each in change.sources)
-            return replace_time(union) if is_changed and union.standing is not Standing.IN_STEP else None
-        if origin in self._differing:
-            return StandingRecord(
-                Standing.HELD,
-                wall_ms(),
-                f"the rules of {name} at {origin} are other than here: its newest generation waits",
-                "definition_differs",
-                (f"make them equal on both nodes: instep fileset show {name}",),
-            )
-        refused = next((p for p in self.union.facts.attempts.refused if p.origin == origin), None)
-        if refused is not None and refused.head == head:
-            reason = f"generation {refused.head.number} was refused here; see instep events"
-            return StandingRecord(Standing.BLOCKED, wall_ms(), reason, "refused", (f"instep retry {name}",))
-        if union.standing is not Standing.IN_STEP:
-            return replace_time(union)
-        return StandingRecord(Standing.BEHIND, wall_ms(), "it is about to be brought into the tree", None)
+        changes = self.foreign.changes.values()
+        return stand_in_union(
+            self._fileset.name,
+            origin,
+            self.union.standing,
+            is_live=head == self.live_of(origin),
+            is_changed=any(each.origin == origin for change in changes for each in change.sources),
+            withheld=[each for each in self.withheld() if each.origin == origin],
+            differs=origin in self._differing,
+            is_refused=UnionPart(origin, head) in self.union.facts.attempts.refused
+            if head is not None
+            else False,
+            trouble=self.refusals.get(origin),
+        )
 
     def shown(self, origin: NodeName, path: bytes) -> bytes:
         return self.unions.shown(origin, path)
@@ -366,6 +365,8 @@ class Replica(UnionLooks):
         """Another union is live. Own paths that a collision moved, and paths that waited, are looked at again."""
         for origin, kept in self.kept.items():
             live = self.live_of(origin)
+            if live == kept.facts.kept:
+                self.refusals.pop(origin, None)
             if live is not None:
                 self.runtime.store.set_live(kept.line, live)
         self.offers.reached_all()
@@ -375,15 +376,25 @@ class Replica(UnionLooks):
         if again:
             self._touched(again)
 
+    def withheld(self) -> tuple[Withheld, ...]:
+        """What the live union lacks because it cannot be had."""
+        laid = self.unions.now
+        return () if laid is None else laid.withheld
+
+    async def publish_own(self) -> None:
+        if self.publish is not None:
+            await self.publish()
+
+    def reachable(self, origin: NodeName) -> None:
+        self.union.post(u.LineReachable(origin))
+
     async def union_stands(self) -> None:
         """The union reports: each line stands by it, and partners behind this node get what is live."""
-        for kept in list(self.kept.values()):
+        for origin, kept in list(self.kept.items()):
             await kept.stand_anew()
-            if kept.live is not None and kept.standing.standing is Standing.IN_STEP:
+            is_served = kept.live is not None and kept.standing.standing is Standing.IN_STEP
+            if is_served and self._announced.get(origin) != kept.live:
+                self._announced[origin] = kept.live
                 message = kept.head_message(None, with_bundle=False)
                 if message is not None:
                     await self._net.announce(message)
-
-
-def replace_time(record: StandingRecord) -> StandingRecord:
-    return msgspec.structs.replace(record, since_ms=wall_ms())

@@ -6,20 +6,44 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from instep.errors import UnavailableError
+from instep.errors import DamagedError, InstepError, NotAllowedError, PeerError, UnavailableError
+from instep.model.counts import counted
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Leaf, Reader
 from instep.model.paths import shown, sort_key
 from instep.net.service import PeerCalls
-from instep.node.following.pulling import Puller
+from instep.net.transfer import AnswerStatus, TransferAnswer
+from instep.node.following.pulling import STALL_S, Puller
 from instep.node.replica.laid import Laid
-from instep.node.runtime.one_task import OneTask
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.tree.stage.stage import Stage, Want
 
 BATCH_ENTRIES = 4_000
 BATCH_BYTES = 16 << 20
+NAMED_MAX = 5
+
+
+_OF_SOURCES = (UnavailableError, PeerError, NotAllowedError, DamagedError)
+_OF_ONE_ENTRY = ("superseded", "contents_denied")
+
+
+class MissingContentsError(UnavailableError):
+    """Some contents of a union cannot be had now; all others are laid. ``absent`` are the lines of which none can be
+    had, ``entries`` single ones of others, as the union shows them."""
+
+    code = "contents_missing"
+
+    def __init__(
+        self, absent: Mapping[NodeName, InstepError], entries: Sequence[tuple[NodeName, Entry]]
+    ) -> None:
+        first = ", ".join(shown(entry.path) for _, entry in entries[:NAMED_MAX])
+        said = [f"{origin}: {error.reason}" for origin, error in sorted(absent.items())]
+        if entries:
+            said.append(f"{counted(len(entries), 'file')} cannot be had: {first}")
+        super().__init__("; ".join(said), hint="it is tried again by itself")
+        self.absent = absent
+        self.entries = entries
 
 
 class LinePuller(Puller):
@@ -38,15 +62,48 @@ class LinePuller(Puller):
         super().__init__(tree, stage, head, clients, contents, link_of)
         self._line = line
 
+        self.missing: list[Want] = []
+        """Contents that no source has, though each answers."""
+
+    def _stall_s(self) -> float:
+        """Other lines wait behind the only source of this one."""
+        return STALL_S
+
     async def lay(self, wants: list[Want]) -> None:
-        """Lay these contents, whose addresses are in the line's manifest."""
+        """Lay these contents, whose addresses are in the line's manifest; those that no source has are in ``missing``
+        then. Raises the error of the first source when none answers."""
         small = await self._lay_known([want for want in wants if not want.is_large])
-        async with OneTask() as smalls:
-            if small:
-                smalls.begin(self._small(small))
-            for want in wants:
-                if want.is_large:
-                    await self._large(want)
+        if small:
+            await self._small(small)
+        refused, self.missing = self.missing, []
+        for client in self._clients[1:] if refused else ():
+            self._clients = [client, *(each for each in self._clients if each is not client)]
+            await self._small(refused)
+            refused, self.missing = self.missing, []
+        self.missing = refused
+        for want in wants:
+            if want.is_large:
+                await self._large_or_missing(want)
+
+    async def _large_or_missing(self, want: Want) -> None:
+        clients = list(self._clients)
+        try:
+            await self._large(want)
+        except UnavailableError as error:
+            if error.error_code not in _OF_ONE_ENTRY:
+                raise
+            self._clients = clients  # They answer, and have the others.
+            self.missing.append(want)
+
+    async def _lay(
+        self, client: PeerCalls, wants: Sequence[Want], answers: Sequence[TransferAnswer], laid: set[int]
+    ) -> None:
+        """A content that is refused keeps no other one back."""
+        refused = [answer.want for answer in answers if answer.status is not AnswerStatus.WHOLE]
+        self.missing += (wants[number] for number in refused)
+        laid.update(refused)
+        whole = [answer for answer in answers if answer.status is AnswerStatus.WHOLE]
+        await super()._lay(client, wants, whole, laid)
 
 
 class UnionPuller(Puller):
@@ -74,12 +131,23 @@ class UnionPuller(Puller):
         """The pullers of the lines count."""
 
     async def run(self) -> None:
+        absent: dict[NodeName, InstepError] = {}
+        missing: list[tuple[NodeName, Want]] = []
         while wants := await self._worker.run(self._stage.wants, BATCH_ENTRIES, BATCH_BYTES):
             by_line: dict[NodeName, list[Want]] = {}
             for origin, want in await self._worker.run(self._addressed, wants):
                 by_line.setdefault(origin, []).append(want)
             for origin, asked in by_line.items():
-                await self._of(origin).lay(asked)
+                if origin in absent:
+                    continue
+                try:
+                    await self._of(origin).lay(asked)
+                except _OF_SOURCES as error:
+                    absent[origin] = error
+                missing += ((origin, want) for want in self._of(origin).missing)
+        if absent or missing:
+            there = [(origin, want.entry) for origin, want in missing if origin not in absent]
+            raise MissingContentsError(absent, there)
 
     def _of(self, origin: NodeName) -> LinePuller:
         puller = self._pullers.get(origin)

@@ -13,22 +13,25 @@ from instep.core.follow import vocabulary as f
 from instep.core.publish import vocabulary as v
 from instep.core.unite import vocabulary as u
 from instep.core.unite.machine import UniteMachine
+from instep.core.vocabulary import trouble_of
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.manifest.entry import Entry
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.replication.union import Withheld
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.applying import Applying
 from instep.node.following.follower import FollowService
 from instep.node.following.pulling import Puller
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.saved_facts import unite_facts
-from instep.node.replica.laid import Unions
+from instep.node.replica.laid import TakesNames, Unions
 from instep.node.replica.port import UnionOwner
-from instep.node.replica.resolving import LinePuller, UnionPuller
+from instep.node.replica.resolving import LinePuller, MissingContentsError, UnionPuller
 from instep.node.replica.union_tree import UnionTree
 from instep.node.runtime.driver import Driver
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.switch_outcome import note_undone
 from instep.tree.journal.journal import Journal, Why
+from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.stage.stage import Stage
 from instep.tree.switch.recover import Recovered, RecoveredKind
@@ -36,6 +39,8 @@ from instep.tree.switch.step_work import Switched
 
 UNION = NodeName("*")
 """Stands for the origin of a union, which no node began: no node can have this name."""
+UNION_MADE = register("replica.union_made")
+LAID = register("replica.laid")
 _ON_THE_TREE = frozenset({"recover", "switch", "put_back", "revert", "reload", "probe", "record"})
 
 
@@ -85,6 +90,7 @@ class UnionApplying(Applying):
         self._unions.lost()
         switched = super().switch_now(head)
         self._unions.holds(head.id)
+        failpoint(LAID)
         return switched
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
@@ -158,6 +164,13 @@ class UnionService(FollowService):
     # Effects ------------------------------------------------------------------------------------------------
 
     async def _perform(self, effect: Any) -> None:
+        before = self.facts.attempts
+        await self._act(effect)
+        if self.facts.attempts != before:
+            await self.replica.union_stands()
+        self.replica.turned()
+
+    async def _act(self, effect: Any) -> None:
         match effect:
             case u.Unite(req=req):
                 work: Any = self._unite(effect)
@@ -167,7 +180,6 @@ class UnionService(FollowService):
                 pass  # heads come over the lines
             case _:
                 await super()._perform(effect)
-        self.replica.turned()
 
     def post(self, event: u.UniteEvent) -> None:
         """Hand an event to the machine."""
@@ -176,8 +188,39 @@ class UnionService(FollowService):
 
     async def _unite(self, effect: u.Unite) -> u.UniteEvent:
         unions, definition = self.replica.unions, self.replica.definition
-        record = await self.worker.run(unions.unite, effect.parts, definition)
+        try:
+            record = await self.worker.run(
+                unions.unite, effect.parts, definition, effect.withheld, effect.allowed
+            )
+        except TakesNames as error:
+            trouble = trouble_of(error)
+            self.replica.refusals[error.part.origin] = trouble
+            return u.PartRefused(effect.req, error.part, trouble)
+        failpoint(UNION_MADE)
         return u.UnionMade(effect.req, record.ref())
+
+    async def _stage(self, effect: f.StageContents) -> Any:
+        """What was changed here until now is published first: a switch must not displace it."""
+        try:
+            event = await super()._stage(effect)
+        except MissingContentsError as error:
+            return await self.worker.run(self._missed, effect, error)
+        await self.replica.publish_own()
+        return event
+
+    def _missed(self, effect: f.StageContents, error: MissingContentsError) -> u.ContentsMissing:
+        """Of an entry that cannot be had, the union says what it said before."""
+        union, now = self.replica.unions.of(effect.head.id), self.replica.unions.required()
+        withheld = []
+        for origin, entry in error.entries:
+            (source,) = (each for each in union.ownership.of(entry.path) if each.origin == origin)
+            line = now.lines.by_origin.get(origin)
+            kept = line.lookup(source.path) if line is not None else None
+            kept = None if kept is None or kept.kind is Kind.DIR else kept
+            withheld.append(Withheld(origin, source.entry, kept))
+        for origin, each in error.absent.items():
+            self.replica.refusals[origin] = trouble_of(each)
+        return u.ContentsMissing(effect.req, tuple(error.absent), tuple(withheld), trouble_of(error))
 
     def _save(self, facts: f.FollowFacts) -> None:
         before = self.facts.live

@@ -115,6 +115,9 @@ def words(what: object) -> str:
             parts.append(f"{value.facts.state.value}: {value.reason}")
         elif name == "signed":
             parts.append(f"{value.id.hex()[:6]} by {value.signature.signer}")
+        elif name in ("part", "parts"):
+            several = value if name == "parts" else (value,)
+            parts.append(f"{name}=" + ",".join(f"{each.origin} {each.head.number}" for each in several))
         elif name == "trouble":
             parts.append(f"trouble={value.code}")
         elif name in SHOWN:

@@ -1,0 +1,100 @@
+"""The machine that brings a tree to the union of several lines, as dialogues."""
+
+from __future__ import annotations
+
+from instep.core.follow import vocabulary as f
+from instep.core.unite import vocabulary as u
+from instep.core.vocabulary import HookEnded, HookKind, RetryAsked, RunHook, Started, TimerFired, Trouble
+from instep.errors import Retry
+from instep.model.ids import HeadRef, NodeName
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.replication.union import UnionPart, Withheld
+from tests.golden.dialogue import Dialogue, digest, uniter
+
+A, B, ME = NodeName("a"), NodeName("b"), NodeName("main")
+BAD = Trouble("exit_1", "it ended with 1", Retry.LATER, 7)
+
+
+def union(number: int) -> HeadRef:
+    return HeadRef(1, number, digest(f"union {number}"), digest(f"root {number}"))
+
+
+def part(origin: NodeName, number: int) -> UnionPart:
+    head = HeadRef(1, number, digest(f"{origin} {number}"), digest(f"{origin} root {number}"))
+    return UnionPart(origin, head)
+
+
+def begun(talk: Dialogue) -> Dialogue:
+    """The tree held nothing, and the own line was published."""
+    talk.say(Started())
+    talk.say(f.RecoveryEnded(talk.asked(f.Recover), f.RecoveryKind.NOTHING), u.TreeKnown(None))
+    return talk.say(u.OwnCommitted(union(1), part(ME, 1)))
+
+
+def made(talk: Dialogue, number: int) -> Dialogue:
+    return talk.say(u.UnionMade(talk.pending("Unite"), union(number)))
+
+
+def live(talk: Dialogue, number: int) -> Dialogue:
+    """From the union that is made to the one that is live."""
+    made(talk, number)
+    talk.say(f.Staged(talk.asked(f.StageContents)))
+    talk.say(f.TreeSwitched(talk.asked(f.Switch)))
+    return talk.say(f.LiveRecorded(talk.asked(f.RecordLive)))
+
+
+def test_heads_of_two_homes_are_one_union_and_one_switch() -> None:
+    """While it is staged the own line goes on: the stage is old then, and another union is made."""
+    talk = begun(uniter())
+    made(talk.say(u.PartsKnown((part(A, 1), part(B, 1)))), 2)
+    talk.say(u.OwnCommitted(union(3), part(ME, 2)))
+    live(talk, 4)
+    talk.say(u.PartsKnown((part(A, 2), part(B, 1))))
+    made(talk, 5).say(f.Staged(talk.asked(f.StageContents)))
+    talk.say(u.OwnCommitted(union(6), part(ME, 3)), u.StageStale(talk.pending("Switch")))
+    live(talk, 7).check("unite_heads")
+
+
+def test_nothing_is_done_before_it_is_certain_what_the_tree_holds() -> None:
+    talk = uniter()
+    talk.say(Started(), u.PartsKnown((part(A, 1),)))
+    talk.say(f.RecoveryEnded(talk.pending("Recover"), f.RecoveryKind.NOTHING))
+    talk.say(u.TreeKnown(None, is_certain=False), f.TreeTouched((b"x",)), TimerFired("drift-settle"))
+    talk.at(900).say(u.TreeKnown(union(7), (part(A, 1), part(ME, 4))), u.PartsKnown((part(A, 2),)))
+    live(talk, 8).check("unite_tree_unknown")
+
+
+def test_of_several_heads_that_are_refused_together_each_is_tried_alone() -> None:
+    talk = begun(uniter(has_validate=True))
+    made(talk.say(u.PartsKnown((part(A, 1), part(B, 1)))), 2)
+
+    def validated(trouble: Trouble | None) -> None:
+        talk.say(f.Staged(talk.asked(f.StageContents)))
+        talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE, trouble))
+
+    validated(BAD)
+    made(talk, 3)
+    validated(BAD)
+    made(talk, 4)
+    validated(None)
+    talk.say(f.TreeSwitched(talk.asked(f.Switch)))
+    talk.say(f.LiveRecorded(talk.asked(f.RecordLive)))
+    made(talk.say(RetryAsked()), 5).check("unite_refused")
+
+
+def test_a_file_that_cannot_be_had_and_a_line_without_a_source_keep_nothing_else_back() -> None:
+    wanted = Entry(b"bad", Kind.FILE, 0o644, 3, 1, digest("bad"), 1)
+    talk = begun(uniter())
+    made(talk.say(u.PartsKnown((part(A, 1), part(B, 1)))), 2)
+    trouble = Trouble("contents_missing", "1 file cannot be had: bad", Retry.LATER, 7)
+    talk.say(u.ContentsMissing(talk.asked(f.StageContents), (B,), (Withheld(A, wanted, None),), trouble))
+    live(talk, 3)
+    talk.at(5_000).say(u.LineReachable(B))
+    live(talk, 4).say(TimerFired("poll")).check("unite_withheld")
+
+
+def test_a_head_that_takes_names_waits_for_an_operator() -> None:
+    talk = begun(uniter()).say(u.PartsKnown((part(A, 1),)))
+    trouble = Trouble("takes_names", "it would take 30 names", Retry.NEVER, 4)
+    talk.say(u.PartRefused(talk.asked(u.Unite), part(A, 1), trouble))
+    talk.say(RetryAsked()).check("unite_takes_names")
