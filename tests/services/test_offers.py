@@ -32,6 +32,22 @@ async def test_an_edit_on_any_server_reaches_all(tmp_path: Path) -> None:
 
 
 @in_virtual_time
+async def test_wait_on_the_node_of_an_edit_waits_for_it(tmp_path: Path) -> None:
+    """Goal: from the write on, also before any look has seen it, until its generation is here; what lost is set aside then."""
+    async with services(tmp_path) as cluster:
+        main, s1, _ = await begun(cluster)
+        for turn in range(4):
+            s1.write({"sub/f1": f"turn {turn}\n"})
+            waited = await s1.call("wait", fileset="data")
+            assert waited["reached"], waited
+            assert (main.tree / "sub/f1").read_text() == f"turn {turn}\n"
+        await main.call("lock", fileset="data", path="sub/f2")
+        s1.write({"sub/f2": "too late\n"})
+        assert (await s1.call("wait", fileset="data"))["reached"]
+        assert (s1.tree / "sub/f2").read_text() == FILES["sub/f2"]
+
+
+@in_virtual_time
 async def test_two_servers_change_one_file_and_the_loser_is_named_on_both(tmp_path: Path) -> None:
     """Goal: one wins, the other's bytes are in its own archive, never lost and never spread, and an event names the path
     on the loser and on the home."""

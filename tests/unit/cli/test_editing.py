@@ -78,6 +78,23 @@ def test_a_lock_that_is_gone_writes_nothing(instep: Run, daemon: FakeDaemon, tre
     _kept(error)
 
 
+def test_a_lock_that_only_lapsed_is_asked_for_anew(instep: Run, daemon: FakeDaemon, tree: Path) -> None:
+    """Goal: a save after lunch is laid where the file is as it was, and submitted under the new lock."""
+    anew = "1.8." + "cd" * 16
+
+    def answer(params: dict[str, Any]) -> list[dict[str, Any]]:
+        if params.get("token"):
+            return [{"error": {**GONE, "facts": {"why": "lapsed"}}}]
+        token = LOCK["token"] if len([1 for name, _ in daemon.calls if name == "lock"]) == 1 else anew
+        return [{"result": {**LOCK, "token": token, "changed": True}}]
+
+    daemon.replies("lock", answer)
+    code, _, err = instep("edit", "catalog", "a.sld")
+    assert code == 0, err
+    assert (tree / "a.sld").read_text() == "mine\n"
+    assert daemon.params("unlock")["token"] == anew
+
+
 @pytest.mark.parametrize(
     "script",
     [

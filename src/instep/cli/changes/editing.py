@@ -16,10 +16,11 @@ from instep.cli.changes.locks import path_and_bytes, released_text
 from instep.cli.output import say
 from instep.cli.session import Session, command
 from instep.errors import InstepError, UnavailableError, UsageError
+from instep.model.lock import LockEnd
 
-EDIT_TTL_MS = 3_600_000
-"""The time of the lock, which is given anew while the editor runs."""
-REFRESH_S = 600.0
+EDIT_TTL_MS = 900_000
+"""The time of the lock, which is given anew while the editor runs: for so long one of a killed command lasts."""
+REFRESH_S = 300.0
 
 
 @command("edit", example="instep edit catalog styles/roads.sld")
@@ -68,12 +69,23 @@ def _edited(
     try:
         code = _run_editor(session, asking, copy.file)
         if copy.is_edited:
-            session.call(asking)
+            ending = msgspec.structs.replace(ending, token=_token_in_force(session, asking))
             copy.lay()
     except BaseException:
         _release(session, ending)
         raise
     return code, session.call(ending)
+
+
+def _token_in_force(session: Session, asking: api.LockCommand) -> str | None:
+    """The token, once more for the whole time. A lock that only lapsed, as while the machine slept, is asked for anew:
+    another person's is a refusal, and the file is compared before anything is written."""
+    try:
+        return session.call(asking).token
+    except InstepError as error:
+        if error.error_code != "lock_gone" or error.facts.get("why") != LockEnd.LAPSED.value:
+            raise
+    return session.call(msgspec.structs.replace(asking, token=None)).token
 
 
 def _run_editor(session: Session, asking: api.LockCommand, file: Path) -> int:

@@ -17,6 +17,11 @@ _UNAVAILABLE_EXIT = 7
 class FollowDrift(FollowDue):
     """Nothing here runs while an apply or one of its pending steps can go on."""
 
+    @property
+    def is_to_look(self) -> bool:
+        """Whether paths were touched that no look has seen to its end: the standing does not know of them."""
+        return self._drift.is_dirty or (self._job is not None and self._job.phase is FollowPhase.CHECK)
+
     def _mind_drift(self) -> None:
         tree, drift = self._facts.tree, self._drift
         if tree is None or not self._backoff.is_ready("drift", self._now):

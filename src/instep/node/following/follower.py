@@ -132,8 +132,7 @@ class FollowService(LineService):
         self._behind = HubOrders(self.line, net)
 
     def _new_offering(self) -> Offering:
-        home = partial(home_link, self)
-        return Offering(self.tree, home, lambda: self.facts.tree, self._owned, self._keep)
+        return Offering(self.tree, partial(home_link, self), lambda: self.facts.tree, self._owned, self._keep)
 
     def _new_applying(self) -> Applying:
         return Applying(self.tree, self.lingering, self._offered, self._sources_for, self.offering.kept)
@@ -242,6 +241,7 @@ class FollowService(LineService):
         return bool(list_stages(self.tree.place()))
 
     async def catch_up(self, limit_s: float) -> None:
+        self._touched((), False)
         for link in list(self.sources.values()):
             request = m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
             try:
@@ -251,12 +251,12 @@ class FollowService(LineService):
             for head in reply.heads:
                 self.head_seen(link.name, head)
         self.driver.post(f.PollAsked())
-        await asyncio.sleep(0)
+        await self.driver.settled()
 
     def not_in_step(self, target: HeadRef | None, nodes: Collection[NodeName]) -> tuple[WaitingDocument, ...]:
         goal, live, standing = target or self.facts.head, self.facts.live, self.standing.standing
         is_there = goal is not None and live is not None and live.position >= goal.position
-        if is_there and standing is Standing.IN_STEP:
+        if is_there and standing is Standing.IN_STEP and not self.machine.is_to_look:
             return ()
         return (WaitingDocument(self.runtime.name, standing.value),)
 
