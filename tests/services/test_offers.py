@@ -32,15 +32,21 @@ async def test_an_edit_on_any_server_reaches_all(tmp_path: Path) -> None:
 
 
 @in_virtual_time
-async def test_wait_on_the_node_of_an_edit_waits_for_it(tmp_path: Path) -> None:
-    """Goal: from the write on, also before any look has seen it, until its generation is here; what lost is set aside then."""
+async def test_wait_waits_for_edits_of_before_wherever_they_were_made(tmp_path: Path) -> None:
+    """Goal: on the node of the edit and on the writer: from the write on, also before any look has seen it, until its
+    generation is there; an edit that lost is set aside then."""
     async with services(tmp_path) as cluster:
-        main, s1, _ = await begun(cluster)
+        main, s1, s2 = await begun(cluster)
         for turn in range(4):
             s1.write({"sub/f1": f"turn {turn}\n"})
             waited = await s1.call("wait", fileset="data")
             assert waited["reached"], waited
             assert (main.tree / "sub/f1").read_text() == f"turn {turn}\n"
+            s2.write({"sub/f3": f"turn {turn}\n"})
+            waited = await main.call("wait", fileset="data")
+            assert waited["reached"], waited
+            for node in (main, s1):
+                assert (node.tree / "sub/f3").read_text() == f"turn {turn}\n", node.name
         await main.call("lock", fileset="data", path="sub/f2")
         s1.write({"sub/f2": "too late\n"})
         assert (await s1.call("wait", fileset="data"))["reached"]

@@ -150,6 +150,22 @@ class LockNotice(StreamMessage, tag="lock_notice", frozen=True, array_like=True)
     reason: _Reason = ""
 
 
+class LookRequest(StreamMessage, tag="look", frozen=True, array_like=True):
+    """The writer asks a partner whose changes it takes: look at what was changed in your tree before, and answer when
+    it was offered and decided, or cannot be. For those that name ``looks`` in ``takes``."""
+
+    number: Count
+    line: LineId
+    within_ms: Count
+
+
+class LookReply(StreamMessage, tag="look_reply", frozen=True, array_like=True):
+    """``refusal``: why the partner did not look."""
+
+    number: Count
+    refusal: Text = ""
+
+
 _Content = tuple[RawDigest, Annotated[int, msgspec.Meta(ge=0, le=SIZE_MAX)]]
 
 

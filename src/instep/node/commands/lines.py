@@ -22,6 +22,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, raise_for, writer_of
 from instep.node.commands.patience import change_within, deadline_in
 from instep.node.commands.targets import (
+    accepted_by,
     current_reports,
     direct_followers,
     generation_of,
@@ -34,6 +35,8 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.trees.scanning.held_view import held_documents
 
 WAIT_S = 60.0
+LOOK_S = 10.0
+"""So long partners get to offer what was changed there, before the wait for their reports begins."""
 GOING_BACK = r.RolloutState.PUTTING_BACK.value
 GOING_BACK_S = 10.0
 """``wait`` for a generation that failed ends when all nodes are back, at the latest after this time."""
@@ -64,6 +67,8 @@ class Lines(CommandHandlers):
         service = running_service_of(self._node, asked.fileset)
         limit = asked.timeout_s or WAIT_S
         now, deadline = asyncio.get_running_loop().time, deadline_in(limit)
+        if asked.flush and service.is_written_here:
+            await self._look_for_edits(service, min(limit / 2, LOOK_S))
         if asked.flush or not service.is_written_here:
             raise_for(await service.catch_up(limit))
         target = service.head if service.is_written_here else None
@@ -83,6 +88,18 @@ class Lines(CommandHandlers):
             if now() >= deadline:
                 return self._waited(service, target, False, waiting)
             await change_within(changed, deadline - now())
+
+    async def _look_for_edits(self, service: LineService, within_s: float) -> None:
+        """Have the partners whose changes are taken here offer what was changed there before the call. One that does
+        not answer is waited for by its reports."""
+        offering = [
+            session
+            for name, session in accepted_by(self._node, service).items()
+            if name in service.fileset.offers_from
+        ]
+        async with asyncio.TaskGroup() as group:
+            for session in offering:
+                group.create_task(session.look(service.line, within_s))
 
     async def _show(self, service: LineService, waiting: Sequence[WaitingDocument], speaker: Speaker) -> None:
         """Report the progress of the nodes that are waited for: the slowest one, by bytes."""

@@ -329,6 +329,7 @@ class AcceptedLink(StreamRequests):
                 | m.TakeOverReply()
                 | m.TestReply()
                 | m.DrainReply()
+                | m.LookReply()
             ):
                 self._requests.answer(message.number, message)
             case m.ErrorReply():

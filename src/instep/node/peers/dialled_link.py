@@ -266,6 +266,8 @@ class DialledLink:
                 self._peers.take_revocations(crl)
             case m.VerifyRequest() | m.FactsRequest() | m.TestRequest() | m.HasRequest() | m.PartsRequest():
                 self._answering.take(message)
+            case m.LookRequest():
+                self._answering.take(message)
             case m.DrainRequest():
                 self.reply(drain_for_partner(self._peers.runtime, self.name, message))
             case m.PagesRequest():

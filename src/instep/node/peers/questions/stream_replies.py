@@ -7,6 +7,7 @@ that says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ import msgspec
 
 from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
+from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
 from instep.node.lines.line_service import LineService
@@ -25,11 +27,13 @@ from instep.node.peers.takeover_check import obstacles
 from instep.node.runtime.driver import own_error, wall_ms
 
 LENDING_MAX = 4
+LOOK_S = 60.0
+LOOK_AGAIN_S = 0.1
 TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
 
 
-Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest
+Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest | m.LookRequest
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 
@@ -76,6 +80,9 @@ class StreamReplies:
                 )
             ),
             m.PartsRequest: lending,
+            m.LookRequest: _Answers(
+                4, UnavailableError("looks are under way already", code="busy"), self._look, _no_look
+            ),
         }
         self._forwarding = Forwarding(peers, name)
 
@@ -144,6 +151,23 @@ class StreamReplies:
         found = await self._peers.facts_of_line(self._for_writer(question.line), question.key, question.names)
         return m.FactsReply(found, wall_ms(), question.number)
 
+    async def _look(self, question: m.LookRequest) -> m.LookReply:
+        """Answer when the edits of before are decided, or stand for a reason that a wait does not end."""
+        service = self._for_writer(question.line)
+        within_s = min(question.within_ms / 1000, LOOK_S)
+        try:
+            async with asyncio.timeout(within_s):
+                await service.catch_up(within_s)
+                while _are_edits_on_their_way(service):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_AGAIN_S):
+                            await self._peers.runtime.changed.wait()
+        except TimeoutError:
+            raise UnavailableError(
+                f"its edits were not decided within {within_s:g} s", code="timed_out"
+            ) from None
+        return m.LookReply(question.number)
+
     async def _test(self, question: m.TestRequest) -> m.TestReply:
         service = self._for_writer(question.line)
         try:
@@ -171,6 +195,18 @@ def _no_facts(question: m.FactsRequest, error: InstepError) -> m.FactsReply:
 
 def _no_test(question: m.TestRequest, error: InstepError) -> m.TestReply:
     return m.TestReply(question.number, error=reply_of_error(error))
+
+
+def _are_edits_on_their_way(service: LineService) -> bool:
+    """Whether paths were touched that no look has seen, or edits are offered and not decided."""
+    record = service.standing
+    if record.standing is Standing.DRIFTED:
+        return record.code == "offered"
+    return record.standing is Standing.IN_STEP and bool(service.not_in_step(service.live, ()))
+
+
+def _no_look(question: m.LookRequest, error: InstepError) -> m.LookReply:
+    return m.LookReply(question.number, error.reason[: m.REASON_MAX] or "unavailable")
 
 
 def _no_contents(question: m.HasRequest | m.PartsRequest, error: InstepError) -> m.HasReply | m.PartsReply:

@@ -78,6 +78,17 @@ class StreamRequests(abc.ABC):
             return False
         return True
 
+    async def look(self, line: LineId, within_s: float) -> bool:
+        """Whether the partner, asked now, had all edits of before decided. False also for one of a version that does
+        not know the question: its reports are all there is."""
+        if "looks" not in self.hello.takes:
+            return False
+        try:
+            question = m.LookRequest(0, line, int(within_s * 1000))
+            return not (await self._ask(m.LookReply, question, within_s)).refusal
+        except (UnavailableError, PeerError):
+            return False
+
     async def is_alive(self) -> bool:
         """Whether the process at the other end still answers."""
         return await self.asks_told(ALIVE_S)
