@@ -29,7 +29,7 @@ def _links(**takes: tuple[str, ...]) -> dict[NodeName, Source]:
     return {node_name(name): _Link(node_name(name), found, client) for name, found in takes.items()}
 
 
-OLD, NEW = ("offers",), ("offers", "passed_offers")
+OLD, NEW = ("offers",), ("offers", "hub_offers")
 
 
 @pytest.mark.parametrize(

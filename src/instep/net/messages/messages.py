@@ -32,8 +32,6 @@ from instep.net.messages.changing import LockReply as LockReply
 from instep.net.messages.changing import LockRequest as LockRequest
 from instep.net.messages.changing import LocksReply as LocksReply
 from instep.net.messages.changing import LocksRequest as LocksRequest
-from instep.net.messages.changing import LookReply as LookReply
-from instep.net.messages.changing import LookRequest as LookRequest
 from instep.net.messages.changing import SubmitHave as SubmitHave
 from instep.net.messages.changing import SubmitHaveReply as SubmitHaveReply
 from instep.net.messages.changing import SubmitReply as SubmitReply
@@ -90,8 +88,7 @@ SERVING_BYTES_MAX = 16 << 10
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
 TAKES = (
-    "members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions", "passed_offers",
-    "looks",
+    "members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions", "hub_offers", "looks",
 )  # fmt: skip
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256

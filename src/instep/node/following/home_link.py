@@ -10,7 +10,7 @@ from instep.node.lines.line_service import LineService
 
 OFFERS = "offers"
 """What a home that takes changes names in ``takes``."""
-PASSED_OFFERS = "passed_offers"
+PASSED_OFFERS = "hub_offers"
 """What a node names in ``takes`` that can pass changes on, as a hub."""
 
 

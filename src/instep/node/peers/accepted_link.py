@@ -8,6 +8,7 @@ from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
+from instep.net.messages.changing import LookReply
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.lines.signed_again import is_signed_since
@@ -329,7 +330,7 @@ class AcceptedLink(StreamRequests):
                 | m.TakeOverReply()
                 | m.TestReply()
                 | m.DrainReply()
-                | m.LookReply()
+                | LookReply()
             ):
                 self._requests.answer(message.number, message)
             case m.ErrorReply():

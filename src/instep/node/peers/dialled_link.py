@@ -10,6 +10,7 @@ from instep.core.follow.vocabulary import SourceNoticed
 from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import messages as m
+from instep.net.messages.changing import LookRequest
 from instep.net.messages.faults import reply_of_error
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
@@ -266,7 +267,7 @@ class DialledLink:
                 self._peers.take_revocations(crl)
             case m.VerifyRequest() | m.FactsRequest() | m.TestRequest() | m.HasRequest() | m.PartsRequest():
                 self._answering.take(message)
-            case m.LookRequest():
+            case LookRequest():
                 self._answering.take(message)
             case m.DrainRequest():
                 self.reply(drain_for_partner(self._peers.runtime, self.name, message))

@@ -18,6 +18,7 @@ from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
+from instep.net.messages.changing import LookReply, LookRequest
 from instep.net.messages.faults import reply_of_error
 from instep.node.lines.line_service import LineService
 from instep.node.peers.peer_context import PeerContext
@@ -33,7 +34,7 @@ TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
 
 
-Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest | m.LookRequest
+Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest | LookRequest
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 
@@ -80,7 +81,7 @@ class StreamReplies:
                 )
             ),
             m.PartsRequest: lending,
-            m.LookRequest: _Answers(
+            LookRequest: _Answers(
                 4, UnavailableError("looks are under way already", code="busy"), self._look, _no_look
             ),
         }
@@ -151,7 +152,7 @@ class StreamReplies:
         found = await self._peers.facts_of_line(self._for_writer(question.line), question.key, question.names)
         return m.FactsReply(found, wall_ms(), question.number)
 
-    async def _look(self, question: m.LookRequest) -> m.LookReply:
+    async def _look(self, question: LookRequest) -> LookReply:
         """Answer when the edits of before are decided, or stand for a reason that a wait does not end."""
         service = self._for_writer(question.line)
         within_s = min(question.within_ms / 1000, LOOK_S)
@@ -166,7 +167,7 @@ class StreamReplies:
             raise UnavailableError(
                 f"its edits were not decided within {within_s:g} s", code="timed_out"
             ) from None
-        return m.LookReply(question.number)
+        return LookReply(question.number)
 
     async def _test(self, question: m.TestRequest) -> m.TestReply:
         service = self._for_writer(question.line)
@@ -205,8 +206,8 @@ def _are_edits_on_their_way(service: LineService) -> bool:
     return record.standing is Standing.IN_STEP and bool(service.not_in_step(service.live, ()))
 
 
-def _no_look(question: m.LookRequest, error: InstepError) -> m.LookReply:
-    return m.LookReply(question.number, error.reason[: m.REASON_MAX] or "unavailable")
+def _no_look(question: LookRequest, error: InstepError) -> LookReply:
+    return LookReply(question.number, error.reason[: m.REASON_MAX] or "unavailable")
 
 
 def _no_contents(question: m.HasRequest | m.PartsRequest, error: InstepError) -> m.HasReply | m.PartsReply:

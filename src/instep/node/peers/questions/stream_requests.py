@@ -10,6 +10,7 @@ import msgspec
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
+from instep.net.messages.changing import LookReply, LookRequest
 from instep.net.messages.faults import error_of_reply
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.warrants import HAS_S, PARTS_S, reading_s, warrant_of
@@ -84,8 +85,8 @@ class StreamRequests(abc.ABC):
         if "looks" not in self.hello.takes:
             return False
         try:
-            question = m.LookRequest(0, line, int(within_s * 1000))
-            return not (await self._ask(m.LookReply, question, within_s)).refusal
+            question = LookRequest(0, line, int(within_s * 1000))
+            return not (await self._ask(LookReply, question, within_s)).refusal
         except (UnavailableError, PeerError):
             return False
 
