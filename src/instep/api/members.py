@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import UNSET, UnsetType, field
 
 from instep.api.command import Command, Document, Message, Role, Seconds, command
-from instep.errors import NotAllowedError, RefusedError, ResourceError, UnavailableError
+from instep.errors import NotAllowedError, PeerError, RefusedError, ResourceError, UnavailableError
 
 
 class InviteDocument(Document, frozen=True):
@@ -96,6 +96,21 @@ class PartnerResendDocument(Document, frozen=True):
 @command("partner_resend", Role.OPERATOR, UnavailableError)
 class PartnerResendCommand(Command[PartnerResendDocument], frozen=True):
     """Announce all heads to a connected partner again."""
+
+    name: str
+
+
+class PartnerPollDocument(Document, frozen=True):
+    """The lines that the partner was asked about, and how many of them it has a newer head of."""
+
+    name: str
+    lines: int
+    newer: int
+
+
+@command("partner_poll", Role.OPERATOR, UnavailableError, PeerError)
+class PartnerPollCommand(Command[PartnerPollDocument], frozen=True):
+    """Ask a partner for the newest heads now, as each poll interval does."""
 
     name: str
 

@@ -128,6 +128,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/sync/{profile}/cancel", sync.SyncCancelCommand),
     Route("POST", "/sync/{profile}/collisions", sync.SyncCollisionsCommand),
     Route("GET", "/partners", members.PartnerListCommand, paged="partners"),
+    Route("POST", "/partners/{name}/poll", members.PartnerPollCommand),
     Route("POST", "/partners/{name}/resend", members.PartnerResendCommand),
     Route("POST", "/invitations", members.InviteCommand, hidden=frozenset({"from"}), answers_secret=True),
     Route("POST", "/config/reload", filesets.ReloadConfigCommand),

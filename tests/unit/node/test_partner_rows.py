@@ -10,7 +10,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages.messages import Report
 from instep.net.trust.pki_problems import PkiProblem
-from instep.node.lines.snapshot import partner_document
+from instep.node.lines.snapshot import moment, partner_document
 from instep.store.memory import MemoryStore
 
 S1 = NodeName("s1")
@@ -45,3 +45,22 @@ def test_a_partner_that_is_gone_is_unreachable_whichever_way_the_clock_went(apar
         "node.crt here expired on a day",
         "compare date -u",
     )
+
+
+@pytest.mark.parametrize("skew_ms", [HOUR_MS, 0, -HOUR_MS])
+def test_last_checked_is_by_the_clock_of_the_node_that_shows_it(skew_ms: int) -> None:
+    """Goal: a partner whose clock is ahead was not checked in the future, nor long ago when it is behind (M25)."""
+    stands = StandingRecord(Standing.IN_STEP, 0, None, None)
+    report = Report(LINE, S1, HEAD, HEAD, stands, HEAD.root, NOW + skew_ms)
+    found = partner_document(
+        MemoryStore(),
+        S1,
+        report,
+        HEAD,
+        is_connected=True,
+        since_ms=0,
+        poll_ms=1_000,
+        now_ms=NOW,
+        skew_ms=skew_ms,
+    )
+    assert found.last_checked == moment(NOW)

@@ -12,6 +12,7 @@ from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Function, Session, command, daemon_word, group, timeout_option
 from instep.errors import UsageError
+from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
@@ -143,6 +144,16 @@ def partner_resend(session: Session, name: str) -> None:
     """Announce every head to a partner again, as if it had just connected."""
     document = session.call(api.PartnerResendCommand(name))
     session.show(document, f"heads were announced to {name}")
+
+
+@command("poll", parent=partner, example="instep partner poll s1")
+@click.argument("name")
+@timeout_option("30s")
+def partner_poll(session: Session, name: str, timeout_ms: int) -> None:
+    """Ask a partner for its newest heads now, without waiting for the poll interval."""
+    document = session.call(api.PartnerPollCommand(name), timeout_ms / 1000)
+    lines, newer = counted(document.lines, "line"), document.newer
+    session.show(document, f"{name} was asked about {lines}: {newer or 'no'} newer")
 
 
 @command("add", parent=partner, example="instep partner add k1 10.30.0.1:7443 --pin 3f5a...c2")

@@ -214,6 +214,7 @@ class Looking(CommandHandlers):
             direct_followers(node, service)
         )
         rows: list[api.PartnerDocument] = []
+        skews_ms = node.peers.skews_ms()
         trouble = self._own_trouble() if names - node.peers.sessions.keys() else None
         for name in sorted(names):
             report = reports.get(name)
@@ -232,6 +233,7 @@ class Looking(CommandHandlers):
                     is_written_here=service.is_written_here,
                     is_fresh=node.peers.has_reported(service.line, name),
                     own_trouble=trouble,
+                    skew_ms=skews_ms.get(name, 0),
                 )
             )
         return rows

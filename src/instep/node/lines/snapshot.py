@@ -72,10 +72,12 @@ def partner_document(
     is_written_here: bool = True,
     is_fresh: bool = True,
     own_trouble: PkiProblem | None = None,
+    skew_ms: int = 0,
 ) -> api.PartnerDocument:
     """One partner's row: its own report, corrected by this node's view of it. ``heard_ms`` is when anything came from
     it last; of a node behind a hub only its report is known. ``is_fresh``: the report came since this node started.
-    ``own_trouble`` of this node's certificate is why none is connected."""
+    ``own_trouble`` of this node's certificate is why none is connected. ``skew_ms`` is the partner's wall clock less
+    this node's, as it was measured: ``last_checked`` is by this node's clock."""
     if report is None:
         record = StandingRecord(
             Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
@@ -126,7 +128,7 @@ def partner_document(
         behind_ms = max(0, now_ms - newest.body().time_ms) if newest is not None else 0
     moved = (report.done_bytes, report.total_bytes) if report.total_bytes else (UNSET, UNSET)
     return api.PartnerDocument(
-        name, generation(report.live), *_standing(record), moment(report.at_ms), behind_ms, *moved
+        name, generation(report.live), *_standing(record), moment(report.at_ms - skew_ms), behind_ms, *moved
     )
 
 

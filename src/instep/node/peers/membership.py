@@ -36,7 +36,7 @@ class Membership:
         self._runtime = runtime
         self._tls = tls
         self.invitations = Invitations(runtime)
-        self._federation = Federation(runtime, tls, self.invitations)
+        self._federation = Federation(runtime, tls, self.invitations, self.is_ours)
         self.settings_changed = settings_changed
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []

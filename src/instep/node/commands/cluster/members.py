@@ -15,7 +15,8 @@ from instep.model.link import Link
 from instep.model.standing import Standing
 from instep.net.connections.dial import split_address
 from instep.net.connections.presented import trust_fetch
-from instep.net.messages.messages import DRAIN_MS_MAX
+from instep.net.messages.messages import DRAIN_MS_MAX, HeadsRequest, KnownLine
+from instep.net.service import HEADS
 from instep.net.trust.pki import Pki
 from instep.node.commands.cluster.checking import Preflight
 from instep.node.commands.context import CommandHandlers
@@ -24,6 +25,7 @@ from instep.node.commands.targets import current_reports, is_connected, session_
 from instep.node.config.editing import edits
 from instep.node.facts.facts import told
 from instep.node.lines.snapshot import moment, reports_of
+from instep.node.peers.network.federation import require_free_name
 from instep.node.runtime.draining import OPERATOR, REASON_MAX
 from instep.node.runtime.driver import wall_ms
 
@@ -31,6 +33,7 @@ TTL_S = 3_600.0
 FETCH_S = 10.0
 FACTS_S = 20.0
 DRAIN_S = 10.0
+POLL_S = 30.0
 OF_A_FILESET = ("path", "mount", "service", "access")
 log = logging.getLogger(__name__)
 
@@ -88,20 +91,22 @@ class MemberCommands(CommandHandlers):
         return member.address or None if member is not None else None
 
     def _last_checked(self, name: NodeName) -> int | None:
+        """By this node's clock. A report has its sender's time: the skew that was measured last is taken off, and no
+        partner was checked later than now."""
         node = self._node
-        heard_ms = node.peers.heard_ms(name)
-        moments = [heard_ms] if heard_ms is not None else []
-        for service in node.services.values():
-            report = reports_of(node.runtime.store, service.line).get(name)
-            if report is not None:
-                moments.append(report.at_ms)
-        return max(moments, default=None)
+        heard_ms, now_ms = node.peers.heard_ms(name), wall_ms()
+        if heard_ms is not None:
+            return min(heard_ms, now_ms)
+        skew_ms = node.peers.skews_ms().get(name, 0)
+        reports = (reports_of(node.runtime.store, each.line).get(name) for each in node.services.values())
+        return max((min(each.at_ms - skew_ms, now_ms) for each in reports if each is not None), default=None)
 
     async def partner_add(self, asked: api.PartnerAddCommand, speaker: Speaker) -> api.PartnerAddDocument:
         """Pin a node of another cluster: its certificate is fetched and must have the fingerprint that was typed."""
         node = self._node
         name, address = node_name(asked.name), asked.address
         pin = asked.pin.lower().replace(":", "")
+        require_free_name(name, is_ours=node.membership.is_ours(name))
         host, port = split_address(address)
         async with asyncio.timeout(FETCH_S):
             chain = await asyncio.to_thread(trust_fetch, host, port, server_name=name)
@@ -128,6 +133,31 @@ class MemberCommands(CommandHandlers):
         name = node_name(asked.name)
         session = session_of(self._node, name, f"on {name}: instep status")
         return api.PartnerResendDocument(name, True, session.resend())
+
+    async def partner_poll(self, asked: api.PartnerPollCommand, speaker: Speaker) -> api.PartnerPollDocument:
+        """Over a link that is up: a partner that only dials here announces each head by itself."""
+        name, node = node_name(asked.name), self._node
+        uplink = node.peers.uplinks.get(name)
+        if uplink is None or not uplink.is_up:
+            why = (
+                uplink.error.reason
+                if uplink is not None and uplink.error is not None
+                else "it is not dialled"
+            )
+            raise UnavailableError(
+                f"{name} cannot be asked now: {why}",
+                hint=f"instep partner list; instep partner set {name} --address HOST:PORT",
+                code="not_connected",
+                node=name,
+            )
+        lines = [each for each in node.peers.lines.values() if name in each.sources]
+        request = HeadsRequest(tuple(KnownLine(each.line, each.head) for each in lines))
+        reply = await uplink.client.call(HEADS, request, total_s=asked.timeout_s or POLL_S)
+        for head in reply.heads:
+            service = node.peers.service(head.line)
+            if service is not None and name in service.sources:
+                service.head_seen(name, head)
+        return api.PartnerPollDocument(name, len(lines), len(reply.heads))
 
     # Nodes ----------------------------------------------------------------------------------------------------
 

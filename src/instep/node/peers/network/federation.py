@@ -20,9 +20,7 @@ from instep.net.trust.certs import (
     pin_of_key,
     raw_of_key,
 )
-from instep.net.trust.pki import Pki
 from instep.node.config.editing import edits
-from instep.node.config.settings import Settings
 from instep.node.peers.network.invitations import Invitations
 from instep.node.peers.presence import dialled_at
 from instep.node.runtime.driver import wall_ms
@@ -32,7 +30,15 @@ from instep.node.runtime.runtime import Runtime
 class Federation:
     """The inviting side of a link between two clusters."""
 
-    def __init__(self, runtime: Runtime, tls: TlsContexts, invitations: Invitations) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        tls: TlsContexts,
+        invitations: Invitations,
+        is_ours: Callable[[NodeName], bool],
+    ) -> None:
+        """``is_ours``: whether a node of this cluster has a name."""
+        self._is_ours = is_ours
         self._runtime = runtime
         self._tls = tls
         self._invitations = invitations
@@ -53,7 +59,7 @@ class Federation:
         sign_key = raw_of_key(check_request(request.sign_csr, name, Purpose.SIGN))
         try:
             invite = book.check(request.token_id, request.secret, name, now, pin=pin)
-            require_free_name(name, runtime.settings, runtime.pki, now)
+            require_free_name(name, is_ours=self._is_ours(name))
         except (NotAllowedError, RefusedError) as error:
             text = f"{seen_at} asked to be linked as {name}: {error.reason}"
             runtime.note_of_peer(seen_at, "join_refused", text, code=error.error_code, address=seen_at)
@@ -87,12 +93,9 @@ def _proven_chain(request: m.FederateRequest) -> list[x509.Certificate]:
     return chain
 
 
-def require_free_name(name: NodeName, settings: Settings, pki: Pki, now_ms: int) -> None:
+def require_free_name(name: NodeName, *, is_ours: bool) -> None:
     """``RefusedError`` ``name_taken`` when a node of this cluster has the name: names of nodes stand for keys, and a
     pin would hide that node."""
-    row = settings.partners.get(name)
-    is_ours = name == settings.name or (row is not None and row.pin is None)
-    is_ours = is_ours or (name not in pki.pins.chains() and pki.is_ca and pki.has_issued(name, now_ms))
     if is_ours:
         raise RefusedError(
             f"{name} is a node of this cluster already, so the one of the other cluster cannot have this name here",
