@@ -32,7 +32,7 @@ from instep.node.following.follower import FollowService
 from instep.node.lines.golden_answers import forget_golden
 from instep.node.lines.line_service import LineService
 from instep.node.peers.membership import Membership
-from instep.node.peers.network.partner_rows import introducers, own_rows
+from instep.node.peers.network.partner_rows import dialled_as, own_rows
 from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
 from instep.node.peers.renewal import Renewal
@@ -126,7 +126,8 @@ class Node:
                 self.server.drop(name)
         self.server.drop_disallowed()
         self.peers.offers_changed()
-        self.peers.dial_anew(introducers(old) ^ introducers(settings))  # all is said again on a new link
+        changed = {name for name, *_ in dialled_as(old) ^ dialled_as(settings)}
+        self.peers.dial_anew(changed & set(old.partners))  # all is said again on a new link
         if own_rows(old) != own_rows(settings):
             self.peers.tell_self()
         self.peers.report_all()

@@ -78,6 +78,7 @@ def offline_partners(session: Session) -> api.PartnersDocument:
     default=None,
     help="Believe its word about the keys of nodes of other clusters, whose filesets it passes on.",
 )
+@click.option("--poll", metavar="10m|off", help="How often this node asks it for news.")
 def partner_set(
     session: Session,
     name: str,
@@ -86,6 +87,7 @@ def partner_set(
     hub: bool | None,
     at: str | None,
     introduces: bool | None,
+    poll: str | None,
 ) -> None:
     """Change the rights of a partner; a member of the cluster that is no partner yet becomes one."""
     from instep.node.config.editing import edits
@@ -98,6 +100,12 @@ def partner_set(
     }
     if at is not None:
         given["address"] = at or None
+    if poll is not None:
+        try:
+            values.own_poll(poll)
+        except BadValue as error:
+            raise UsageError(f"--poll {poll!r} {error}", hint="--poll 10m", code="bad_value") from None
+        given["poll"] = poll
     if not given:
         raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
     session.show_change({"partner": name}, edits.set_partner(session.node, name, given), f"{name} is set")

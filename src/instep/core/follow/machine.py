@@ -23,6 +23,7 @@ from instep.core.follow.permits import serial_told, spent_told
 from instep.core.follow.standing import Seen, stand_of
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
+from instep.core.heads.line_heads import OWN_POLL, POLL
 from instep.core.heads.stand import Stand
 from instep.core.hook_writes import HookLoop
 
@@ -215,9 +216,8 @@ class FollowMachine(FollowApply):
         self._ask_all()
 
     def _timer(self, name: str) -> None:
-        if name == "poll":
-            self._ask_all()
-            self._arm_poll()
+        if name == POLL or name.startswith(OWN_POLL):
+            self._polled(name)
         elif name == "drift-scan":
             self._drift.touch((), everything=True)
             self._compared = None

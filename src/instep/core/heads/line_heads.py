@@ -16,6 +16,8 @@ from instep.errors import Retry
 from instep.model.ids import HeadRef, LineId, NodeName
 
 CONTACT_MS = 5_000
+POLL, OWN_POLL = "poll", "poll-"
+"""The timers of the interval of all sources, and of those that have their own, by name."""
 
 
 class LineHeads(LineMachine[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
@@ -47,10 +49,17 @@ class LineHeads(LineMachine[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
 
     def _source_up(self, event: h.SourceUp) -> None:
         self._sources.up(event.source, event.is_writer, event.has)
+        source = self._sources.get(event.source)
+        if source is not None and source.poll_ms != event.poll_ms:
+            source.poll_ms = event.poll_ms
+            self._arm_own_poll(source)
         self._lost_at_ms = None
         self._out.append(SetTimer("contact", None))
 
     def _source_down(self, event: h.SourceDown) -> None:
+        source = self._sources.get(event.source)
+        if source is not None and source.poll_ms is not None:
+            self._out.append(SetTimer(f"{OWN_POLL}{source.name}", None))
         self._sources.down(event.source)
         if not self._sources.is_any_up and self._lost_at_ms is None:
             self._lost_at_ms = self._now
@@ -144,12 +153,34 @@ class LineHeads(LineMachine[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
 
     def _ask_all(self) -> None:
         for source in self._sources.all_up():
-            self._say(h.AskHeads(self._next_req(), source.name, is_repeated=source.has is None))
+            self._ask(source)
+
+    def _ask(self, source: SourceState) -> None:
+        self._say(h.AskHeads(self._next_req(), source.name, is_repeated=source.has is None))
 
     def _arm_poll(self) -> None:
         """A quarter of the interval is jitter, so that many partners do not ask at once."""
         delay = self._config.poll_ms * (1 - self._rng.random() / 4)
-        self._out.append(SetTimer("poll", self._now + max(1, round(delay))))
+        self._out.append(SetTimer(POLL, self._now + max(1, round(delay))))
+
+    def _arm_own_poll(self, source: SourceState) -> None:
+        interval = source.poll_ms or 0
+        delay = interval * (1 - self._rng.random() / 4) if interval else 0
+        at = self._now + max(1, round(delay)) if interval else None
+        self._out.append(SetTimer(f"{OWN_POLL}{source.name}", at))
+
+    def _polled(self, timer: str) -> None:
+        """A poll interval has passed: that of all sources, or that of one which has its own."""
+        if timer == POLL:
+            for source in self._sources.all_up():
+                if source.poll_ms is None:
+                    self._ask(source)
+            self._arm_poll()
+            return
+        for source in self._sources.all_up():
+            if source.poll_ms and timer == f"{OWN_POLL}{source.name}":
+                self._ask(source)
+                self._arm_own_poll(source)
 
     def _choose(self, target: HeadRef) -> NodeName | None:
         source = self._sources.choose(target.id, self._now)

@@ -28,6 +28,8 @@ class SourceState:
     """The head that a hub knows, served there or not."""
     is_cut_off: bool = False
     """A hub without a source of its own."""
+    poll_ms: int | None = None
+    """How often it is asked; 0 for never, None for the interval of all."""
 
     def told(self, head: Digest) -> None:
         """The source reported a head, and keeps the ones before for nodes that are still fetching them. An older one

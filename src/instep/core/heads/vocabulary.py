@@ -10,12 +10,14 @@ from instep.model.ids import Digest, HeadRef, NodeName
 class SourceUp(MachineWord):
     """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
 
-    ``has`` is the id of the head that it greeted with: a head that we know is not sent again.
+    ``has`` is the id of the head that it greeted with: a head that we know is not sent again. ``poll_ms`` is how often
+    this source is asked, where that is not the interval of all; 0 for never.
     """
 
     source: NodeName
     is_writer: bool
     has: Digest | None = None
+    poll_ms: int | None = None
 
 
 class SourceDown(MachineWord):

@@ -13,7 +13,7 @@ from instep.core import vocabulary as w
 from instep.core.backoff import Chance
 from instep.core.contract import check_all
 from instep.core.heads import vocabulary as h
-from instep.core.heads.line_heads import LineHeads
+from instep.core.heads.line_heads import OWN_POLL, POLL, LineHeads
 from instep.core.heads.stand import (
     Stand,
     disputed,
@@ -161,9 +161,8 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
         self._backoff.clear("fetch")
 
     def _timer(self, name: str) -> None:
-        if name == "poll":
-            self._ask_all()
-            self._arm_poll()
+        if name == POLL or name.startswith(OWN_POLL):
+            self._polled(name)
         elif name == "grace":
             self._grace_until_ms = None
         elif name.startswith("retry-"):

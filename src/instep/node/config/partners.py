@@ -26,6 +26,9 @@ class PartnerSettings:
     """Whether lines that this node did not write go there too."""
     introduces: bool = key(False, boolean)
     """Whether its word counts about the keys of nodes of other clusters whose filesets it passes on."""
+    poll_ms: int | None = key(None, values.own_poll)
+    """How often this node asks it for news, or `off` for never; new heads are announced over an open link all the same.
+    Without it: `poll`."""
     address: Address | None = key(None, values.address)
     """Where to dial it; without it only the partner dials. `join` writes it."""
     pin: str | None = key(None, fingerprint)

@@ -24,10 +24,9 @@ from instep.node.config.shared_parts.pools import PoolSettings, read_pools
 from instep.node.config.shared_parts.standby import StandbySettings, read_standby
 from instep.node.config.sync import SyncSettings, read_sync
 from instep.node.config.table_reader import Table
-from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
+from instep.node.config.values import POLL_MS_MIN, IpNetwork, duration_ms, networks, node_name, node_names
 from instep.tree.root.resolving import resolved
 
-POLL_MS_MIN = 100
 _GROUP = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "is not the name of a group such as operators")
 _PRESERVE_HERE = ("owner", "setuid", "security")
 

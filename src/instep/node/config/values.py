@@ -87,6 +87,20 @@ def duration_ms(raw: object) -> int:
     raise BadValue("is not a duration such as 200ms, 5s, 10m, 1h or 30d")
 
 
+def _own_poll(raw: object) -> int:
+    if raw == "off":
+        return 0
+    found = duration_ms(raw)
+    if found < POLL_MS_MIN:
+        raise BadValue(f'is shorter than {POLL_MS_MIN}ms; use "off" for never')
+    return found
+
+
+POLL_MS_MIN = 100
+own_poll = ValueKind(_own_poll, lambda ms: shown_duration(ms) if ms else "off", words=("off",))
+"""Milliseconds between two questions to a partner, 0 for ``off``."""
+
+
 def shown_duration(ms: int) -> str:
     """The shortest exact way to write a duration: ``shown_duration(300_000) == "5m"``."""
     for unit in ("d", "h", "m", "s"):

@@ -238,6 +238,11 @@ class LineService(LineLocks):
     def progress_of(self, nodes: Collection[NodeName]) -> list[tuple[int, int]]:
         """Bytes that came and bytes in all, of these nodes or of this one where it follows."""
 
+    def own_poll_ms(self, source: NodeName) -> int | None:
+        """How often this source is asked, where ``instep.toml`` has an interval for it."""
+        row = self.runtime.settings.partners.get(source)
+        return row.poll_ms if row is not None else None
+
     def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
         """What ``diff`` without generations shows: the tree against the generation that it should hold."""
         return self.tree.changes_now(self.live, limit)

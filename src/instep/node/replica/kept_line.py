@@ -266,7 +266,7 @@ class KeptLine(LineService):
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
         self.sources[source] = link
         has = head.id if head is not None else None
-        self.driver.post(h.SourceUp(source, source == self.writer, has))
+        self.driver.post(h.SourceUp(source, source == self.writer, has, self.own_poll_ms(source)))
         self._union.reachable(self.line.origin)
         self.offering.home_changed()
 

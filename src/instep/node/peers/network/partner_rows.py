@@ -20,9 +20,9 @@ def own_rows(settings: Settings) -> m.Rows:
     return tuple(rows)[: m.ROWS_MAX]
 
 
-def introducers(settings: Settings) -> set[NodeName]:
-    """The partners whose introductions this node believes."""
-    return {name for name, partner in settings.partners.items() if partner.introduces}
+def dialled_as(settings: Settings) -> set[tuple[NodeName, bool, int | None]]:
+    """What a new link to a partner begins with: whether its introductions are believed, and how often it is asked."""
+    return {(name, each.introduces, each.poll_ms) for name, each in settings.partners.items()}
 
 
 def rows_of_topology(settings: Settings, members: Mapping[NodeName, m.Member]) -> PartnerRows:
