@@ -92,6 +92,7 @@ def partner_set(
     """Change the rights of a partner; a member of the cluster that is no partner yet becomes one."""
     from instep.node.config.editing import edits
 
+    wanted_poll = {} if poll is None else {"poll": _own_poll(poll)}
     require_known(session, name)
     given: dict[str, object] = {
         key: value
@@ -100,15 +101,18 @@ def partner_set(
     }
     if at is not None:
         given["address"] = at or None
-    if poll is not None:
-        try:
-            values.own_poll(poll)
-        except BadValue as error:
-            raise UsageError(f"--poll {poll!r} {error}", hint="--poll 10m", code="bad_value") from None
-        given["poll"] = poll
+    given |= wanted_poll
     if not given:
         raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
     session.show_change({"partner": name}, edits.set_partner(session.node, name, given), f"{name} is set")
+
+
+def _own_poll(text: str) -> str:
+    try:
+        values.own_poll(text)
+    except BadValue as error:
+        raise UsageError(f"--poll {text!r} {error}", hint="--poll 10m", code="bad_value") from None
+    return text
 
 
 def require_known(session: Session, name: str) -> None:

@@ -76,8 +76,7 @@ def partner_document(
 ) -> api.PartnerDocument:
     """One partner's row: its own report, corrected by this node's view of it. ``heard_ms`` is when anything came from
     it last; of a node behind a hub only its report is known. ``is_fresh``: the report came since this node started.
-    ``own_trouble`` of this node's certificate is why none is connected. ``skew_ms`` is the partner's wall clock less
-    this node's, as it was measured: ``last_checked`` is by this node's clock."""
+    ``own_trouble`` of this node's certificate is why none is connected. ``skew_ms``: its clock less this node's."""
     if report is None:
         record = StandingRecord(
             Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
@@ -122,10 +121,9 @@ def partner_document(
         steps = (*record.next_steps, f"on {name}: instep config check")
         code = record.code or CONFIG_REFUSED
         record = StandingRecord(record.standing, record.since_ms, reason, code, steps)
-    behind_ms = 0
-    if head is not None and (report.live is None or report.live.id != head.id):
-        newest = store.generation(head.id)
-        behind_ms = max(0, now_ms - newest.body().time_ms) if newest is not None else 0
+    is_behind = head is not None and (report.live is None or report.live.id != head.id)
+    newest = store.generation(head.id) if head is not None and is_behind else None
+    behind_ms = max(0, now_ms - newest.body().time_ms) if newest is not None else 0
     moved = (report.done_bytes, report.total_bytes) if report.total_bytes else (UNSET, UNSET)
     return api.PartnerDocument(
         name, generation(report.live), *_standing(record), moment(report.at_ms - skew_ms), behind_ms, *moved
