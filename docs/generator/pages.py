@@ -32,6 +32,7 @@ from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.outside.notify import NotifySettings
 from instep.node.config.partners import PartnerSettings
+from instep.node.config.shared_parts.backups import BackupDatabaseKeys, BackupSettings
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings
 from instep.node.config.shared_parts.pools import PoolSettings
 from instep.node.config.shared_parts.standby import StandbySettings
@@ -93,6 +94,8 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Requests", "[requests.KIND]", RequestSettings),
     ("Pools", "[pools.NAME]", PoolSettings),
     ("Standby services", "[standby.SERVICE]", StandbySettings),
+    ("Backups", "[backup]", BackupSettings),
+    ("The database of a backup", "database = { ... } in [backup]", BackupDatabaseKeys),
     ("A node's place", "address, and each of backends, where they are tables", places.PlaceKeys),
 )
 """The tables of the page: title, where it stands in the file, what declares its keys."""

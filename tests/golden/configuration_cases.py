@@ -32,6 +32,7 @@ LISTENS = 'http = { listen = "0.0.0.0:80", backend = 8080 }\n'
 BALANCER = WRITTEN + "[balancers.maps]\n"
 JOB = 'name = "main"\n[jobs.reindex]\n'
 REQUEST = 'name = "main"\n[requests.import]\n'
+BACKUP = '[backup]\nto = "/backup"\nfilesets = ["maps"]\n'
 POOL = 'name = "main"\n[pools.editors]\n'
 KIND = 'name = "main"\n[sync.site]\nleft = "site@main"\nright = "site@p1"\n[sync.site.kinds.templates]\n'
 SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -126,6 +127,15 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "Requests": ("", {"": REQUEST + 'run = ["/bin/true"]\n', "run": REQUEST}),
     "Standby services": ("", {"": 'name = "main"\n[standby.app]\n'}),
+    "Backups": (
+        "",
+        {
+            "": WRITTEN + BACKUP,
+            "to": WRITTEN + '[backup]\nfilesets = ["maps"]\n',
+            "filesets": WRITTEN + '[backup]\nto = "/backup"\ndatabase = { pg_dump = "/etc/app" }\n',
+        },
+    ),
+    "The database of a backup": ("[backup.database]\n", {"": WRITTEN + BACKUP}),
     "Pools": ("", {"": POOL + "places = 50\n", "places": POOL}),
     "A node's place": ("[balancers.maps.address]\n", {"": BALANCER}),
 }  # fmt: skip

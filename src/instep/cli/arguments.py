@@ -140,6 +140,10 @@ def _listing(value: str, shown: str) -> str:
     return _matching(value, shown, r"[0-9a-f]{1,64}", "an id of: instep sync collisions NAME")
 
 
+def _backup(value: str, shown: str) -> str:
+    return _matching(value, shown, r"[0-9]{8}T[0-9]{6}Z(-[0-9]{1,5})?", "an id of: instep backup list")
+
+
 def _matching(value: str, shown: str, pattern: str, what: str) -> str:
     if re.fullmatch(pattern, value) is None:
         raise UsageError(f"{shown} {value!r} is not {what}", code="bad_name", argument=shown)
@@ -224,7 +228,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "seat pool": _shared, "standby service": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
-    "external part": _shared, "schedule": _cron, "zone": _time_zone,
+    "external part": _shared, "backup_id": _backup, "schedule": _cron, "zone": _time_zone,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",
     "job": "shared_parts.jobs", "request": "shared_parts.jobs", "maintenance": "shared_parts.jobs",
     "seat": "shared_parts.seats", "standby": "shared_parts.standby", "layout": "shared_parts.layouts",
+    "backup": "shared_parts.backups",
     "sync": "filesets.sync",
     "import": "importers.importing", "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip

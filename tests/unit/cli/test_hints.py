@@ -31,13 +31,14 @@ VALUES = {
     "advertise": "10.0.0.1:7443",
     "address": "10.0.0.1:7443",
     "network": "10.0.0.0/8",
+    "backup_id": "20261130T021500Z",
 }
 """The stand-in of a value of the program, by the last word of its expression; else a name."""
 PATHS = {"path", "root", "file", "node_path"}
 A_PATH = "/srv/a b"
 TYPED = {
     "NAME": "s1", "FILESET": "catalog", "NODE": "s1", "HOME": "main", "GENERATION": "41", "FILE": __file__, "CIDR": "10.0.0.0/8", "HOST:PORT": "10.0.0.1:7443",
-    "ADDR": "10.0.0.1", "ADDRESS": "10.0.0.1:7443", "KIND": "haproxy", "FINGERPRINT": "ab" * 32,
+    "ADDR": "10.0.0.1", "ADDRESS": "10.0.0.1:7443", "KIND": "haproxy", "FINGERPRINT": "ab" * 32, "ID": "20261130T021500Z",
 }  # fmt: skip
 """What an operator types for a word in capitals; else the word itself."""
 WHOLE_NODE = frozenset({"status", "retry"})

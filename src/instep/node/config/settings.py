@@ -19,6 +19,7 @@ from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import as_set, choice, matching, off_or, some_of, strings
 from instep.node.config.outside.notify import NotifySettings, read_notify
 from instep.node.config.partners import PartnerSettings, read_partners
+from instep.node.config.shared_parts.backups import BackupSettings, read_backup
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings, read_jobs, read_requests
 from instep.node.config.shared_parts.pools import PoolSettings, read_pools
 from instep.node.config.shared_parts.standby import StandbySettings, read_standby
@@ -81,6 +82,7 @@ class Settings:
     requests: Mapping[str, RequestSettings] = section(RequestSettings, dict, is_named=True)
     pools: Mapping[str, PoolSettings] = section(PoolSettings, dict, is_named=True)
     standby: Mapping[str, StandbySettings] = section(StandbySettings, dict, is_named=True)
+    backup: BackupSettings | None = section(BackupSettings, None)
     sync: Mapping[str, SyncSettings] = section(SyncSettings, dict, is_named=True)
     notify: Mapping[str, NotifySettings] = section(NotifySettings, dict, is_named=True)
     is_advertise_written: bool = False
@@ -111,6 +113,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
     jobs, requests, pools = read_jobs(top), read_requests(top), read_pools(top)
     standby = read_standby(top)
     sync, notify = read_sync(top), read_notify(top)
+    backup = read_backup(top, filesets)
     if top.reading.problems:
         return None
     return Settings(
@@ -126,6 +129,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
         standby=MappingProxyType(standby),
         sync=MappingProxyType(sync),
         notify=notify,
+        backup=backup,
         warnings=tuple(top.reading.warnings),
         fingerprint=fingerprint,
     )

@@ -108,6 +108,26 @@ async def _raised(transaction: Transaction, found: Era, here: str, highest: int)
     return found._replace(server=row[0], era=row[1], quiet_until_ms=row[2])
 
 
+async def begin_era_after_restore(transaction: Transaction, at_least: int) -> int:
+    """A copy of the database was put in its place, or its application's: a new era above ``at_least``, in which nothing
+    that the copy granted is in force. Nothing changes hands until the longest right of before has run out."""
+    row = await transaction.row(
+        "UPDATE instep_era SET era = CASE WHEN era < CAST($1 AS bigint) THEN CAST($1 AS bigint) ELSE era END + 1,"
+        " quiet_until_ms = instep_now_ms() + longest_ttl_ms RETURNING era",
+        at_least,
+    )
+    assert row is not None
+    await transaction.change("UPDATE instep_lease SET holder = '', session = '', expires_at_ms = 0")
+    await transaction.change(
+        "UPDATE instep_run SET state = 'lost', reason = 'the database was restored', ended_at_ms = instep_now_ms()"
+        " WHERE state = 'running'"
+    )
+    await transaction.change("DELETE FROM instep_seat_use")
+    await transaction.change("DELETE FROM instep_seat")
+    await transaction.announce("era")
+    return int(row[0])
+
+
 def remembered(known: Sequence[KnownEra], era: Era) -> tuple[KnownEra, ...]:
     """``known`` with the era of a transaction, newest last, bounded."""
     seen = KnownEra(era.era, era.server)

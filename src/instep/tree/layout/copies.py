@@ -22,11 +22,11 @@ from instep.tree.layout.move_journal import MoveJournal, MoveLaid
 from instep.tree.layout.originals import Original
 from instep.tree.layout.trouble import named_errors
 from instep.tree.objects.abilities import lacking, probe_filesystem
-from instep.tree.objects.digest import READ_TRIES, digest_bytes, digest_fd, same_stat
-from instep.tree.objects.fidelity import Local, apply_metadata, has_holes, read_extra
-from instep.tree.objects.large import copy_whole, digest_of_fd
+from instep.tree.objects.copied_file import copied_file, entry_of
+from instep.tree.objects.digest import READ_TRIES, digest_bytes, digest_fd
+from instep.tree.objects.fidelity import Local, apply_metadata
 from instep.tree.root.beneath import Root, syncfs
-from instep.tree.root.descriptors import CREATE, READ, Tolerated, closing_fd
+from instep.tree.root.descriptors import READ, Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 
 BATCH_OBJECTS = 256
@@ -144,7 +144,8 @@ class Copies:
         if not is_own:
             return
         with closing_fd(self.source.open_dir(path)) as fd:
-            entry = self._entry(target, Kind.DIR, fd, os.fstat(fd), EMPTY_DIGEST)
+            about = os.fstat(fd)
+            entry = entry_of(target, Kind.DIR, fd, about, EMPTY_DIGEST, self.local, self._values)
         if target:
             parent, name = self.dest.open_parent(target)
             apply_metadata(parent, name, entry, self.local, large_value=self._values.__getitem__)
@@ -178,30 +179,11 @@ class Copies:
     def _file(self, each: Original, name: bytes) -> Digest:
         for _ in range(READ_TRIES):
             with closing_fd(self.source.open(each.path, READ)) as source:
-                digest = self._copied(source, each, name)
+                digest = copied_file(source, self._pending, name, each.target, self.local, self._values)
             if digest is not None:
                 return digest
             os.unlink(name, dir_fd=self._pending)
         raise changed([each.path])
-
-    def _copied(self, source: int, each: Original, name: bytes) -> Digest | None:
-        """The digest of the copy; None when the original changed meanwhile."""
-        before = os.fstat(source)
-        is_sparse = has_holes(source, before)
-        with closing_fd(os.open(name, CREATE, 0o600, dir_fd=self._pending)) as copy:
-            copy_whole(source, copy, before.st_size, is_sparse=is_sparse)
-            digest = digest_of_fd(source)
-            entry = self._entry(each.target, Kind.FILE, source, before, digest)
-            apply_metadata(
-                self._pending, name, entry, self.local, fd=copy, large_value=self._values.__getitem__
-            )
-            is_whole = os.fstat(copy).st_size == before.st_size
-        return digest if is_whole and same_stat(before, os.fstat(source)) else None
-
-    def _entry(self, path: bytes, kind: Kind, fd: int, found: os.stat_result, digest: Digest) -> Entry:
-        extra = read_extra(fd, found, kind, self.local, keep_value=self._values.__setitem__)
-        size = found.st_size if kind is Kind.FILE else 0
-        return Entry(path, kind, found.st_mode & 0o7777, size, found.st_mtime_ns, digest, 0, extra)
 
     def _place(self) -> None:
         """Give the batch its names."""
