@@ -265,3 +265,13 @@ def test_a_file_against_a_directory_moves_one_of_them_whole() -> None:
     assert sorted(both, key=sort_key) == sorted(
         [b"d.x", copy, copy + b"/a", copy + b"/b", copy + b"/b/c"], key=sort_key
     )
+
+
+def test_paths_that_both_sides_removed_do_not_make_a_component_go_different_ways() -> None:
+    """Found among 20,000 examples: the second run took away what the first one had kept."""
+    base = with_parents({b"a/b": _file(b"a/b", 1, 0)})
+    right = with_parents({b"a/a": _file(b"a/a", 2, 2)})
+    plan = _plan(base, {}, right, _mixed)
+    after = _after(plan, base, {}, right)
+    assert _plan(*after, _mixed).is_empty
+    assert not after[2]

@@ -200,7 +200,8 @@ class _Reconciling:
     def _component(self, triples: Sequence[_Triple]) -> None:
         """A path whose kind differs, or a directory that one side lacks, with all that differs below it."""
         top = triples[0]
-        rules = {self._rules_of(triple.path) for triple in triples}
+        apart = [triple for triple in triples if not same(triple.left, triple.right)] or triples
+        rules = {self._rules_of(triple.path) for triple in apart}
         if len(rules) > 1:
             self._mixed(triples)
             return
