@@ -82,10 +82,9 @@ class SyncLedger:
         """The tree is an older one, which no person of today made; contents that lay here alone are gone."""
         others = [each.disk.tree for each in self._homes.values() if each is not home]
         kept = {entry.digest for each in (tree, *others) for entry in each.values()}
-        for path in sorted({*home.disk.tree, *tree}):
+        for path in sorted({*home.disk.tree, *tree, *home.disk.published[-1]}):
             was = home.disk.tree.get(path)
-            if was != tree.get(path):
-                self._touched[path] = self._world.now
+            self._touched[path] = self._world.now  # Its newest generation may be another than the tree.
             if was is not None and was.digest not in kept:
                 self._superseded[was.digest] = None
 
