@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from instep.errors import ContentionError, InstepError, NotAllowedError
+from instep.model.change import ChangeSet, PathChange
 from instep.model.ids import node_name
+from instep.model.manifest.entry import Entry, Kind
 from instep.net.messages import messages as m
-from instep.net.service import UNLOCK
+from instep.net.service import LOCK, UNLOCK
+from instep.node.runtime.driver import wall_ms
 from tests.support.offering import FILES, alike
 from tests.support.services import ServiceNode, Services, services
+from tests.support.vectors import digest
 from tests.support.virtual_time import in_virtual_time, reached
 
 LARGE = "".join(f"line {number} of a large file\n" for number in range(120_000))
@@ -93,9 +97,17 @@ async def test_a_partner_of_a_hub_acts_under_no_lock_of_another(tmp_path: Path) 
         line = s3.node.services[next(iter(s3.node.services))].line
         (view,) = await s3.node.services[line.fileset].locks()
         link = s3.node.peers.uplinks[node_name("s1")]
-        for asked, kind in ((m.UnlockRequest(line, view.path, view.fence), UNLOCK),):
-            with pytest.raises(NotAllowedError):
-                await link.client.call(kind, asked)
+        with pytest.raises(NotAllowedError):
+            await link.client.call(UNLOCK, m.UnlockRequest(line, view.path, view.fence))
+        with pytest.raises(NotAllowedError):
+            await link.client.call(LOCK, m.LockRequest(line, view.path, "eve", fence=view.fence))
+        new = Entry(view.path, Kind.FILE, 0o644, 0, 1, digest(""), 0)
+        change = PathChange(view.path, new, new)
+        asked = ChangeSet(
+            1, line.fileset, line.origin, bytes(16), "eve", "", wall_ms(), (change,), token=view.fence
+        )
+        with pytest.raises(NotAllowedError):
+            await link.client.submit(m.SubmitRequest(line, asked.encoded()), iter(()))
         assert len((await main.call("locks", fileset="data"))["locks"]) == 1
 
 
