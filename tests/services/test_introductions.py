@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from instep.errors import PeerError
-from instep.model.ids import FilesetName, LineId, NodeName, node_name
+from instep.model.ids import Digest, FilesetName, LineId, NodeName, node_name
 from instep.model.replication.introduction import (
     VERSION,
     IntroductionBody,
@@ -19,6 +20,7 @@ from instep.net.trust.certs import Purpose
 from instep.net.trust.pki import Pki
 from instep.node.config.editing.edits import set_partner
 from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.signers import verdict_on
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -86,6 +88,14 @@ async def test_a_line_from_behind_a_hub_is_verified_once_the_hub_is_believed(tmp
         introducing.heard(LAMDA, _said(lamda.node.pki, GAMMA, other.sign_key))
         await _seen(alpha, "key_changed", "gamma")
         assert alpha.node.pki.pins.introduced()[GAMMA].raw == key
+        # A record in the name of gamma that another key signed is refused, whichever hub brings it.
+        runtime, record = alpha.node.runtime, Digest(b"r" * 32)
+        assert verdict_on(runtime, gamma.node.pki.sign(record), record).is_valid
+        assert verdict_on(runtime, other.sign(record), record).code == "key_changed"
+        altered = msgspec.structs.replace(gamma.node.pki.sign(record), value=other.sign(record).value)
+        assert verdict_on(runtime, altered, record).code == "bad_signature"
+        renamed = msgspec.structs.replace(other.sign(record), signer=node_name("delta"))
+        assert verdict_on(runtime, renamed, record).code == "signer_unknown"
         # A record of another signer or another fileset is no introduction.
         for false in (_said(other, GAMMA, other.sign_key), _said(lamda.node.pki, GAMMA, key, "pages")):
             with pytest.raises(PeerError, match="not its own"):

@@ -8,11 +8,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from instep.errors import NotAllowedError
+from instep.errors import DamagedError, NotAllowedError
 from instep.model.ids import node_name
 from instep.net.connections.tls import Trust
 from instep.net.trust import certs, keystore
 from instep.net.trust.certs import Purpose
+from instep.net.trust.pins import Introduced
 from instep.net.trust.pki import Pki
 from instep.net.trust.pki_problems import problems_of
 from tests.unit.test_pki import DAY, MAIN, NOW, code_of
@@ -54,6 +55,20 @@ def test_a_pin_is_of_the_key_and_outlives_the_certificate(ca: Pki, tmp_path: Pat
     stranger = Pki.create(tmp_path / "stranger", "other", node_name("far"), NOW).certificate(Purpose.TLS)
     der = stranger.public_bytes(serialization.Encoding.DER)
     assert code_of(lambda: trust.identify(der), NotAllowedError) == "key_changed"
+
+
+def test_an_introduction_that_is_forgotten_is_gone_at_once(ca: Pki) -> None:
+    far, found = node_name("far"), Introduced("ab" * 32, MAIN, NOW)
+    for _ in range(3):
+        ca.pins.introduce(far, found)
+        assert ca.pins.introduced() == {far: found}
+        assert Pki(ca.directory).pins.introduced() == {far: found}
+        assert ca.pins.forget_introduced(far)
+        assert not ca.pins.introduced()
+    assert not ca.pins.forget_introduced(far)
+    (ca.directory / "trusted" / "far.introduced").write_text('{"key": "abc", "by": "main", "at_ms": 1}')
+    with pytest.raises(DamagedError, match=r"far\.introduced has no key"):
+        ca.pins.introduced()
 
 
 def test_an_authority_that_could_pass_for_another_is_not_kept_beside_a_pin(ca: Pki, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ class Pins:
         """Believe what a node that is no partner signs with this key, and no other."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         raw = msgspec.json.encode(found)
+        self._introduced = -1, {}  # two writes may bear one time
         write_file(self._folder / f"{node_name(name)}.introduced", raw, mode=0o644, of_node=True)
 
     def introduced(self) -> dict[NodeName, Introduced]:
@@ -111,6 +112,7 @@ class Pins:
             (self._folder / f"{node_name(name)}.introduced").unlink()
         except FileNotFoundError:
             return False
+        self._introduced = -1, {}
         sync_folder(self._folder)
         return True
 
