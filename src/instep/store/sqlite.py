@@ -303,13 +303,14 @@ class SqliteStore:
 
     def stat_rows(self, fileset: FilesetName, after: bytes = b"", below: bytes = b"") -> Iterator[StatRow]:
         start, end = stat_table.key_range(after, below)
+        most = stat_table.READ_BATCH_FIRST
         while True:
             with self._database.held() as connection:
-                batch = stat_table.read_batch(connection, fileset, start, end)
+                batch = stat_table.read_batch(connection, fileset, start, end, most)
             yield from batch
-            if len(batch) < stat_table.READ_BATCH:
+            if len(batch) < most:
                 return
-            start = stat_table.key_of(batch[-1].path)
+            start, most = stat_table.key_of(batch[-1].path), stat_table.READ_BATCH
 
     def stat_row(self, fileset: FilesetName, path: bytes) -> StatRow | None:
         with self._database.held() as connection:

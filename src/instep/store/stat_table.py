@@ -11,6 +11,8 @@ from instep.model.ids import FilesetName
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 
+READ_BATCH_FIRST = 64
+"""Rows of the first batch: many callers want no more."""
 READ_BATCH = 4096
 WRITE_BATCH = 4096
 
@@ -33,15 +35,15 @@ def key_range(after: bytes, below: bytes) -> tuple[bytes, bytes | None]:
 
 
 def read_batch(
-    connection: apsw.Connection, fileset: FilesetName, start: bytes, end: bytes | None
+    connection: apsw.Connection, fileset: FilesetName, start: bytes, end: bytes | None, most: int
 ) -> list[StatRow]:
-    """At most ``READ_BATCH`` rows with ``start < key < end``."""
+    """At most ``most`` rows with ``start < key < end``."""
     sql = f"SELECT {_COLUMNS} FROM stat WHERE {_OF_FILESET} AND key > ?"
     values: tuple[apsw.SQLiteValue, ...] = (fileset, start)
     if end is not None:
         sql += " AND key < ?"
         values += (end,)
-    return [_row(*row) for row in connection.execute(f"{sql} ORDER BY key LIMIT {READ_BATCH}", values)]
+    return [_row(*row) for row in connection.execute(f"{sql} ORDER BY key LIMIT {most}", values)]
 
 
 def read_one(connection: apsw.Connection, fileset: FilesetName, path: bytes) -> StatRow | None:

@@ -16,29 +16,54 @@ from instep.tree.scan.cover import Cover
 from instep.tree.switch.rows import GoneRow, stat_rows
 from instep.tree.switch.switch import finish
 
+NEIGHBOURS_FIRST = 16
 NEIGHBOURS_MAX = 1_024
 SINGLY_MAX = 8
 ROWS_BATCH = 2_000
 
 
+class _Window:
+    """How many rows are read ahead: more while they are asked for, fewer while they are not."""
+
+    def __init__(self) -> None:
+        self._size = NEIGHBOURS_FIRST
+        self._used = 0
+        self._is_first = True
+
+    def use(self) -> None:
+        """A row that was read ahead was asked for."""
+        self._used += 1
+
+    def following(self) -> int:
+        """How many to read ahead now."""
+        if not self._is_first:
+            is_worth_it = 2 * self._used >= self._size
+            self._size = min(4 * self._size, NEIGHBOURS_MAX) if is_worth_it else max(self._size // 4, 1)
+        self._is_first, self._used = False, 0
+        return self._size
+
+
 class Moved:
     """Answers by inode. A file that was renamed was mostly renamed together with its neighbours: after a hit the rows
     that follow it are read in one go, because a look-up by inode for each of 20,000 files takes longer than the
-    scan."""
+    scan. A file that was written anew may have the inode that a replaced one has just left: its neighbours are not
+    asked for."""
 
     def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
         self._store = store
         self._fileset = fileset
         self._near: dict[tuple[int, int], StatRow] = {}
+        self._window = _Window()
 
     def __call__(self, dev: int, ino: int) -> StatRow | None:
         row = self._near.pop((dev, ino), None)
         if row is not None:
+            self._window.use()
             return row
         row = self._store.stat_by_inode(self._fileset, dev, ino)
         if row is not None:
             following = self._store.stat_rows(self._fileset, after=row.path)
-            self._near = {(each.dev, each.ino): each for each in islice(following, NEIGHBOURS_MAX)}
+            self._near = {(each.dev, each.ino): each for each in islice(following, self._window.following())}
         return row
 
 
@@ -51,17 +76,19 @@ class LiveRows:
         self._fileset = fileset
         self._near: dict[bytes, StatRow] = {}
         self._hits = 0
+        self._window = _Window()
 
     def __call__(self, path: bytes) -> StatRow | None:
         row = self._near.pop(path, None)
         if row is not None:
+            self._window.use()
             return row
         row = self._store.stat_row(self._fileset, path)
         if row is not None:
             self._hits += 1
             if self._hits > SINGLY_MAX:
                 following = self._store.stat_rows(self._fileset, after=path)
-                self._near = {each.path: each for each in islice(following, NEIGHBOURS_MAX)}
+                self._near = {each.path: each for each in islice(following, self._window.following())}
         return row
 
 
