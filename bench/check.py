@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +29,15 @@ class Verdict:
         return not self.wrong
 
 
-def compare(source: Path, target: Path) -> Verdict:
-    """Names, kinds, contents, modes and symlink targets must agree; times are compared to the nanosecond."""
+def compare(source: Path, target: Path, apart: Sequence[str] = ()) -> Verdict:
+    """Names, kinds, contents, modes and symlink targets must agree; times are compared to the nanosecond. Paths that
+    begin as one of ``apart`` (but for its ending) are left out."""
     verdict = Verdict()
-    theirs = dict(_walk(os.fsencode(target)))
+    left_out = tuple(os.fsencode(path.rpartition(".")[0]) for path in apart)
+    theirs = {path: stat for path, stat in _walk(os.fsencode(target)) if not path.startswith(left_out)}
     for path, here in _walk(os.fsencode(source)):
+        if path.startswith(left_out):
+            continue
         verdict.entries += 1
         there = theirs.pop(path, None)
         name = os.fsdecode(path)

@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,10 @@ def measure(
     step = steps[0]
     try:
         with Cage(peer.name, scratch) as cage:
-            session = peer.open(Setting(place, cage, scratch, scenario.settle, plan.within_s))
+            setting = Setting(
+                place, cage, scratch, scenario.settle, plan.within_s, scenario.edit_both is not None
+            )
+            session = peer.open(setting)
             session.prepare()
             for step in steps:
                 taken = Measurement(step.row, peer.name, run)
@@ -128,6 +131,9 @@ def _do(
             _clocked(taken, session, edit, lambda: session.change(seen[0].landed))
             if seen[0].changed_bytes and taken.sent_bytes is not None:
                 taken.more["sent_share"] = taken.sent_bytes / seen[0].changed_bytes
+        case Can.BOTH:
+            _both(taken, session, scenario, plan, place)
+            return
         case Can.UNCHANGED:
             _start_equal(session, scenario, plan, place)
             _clocked(taken, session, place.sync, session.unchanged)
@@ -141,6 +147,27 @@ def _do(
             taken.more["start_peak_bytes"] = session.cage.peak_bytes()
             _latency(taken, session, plan, place, _MILLION_WRITES)
     _check(taken, place)
+
+
+def _both(taken: Measurement, session: Session, scenario: Scenario, plan: Plan, place: Field) -> None:
+    """Each side must have all that only the other one changed, and no text of a path that both changed may be gone."""
+    assert scenario.edit_both is not None
+    _start_equal(session, scenario, plan, place)
+    seen: list[Edited] = []
+
+    def edit() -> None:
+        assert scenario.edit_both is not None
+        seen.append(scenario.edit_both(place.source, place.targets[0], plan.seed, plan.scale))
+        if not session.watches:
+            place.sync()
+
+    _clocked(taken, session, edit, session.both)
+    (edited,) = seen
+    if taken.sent_bytes is not None:
+        taken.more["sent_share"] = taken.sent_bytes / edited.changed_bytes
+    _check(taken, place, edited.apart)
+    if not edited.landed(place.targets[0]):
+        taken.error = "a text of a path that both sides changed is gone"
 
 
 def _clocked(
@@ -176,9 +203,9 @@ def _start_equal(session: Session, scenario: Scenario, plan: Plan, place: Field)
     place.sync()
 
 
-def _check(taken: Measurement, place: Field) -> None:
+def _check(taken: Measurement, place: Field, apart: Sequence[str] = ()) -> None:
     for target in place.targets:
-        verdict = compare(place.source, target)
+        verdict = compare(place.source, target, apart)
         taken.entries = verdict.entries
         taken.lost.update(verdict.lost)
         if not verdict.is_right:

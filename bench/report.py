@@ -202,7 +202,10 @@ def _measured(results: Results, step: Step, bound: Bound) -> float | None:
 def _told(bound: Bound) -> str:
     if bound.against:
         what = {"wall_s": "wall", "sent_bytes": "bytes sent"}[bound.value]
-        name = {"rsync-ssh": "rsync over ssh", "cp": "`cp -a` (the aim)"}[bound.against]
+        name = {
+            "rsync-ssh": "rsync over ssh", "cp": "`cp -a` (the aim)", "unison": "Unison over ssh",
+            "rclone": "rclone bisync",
+        }[bound.against]  # fmt: skip
         return f"{what} at most {bound.most:g} x {name}"
     match bound.value:
         case "sent_share":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers.base import Can, Landed
-from bench.workloads import big_file, edit_in_place, insert_into, small_files
+from bench.workloads import big_file, edit_both_sides, edit_in_place, insert_into, small_files, texts_beside
 
 __all__ = ["SCENARIOS", "Bound", "Edited", "Scenario", "Step", "every_row"]
 
@@ -23,6 +23,8 @@ class Edited:
 
     landed: Landed
     changed_bytes: int = 0
+    apart: tuple[str, ...] = ()
+    """Paths that both sides changed: some tools leave them apart, some keep both texts on both sides."""
 
 
 Edit = Callable[[Path, int, float], Edited]
@@ -62,6 +64,8 @@ class Scenario:
     settle: str | None = None
     only: tuple[str, ...] = ()
     runs: int | None = None
+    edit_both: Callable[[Path, Path, int, float], Edited] | None = None
+    """Edits source and target; of the step that is ``Can.BOTH``."""
 
 
 def _many(count: int, mean_bytes: int = 4300) -> Callable[[Path, int, float], None]:
@@ -69,6 +73,27 @@ def _many(count: int, mean_bytes: int = 4300) -> Callable[[Path, int, float], No
         small_files(source, seed, max(200, int(count * scale)), mean_bytes)
 
     return populate
+
+
+def _plain(count: int, mean_bytes: int) -> Callable[[Path, int, float], None]:
+    """Without links, empty directories and modes: rclone keeps none of them."""
+
+    def populate(source: Path, seed: int, scale: float) -> None:
+        small_files(source, seed, max(1000, int(count * scale)), mean_bytes, is_plain=True)
+
+    return populate
+
+
+def _edit_both(source: Path, target: Path, seed: int, scale: float) -> Edited:
+    changed, apart = edit_both_sides(source, target, seed, scale)
+
+    def landed(side: Path) -> bool:
+        return all(
+            {f"{mark} {path}\n" for mark in ("source", "target")} <= texts_beside(path, source, target)
+            for path in apart
+        )
+
+    return Edited(landed, changed, apart)
 
 
 def _big(size: int) -> Callable[[Path, int, float], None]:
@@ -192,6 +217,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         _many(20_000),
         _GIB,
         targets=4,
+    ),
+    Scenario(
+        "both",
+        (Step("both", "two-way, 50,000 files: 500 changed on the one side, 300 on the other, 20 on both", Can.BOTH, None,
+              (Bound("wall_s", "unison", 1.0), Bound("wall_s", "rclone", 1.0))),),
+        _plain(50_000, 1200),
+        _GIB,
+        settle="default",
+        edit_both=_edit_both,
     ),
     Scenario(
         "million",

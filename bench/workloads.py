@@ -7,7 +7,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["big_file", "edit_in_place", "insert_into", "live_write", "small_files"]
+__all__ = [
+    "big_file", "edit_both_sides", "edit_in_place", "insert_into", "live_write", "small_files", "texts_beside",
+]  # fmt: skip
 
 _MIB = 1 << 20
 _OLD_NS = 1_700_000_000 * 10**9  # contents are old, as most served files are
@@ -31,9 +33,9 @@ def _prose(random_: random.Random, size: int) -> bytes:
     return " ".join(random_.choices(_WORDS, k=size // 5)).encode()[:size].ljust(size, b"\n")
 
 
-def small_files(root: Path, seed: int, count: int, mean_bytes: int = 4300) -> None:
+def small_files(root: Path, seed: int, count: int, mean_bytes: int = 4300, *, is_plain: bool = False) -> None:
     """``count`` files below ``root/data``, 100 a directory, two levels: two thirds look like configuration, one
-    third does not compress; with an empty directory, symlinks, four modes and nanosecond times."""
+    third does not compress; with an empty directory, symlinks, four modes and nanosecond times, unless ``is_plain``."""
     random_ = random.Random(f"{seed} small {count}")
     prose, noise = _prose(random_, _MIB), random_.randbytes(_MIB)
     data = root / "data"
@@ -50,10 +52,12 @@ def small_files(root: Path, seed: int, count: int, mean_bytes: int = 4300) -> No
             path = directory / f"item-{made:07}.xml"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             os.write(descriptor, f"{made} {seed}\n".encode() + body)
-            os.fchmod(descriptor, (0o644, 0o644, 0o600, 0o755)[made % 4])
+            os.fchmod(descriptor, 0o644 if is_plain else (0o644, 0o644, 0o600, 0o755)[made % 4])
             os.utime(descriptor, ns=_times(random_))
             os.close(descriptor)
             made += 1
+    if is_plain:
+        return
     (data / "empty").mkdir()
     (data / "current").symlink_to("area-000")
     (data / "dangling").symlink_to("../not here")
@@ -118,3 +122,38 @@ def live_write(directory: Path, seed: int, number: int) -> tuple[str, bytes]:
     """
     body = random.Random(f"{seed} live {number}").randbytes(2048)
     return f"live-{number % 50}.xml", f"{number:08}".encode() + body
+
+
+def edit_both_sides(source: Path, target: Path, seed: int, scale: float) -> tuple[int, tuple[str, ...]]:
+    """Write 500 files anew in ``source``, 300 others in ``target``, and 20 in both, each side with its own text; returns
+    the bytes changed and the last 20 paths."""
+    random_ = random.Random(f"{seed} both")
+    found = sorted(str(path.relative_to(source)) for path in (source / "data").rglob("*.xml"))
+    left, right, both = (max(2, int(count * min(1.0, scale))) for count in (500, 300, 20))
+    chosen = random_.sample(found, left + right + both)
+    changed = 0
+    for at, path in enumerate(chosen[: left + right]):
+        side = source if at < left else target
+        body = random_.randbytes((side / path).stat().st_size + 100)
+        _write_anew(side / path, body)
+        changed += len(body)
+    apart = tuple(chosen[left + right :])
+    for path in apart:
+        for mark, side in (("source", source), ("target", target)):
+            body = f"{mark} {path}\n".encode()
+            _write_anew(side / path, body)
+            changed += len(body)
+    return changed, apart
+
+
+def _write_anew(path: Path, body: bytes) -> None:
+    """A new file in the place of the old one, as editors save."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(body)
+    os.rename(temporary, path)
+
+
+def texts_beside(path: str, *sides: Path) -> set[str]:
+    """The texts at a path and at its copies, which tools name by its stem."""
+    stem = Path(path).stem
+    return {found.read_text("latin-1") for side in sides for found in (side / path).parent.glob(f"{stem}*")}

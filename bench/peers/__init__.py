@@ -7,6 +7,7 @@ from bench.peers.csync2 import Csync2
 from bench.peers.floors import CopyLocally, TarOverSsh
 from bench.peers.instep import Instep
 from bench.peers.lsyncd import Lsyncd
+from bench.peers.rclone import Rclone
 from bench.peers.rsync import RsyncDaemon, RsyncOverSsh
 from bench.peers.syncthing import Syncthing
 from bench.peers.unison import Unison
@@ -22,6 +23,7 @@ def every_peer() -> list[Peer]:
         RsyncOverSsh(),
         Syncthing(),
         Unison(),
+        Rclone(),
         Csync2(),
         Lsyncd(),
         TarOverSsh(),

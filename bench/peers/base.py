@@ -33,6 +33,7 @@ class Can(enum.Enum):
     LATENCY = "show one write at the other end"
     FOUR = "serve four targets"
     MILLION = "live with a million files"
+    BOTH = "bring together two trees that were both changed"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Setting:
     scratch: Path  # logs, configuration and keys; not on the measured file systems
     settle: str | None  # instep's settle for rows that watch; None: carry when told to
     within_s: float  # deadline of each single step
+    is_two_way: bool = False  # both sides are edited
 
 
 @dataclass
@@ -89,6 +91,10 @@ class Session(ABC):
 
     def unchanged(self) -> None:
         """Look at every file's stat on both sides and find nothing to do. Timed."""
+        raise NotImplementedError
+
+    def both(self) -> None:
+        """Bring together what was edited on both sides since ``adopt``. Timed from the end of the edits."""
         raise NotImplementedError
 
     def nudge(self) -> Handle | None:

@@ -49,24 +49,19 @@ class _Publishing(Session):
             how += ["--settle", str(self.setting.settle)]
         self._tell(self._home, "fileset", "add", _FILESET, self.source, *how)
         for number, (home, target) in enumerate(zip(self._homes[1:], self.targets, strict=True), 1):
-            name = f"s{number}"
-            token = self._tell(self._home, "invite", name, "--from", "127.0.0.1", as_json=False).split()[-1]
-            secret = self.setting.scratch / f"{name}.token"
-            secret.touch(mode=0o600)
-            secret.write_text(token + "\n")
-            self._tell(
-                home,
-                "join",
-                "--token-file",
-                secret,
-                "--accept",
-                f"{_FILESET}={target}",
-                *self._listen(number),
-            )
-            self._serve(home, name)
+            self._join(home, number, "--accept", f"{_FILESET}={target}")
         if not is_watching:
             self._publish()
             self._wait()  # a writer that publishes by itself does not publish an empty tree: nothing to wait for yet
+
+    def _join(self, home: Path, number: int, *words: str) -> None:
+        name = f"s{number}"
+        token = self._tell(self._home, "invite", name, "--from", "127.0.0.1", as_json=False).split()[-1]
+        secret = self.setting.scratch / f"{name}.token"
+        secret.touch(mode=0o600)
+        secret.write_text(token + "\n")
+        self._tell(home, "join", "--token-file", secret, *words, *self._listen(number))
+        self._serve(home, name)
 
     def first(self) -> None:
         if self.setting.settle is None:
@@ -120,13 +115,47 @@ class _Publishing(Session):
         return json.loads(told) if as_json and told.strip() else told
 
 
+class _Syncing(_Publishing):
+    """A sync profile of two homes that publish by themselves. Its clock runs from the start of ``instep sync run`` until
+    it returns: interpreter start, the publish of what was saved on both sides, the plan, transfer, compare and set in
+    both trees, the publish of the outcome, and the base."""
+
+    adopts = True
+    watches = True
+
+    def prepare(self) -> None:
+        command = _command()
+        assert command is not None
+        self._instep = command
+        right = self.field.rights[0] / "state" / "node"
+        self._home = self.field.left / "state" / "node"
+        self._tell(self._home, "init", "main", *self._listen(0))
+        self._serve(self._home, "main")
+        self._join(right, 1)
+        self._right = right
+
+    def adopt(self) -> None:
+        for home, tree in ((self._home, self.source), (self._right, self.targets[0])):
+            self._tell(home, "fileset", "add", _FILESET, tree, "--to", "nobody-else")
+        self._tell(self._right, "fileset", "set", _FILESET, "offers_from=main")
+        self._tell(self._right, "partner", "set", "main", "--replicate", "--data")
+        self._tell(self._home, "partner", "set", "s1", "--address", f"127.0.0.1:{_FIRST_PORT + 1}")
+        sides = ("--left", f"{_FILESET}@main", "--right", f"{_FILESET}@s1")
+        self._tell(self._home, "sync", "add", "both", *sides)
+        self._tell(self._home, "sync", "run", "both", "--initial", "left", *self._patience())
+
+    def both(self) -> None:
+        self._tell(self._home, "sync", "run", "both", "--ok-set-aside", *self._patience())
+
+
 class Instep(Peer):
     name, title, needs = "instep", "instep", ()
     can = frozenset(Can)
     clock = (
         "`instep publish --wait`, from start to exit: full scan and hashing at the writer, transfer over mutual TLS, "
         "verification of every byte, staging, syncs, journal, switch, and every partner's report; nothing changed: "
-        "`instep verify --fleet`, a full stat scan of both sides"
+        "`instep verify --fleet`, a full stat scan of both sides; two-way: `instep sync run`, with the publish of what was "
+        "saved on both sides and of the outcome"
     )
 
     def missing(self) -> str | None:
@@ -138,4 +167,4 @@ class Instep(Peer):
         return first_line(str(command), "--version")
 
     def open(self, setting: Setting) -> Session:
-        return _Publishing(setting)
+        return _Syncing(setting) if setting.is_two_way else _Publishing(setting)

@@ -77,7 +77,7 @@ class _OverSsh(_Rsyncing):
 class RsyncDaemon(Peer):
     name, title = "rsync", "rsync daemon"
     needs: ClassVar[tuple[str, ...]] = ("rsync",)
-    can = frozenset(Can)
+    can = frozenset(Can) - {Can.BOTH}
     clock = (
         "`rsync -a --delete` to a running daemon, from start to exit; not encrypted; reads no unchanged file"
     )

@@ -31,6 +31,10 @@ class _Reconciling(Session):
         process = self.cage.start(self._command(), log="unison", env=self._env())
         return Handle(lambda: self.cage.finish(process, self.within_s))
 
+    def both(self) -> None:
+        """Paths that both sides changed are left apart: exit code 1."""
+        self.cage.run(self._command(), within_s=self.within_s, env=self._env(), accept=(0, 1))
+
     def _env(self) -> dict[str, str]:
         return {"UNISON": str(self._ours)}
 
@@ -39,15 +43,18 @@ class _Reconciling(Session):
         return [
             "unison", str(self.source), f"ssh://{self.ssh.host}/{self.targets[0]}",
             "-ui", "text", "-batch", "-auto", "-confirmbigdel=false", "-logfile", "/dev/null",
-            "-force", str(self.source), "-fastcheck", "true", *keep,
+            *([] if self.setting.is_two_way else ["-force", str(self.source)]), "-fastcheck", "true", *keep,
             "-sshargs", f"-F {self.ssh.config}", "-servercmd", f"env UNISON={self._theirs} unison",
         ]  # fmt: skip
 
 
 class Unison(Peer):
     name, title, needs = "unison", "Unison over ssh", ("unison", *ssh.NEEDS)
-    can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY})
-    clock = "`unison -batch -force SOURCE`, from start to exit, ssh handshake included"
+    can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY, Can.BOTH})
+    clock = (
+        "`unison -batch -force SOURCE`, from start to exit, ssh handshake included; two-way without `-force`, and paths "
+        "that both sides changed stay apart"
+    )
 
     def version(self) -> str:
         return first_line("unison", "-version")
