@@ -33,6 +33,7 @@ LONGER_FILES: dict[str, int] = {
     "tests/cluster/test_hostile_writer.py": 600,
     "tests/cluster/test_hostile_partner.py": 560,
     "tests/cluster/test_peers.py": 490,
+    "tests/cluster/test_night.py": 410,
     "tests/support/hostile.py": 500,
     "tests/unit/tree/test_apply.py": 450,
     "tests/unit/tree/test_scan.py": 500,

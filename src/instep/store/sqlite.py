@@ -302,8 +302,7 @@ class SqliteStore:
     # the stat cache
 
     def stat_rows(self, fileset: FilesetName, after: bytes = b"", below: bytes = b"") -> Iterator[StatRow]:
-        start, end = stat_table.key_range(after, below)
-        most = stat_table.READ_BATCH_FIRST
+        (start, end), most = stat_table.key_range(after, below), stat_table.READ_BATCH_FIRST
         while True:
             with self._database.held() as connection:
                 batch = stat_table.read_batch(connection, fileset, start, end, most)
