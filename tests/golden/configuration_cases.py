@@ -11,7 +11,7 @@ TRIED = r"""
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01
 "mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "backend" | "nginx" | "expected"
 "strict" | "none" | "viewer" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
-"up" | "left" | "xml" | "site@s1" | "site@" | "a b@s1"
+"up" | "left" | "revert" | "xml" | "site@s1" | "site@" | "a b@s1"
 "5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "x%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"
 "h:80" | "[::1]:80" | "::1:80" | "a b:80" | "h" | "h:0" | "10.0.0.5:8081" | "0.0.0.0:7443"
 ["10.0.0.0/8"] | ["10.0.0.1/8"] | ["host"] | ["s1"] | ["main"] | ["A b"] | ["s1", "s1"]
@@ -24,7 +24,7 @@ TRIED = r"""
 { s1 = "h:80" } | { s1 = "a b" } | { "A b" = "h" } | { http = "h:80" } | { htp = "h:80" } | { s1 = { http = "h:80" } }
 "log /dev/log" | ["log /dev/log"] | ["a\nb"] | "/wms?x=1" | "/a//b" | "/a b"
 "15 2 * * *" | "*/10 * * * * *" | "0 0 30 2 *" | "0 24 * * *" | "UTC" | "Europe/Berlin" | "Europe" | "/etc/localtime" | "latest" | "rerun"
-"fold" | "authorized" | ["lic1:27000", "lic2:27000"]
+"index" | "fold" | "authorized" | ["lic1:27000", "lic2:27000"]
 "ab:cd" | "sha256:0000000000000000000000000000000000000000000000000000000000000000" | ".instep/x" | "../x"
 """
 WRITTEN = 'name = "main"\n[filesets.maps]\npath = "/srv/maps"\nwriter = "main"\n'
