@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from instep.cli.main import run
@@ -97,6 +98,9 @@ def test_a_restore_replaces_keeps_what_was_and_ends_what_was_granted(
     (root / "docs/two").write_bytes(b"2")
     server.ask("INSERT INTO document VALUES ('docs/two')", "restored")
     era, granted = asyncio.run(lease_of(node))
+    blocked = asyncio.run(blocked_restore(dsn, call, made["id"]))
+    assert (blocked["code"], blocked["exit_code"]) == ("server_runs", 4)
+    assert (root / "docs/two").exists() and not list((root / ".instep-restore").glob("*"))
     with node.pid.open("w") as daemon:
         fcntl.flock(daemon, fcntl.LOCK_EX)
         assert call("restore", made["id"])[1]["error"]["code"] == "daemon_runs"
@@ -110,6 +114,15 @@ def test_a_restore_replaces_keeps_what_was_and_ends_what_was_granted(
     assert found["era"] > era and granted
     assert asyncio.run(held_leases(node)) == []
     assert "SELECT" not in str(found) and not (node.state / "restoring").exists()
+
+
+async def blocked_restore(dsn: str, call: Any, backup: str) -> Any:
+    """The error of a restore while a program is connected to the database."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return (await asyncio.to_thread(call, "restore", backup))[1]["error"]
+    finally:
+        await connection.close()
 
 
 async def lease_of(node: NodeDirectory) -> tuple[int, bool]:
@@ -190,5 +203,8 @@ def test_bad_input_is_named_and_nothing_is_changed(at: Path, call: Any) -> None:
         code, found = call(*words, made["id"])
         assert (code, found["error"]["code"]) == (10, "backup_damaged"), words
         assert files_below(root) == before
+        assert not (node.state / "restoring").exists() and not list((root / ".instep-restore").glob("*"))
+    node.config.write_text(node.config.read_text().replace(f'"{at / "backups"}"', f'"{root / "backups"}"'))
+    assert call("list")[1]["error"]["facts"]["problems"][0]["why"] == "lies in the fileset appdata"
     node.config.write_text('name = "main"\n')
     assert call("list")[1]["error"]["code"] == "no_backup_settings"

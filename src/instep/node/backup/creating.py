@@ -194,11 +194,12 @@ class BackupMaker:
         store = await open_cluster_store(cluster_address(self._settings, self._node))
         try:
             async with store.transaction() as transaction:
-                found += [
-                    f"{row.holder} with the lease {row.name}"
-                    for row in await lease_rows(transaction)
-                    if row.is_held
-                ]
+                running = await transaction.rows(
+                    "SELECT subject, node FROM instep_run WHERE state = 'running'"
+                )
+                found += [f"{node} with a run of {subject}" for subject, node in running]
+                rows = await lease_rows(transaction)
+                found += [f"{row.holder} with the lease {row.name}" for row in rows if row.is_held]
         finally:
             await store.close()
         if found:

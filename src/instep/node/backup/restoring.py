@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from instep.errors import RefusedError, ResourceError, UnavailableError, UsageError
+from instep.errors import InstepError, RefusedError, ResourceError, UnavailableError, UsageError
 from instep.fleet.database import ApplicationDatabase
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
 from instep.model.counts import sized
@@ -40,7 +40,7 @@ from instep.node.directory import NodeDirectory
 from instep.store.cluster.eras import begin_era_after_restore
 from instep.store.cluster.opening import open_cluster_store
 from instep.store.cluster.port import Transaction
-from instep.tree.backup.replacing import Object, lay_beside, lay_out, put_in_place
+from instep.tree.backup.replacing import Object, discard, lay_beside, lay_out, put_in_place
 from instep.tree.objects.digest import digest_beneath, digest_fd
 from instep.tree.objects.large import copy_whole
 from instep.tree.objects.laying import remove_contents
@@ -179,14 +179,14 @@ class BackupRestorer:
                 code="backup_other_filesets",
                 filesets=absent,
             )
-        with self._without_daemon(), self._unfinished() as run:
+        with self._without_daemon(), self._unfinished(filesets) as run:
             self._check_written_here(filesets)
             self._check_file(INDEX, self.record.index)
             before = asyncio.run(self._era())
+            kept_database = None
             for name in self.record.filesets:
                 self._say(f"{name}: restoring to {filesets[name].path}")
                 self._lay_beside(name, filesets[name], run)
-            kept_database = None
             if self.record.dump is not None:
                 self._check_file(DUMP, self.record.dump)
                 if self._database is not None:
@@ -222,8 +222,7 @@ class BackupRestorer:
 
     async def _replaced_database(self, database: ApplicationDatabase, run: str) -> str:
         """The name under which the replaced database is kept. A run that was cut off goes on."""
-        suffix = run.lower().replace("-", "_")
-        new, kept = f"instep_restored_{suffix}", f"{database.name}_before_{suffix}"
+        new, kept = self._names(database, run)
         if not await database.exists(kept):
             running = await database.sessions()
             if running:
@@ -274,8 +273,9 @@ class BackupRestorer:
             yield
 
     @contextlib.contextmanager
-    def _unfinished(self) -> Iterator[str]:
-        """The name of this run, noted until it is done: the same command again goes on with it."""
+    def _unfinished(self, filesets: dict[str, FilesetSettings]) -> Iterator[str]:
+        """The name of this run, noted until it is done: the same command again goes on with it. An error before
+        anything was replaced leaves nothing."""
         note = self._node.state / "restoring"
         backup_id, run = self.record.id, f"{self.record.id}-{secrets.token_hex(4)}"
         if note.exists():
@@ -292,8 +292,32 @@ class BackupRestorer:
         with closing_fd(os.open(pending, READ)) as fd:
             os.fsync(fd)
         os.replace(pending, note)
-        yield run
+        try:
+            yield run
+        except (InstepError, OSError):
+            if asyncio.run(self._is_undone(run, filesets)):
+                note.unlink()
+            raise
         note.unlink()
+
+    async def _is_undone(self, run: str, filesets: dict[str, FilesetSettings]) -> bool:
+        """Remove what was laid out, unless something was replaced already."""
+        if self._database is not None and self.record.dump is not None:
+            new, kept = self._names(self._database, run)
+            try:
+                if await self._database.exists(kept):
+                    return False
+                await self._database.drop(new)
+            except UnavailableError:
+                return False  # not known; the same command finds out
+        are_gone = [discard(Path(filesets[name].path), run) for name in self.record.filesets]
+        return all(are_gone)
+
+    @staticmethod
+    def _names(database: ApplicationDatabase, run: str) -> tuple[str, str]:
+        """Of the database that is filled, and of the one that it replaces, which is kept."""
+        suffix = run.lower().replace("-", "_")
+        return f"instep_restored_{suffix}", f"{database.name}_before_{suffix}"
 
     def _check_written_here(self, filesets: dict[str, FilesetSettings]) -> None:
         followed = [name for name in self.record.filesets if not filesets[name].is_written_here]

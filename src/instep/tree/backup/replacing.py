@@ -99,6 +99,19 @@ def lay_beside(root: Path, run: str, lay: Callable[[Path], None], stays: Callabl
         _note(tree, place, [name for name in tree.names(b"") if not is_reserved(name) and not stays(name)])
 
 
+def discard(root: Path, run: str) -> bool:
+    """Remove what was laid beside, as long as nothing of it was put in place; whether that is so."""
+    at = FOLDER + b"/" + os.fsencode(run)
+    with Root(root) as tree:
+        if tree.stat_or_none(at) is None:
+            return True
+        if tree.stat_or_none(at + b"/" + _NEW) is None or tree.names(at + b"/" + _BEFORE):
+            return False
+        for name in (_NOTE, b""):  # without its note it is only laid, whatever of it is removed
+            remove_object(*tree.open_parent(at + (b"/" + name if name else b"")))
+        return True
+
+
 def put_in_place(root: Path, run: str) -> Path:
     """Replace the objects of ``root`` by those that were laid out. The folder that keeps the replaced ones."""
     place = root / os.fsdecode(FOLDER) / run

@@ -13,6 +13,7 @@ from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import LATER, BadValue, kind, list_of, named, string, whole_number
 from instep.node.config.table_reader import Table
 from instep.node.config.values import absolute_path, private_file, program
+from instep.tree.root.resolving import resolved
 
 
 @kind(str)
@@ -68,6 +69,10 @@ def read_backup(top: Table, filesets: Mapping[Any, Any]) -> BackupSettings | Non
     for name in row["filesets"] or ():
         if name not in filesets:
             table.wrong("filesets", f"names {name}, which is no fileset of this node", name)
+    to = row["to"]
+    for name, fileset in filesets.items():
+        if isinstance(to, Path) and resolved(to).is_relative_to(resolved(fileset.path)):
+            table.wrong("to", f"lies in the fileset {name}")
     if (row["freeze"] is None) != (row["thaw"] is None):
         table.wrong("", "has one of freeze and thaw, not both", None)
     found = None
