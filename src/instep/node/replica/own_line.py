@@ -54,9 +54,9 @@ class OwnLine(WriterService):
         """The newest head of the own line, announced or not."""
         return self.facts.head
 
-    def _touched_by_union(self, paths: tuple[bytes, ...]) -> None:
+    def _touched_by_union(self, paths: tuple[bytes, ...], is_everything: bool) -> None:
         """The union moved under paths that the own line has to look at again."""
-        self.driver.post(v.TreeChanged(paths))
+        self.driver.post(v.TreeChanged(paths, is_everything))
 
     async def _publish_now(self) -> None:
         """Publish what was changed until now, where it is published by itself: a switch of the union is about to come.
@@ -124,12 +124,7 @@ class OwnLine(WriterService):
         """Between the look and the commit no switch may have moved the union: its paths would be taken for own ones."""
         divided = self._divided
         async with self.replica.turn:
-            now = self.replica.unions.now
-            if (
-                divided is None
-                or now is None
-                or not _is_same(now.parts, divided.laid.parts, self.line.origin)
-            ):
+            if divided is None or not self.replica.is_of_now(divided.laid):
                 raise ContentionError(
                     "the union moved while the tree was looked at; it is looked at again",
                     code="tree_is_switched",
@@ -215,8 +210,3 @@ class OwnLine(WriterService):
     def resume(self) -> None:
         super().resume()
         self.replica.union.resume()
-
-
-def _is_same(now: Any, before: Any, own: str) -> bool:
-    """Whether two unions have the same heads of all other homes."""
-    return [part for part in now if part.origin != own] == [part for part in before if part.origin != own]

@@ -21,18 +21,17 @@ from instep.model.manifest.check import missing
 from instep.model.replication.union import UnionPart, Withheld
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
-from instep.net.service import PAGES, PeerCalls
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import is_one_generation
 from instep.node.following.offering import Offering
-from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_net import LineNet
 from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.kept_line import KeptLine
-from instep.node.replica.laid import Unions
+from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.looks import UnionLooks
 from instep.node.replica.offers import ReplicaOffers
 from instep.node.replica.own_scan import TreeDivided
+from instep.node.replica.part_fetch import PartFetch
 from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
 from instep.node.runtime.runtime import Runtime
@@ -43,16 +42,16 @@ LINES_MAX = 256
 AGAIN_S = 2.0
 
 
-class Replica(UnionLooks):
+class Replica(PartFetch, UnionLooks):
     """``own_tree`` is the view of the own line, whose newest head is ``own_head``. ``touched`` takes paths that the own
-    line looks at again."""
+    line looks at again, or that it looks at all."""
 
     def __init__(
         self,
         runtime: Runtime,
         own_tree: FilesetTree,
         net: LineNet,
-        touched: Callable[[tuple[bytes, ...]], None],
+        touched: Callable[[tuple[bytes, ...], bool], None],
         own_head: Callable[[], HeadRef | None],
     ) -> None:
         self.runtime = runtime
@@ -124,7 +123,13 @@ class Replica(UnionLooks):
                 self._changed.clear()
                 waiting = asyncio.get_running_loop().create_task(self._changed.wait())
                 tasks = [union, *self._tasks.values()]
-                await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                poll_s = self.runtime.settings.poll_ms / 1000
+                done, _ = await asyncio.wait(
+                    [waiting, *tasks], timeout=poll_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    waiting.cancel()
+                    self._look_again()
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -138,6 +143,13 @@ class Replica(UnionLooks):
             for task in every:
                 task.cancel()
             await asyncio.gather(*every, return_exceptions=True)
+
+    def _look_again(self) -> None:
+        """Look at the changed and the offered paths of other homes: a lost event costs a poll interval."""
+        owned = (path for offering in self.offerings.values() for path in offering.kept())
+        again = {*self.foreign.changes, *self.foreign.waiting, *owned}
+        if again:
+            self._touched(tuple(again), False)
 
     async def close(self) -> None:
         for kept in self.kept.values():
@@ -215,24 +227,8 @@ class Replica(UnionLooks):
             self.union.post(known)
             self.turned()
             self.parts_changed()
-            self._touched(())
+            self._touched((), True)
             return
-
-    async def _fetch_part(self, part: UnionPart) -> None:
-        kept = self.kept.get(part.origin)
-        store = self.runtime.store
-        if kept is None or not missing(part.head.root, store.get_page):
-            return
-        for client in self.clients_of(part.origin):
-
-            async def ask(request: m.PagesRequest, client: PeerCalls = client) -> m.PagesReply:
-                return await client.call(PAGES, request)
-
-            try:
-                await Fetcher(self.runtime).pages(kept.line, part.head, None, ask)
-                return
-            except InstepError as error:
-                self._unknown = error
 
     async def own_moved(self, head: HeadRef | None) -> None:
         """The own line has a new head, whose contents are in the tree. The caller holds ``turn``."""
@@ -243,7 +239,11 @@ class Replica(UnionLooks):
             self.union.post(u.OwnCommitted(moved.ref, UnionPart(self.me, head)))
 
     async def divided(self, looked: TreeDivided) -> None:
-        """The own line looked at the tree."""
+        """The own line looked at the tree. Where a switch came after the look, it says nothing about the union of now,
+        and the tree is looked at again."""
+        if not self.is_of_now(looked.laid):
+            self._touched((*looked.trees, *looked.alone), looked.is_full)
+            return
         self.foreign.take(looked)
         await self.offers.looked(looked)
         if looked.divided.foreign or (looked.is_full and self.foreign.changes):
@@ -252,6 +252,14 @@ class Replica(UnionLooks):
         if not looked.divided.own and head is not None and now is not None and now.part_of(self.me) != head:
             async with self.turn:
                 await self.own_moved(head)
+
+    def is_of_now(self, laid: Laid) -> bool:
+        """Whether the union has the same heads of all other homes as the one that the tree holds."""
+        now = self.unions.now
+        return now is not None and self._others(now) == self._others(laid)
+
+    def _others(self, laid: Laid) -> list[UnionPart]:
+        return [part for part in laid.parts if part.origin != self.me]
 
     def turned(self) -> None:
         """The union's machine made a step."""
@@ -320,7 +328,7 @@ class Replica(UnionLooks):
 
     def doubt(self, paths: tuple[bytes, ...]) -> None:
         self.runtime.store.delete_stat_rows(self._fileset.name, paths)
-        self._touched(paths)
+        self._touched(paths, False)
 
     # Edits of other homes' paths ----------------------------------------------------------------------------
 
@@ -339,21 +347,12 @@ class Replica(UnionLooks):
         self.union.post(told)
         if told.lost:
             self.union.post(f.TreeTouched(told.lost))
+            self._touched(told.lost, False)
 
     def retry(self) -> None:
-        self.union.driver.nudge()
-        self.union.post(f.RetryAsked())
-        self.offers.retry()
+        self.union.asked_to("retry")
 
     # The union's own ----------------------------------------------------------------------------------------
-
-    def clients_of(self, origin: NodeName) -> list[PeerCalls]:
-        """The nodes that can send a line, its writer first."""
-        kept = self.kept.get(origin)
-        if kept is None:
-            return []
-        names = sorted(kept.sources, key=lambda name: (name != kept.writer, name))
-        return [kept.sources[name].client for name in names]
 
     def contents_of(self, origin: NodeName, part: HeadRef) -> Mapping[Digest, bytes]:
         """Small contents that came with a head."""
@@ -374,7 +373,7 @@ class Replica(UnionLooks):
         losers = () if laid is None else [c.shown for c in laid.united.collisions if c.origin == self.me]
         again = (*self.foreign.waiting, *self.foreign.changes, *losers)
         if again:
-            self._touched(again)
+            self._touched(again, False)
 
     def withheld(self) -> tuple[Withheld, ...]:
         """What the live union lacks because it cannot be had."""

@@ -223,9 +223,9 @@ class UnionService(FollowService):
         return u.ContentsMissing(effect.req, tuple(error.absent), tuple(withheld), trouble_of(error))
 
     def _save(self, facts: f.FollowFacts) -> None:
-        before = self.facts.live
+        is_moved = facts.live != self.tree.live  # the facts of a switch are these already
         super()._save(facts)
-        if facts.live != before:
+        if is_moved:
             self.replica.went_live()
 
     async def _recover(self, req: int) -> Any:
