@@ -71,7 +71,7 @@ async def test_a_line_from_behind_a_hub_is_verified_once_the_hub_is_believed(tmp
         gamma, lamda, alpha = (cluster[name] for name in (GAMMA, LAMDA, ALPHA))
         gamma.write({"file": "1"})
         await lamda.holds("file", "1")
-        await _seen(alpha, "refused", "gamma", "not of this cluster")
+        await _seen(alpha, "refused", "gamma", "not of this cluster", "--introduces")
         assert not (alpha.tree / "file").exists()
         set_partner(alpha.directory, LAMDA, {"introduces": True})
         await alpha.call("reload_config")

@@ -38,8 +38,13 @@ def _verified(runtime: Runtime, signature: Signature, record_id: Digest) -> Node
     try:
         return verify_signature(signature, record_id, authorities, pki.crl(), now_ms, by_key)
     except NotAllowedError as error:
+        if error.error_code != "signer_unknown":
+            raise
         known = pki.pins.introduced().get(signer)
-        if known is None or error.error_code != "signer_unknown":
+        if known is None:
+            error.reason += (
+                "; when a hub of another cluster passes it on: instep partner set NAME --introduces"
+            )
             raise
         return verify_signature(signature, record_id, authorities, pki.crl(), now_ms, {signer: known.raw})
 
