@@ -110,6 +110,11 @@ def test_an_idempotency_key_does_nothing_twice(ground: Fleet, port: int, admin: 
     assert not any(row["drained"] for row in ground.main.run("node", "list").json["nodes"] if row["self"])
     other = admin.api("POST", "/nodes/main/drain", {"reason": "twice"}, **key)
     assert (other.status, other.code) == (422, "key_reused")
+    key = {"Idempotency_Key": "token-1"}
+    made = admin.api("POST", "/tokens/once", {"role": "viewer"}, **key)
+    assert made.status == 200, made.text
+    again = admin.api("POST", "/tokens/once", {"role": "viewer"}, **key)
+    assert (again.status, again.code) == (409, "secret_was_shown")
 
 
 def test_events_are_a_stream_that_resumes(ground: Fleet, port: int, admin: Client) -> None:

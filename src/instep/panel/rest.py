@@ -69,7 +69,7 @@ class RestApi:
             return await self._look(exchange, caller, route, in_path)
         given = await exchange.json()
         key = exchange.request.headers.get("Idempotency-Key")
-        if key is None or route.method != "POST" or route.answers_secret:
+        if key is None or route.method != "POST":
             return json_answer(exchange, as_json(await self._act(exchange, caller, route, in_path, given)))
         return await self._once(exchange, caller, route, key, in_path, given)
 
@@ -138,13 +138,20 @@ class RestApi:
             row = msgspec.json.decode(kept)
             if row["asked"] != asked:
                 raise UsageError("this Idempotency-Key was used for another request", code="key_reused")
+            if row["told"] is None:
+                raise ContentionError(
+                    "the request with this Idempotency-Key was answered, and a secret is shown once",
+                    hint="see what was made, revoke it, and make another with a new key: instep audit",
+                    code="secret_was_shown",
+                )
             return json_answer(exchange, row["told"], more={"Idempotent-Replayed": "true"})
         if name in self._running:
             raise ContentionError("a request with this Idempotency-Key runs", code="key_in_use")
         self._running.add(name)
         try:
             told = as_json(await self._act(exchange, caller, route, in_path, given))
-            store.put("answer", name, now, msgspec.json.encode({"asked": asked, "told": told}))
+            repeated = None if route.answers_secret else told
+            store.put("answer", name, now, msgspec.json.encode({"asked": asked, "told": repeated}))
         finally:
             self._running.discard(name)
         return json_answer(exchange, told)

@@ -36,7 +36,7 @@ class Route:
     paged: str | None = None
     seen: type[Command[Any]] | None = None
     answers_secret: bool = False
-    """The answer is shown once and kept nowhere, not even for a repeated ``Idempotency-Key``."""
+    """The answer is shown once and kept nowhere: a repeated ``Idempotency-Key`` does nothing, and is refused."""
 
     @property
     def full_path(self) -> str:

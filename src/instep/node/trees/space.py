@@ -71,19 +71,22 @@ def require_room(
     raise _no_space(place, room, hint)
 
 
-def require_free(place: Place, need_bytes: int) -> None:
-    """``ResourceError`` ``no_space`` where so many bytes cannot be laid beside the tree."""
+def require_free_twice(place: Place, size_bytes: int) -> None:
+    """``ResourceError`` ``no_space`` where contents of so many bytes cannot be received and then staged beside the
+    tree: until the switch they lie there twice."""
     usage = shutil.disk_usage(place.control)
-    if not usage.total or not need_bytes:
+    if not usage.total or not size_bytes:
         return
-    room = Room(need_bytes, usage.free, min(int(usage.total * SPARE_SHARE), SPARE_MAX_BYTES))
+    room = Room(2 * size_bytes, usage.free, min(int(usage.total * SPARE_SHARE), SPARE_MAX_BYTES))
     if not room.is_enough:
-        raise _no_space(place, room, f"free space there: instep archive prune {place.fileset} --dry-run")
+        hint = f"free space there: instep archive prune {place.fileset} --dry-run"
+        need = f"{sized(size_bytes)} twice, as received and as staged"
+        raise _no_space(place, room, hint, need)
 
 
-def _no_space(place: Place, room: Room, hint: str) -> ResourceError:
+def _no_space(place: Place, room: Room, hint: str, need: str = "") -> ResourceError:
     return ResourceError(
-        f"no space on the file system of {place.control}: the new contents take {sized(room.need_bytes)}, "
+        f"no space on the file system of {place.control}: the new contents take {need or sized(room.need_bytes)}, "
         f"{sized(room.free_bytes)} are free, and {sized(room.spare_bytes)} are kept free",
         hint=hint,
         code="no_space",

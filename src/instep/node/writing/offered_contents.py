@@ -19,7 +19,7 @@ from instep.model.paths import shown
 from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.runtime.runtime import Worker
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.space import require_free
+from instep.node.trees.space import require_free_twice
 from instep.tree.archive.contents import Contents
 from instep.tree.objects.digest import digest_fd
 from instep.tree.objects.laying import remove_object
@@ -60,7 +60,7 @@ class OfferedContents:
             raise PeerError(f"{count} of {counted(len(sizes), 'content')} came", code="contents_missing")
 
     def _begin(self, sizes: Sequence[tuple[Digest, int]]) -> None:
-        require_free(self._place, 2 * sum(size for _, size in sizes))  # here, and staged
+        require_free_twice(self._place, sum(size for _, size in sizes))
         with self._folder() as folder, contextlib.suppress(FileExistsError):
             os.mkdir(self._name, 0o700, dir_fd=folder)
 
