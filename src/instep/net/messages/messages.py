@@ -58,7 +58,6 @@ from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, 
 from instep.net.messages.parts import StreamMessage as StreamMessage
 from instep.net.messages.syncing import MarksReply as MarksReply
 from instep.net.messages.syncing import MarksRequest as MarksRequest
-from instep.net.messages.syncing import NodeFacts as NodeFacts
 from instep.net.messages.syncing import ProfileNotice as ProfileNotice
 from instep.net.messages.syncing import ProfileReply as ProfileReply
 from instep.net.messages.syncing import SideFactsReply as SideFactsReply
@@ -89,6 +88,7 @@ DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
 TAKES = (
     "members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions", "hub_offers", "looks",
+    "sync",
 )  # fmt: skip
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256

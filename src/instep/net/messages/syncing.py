@@ -9,7 +9,7 @@ import msgspec
 
 from instep.model.ids import LineId
 from instep.model.sync import BASES_KEPT, LockedEdit, ProfileNews, SyncMark
-from instep.net.messages.parts import Count, Message, Name, Text, Word
+from instep.net.messages.parts import Count, Message, Name, StreamMessage, Text, Word
 
 SYNC_BYTES_MAX = 3 << 20
 FACTS_MAX = 128
@@ -17,18 +17,31 @@ EDITS_SENT = 1_000
 SERVERS_MAX = 256
 
 
-class SyncRequest(Message, tag="sync", frozen=True, array_like=True):
-    """A command about a profile, by its name: ``asked`` are its parameters as the control socket takes them."""
+class SyncRefusal(msgspec.Struct, frozen=True, array_like=True):
+    """Why a question on the stream is not answered."""
+
+    code: Word
+    reason: Text
+    hint: Text | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
+
+
+class SyncRequest(StreamMessage, tag="sync", frozen=True, array_like=True):
+    """A command about a profile, by its name: ``asked`` are its parameters as the control socket takes them. On the
+    stream a home asks, with a ``number``, the one that carries the runs out."""
 
     command: Literal["sync_run", "sync_show", "sync_cancel", "sync_collisions"]
     profile: Word
     asked: Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
+    number: Count = 0
 
 
-class SyncReply(Message, tag="sync_reply", frozen=True, array_like=True):
+class SyncReply(StreamMessage, tag="sync_reply", frozen=True, array_like=True):
     """The result of the command, as JSON."""
 
     document: Annotated[bytes, msgspec.Meta(max_length=SYNC_BYTES_MAX)]
+    number: Count = 0
+    refusal: SyncRefusal | None = None
 
 
 class MarksRequest(Message, tag="sync_marks", frozen=True, array_like=True):

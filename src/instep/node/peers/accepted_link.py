@@ -329,6 +329,7 @@ class AcceptedLink(StreamRequests):
                 | m.FactsReply()
                 | m.TakeOverReply()
                 | m.TestReply()
+                | m.SyncReply()
                 | m.DrainReply()
                 | LookReply()
             ):

@@ -265,7 +265,14 @@ class DialledLink:
                 pass  # another cluster's list says nothing of ours
             case m.Revocations(crl):
                 self._peers.take_revocations(crl)
-            case m.VerifyRequest() | m.FactsRequest() | m.TestRequest() | m.HasRequest() | m.PartsRequest():
+            case (
+                m.VerifyRequest()
+                | m.FactsRequest()
+                | m.TestRequest()
+                | m.SyncRequest()
+                | m.HasRequest()
+                | m.PartsRequest()
+            ):
                 self._answering.take(message)
             case LookRequest():
                 self._answering.take(message)

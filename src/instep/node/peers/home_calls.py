@@ -4,7 +4,7 @@ else by the home."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import msgspec
 
@@ -16,7 +16,7 @@ from instep.model.ids import LineId, NodeName
 from instep.model.sync import SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
-from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX
+from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, NodeFacts
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
@@ -38,8 +38,6 @@ class HomeCalls(PeerContext):
 
     sessions: dict[NodeName, AcceptedLink]
     passed: PassedChanges
-    on_sync: Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]
-    """Carries out the commands of initiators of sync runs; set by the daemon."""
 
     def tell_holder(self, node: NodeName, news: m.LockNotice) -> None:
         """Send the node of an owner that its lock ended."""
@@ -118,26 +116,24 @@ class HomeCalls(PeerContext):
         self._home(who, request.line)
         return m.SideFactsReply(await self.facts_of_side(request.line, request.key, request.names))
 
-    async def facts_of_side(self, line: LineId, key: bytes, names: Sequence[str]) -> tuple[m.NodeFacts, ...]:
+    async def facts_of_side(self, line: LineId, key: bytes, names: Sequence[str]) -> tuple[NodeFacts, ...]:
         """The named facts of this home of a line and of the partners that follow it, which are asked together."""
         service, wanted = self.service(line), tuple(names)
         assert service is not None
         own = await self.facts_of_line(service, key, wanted)
         partners = sorted(service.reports())[: SERVERS_MAX - 1]
         others = await asyncio.gather(*(self._facts_of(name, line, key, wanted) for name in partners))
-        return (m.NodeFacts(self.runtime.name, _named(own, wanted), wall_ms()), *others)
+        return (NodeFacts(self.runtime.name, _named(own, wanted), wall_ms()), *others)
 
-    async def _facts_of(
-        self, name: NodeName, line: LineId, key: bytes, names: tuple[str, ...]
-    ) -> m.NodeFacts:
+    async def _facts_of(self, name: NodeName, line: LineId, key: bytes, names: tuple[str, ...]) -> NodeFacts:
         session = self.sessions.get(name)
         if session is None:
-            return m.NodeFacts(name, (), 0, f"{name} is not connected with {self.runtime.name}")
+            return NodeFacts(name, (), 0, f"{name} is not connected with {self.runtime.name}")
         try:
             found = await session.facts(line, FACTS_S, key, names)
         except InstepError as error:
-            return m.NodeFacts(name, (), 0, error.reason)
-        return m.NodeFacts(name, _named(found.facts, names), found.time_ms)
+            return NodeFacts(name, (), 0, error.reason)
+        return NodeFacts(name, _named(found.facts, names), found.time_ms)
 
     async def submit(
         self, who: NodeName, request: m.SubmitRequest, contents: AsyncIterator[list[TransferAnswer]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -92,6 +92,8 @@ class PeerContext(abc.ABC):
         """Called after a revocation of our own CA was adopted."""
         self.on_offer: Callable[[m.Offer], None] = lambda _: None
         """Called with each offer before it is answered: it may bring a new line of a fileset of many."""
+        self.on_sync: Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]
+        """Answers commands about sync profiles of other nodes; set by the daemon."""
         self.belonging = PageMembership()
         self._reported: dict[LineId, dict[NodeName, bool]] = {}
         self._standings: dict[tuple[LineId, NodeName], StandingEvents] = {}

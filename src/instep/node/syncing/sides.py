@@ -22,7 +22,7 @@ from instep.model.manifest.walk import Reader
 from instep.model.sync import ProfileNews, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
-from instep.net.messages.syncing import EDITS_SENT
+from instep.net.messages.syncing import EDITS_SENT, NodeFacts
 from instep.net.service import (
     FLUSH,
     HEADS,
@@ -44,7 +44,7 @@ from instep.node.runtime.signers import verdict_on
 FLUSH_S = 600.0
 FACTS_S = 60.0
 ANNOUNCE_S = 10.0
-FactsOfSide = Callable[[LineId, bytes, Sequence[str]], Awaitable[tuple[m.NodeFacts, ...]]]
+FactsOfSide = Callable[[LineId, bytes, Sequence[str]], Awaitable[tuple[NodeFacts, ...]]]
 """Asks this node and the partners that follow a line which is written here."""
 _WANTS = 4_096
 """Contents in one request."""
@@ -282,7 +282,7 @@ class FarHome:
         return raw
 
 
-def _side_facts(home: NodeName, servers: Sequence[m.NodeFacts]) -> SideFacts:
+def _side_facts(home: NodeName, servers: Sequence[NodeFacts]) -> SideFacts:
     if servers[0].node != home:
         raise PeerError(f"{home} gave the facts of another node", code="bad_answer", node=home)
     known = {each.node: dict(each.facts) | {CLOCK: str(each.time_ms)} for each in servers if not each.away}

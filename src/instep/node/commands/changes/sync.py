@@ -17,9 +17,9 @@ from instep.errors import InstepError, NotAllowedError, RefusedError, Unavailabl
 from instep.model.change import author_from
 from instep.model.counts import counted
 from instep.model.external import why_unmarked
-from instep.model.ids import NodeName
+from instep.model.ids import FilesetName, NodeName
 from instep.model.paths import path_fields
-from instep.model.sync import SyncPhase
+from instep.model.sync import ProfileNews, SyncPhase
 from instep.net.messages import messages as m
 from instep.net.service import SYNC
 from instep.node.commands.context import CommandContext, CommandHandlers
@@ -27,7 +27,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
 from instep.node.lines.snapshot import externals_of, moment
-from instep.node.profiles.known_profiles import known_profile
+from instep.node.profiles.known_profiles import known_profile, known_profiles
 from instep.node.runtime.driver import wall_ms
 from instep.node.syncing.peer_commands import asked_of, behind, fitting, page_of
 
@@ -36,6 +36,9 @@ RUN_S = 3_600.0
 LISTED_MAX = 200_000
 """Listed paths that are fetched from another node."""
 LOOK_S = 1.0
+LIST_S = 5.0
+"""How long a list waits for each home that carries runs out."""
+LOOK_ELSEWHERE_S = 60.0
 
 
 class SyncCommands(CommandHandlers):
@@ -46,7 +49,7 @@ class SyncCommands(CommandHandlers):
             raise _no_initiator(me, profile.name, profile.may_start)
         named = msgspec.structs.replace(asked, author=asked.author or author())
         if profile.carrier != me:
-            return await self._passed_on(profile, named)
+            return await self._passed_on(profile.name, profile.carrier, named)
         return await self._started(named, me, speaker)
 
     async def _started(
@@ -79,14 +82,52 @@ class SyncCommands(CommandHandlers):
         return task.result()
 
     async def sync_list(self, asked: api.SyncListCommand, speaker: Speaker) -> api.SyncProfilesDocument:
-        profiles = self._node.runtime.settings.sync.values()
-        return api.SyncProfilesDocument(tuple(map(self._shown, profiles)))
+        runtime = self._node.runtime
+        own = runtime.settings.sync
+        named = [
+            each
+            for fileset in runtime.settings.filesets
+            for each in known_profiles(runtime.store, fileset)
+            if each.name not in own
+        ]
+        found = await asyncio.gather(*map(self._listed, own.values()), *map(self._listed_elsewhere, named))
+        return api.SyncProfilesDocument(tuple(found))
+
+    async def _listed(self, profile: SyncSettings) -> api.SyncProfileDocument:
+        """As the home that carries the runs out shows it, or, where that cannot be asked, as this node knows it."""
+        if profile.carrier == self._node.runtime.name:
+            return self._shown(profile)
+        try:
+            return await self._passed_on(
+                profile.name, profile.carrier, api.SyncShowCommand(profile.name), LIST_S
+            )
+        except InstepError as error:
+            why = f"{profile.carrier} carries it out and cannot be asked: {error.reason}"
+            return replace(self._shown(profile), why_not=why)
+
+    async def _listed_elsewhere(self, news: ProfileNews) -> api.SyncProfileDocument:
+        """The same of a profile that is not in this node's settings."""
+        try:
+            return await self._passed_on(news.name, news.carrier, api.SyncShowCommand(news.name), LIST_S)
+        except InstepError as error:
+            return api.SyncProfileDocument(
+                name=news.name,
+                left=news.left,
+                right=news.right,
+                direction=news.direction,
+                initiators=news.initiators,
+                carried_out_by=news.carrier,
+                kinds=(),
+                in_sync=False,
+                why_not=f"{news.carrier} carries it out and cannot be asked: {error.reason}",
+                last=None,
+            )
 
     async def sync_show(self, asked: api.SyncShowCommand, speaker: Speaker) -> api.SyncProfileDocument:
-        profile = self._profile(asked.profile)
-        if profile.carrier != self._node.runtime.name:
-            return await self._passed_on(profile, asked)
-        return await self._shown_now(profile)
+        carrier = self._carrier(asked.profile)
+        if carrier != self._node.runtime.name:
+            return await self._passed_on(asked.profile, carrier, asked)
+        return await self._shown_now(self._profile(asked.profile))
 
     async def _shown_now(self, profile: SyncSettings) -> api.SyncProfileDocument:
         """With what both homes say of edits on locked paths."""
@@ -109,15 +150,16 @@ class SyncCommands(CommandHandlers):
     async def sync_cancel(self, asked: api.SyncCancelCommand, speaker: Speaker) -> api.SyncCancelDocument:
         profile = self._profile(asked.profile)
         if profile.carrier != self._node.runtime.name:
-            return await self._passed_on(profile, asked)
+            return await self._passed_on(profile.name, profile.carrier, asked)
         return api.SyncCancelDocument(profile.name, self._context.sync.cancel(profile.name))
 
     async def sync_collisions(
         self, asked: api.SyncCollisionsCommand, speaker: Speaker
     ) -> api.SyncCollisionsDocument:
+        carrier = self._carrier(asked.profile)
+        if carrier != self._node.runtime.name:
+            return await self._all_pages(carrier, asked)
         profile = self._profile(asked.profile)
-        if profile.carrier != self._node.runtime.name:
-            return await self._all_pages(profile, asked)
         if asked.reviewed is not None:
             self._context.sync.review(profile.name, asked.reviewed)
         listed = self._context.sync.listed(profile.name)
@@ -125,44 +167,65 @@ class SyncCommands(CommandHandlers):
         return api.SyncCollisionsDocument(profile.name, behind(shown, asked.after))
 
     async def _all_pages(
-        self, profile: SyncSettings, asked: api.SyncCollisionsCommand
+        self, carrier: NodeName, asked: api.SyncCollisionsCommand
     ) -> api.SyncCollisionsDocument:
         """The listing of another node, which comes in pages."""
-        page = await self._passed_on(profile, asked)
+        page = await self._passed_on(asked.profile, carrier, asked)
         listed = list(page.listed)
         while not page.is_last and page.listed and len(listed) < LISTED_MAX:
             rest = msgspec.structs.replace(asked, reviewed=None, after=page.listed[-1].id)
-            page = await self._passed_on(profile, rest)
+            page = await self._passed_on(asked.profile, carrier, rest)
             listed += page.listed
-        return api.SyncCollisionsDocument(profile.name, tuple(listed), page.is_last)
+        return api.SyncCollisionsDocument(asked.profile, tuple(listed), page.is_last)
 
     # --- for other nodes ------------------------------------------------------------------------------------------
 
-    async def _passed_on(self, profile: SyncSettings, asked: Command[D]) -> D:
-        """Have the home that carries the runs out answer."""
-        link = self._node.peers.uplinks.get(profile.carrier)
-        if link is None:
+    def _carrier(self, name: str) -> NodeName:
+        """The home that carries the runs of a profile out: by this node's settings, by what that home said, or else
+        another home of a line that is followed here, which may know."""
+        runtime = self._node.runtime
+        own, known = runtime.settings.sync.get(name), known_profile(runtime.store, runtime.settings, name)
+        if own is not None:
+            return own.carrier
+        if known is not None:
+            return known.carrier
+        followed = [each.writer for each in self._node.services.values() if not each.is_written_here]
+        homes = sorted({home for home in followed if home in self._node.peers.uplinks})
+        return homes[0] if homes else self._context.sync.profile(name).carrier
+
+    async def _passed_on(self, name: str, carrier: NodeName, asked: Command[D], within_s: float = RUN_S) -> D:
+        """Have the home that carries the runs out answer: over the link that this node dials, or over the one by which
+        that home dialled this node."""
+        kind, peers = type(asked), self._node.peers
+        request = m.SyncRequest(kind.command, name, msgspec.json.encode(asked))  # type: ignore[arg-type]
+        link, session = peers.uplinks.get(carrier), peers.sessions.get(carrier)
+        if link is not None:
+            reply = await link.client.call(SYNC, request, total_s=asked.timeout_s or within_s)
+        elif session is not None:
+            reply = await session.sync(request, min(asked.timeout_s or within_s, LOOK_ELSEWHERE_S))
+        else:
             raise UnavailableError(
-                f"{profile.carrier} carries out {profile.name}, and this node does not dial it",
-                hint=f"instep partner set {profile.carrier} --address HOST:PORT",
+                f"{carrier} carries out {name}, and is not connected with this node",
+                hint=f"on {carrier}: instep sync show {name}",
                 code="not_connected",
-                node=profile.carrier,
+                node=carrier,
             )
-        kind = type(asked)
-        request = m.SyncRequest(kind.command, profile.name, msgspec.json.encode(asked))  # type: ignore[arg-type]
-        reply = await link.client.call(SYNC, request, total_s=asked.timeout_s or RUN_S)
         try:
             found: D = msgspec.json.decode(reply.document, type=kind.result())
         except msgspec.DecodeError as error:
             raise UnavailableError(
-                f"{profile.carrier} answered in another form", hint="upgrade both nodes", code="bad_answer"
+                f"{carrier} answered in another form", hint="upgrade both nodes", code="bad_answer"
             ) from error
         return found
 
     async def _answer(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
-        """Another node asks: only an initiator may."""
+        """Another node asks: an initiator, or to look and review any server of a side."""
+        carrier = self._carrier(request.profile)
+        is_look = request.command in ("sync_show", "sync_collisions")
+        if is_look and carrier != self._node.runtime.name and self._may_look(who, request.profile):
+            return await self._asked_on(who, carrier, request)
         profile = self._context.sync.profile(request.profile)
-        if who not in profile.may_start:
+        if who not in profile.may_start and not (is_look and self._may_look(who, profile.name)):
             raise _no_initiator(who, profile.name, profile.may_start)
         document: Document
         match request.command:
@@ -179,6 +242,32 @@ class SyncCommands(CommandHandlers):
             case "sync_collisions":
                 document = self._page(asked_of(who, request, api.SyncCollisionsCommand))
         return m.SyncReply(msgspec.json.encode(document))
+
+    async def _asked_on(self, who: NodeName, carrier: NodeName, request: m.SyncRequest) -> m.SyncReply:
+        """A server of this side asks about a profile whose runs the other home carries out."""
+        if request.command == "sync_show":
+            look = asked_of(who, request, api.SyncShowCommand)
+            shown = await self._passed_on(request.profile, carrier, look, LOOK_ELSEWHERE_S)
+            return m.SyncReply(msgspec.json.encode(shown))
+        page = asked_of(who, request, api.SyncCollisionsCommand)
+        listed = await self._passed_on(request.profile, carrier, page, LOOK_ELSEWHERE_S)
+        return m.SyncReply(msgspec.json.encode(listed))
+
+    def _may_look(self, who: NodeName, name: str) -> bool:
+        """Whether a node is the other home of a profile, or may have this home's side of it."""
+        runtime, peers = self._node.runtime, self._node.peers
+        own, known = runtime.settings.sync.get(name), known_profile(runtime.store, runtime.settings, name)
+        if own is not None:
+            homes, sides = {own.left.home, own.right.home}, (str(own.left), str(own.right))
+        elif known is not None:
+            homes, sides = {known.carrier}, (known.left, known.right)
+        else:
+            return False
+        here = (side.partition("@")[0] for side in sides if side.partition("@")[2] == runtime.name)
+        services = (self._node.services.get(FilesetName(fileset)) for fileset in here)
+        return who in homes or any(
+            service is not None and peers.access.why_not(who, service) is None for service in services
+        )
 
     def _page(self, asked: api.SyncCollisionsCommand) -> api.SyncCollisionsDocument:
         if asked.reviewed is not None:

@@ -20,6 +20,7 @@ from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LookReply, LookRequest
 from instep.net.messages.faults import reply_of_error
+from instep.net.messages.syncing import SyncRefusal
 from instep.node.lines.line_service import LineService
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.forwarding import Forwarding
@@ -34,7 +35,16 @@ TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
 
 
-Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest | LookRequest
+SYNC_MAX = 8
+Slow = (
+    m.VerifyRequest
+    | m.SyncRequest
+    | m.FactsRequest
+    | m.TestRequest
+    | m.HasRequest
+    | m.PartsRequest
+    | LookRequest
+)
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 
@@ -68,6 +78,9 @@ class StreamReplies:
                 UnavailableError("facts are being gathered already", code="busy"),
                 self._tell_facts,
                 _no_facts,
+            ),
+            m.SyncRequest: _Answers(
+                SYNC_MAX, UnavailableError("too many questions at once", code="busy"), self._sync, _no_sync
             ),
             m.TestRequest: _Answers(
                 1, UnavailableError("a test is under way already", code="busy"), self._test, _no_test
@@ -169,6 +182,13 @@ class StreamReplies:
             ) from None
         return LookReply(question.number)
 
+    async def _sync(self, question: m.SyncRequest) -> m.SyncReply:
+        """Looks and reviews alone: runs are started over a connection that the initiator dials."""
+        if question.command not in ("sync_show", "sync_collisions"):
+            raise UnavailableError(f"{question.command} is not answered here", code="not_dialled")
+        reply = await self._peers.on_sync(self._name, question)
+        return msgspec.structs.replace(reply, number=question.number)
+
     async def _test(self, question: m.TestRequest) -> m.TestReply:
         service = self._for_writer(question.line)
         try:
@@ -192,6 +212,11 @@ def _no_verify(question: m.VerifyRequest, error: InstepError) -> m.VerifyReply:
 
 def _no_facts(question: m.FactsRequest, error: InstepError) -> m.FactsReply:
     return m.FactsReply((), wall_ms(), question.number, reply_of_error(error))
+
+
+def _no_sync(question: m.SyncRequest, error: InstepError) -> m.SyncReply:
+    why = SyncRefusal(error.error_code[:64], error.reason, error.hint, error.exit_code)
+    return m.SyncReply(b"", question.number, why)
 
 
 def _no_test(question: m.TestRequest, error: InstepError) -> m.TestReply:

@@ -123,6 +123,22 @@ class StreamRequests(abc.ABC):
         self._require("test", cannot)
         return await self._ask_or_raise(m.TestReply, m.TestRequest(0, line), within_s)
 
+    async def sync(self, request: m.SyncRequest, within_s: float) -> m.SyncReply:
+        """A command about a sync profile whose runs the partner carries out."""
+        cannot = RefusedError(
+            f"{self.who} runs a version of instep that cannot be asked about its sync runs from here",
+            hint=f"on {self.who}: instep sync show {request.profile}",
+            code="cannot_ask",
+            node=self.who,
+        )
+        self._require("sync", cannot)
+        reply = await self._ask(m.SyncReply, request, within_s)
+        if reply.refusal is not None:
+            why = reply.refusal
+            error = m.ErrorReply(why.code, why.reason, hint=why.hint, exit_code=why.exit_code)
+            raise error_of_reply(error, self.who)
+        return reply
+
     async def facts(
         self, line: LineId, within_s: float, key: bytes = b"", names: tuple[str, ...] = ()
     ) -> m.FactsReply:
