@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
+from instep.node.config.filesets import FilesetSettings
 from instep.node.peers.link_policy import LinkPolicy
 
 MAIN, S1, EVE = NodeName("main"), NodeName("s1"), NodeName("eve")
@@ -24,7 +26,7 @@ def _line(*offers_from: NodeName, home: object | None = HOME) -> Any:
         writer=MAIN,
         is_written_here=home is not None,
         home=home,
-        fileset=SimpleNamespace(offers_from=offers_from),
+        fileset=FilesetSettings(name=LINE.fileset, path=Path("/srv/data"), writer=MAIN, offers_from=offers_from),
         known_definition=Definition,
         offers_to=lambda partner: True,
     )
