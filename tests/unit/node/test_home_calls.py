@@ -26,7 +26,9 @@ def _line(*offers_from: NodeName, home: object | None = HOME) -> Any:
         writer=MAIN,
         is_written_here=home is not None,
         home=home,
-        fileset=FilesetSettings(name=LINE.fileset, path=Path("/srv/data"), writer=MAIN, offers_from=offers_from),
+        fileset=FilesetSettings(
+            name=LINE.fileset, path=Path("/srv/data"), writer=MAIN, offers_from=offers_from
+        ),
         known_definition=Definition,
         offers_to=lambda partner: True,
     )
