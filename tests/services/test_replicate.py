@@ -8,7 +8,7 @@ import pytest
 
 from instep.node.replica import own_scan
 from instep.store.memory import MemoryStore
-from tests.support.replicas import alike, mesh, own_paths, texts
+from tests.support.replicas import MODE, alike, link_both, mesh, own_paths, texts
 from tests.support.services import services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -240,3 +240,23 @@ async def test_a_home_that_takes_many_names_is_stopped_and_named(
         await a.call("retry", fileset="data")
         await alike(*nodes)
         assert texts(a.tree)["0.xml"] == "of b"
+
+
+@in_virtual_time
+async def test_homes_in_a_row_get_each_other_s_files_over_hubs(tmp_path: Path) -> None:
+    """The two at the ends know no address of each other, and the hub between them is down for a while."""
+    async with services(tmp_path) as cluster:
+        nodes = tuple(cluster.add(name) for name in "abcd")
+        for node in nodes:
+            node.writes(MODE)
+        for one, other in ("ab", "bc", "cd"):
+            link_both(cluster, one, other, hub=True)
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes, holding={f"{name}.xml": "1" for name in "abcd"})
+        await nodes[1].stop()
+        nodes[0].write({"a.xml": "2"})
+        nodes[3].write({"d.xml": "2"})
+        nodes[1].start()
+        await alike(*nodes, holding={"a.xml": "2", "b.xml": "1", "c.xml": "1", "d.xml": "2"})
