@@ -7,10 +7,11 @@ from collections.abc import MutableMapping
 
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
-from instep.tree.objects.digest import same_stat
+from instep.tree.objects.digest import SMALL_MAX, digest_bytes, same_stat
 from instep.tree.objects.fidelity import Local, apply_metadata, has_holes, read_extra
 from instep.tree.objects.large import copy_whole, digest_of_fd
 from instep.tree.root.descriptors import CREATE, closing_fd
+from instep.tree.root.records import write_all
 
 
 def entry_of(
@@ -31,8 +32,13 @@ def copied_file(
     before = os.fstat(source)
     is_sparse = has_holes(source, before)
     with closing_fd(os.open(name, CREATE, 0o600, dir_fd=dir_fd)) as copy:
-        copy_whole(source, copy, before.st_size, is_sparse=is_sparse)
-        digest = digest_of_fd(source)
+        if before.st_size <= SMALL_MAX and not is_sparse:  # in one piece: half the system calls
+            data = os.pread(source, before.st_size, 0)
+            write_all(copy, data)
+            digest = digest_bytes(data)
+        else:
+            copy_whole(source, copy, before.st_size, is_sparse=is_sparse)
+            digest = digest_of_fd(source)
         entry = entry_of(path, Kind.FILE, source, before, digest, local, values)
         apply_metadata(dir_fd, name, entry, local, fd=copy, large_value=values.__getitem__)
         is_whole = os.fstat(copy).st_size == before.st_size
