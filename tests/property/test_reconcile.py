@@ -275,3 +275,11 @@ def test_paths_that_both_sides_removed_do_not_make_a_component_go_different_ways
     after = _after(plan, base, {}, right)
     assert _plan(*after, _mixed).is_empty
     assert not after[2]
+
+
+def test_below_a_directory_that_goes_different_ways_components_are_whole() -> None:
+    """Found among 20,000 examples: the first run treated a directory that had been a file path by path, the second as one."""
+    base = with_parents({b"a/b": _file(b"a/b", 1, 0)})
+    left = with_parents({b"a/b/b": _file(b"a/b/b", 2, 0), b"a/a": _file(b"a/a", 2, 0)})
+    after = _after(_plan(base, left, {}, _mixed), base, left, {})
+    assert _plan(*after, _mixed).is_empty

@@ -148,6 +148,20 @@ class _Reconciling:
         self._listed: list[Listed] = []
 
     def run(self, triples: Sequence[_Triple]) -> SyncPlan:
+        self._walk(triples)
+        for path, entry in self._copies.items():
+            seen = self._steps.get(path)
+            left, right = (self._reader.lookup(root, path) for root in self._roots)
+            base = seen.base if seen is not None else None
+            self._steps[path] = SyncStep(path, left, right, entry, entry, base, entry)
+        steps = sorted(self._steps.values(), key=lambda step: sort_key(step.path))
+        closed = [
+            step for step in _closed(steps) if step.changes_left or step.changes_right or step.changes_base
+        ]
+        return SyncPlan(tuple(closed), tuple(_with_renames(self._listed, triples)))
+
+    def _walk(self, triples: Sequence[_Triple]) -> None:
+        """Paths by themselves, and components as wholes."""
         at = 0
         while at < len(triples):
             top = triples[at]
@@ -159,16 +173,6 @@ class _Reconciling:
             else:
                 self._path(top)
             at = end
-        for path, entry in self._copies.items():
-            seen = self._steps.get(path)
-            left, right = (self._reader.lookup(root, path) for root in self._roots)
-            base = seen.base if seen is not None else None
-            self._steps[path] = SyncStep(path, left, right, entry, entry, base, entry)
-        steps = sorted(self._steps.values(), key=lambda step: sort_key(step.path))
-        closed = [
-            step for step in _closed(steps) if step.changes_left or step.changes_right or step.changes_base
-        ]
-        return SyncPlan(tuple(closed), tuple(_with_renames(self._listed, triples)))
 
     # Single paths ----------------------------------------------------------------------------------------------
 
@@ -231,8 +235,8 @@ class _Reconciling:
         self._listed.append(Listed(top, Listing.COLLISION, side, copy))
 
     def _mixed(self, triples: Sequence[_Triple]) -> None:
-        """The paths of a component go different ways. A removed directory is treated path by path, and stays where
-        something below it stays; a path whose kind differs stays as it is."""
+        """The paths of a component go different ways. A removed directory is a path by itself: those below it are no
+        part of it, and it stays where one of them stays. A path whose kind differs stays as it is."""
         top = triples[0]
         kinds = {entry.kind is Kind.DIR for entry in (top.left, top.right) if entry is not None}
         if len(kinds) > 1 or any(
@@ -242,8 +246,8 @@ class _Reconciling:
             for triple in triples:
                 self._keeps(triple)
             return
-        for triple in triples:
-            self._path(triple)
+        self._path(top)
+        self._walk(triples[1:])
 
     # Steps -----------------------------------------------------------------------------------------------------
 
