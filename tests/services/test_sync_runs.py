@@ -126,3 +126,16 @@ async def test_production_that_takes_no_changes_or_is_away_is_named(tmp_path: Pa
         error = await s1.refuses("offers_not_taken", "sync_run", profile="site")
         assert "on p1: instep fileset set data offers_from=s1" in str(error.hint)
         assert (p1.tree / "a").read_text() == "1"
+
+
+@in_virtual_time
+async def test_a_fileset_of_many_homes_is_no_side_of_a_profile(tmp_path: Path) -> None:
+    """Goal: refused by name at either side, before anything is changed."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        await site.begin()
+        for node in (site.p1, site.s1):
+            node.fileset = node.fileset.replace("[filesets.data]", '[filesets.data]\nmode = "replicate"')
+            await node.reload()
+            error = await site.s1.refuses("not_in_replicate", "sync_run", profile="site")
+            assert error.exit_code == 4

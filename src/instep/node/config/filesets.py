@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.errors import InstepError
+from instep.errors import InstepError, RefusedError
 from instep.model.definition import Definition, Mode, Preserve
 from instep.model.external import External
 from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
@@ -179,6 +179,15 @@ class FilesetSettings:
         """The nodes whose changes are taken: those of ``offers_from``. A fileset of many homes takes changes of all
         ``partners``, unless it names some."""
         return tuple(partners) if self.is_of_many_homes and not self.offers_from else self.offers_from
+
+    def require_one_home(self) -> None:
+        """``RefusedError`` for many homes: such a fileset is no side of a sync profile."""
+        if self.is_of_many_homes:
+            raise RefusedError(
+                f"{self.name} has many homes, and a sync profile is between two filesets of one home each",
+                hint=f"instep status {self.name}",
+                code="not_in_replicate",
+            )
 
     def offers_to(self, partner: NodeName) -> bool:
         """Whether ``to`` names the partner; its link has a say as well."""

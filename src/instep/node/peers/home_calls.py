@@ -85,6 +85,7 @@ class HomeCalls(PeerContext):
         home = self._home(who, request.line)
         service = self.service(request.line)
         assert service is not None
+        service.fileset.require_one_home()
         trouble = await service.catch_up(FLUSH_S)
         if trouble is not None:
             raise error_of(trouble)

@@ -103,6 +103,7 @@ class NearHome:
         self.line = service.line
 
     async def look(self, known: Digest) -> SeenTree:
+        self._service.fileset.require_one_home()
         trouble = await self._service.catch_up(FLUSH_S)
         if trouble is not None:
             raise error_of(trouble)
