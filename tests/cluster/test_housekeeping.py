@@ -35,7 +35,7 @@ async def test_a_sweep_spares_what_generations_name_and_waits_for_work(
         newest, *older = store.generations(LINE, 100)
         store.delete_generations([signed.id for signed in older])
         before = store.pages_count()
-        service = SimpleNamespace(is_written_here=True, machine=SimpleNamespace(phase=phase))
+        service = SimpleNamespace(is_written_here=True, is_at_work=phase is not None, page_roots=list)
         node = SimpleNamespace(services={"data": service}, runtime=SimpleNamespace(store=store))
         gone = await Housekeeping(cast("Node", node)).sweep()
         if phase is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 from collections.abc import Callable
@@ -153,3 +154,21 @@ async def test_an_automatic_publish_names_the_owner_of_its_files(tmp_path: Path)
 
             assert await author(shared) == "auto"
             assert await author(lambda: (main.tree / "c").write_text("2")) == "auto, files of 65000"
+
+
+@in_virtual_time
+async def test_a_look_before_the_publish_keeps_nothing_from_the_history(tmp_path: Path) -> None:
+    """Goal: what ``diff`` or ``verify`` has read is read again by the publish, which keeps it: the version is there
+    when the next one has replaced it."""
+    async with services(tmp_path) as cluster:
+        cluster.make(0, writer=('publish = "manual"',))
+        main = cluster["main"]
+        for look in ("diff", "verify"):
+            main.write({"f": f"version of {look}"})
+            await asyncio.sleep(4)  # no entry is young any more
+            await main.call(look, fileset="data")
+            await main.publish()
+            number = await main.head()
+            main.write({"f": f"behind {look}"})
+            await main.publish()
+            assert (await main.log())[number]["contents"] == ["here"], look

@@ -30,7 +30,7 @@ class SyncRequest(StreamMessage, tag="sync", frozen=True, array_like=True):
     """A command about a profile, by its name: ``asked`` are its parameters as the control socket takes them. On the
     stream a home asks, with a ``number``, the one that carries the runs out."""
 
-    command: Literal["sync_run", "sync_show", "sync_cancel", "sync_collisions"]
+    wanted: Literal["sync_run", "sync_show", "sync_cancel", "sync_collisions"]
     profile: Word
     asked: Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
     number: Count = 0

@@ -29,11 +29,11 @@ def asked_of(who: NodeName, request: m.SyncRequest, kind: type[C]) -> C:
     except (msgspec.DecodeError, InstepError) as error:
         why = error.reason if isinstance(error, InstepError) else "it is no JSON object"
         raise PeerError(
-            f"{who} sent a {request.command} that cannot be read: {why}", code="bad_message", node=who
+            f"{who} sent a {request.wanted} that cannot be read: {why}", code="bad_message", node=who
         ) from error
     if getattr(asked, "profile", "") != request.profile:
         raise PeerError(
-            f"{who} sent a {request.command} of another profile than {request.profile}, for which it asked",
+            f"{who} sent a {request.wanted} of another profile than {request.profile}, for which it asked",
             code="bad_message",
             node=who,
         )

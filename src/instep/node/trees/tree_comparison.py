@@ -77,7 +77,7 @@ def why_differs(difference: Difference) -> str:
 
 
 class TreeComparison:
-    """One followed tree on this node. ``keep_rows`` off leaves the stat cache alone (nothing is accepted yet)."""
+    """One tree on this node beside a generation. ``keep_rows`` off: nothing is accepted yet, so no stat row is used."""
 
     def __init__(
         self,
@@ -99,6 +99,8 @@ class TreeComparison:
         self._rules = Rules(definition)
         self._get = must_have(store.get_page)
         self._keep_rows = keep_rows
+        self._learns = keep_rows and not local.is_own
+        """A row says that the bytes need no more reading. At a writer the publish reads them, for its history."""
         self._fresh = RowBatch(store, fileset)
         self.read_bytes = 0
         """Bytes of files read so far by a deep look: for progress displays."""
@@ -272,7 +274,7 @@ class TreeComparison:
             if not isinstance(item, Scanned):
                 yield item
                 continue
-            if self._keep_rows and item.row is not None and item.is_row_new:
+            if self._learns and item.row is not None and item.is_row_new:
                 self._fresh.add(item.row)
             entry = without_chunks(item.entry)
             yield item if entry is item.entry else msgspec.structs.replace(item, entry=entry)

@@ -221,14 +221,14 @@ class SyncCommands(CommandHandlers):
     async def _answer(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
         """Another node asks: an initiator, or to look and review any server of a side."""
         carrier = self._carrier(request.profile)
-        is_look = request.command in ("sync_show", "sync_collisions")
+        is_look = request.wanted in ("sync_show", "sync_collisions")
         if is_look and carrier != self._node.runtime.name and self._may_look(who, request.profile):
             return await self._asked_on(who, carrier, request)
         profile = self._context.sync.profile(request.profile)
         if who not in profile.may_start and not (is_look and self._may_look(who, profile.name)):
             raise _no_initiator(who, profile.name, profile.may_start)
         document: Document
-        match request.command:
+        match request.wanted:
             case "sync_run":
                 asked = asked_of(who, request, api.SyncRunCommand)
                 named = msgspec.structs.replace(asked, author=author_from(who, asked.author))
@@ -245,7 +245,7 @@ class SyncCommands(CommandHandlers):
 
     async def _asked_on(self, who: NodeName, carrier: NodeName, request: m.SyncRequest) -> m.SyncReply:
         """A server of this side asks about a profile whose runs the other home carries out."""
-        if request.command == "sync_show":
+        if request.wanted == "sync_show":
             look = asked_of(who, request, api.SyncShowCommand)
             shown = await self._passed_on(request.profile, carrier, look, LOOK_ELSEWHERE_S)
             return m.SyncReply(msgspec.json.encode(shown))

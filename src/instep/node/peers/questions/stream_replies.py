@@ -184,8 +184,8 @@ class StreamReplies:
 
     async def _sync(self, question: m.SyncRequest) -> m.SyncReply:
         """Looks and reviews alone: runs are started over a connection that the initiator dials."""
-        if question.command not in ("sync_show", "sync_collisions"):
-            raise UnavailableError(f"{question.command} is not answered here", code="not_dialled")
+        if question.wanted not in ("sync_show", "sync_collisions"):
+            raise UnavailableError(f"{question.wanted} is not answered here", code="not_dialled")
         reply = await self._peers.on_sync(self._name, question)
         return msgspec.structs.replace(reply, number=question.number)
 
