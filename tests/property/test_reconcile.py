@@ -283,3 +283,11 @@ def test_below_a_directory_that_goes_different_ways_components_are_whole() -> No
     left = with_parents({b"a/b/b": _file(b"a/b/b", 2, 0), b"a/a": _file(b"a/a", 2, 0)})
     after = _after(_plan(base, left, {}, _mixed), base, left, {})
     assert _plan(*after, _mixed).is_empty
+
+
+def test_a_directory_is_one_with_the_paths_below_it_that_have_its_rules() -> None:
+    """Found among 20,000 examples: a path of other rules beside them made the first run keep what the second took away."""
+    base = with_parents({b"a/c.x": _file(b"a/c.x", 1, 0)})
+    right = base | {b"a/a": _file(b"a/a", 2, 0)}
+    after = _after(_plan(base, {}, right, _mixed), base, {}, right)
+    assert _plan(*after, _mixed).is_empty

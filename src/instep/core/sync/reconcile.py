@@ -235,8 +235,8 @@ class _Reconciling:
         self._listed.append(Listed(top, Listing.COLLISION, side, copy))
 
     def _mixed(self, triples: Sequence[_Triple]) -> None:
-        """The paths of a component go different ways. A removed directory is a path by itself: those below it are no
-        part of it, and it stays where one of them stays. A path whose kind differs stays as it is."""
+        """The paths of a component go different ways. A removed directory is one with the paths below it
+        that have its rules; the others go by theirs, and it stays where one of them stays. A path whose kind differs stays as it is."""
         top = triples[0]
         kinds = {entry.kind is Kind.DIR for entry in (top.left, top.right) if entry is not None}
         if len(kinds) > 1 or any(
@@ -246,8 +246,14 @@ class _Reconciling:
             for triple in triples:
                 self._keeps(triple)
             return
-        self._path(top)
-        self._walk(triples[1:])
+        rules = self._rules_of(top.path)
+        group = [triple for triple in triples if self._rules_of(triple.path) == rules]
+        chosen = _chosen_of_component(group, rules)
+        assert chosen is not None, "a side lacks the top: nothing collides"
+        self._goes(group, chosen)
+        if chosen.why is not None:
+            self._listed.append(Listed(top.path, chosen.why, chosen.loser))
+        self._walk([triple for triple in triples if self._rules_of(triple.path) != rules])
 
     # Steps -----------------------------------------------------------------------------------------------------
 
