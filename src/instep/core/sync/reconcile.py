@@ -235,8 +235,8 @@ class _Reconciling:
         self._listed.append(Listed(top, Listing.COLLISION, side, copy))
 
     def _mixed(self, triples: Sequence[_Triple]) -> None:
-        """The paths of a component go different ways. A removed directory is one with the paths below it
-        that have its rules; the others go by theirs, and it stays where one of them stays. A path whose kind differs stays as it is."""
+        """The paths of a component go different ways. A removed directory is one with the paths below it that have its
+        rules; the others go by theirs, and it stays where one of them stays. Where a kind differs, nothing is done."""
         top = triples[0]
         kinds = {entry.kind is Kind.DIR for entry in (top.left, top.right) if entry is not None}
         if len(kinds) > 1 or any(
