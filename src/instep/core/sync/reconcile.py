@@ -209,7 +209,7 @@ class _Reconciling:
         if len(rules) > 1:
             self._mixed(triples)
             return
-        chosen = _chosen_of_component(triples, next(iter(rules)))
+        chosen = _chosen_of_component(apart, next(iter(rules)))
         if chosen is not None:
             self._goes(triples, chosen)
             if chosen.why is not None:
