@@ -178,7 +178,7 @@ class HomeDisk:
                 return PathOutcome(change.path, OutcomeKind.REFUSED, code="not_empty")
         above = parent_of(change.path)
         made = {each.path for each in journal.changes if each.new is not None and each.new.kind is Kind.DIR}
-        made -= lost
+        made -= journal.outcomes.keys()  # Those lie there now, unless a person replaced them since.
         parent = self.tree.get(above)
         if (
             new is not None
