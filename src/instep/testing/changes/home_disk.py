@@ -167,13 +167,12 @@ class HomeDisk:
     def _judge(self, change: PathChange, journal: SwitchJournal) -> PathOutcome | None:
         """The outcome of a change that is not to be made; None when it is."""
         live, new = self.tree.get(change.path), change.new
-        lost = {path for path, outcome in journal.outcomes.items() if not outcome.is_made}
         if is_alike(live, new):
             return PathOutcome(change.path, OutcomeKind.SAME)
         if not is_alike(live, change.base) and not self.lies_about_bases:
             return PathOutcome(change.path, OutcomeKind.OUTDATED, live)
         if new is None or new.kind is not Kind.DIR:
-            gone = {each.path for each in journal.changes if each.new is None} - lost
+            gone = {each.path for each in journal.changes if each.new is None} - journal.outcomes.keys()
             if any(is_below(path, change.path) and path not in gone for path in self.tree):
                 return PathOutcome(change.path, OutcomeKind.REFUSED, code="not_empty")
         above = parent_of(change.path)
