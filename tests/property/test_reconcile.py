@@ -102,6 +102,11 @@ def _alike(a: Tree, b: Tree) -> bool:
     return a.keys() == b.keys() and all(same(a[path], b[path]) for path in a)
 
 
+def _without_directories(trees: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    left, right = ({path: each for path, each in tree.items() if each.kind is not Kind.DIR} for tree in trees)
+    return left, right
+
+
 def _contents(tree: Tree) -> set[Digest]:
     return {entry.digest for entry in tree.values() if entry.kind is Kind.FILE}
 
@@ -156,7 +161,10 @@ def test_a_crash_between_the_sides_changes_nothing_in_the_end(
     _, to_left, to_right = _after(_plan(*world, rules), *world)
     halfway = (base, to_left, right) if is_left_done else (base, left, to_right)
     _, again_left, again_right = _after(_plan(*halfway, rules), *halfway)
-    assert _alike(again_left, to_left) and _alike(again_right, to_right)
+    found, wanted = (again_left, again_right), (to_left, to_right)
+    if rules is _mixed:  # an empty directory may stay: docs/spec/sync.md
+        found, wanted = _without_directories(found), _without_directories(wanted)
+    assert all(map(_alike, found, wanted))
 
 
 @given(worlds(), DIRECTIONS)
