@@ -46,6 +46,7 @@ LOOKED_AT: dict[str, str] = {
             PROBE,
             (
                 "objects/abilities.py:_ns_times:os.utime",
+                "layout/copies.py:_symlink:os.chown",
                 "objects/abilities.py:_ns_times:os.stat",
                 "objects/abilities.py:_modes:os.chmod",
                 "objects/abilities.py:_modes:os.stat",
@@ -113,6 +114,7 @@ LOOKED_AT: dict[str, str] = {
         (
             TOP,
             (
+                "layout/layout_move.py:begin:os.mkdir",
                 "objects/abilities.py:probe_filesystem:os.open",
                 "root/beneath.py:__init__:os.open",
                 "root/control_folder.py:open_control:os.open",
@@ -127,6 +129,7 @@ LOOKED_AT: dict[str, str] = {
         (
             ASKED,
             (
+                "layout/destination.py:_inode_of:os.stat",
                 "switch/exchange.py:check_swap:os.stat",
                 "switch/exchange.py:swap:os.stat",
                 "switch/switch.py:_swap:os.stat",

@@ -11,7 +11,7 @@ import msgspec
 from instep.cli.output import printable, say, table
 from instep.cli.session import Session, absolute, command, group
 from instep.errors import DamagedError
-from instep.model.counts import sized
+from instep.model.counts import counted, sized
 from instep.node.backup.catalogue import BackupRecord, Catalogue
 from instep.node.backup.creating import BackupMaker
 from instep.node.backup.restoring import BackupRestorer
@@ -74,7 +74,7 @@ def backup_verify(session: Session, backup_id: str) -> None:
     unnamed = [each for each in found["missing"] if tuple(each) not in doubted]
     if unnamed:
         raise DamagedError(
-            f"backup {backup_id}: rows name {len(unnamed)} files that it lacks, such as {unnamed[0][1]}",
+            f"backup {backup_id}: rows name {counted(len(unnamed), 'file')} that it lacks, such as {unnamed[0][1]}",
             hint="instep backup create",
             code="backup_lacks_files",
             **found,

@@ -76,6 +76,12 @@ def lay_out(source: Path, objects: Iterable[Object], into: Path) -> None:
             syncfs(fd)
 
 
+def _make(tree: Root, path: bytes) -> None:
+    """A directory of this user's alone. No link on the way is followed."""
+    parent, name = tree.open_parent(path)
+    os.mkdir(name, 0o700, dir_fd=parent)
+
+
 def lay_beside(root: Path, run: str, lay: Callable[[Path], None], stays: Callable[[bytes], bool]) -> None:
     """Lay out by ``lay`` what is to replace all in ``root`` but the names of which ``stays`` is true. Nothing is
     replaced yet. ``run`` names this restore: the same one again goes on."""
@@ -86,11 +92,11 @@ def lay_beside(root: Path, run: str, lay: Callable[[Path], None], stays: Callabl
         if is_noted or (not is_begun and tree.stat_or_none(at) is not None):
             return
         with contextlib.suppress(FileExistsError):
-            (root / os.fsdecode(FOLDER)).mkdir(mode=0o700)
+            _make(tree, FOLDER)
         remove_object(*tree.open_parent(at))  # laid by an attempt that was cut off; nothing was replaced
         tree.forget(b"")
-        for each in (place, place / os.fsdecode(_NEW), place / os.fsdecode(_BEFORE)):
-            each.mkdir(mode=0o700)
+        for each in (at, at + b"/" + _NEW, at + b"/" + _BEFORE):
+            _make(tree, each)
         try:
             lay(place / os.fsdecode(_NEW))
         except BaseException:
