@@ -11,9 +11,10 @@ from msgspec import Meta
 from instep.model.ids import DIGEST_BYTES, Count, Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry
 
-PAST_MAX = 100
 BASES_KEPT = 8
 """So many of the newest bases a home keeps."""
+ROLLBACKS_KEPT = 64
+"""So many of the newest rollbacks a home keeps."""
 
 
 _Id = Annotated[Digest, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
@@ -31,7 +32,6 @@ class SyncMark(msgspec.Struct, frozen=True, array_like=True):
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     """The base of a profile after run number ``run``: a manifest with the root ``root``. ``left`` and ``right`` are the
     heads that the run left behind. ``is_whole``: they are just what it made, so equal heads mean nothing to do.
-    ``past_left`` and ``past_right`` are the roots of earlier runs, the newest first: a head with one of them went back.
     """
 
     run: Count
@@ -39,12 +39,27 @@ class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     left: HeadRef
     right: HeadRef
     is_whole: bool = True
-    past_left: Annotated[tuple[Digest, ...], Meta(max_length=PAST_MAX)] = ()
-    past_right: Annotated[tuple[Digest, ...], Meta(max_length=PAST_MAX)] = ()
 
     @property
     def mark(self) -> SyncMark:
         return SyncMark(self.run, self.root, self.left.id, self.right.id)
+
+
+class Rollback(msgspec.Struct, frozen=True, array_like=True):
+    """A generation that brought the whole tree back to an older one, which is ``target``."""
+
+    epoch: Count
+    number: Count
+    target_epoch: Count
+    target_number: Count
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return (self.epoch, self.number)
+
+    @property
+    def target(self) -> tuple[int, int]:
+        return (self.target_epoch, self.target_number)
 
 
 _NodeName = Annotated[NodeName, Meta(min_length=1, max_length=63)]

@@ -500,6 +500,7 @@ class PublishMachine(PublishRestore):
                 asked.author if asked else "",
                 asked.message if asked else "",
                 run.committing,
+                run.restore.target if run.restore is not None and not run.restore.paths else None,
             )
         )
 

@@ -303,8 +303,8 @@ class Scan(MachineWord):
 class Commit(MachineWord):
     """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make the
     epoch record first where it is missing. In the same durable transaction save ``committed(facts, head)``, in order
-    with every other ``SavePublish`` of the line: until the answer those are saved as ``LastCommit`` says. Answer:
-    ``Committed`` or ``CommitFailed``."""
+    with every other ``SavePublish`` of the line: until the answer those are saved as ``LastCommit`` says. ``target``:
+    the older generation that this one brings back whole. Answer: ``Committed`` or ``CommitFailed``."""
 
     req: int
     epoch: int
@@ -316,6 +316,7 @@ class Commit(MachineWord):
     author: str
     message: str
     facts: PublishFacts
+    target: HeadRef | None = None
 
 
 class Announce(MachineWord):

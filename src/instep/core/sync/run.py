@@ -12,6 +12,7 @@ from typing import Any
 
 from instep.core.sync.bases import common_base
 from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.rollbacks import went_back
 from instep.core.sync.table import Side
 from instep.core.sync.work import (
     EditBase,
@@ -30,11 +31,11 @@ from instep.core.sync.work import (
 from instep.errors import RefusedError
 from instep.model.change import CHANGE_SET_MAX_BYTES, CHANGES_MAX, ChangeAnswer, OutcomeKind, PathChange
 from instep.model.counts import counted
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import Digest
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import is_below, shown
-from instep.model.sync import PAST_MAX, SyncBase, SyncPhase
+from instep.model.sync import SyncBase, SyncPhase
 
 ROUNDS_MAX = 3
 HELD = "sync_held"
@@ -91,7 +92,7 @@ class SyncRun:
             moved = any(outcome.kind is OutcomeKind.OUTDATED for _, outcome in work.undone)
             if not moved or work.rounds >= ROUNDS_MAX:
                 self._say_withheld()
-                yield KeepBase(self._new_base(root, heads))
+                yield KeepBase(self._new_base(root))
                 return
             yield from self._enter(SyncPhase.FLUSHING)
 
@@ -141,7 +142,7 @@ class SyncRun:
     def _looked(self, heads: Looked) -> None:
         for side in Side:
             self.work.heads[side] = heads.of(side)
-            self._refuse_gone_back(side, heads.of(side))
+            self._refuse_gone_back(side, heads)
         for side, waiting in heads.withheld:
             if not self.work.is_dry_run:
                 raise self._withheld(side, waiting)
@@ -155,20 +156,30 @@ class SyncRun:
             and (base.left.id, base.right.id) == (heads.left.id, heads.right.id)
         )
 
-    def _refuse_gone_back(self, side: Side, head: HeadRef) -> None:
+    def _refuse_gone_back(self, side: Side, heads: Looked) -> None:
         """A rollback looks like changes, and would flow to the other side."""
         base = self._base
         if base is None or self.work.accepts_rollback:
             return
-        last, past = (base.left, base.past_left) if side is Side.LEFT else (base.right, base.past_right)
-        if head.root != last.root and head.root in past:
-            raise RefusedError(
-                f"{self._names[side]} went back: generation {head.number} has what it had before the last run",
-                hint=f"take it as a change: instep sync run {self._profile} --accept-rollback",
-                code="went_back",
-                side=side.value,
-                generation=head.number,
-            )
+        head, last = heads.of(side), base.left if side is Side.LEFT else base.right
+        if head.root == last.root:
+            return
+        rollback = went_back(heads.rollbacks_of(side), last)
+        if rollback is not None:
+            number, target = rollback.number, rollback.target_number
+            reason = f"generation {number} was rolled back to generation {target}"
+        elif head.position < last.position:
+            number = head.number
+            reason = f"it has generation {number}, and had generation {last.number} after the last run"
+        else:
+            return
+        raise RefusedError(
+            f"{self._names[side]} went back: {reason}",
+            hint=f"take it as a change: instep sync run {self._profile} --accept-rollback",
+            code="went_back",
+            side=side.value,
+            generation=number,
+        )
 
     def _refuse_held(self, plan: SyncPlan) -> None:
         """Nothing is changed where a gate does not hold."""
@@ -232,18 +243,9 @@ class SyncRun:
             ):
                 yield step.path, step.base_after
 
-    def _new_base(self, root: Digest, heads: Looked) -> SyncBase:
-        work, old = self.work, self._base
-        past = (old.past_left, old.past_right) if old is not None else ((), ())
-        return SyncBase(
-            self._last_run + 1,
-            root,
-            work.heads[Side.LEFT],
-            work.heads[Side.RIGHT],
-            self._is_whole,
-            tuple(dict.fromkeys((heads.left.root, *past[0])))[:PAST_MAX],
-            tuple(dict.fromkeys((heads.right.root, *past[1])))[:PAST_MAX],
-        )
+    def _new_base(self, root: Digest) -> SyncBase:
+        heads = self.work.heads
+        return SyncBase(self._last_run + 1, root, heads[Side.LEFT], heads[Side.RIGHT], self._is_whole)
 
 
 def _changes(plan: SyncPlan, side: Side) -> Iterator[PathChange]:

@@ -13,7 +13,7 @@ from instep.model.change import PathChange, PathOutcome
 from instep.model.external import External
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
-from instep.model.sync import SyncBase, SyncMark, SyncPhase
+from instep.model.sync import Rollback, SyncBase, SyncMark, SyncPhase
 
 
 class ReadBases(NamedTuple):
@@ -47,14 +47,19 @@ class HeldBack(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """The heads of both homes. Their pages are here. ``withheld``: no run begins before these are published."""
+    """The heads of both homes. Their pages are here. ``withheld``: no run begins before these are published.
+    ``rollbacks``: the generations of the left and of the right that brought an older one back, the newest last."""
 
     left: HeadRef
     right: HeadRef
     withheld: tuple[tuple[Side, HeldBack], ...] = ()
+    rollbacks: tuple[tuple[Rollback, ...], tuple[Rollback, ...]] = ((), ())
 
     def of(self, side: Side) -> HeadRef:
         return self.left if side is Side.LEFT else self.right
+
+    def rollbacks_of(self, side: Side) -> tuple[Rollback, ...]:
+        return self.rollbacks[0 if side is Side.LEFT else 1]
 
 
 class MakePlan(NamedTuple):

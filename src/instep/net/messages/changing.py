@@ -35,6 +35,7 @@ from instep.model.lock import (
 )
 from instep.model.manifest.entry import Entry
 from instep.model.paths import validated
+from instep.model.sync import ROLLBACKS_KEPT, Rollback
 from instep.net.messages.parts import Count, Message, RawDigest, StreamMessage, Text
 
 SUBMIT_BYTES_MAX = CHANGE_SET_MAX_BYTES + (8 << 20)
@@ -219,6 +220,8 @@ class FlushReply(Message, tag="flush_reply", frozen=True, array_like=True):
     """What the home names beside the fileset as not carried."""
     withheld: Count = 0
     """So many paths that change sets made are in no generation yet."""
+    rollbacks: Annotated[tuple[Rollback, ...], msgspec.Meta(max_length=ROLLBACKS_KEPT)] = ()
+    """The newest generations of the line that brought an older one back, the newest last."""
 
 
 def why_not_positions(request: SubmitHave, reply: SubmitHaveReply) -> str | None:

@@ -25,6 +25,7 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.profiles.known_profiles import keep_news, known_profiles, require_known
 from instep.node.runtime.driver import wall_ms
+from instep.node.writing.rollbacks import rollbacks_of
 
 SYNC_MARKS = "sync/marks/"
 """Where the store has the marks of the bases of such a profile, by line and profile."""
@@ -89,7 +90,9 @@ class HomeCalls(PeerContext):
         trouble = await service.catch_up(FLUSH_S)
         if trouble is not None:
             raise error_of(trouble)
-        return m.FlushReply(service.head, service.fileset.external, await home.withheld())
+        withheld = await home.withheld()
+        rollbacks = rollbacks_of(self.runtime.store, request.line)
+        return m.FlushReply(service.head, service.fileset.external, withheld, rollbacks)
 
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         self._home(who, request.line)

@@ -19,7 +19,7 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
-from instep.model.sync import ProfileNews, SyncMark
+from instep.model.sync import ProfileNews, Rollback, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.net.messages.syncing import EDITS_SENT, NodeFacts
@@ -40,6 +40,7 @@ from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
+from instep.node.writing.rollbacks import rollbacks_of
 
 FLUSH_S = 600.0
 FACTS_S = 60.0
@@ -59,6 +60,8 @@ class SeenTree(NamedTuple):
     """What the home names as not carried."""
     withheld: int = 0
     """So many paths that change sets made are in no generation yet."""
+    rollbacks: tuple[Rollback, ...] = ()
+    """The newest generations of the line that brought an older one back, the newest last."""
 
 
 class SyncHome(Protocol):
@@ -111,7 +114,9 @@ class NearHome:
         signed = self._runtime.store.generation(head.id)
         if signed is None:
             raise UnavailableError(f"generation {head.number} is not kept here", code="superseded")
-        return SeenTree(head, signed, self._service.fileset.external, await self._home.withheld())
+        withheld = await self._home.withheld()
+        rollbacks = rollbacks_of(self._runtime.store, self.line)
+        return SeenTree(head, signed, self._service.fileset.external, withheld, rollbacks)
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._home.missing(contents)
@@ -174,7 +179,7 @@ class FarHome:
         signed = await self._signed(client, head)
         fetcher = Fetcher(self._runtime)
         await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
-        return SeenTree(head, signed, reply.external, reply.withheld)
+        return SeenTree(head, signed, reply.external, reply.withheld, reply.rollbacks)
 
     async def marks(self, new: SyncMark | None) -> tuple[SyncMark, ...]:
         """The marks of the bases that the home keeps; with ``new``, it keeps this one first."""

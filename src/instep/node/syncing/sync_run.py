@@ -142,7 +142,7 @@ class SyncRunner:
         self.work.external = {side: tree.external for side, tree in self._trees.items()}
         sides = ((Side.LEFT, left), (Side.RIGHT, right))
         withheld = tuple((side, HeldBack(tree.withheld, EARLIER)) for side, tree in sides if tree.withheld)
-        return Looked(left.head, right.head, withheld)
+        return Looked(left.head, right.head, withheld, (left.rollbacks, right.rollbacks))
 
     async def _planned(self, asked: MakePlan) -> SyncPlan:
         """The plan, with the files merged that both sides changed and whose kinds have a format."""

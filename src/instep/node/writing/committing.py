@@ -20,6 +20,7 @@ from instep.node.lines.saved_facts import save_facts
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
+from instep.node.writing.rollbacks import keep_rollback
 from instep.store.port import NodeStore
 from instep.tree.root.failpoints import failpoint, register
 
@@ -69,6 +70,7 @@ def commit(
             save_facts(store, line, facts)
             store.set_head(line, head)
             store.set_live(line, head)
+            keep_rollback(store, line, head, effect.target)
     if is_newest:
         last.is_durable(effect.parent, head)
     failpoint(COMMIT_AFTER)

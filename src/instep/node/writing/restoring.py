@@ -43,6 +43,7 @@ from instep.node.writing.restore_plan import (
     refuse_unknown_paths,
     to_be_repeated,
 )
+from instep.node.writing.rollbacks import keep_target, open_target
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.contents import Contents
 from instep.tree.journal.journal import Journal
@@ -239,7 +240,25 @@ class Restoring:
             raise
         finally:
             self._partners = None
-        return await tree.worker.run(self._switch, effect, journal, goal)
+        return await self._switch_recorded(effect, journal, goal)
+
+    async def _switch_recorded(
+        self, effect: s.Restore, journal: Journal, goal: _Goal
+    ) -> s.Restored | s.RestoreFailed:
+        """A rollback is recorded before anything moves: the home may end before the commit, or publish later."""
+        store, line = self._tree.store, self._tree.line
+        before = open_target(store, line)
+        if not effect.paths:
+            is_head = effect.head is not None and effect.head.root == goal.published
+            keep_target(store, line, None if is_head else effect.target)
+        try:
+            ended = await self._tree.worker.run(self._switch, effect, journal, goal)
+        except InstepError:
+            keep_target(store, line, before)
+            raise
+        if isinstance(ended, s.RestoreFailed) and not ended.is_open:
+            keep_target(store, line, before)
+        return ended
 
     def _open(self, effect: s.Restore, goal: _Goal) -> Stage:
         tree = self._tree

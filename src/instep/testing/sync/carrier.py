@@ -148,6 +148,8 @@ class SyncCarrier:
 
     def _ends(self, how: str) -> None:
         self.world.record("run", "!", f"ends: {how}")
+        if how == "went_back":
+            self.ledger.names_rollback()
         self._steps, self.ended = None, how
         work = self.work
         self.did_nothing = how == "done" and work is not None and not (work.undone or any(work.made.values()))
@@ -166,6 +168,7 @@ class SyncCarrier:
             near.crash("power, before it keeps its base")
             return
         self.bases = with_base(self.bases, base)
+        self.ledger.accepts()
 
     def _tree(self, root: Digest) -> dict[bytes, Entry]:
         return {entry.path: entry for entry in iterate(root, self.pages.__getitem__)}
@@ -175,6 +178,7 @@ class SyncCarrier:
     def _look(self) -> None:
         """One home after the other: persons work between them."""
         near, far = self.homes[Side.LEFT].look(), Side.RIGHT
+        rollbacks_near = tuple(self.homes[Side.LEFT].disk.rollbacks)
 
         def look_there() -> None:
             try:
@@ -188,7 +192,9 @@ class SyncCarrier:
             assert self.work is not None
             if self.work.initial is not None and self.work.rounds == 0:
                 self.ledger.gives_up(OTHER[self.work.initial])
-            self._go_on(Looked(near, head))
+            looked = Looked(near, head, rollbacks=(rollbacks_near, tuple(self.homes[far].disk.rollbacks)))
+            self.ledger.looks(looked)
+            self._go_on(looked)
 
         self._later(look_there)
 

@@ -4,7 +4,7 @@ S1: a path is changed only where it still is what the run saw. S2: what persons 
 where its kind goes both ways, and else live or archived at its home, unless a person replaced or removed it. S3: one
 content of one file has one copy at most. S4: the base follows only what a generation of each home has. S5: what a run
 made at a path that no person touched, the next one leaves as it is. S6: one run at a time, and each one ends. S7: a
-home that went back is not taken for one that changed.
+home that went back is not taken for one that changed, also with edits after it, and no other home is named so.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from instep.core.sync.reconcile import same
 from instep.core.sync.run import ROUNDS_MAX
 from instep.core.sync.table import Direction, RulesOf, Side
+from instep.core.sync.work import Looked
 from instep.model.change import is_alike
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
@@ -55,7 +56,11 @@ class SyncLedger:
         self._touched: dict[bytes, int] = {}
         self._placed: dict[tuple[Side, bytes], tuple[int, int, Entry | None]] = {}
         """What a run made last: its number, when it began, and the entry."""
-        self._gone_back: dict[Side, None] = {}
+        self._gone_back: dict[Side, Digest] = {}
+        """Sides that were rolled back, and the root that each had after the last run."""
+        self._has_rolled_back = False
+        self._may_name = False
+        """Someone rolled a home back, or brought an older state back, since a run took that as it is."""
         self.run: Watched | None = None
         self.runs = 0
         for home in homes.values():
@@ -75,8 +80,25 @@ class SyncLedger:
         if new is not None and new.kind is Kind.FILE:
             self._written[new.digest] = (home.side, path)
 
-    def went_back(self, home: SyncHomeNode) -> None:
-        self._gone_back[home.side] = None
+    def went_back(self, home: SyncHomeNode, last: Digest) -> None:
+        self._gone_back[home.side] = last
+
+    def rolls_back(self) -> None:
+        self._has_rolled_back = self._may_name = True
+
+    def looks(self, looked: Looked) -> None:
+        """A home that has what the last run left behind has nothing older to give."""
+        for side in Side:
+            if looked.of(side).root == self._gone_back.get(side):
+                del self._gone_back[side]
+
+    def names_rollback(self) -> None:
+        if not self._may_name:
+            raise BrokenPromise("S7", "a home is said to have gone back, and nobody brought anything back")
+
+    def accepts(self) -> None:
+        """A run kept a base: what was brought back until then is taken as it is."""
+        self._may_name = False
 
     def restored(self, home: SyncHomeNode, tree: Tree) -> None:
         """The tree is an older one, which no person of today made; contents that lay here alone are gone."""
@@ -88,13 +110,10 @@ class SyncLedger:
             if was is not None and was.digest not in kept:
                 self._superseded[was.digest] = None
 
-    def moved_on(self, home: SyncHomeNode) -> None:
-        """A person changed the tree after it went back: its head is no former one any more."""
-        self._gone_back.pop(home.side, None)
-
     def forgets(self) -> None:
         """The newest bases are gone: no run can know any more that a home went back."""
         self._gone_back.clear()
+        self._may_name = self._has_rolled_back
 
     def gives_up(self, side: Side) -> None:
         """An operator says that the other side is right: all that is replaced here now was meant."""

@@ -13,8 +13,9 @@ from instep.core.sync.reconcile import SyncPlan
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Side
 from instep.core.sync.work import EditBase, KnownBases, LookAtHomes, Looked, MakePlan
+from instep.errors import RefusedError
 from instep.model.change import ChangeAnswer
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry
 from instep.model.paths import sort_key
 from instep.model.sync import SyncBase
@@ -85,8 +86,25 @@ class _TrustsHeldChanges(SyncRun):
 class _ForgetsThePast(SyncRun):
     """Does not look whether a home went back."""
 
-    def _refuse_gone_back(self, side: Side, head: HeadRef) -> None:
+    def _refuse_gone_back(self, side: Side, heads: Looked) -> None:
         pass
+
+
+class _RollbackOfTheHead(SyncRun):
+    """Looks only whether the head itself is a rollback: an edit after it hides it."""
+
+    def _refuse_gone_back(self, side: Side, heads: Looked) -> None:
+        newest = heads.rollbacks_of(side)[-1:]
+        if newest and newest[0].position == heads.of(side).position:
+            super()._refuse_gone_back(side, heads)
+
+
+class _RollbackForEver(SyncRun):
+    """Names a rollback also when an operator has accepted it."""
+
+    def _refuse_gone_back(self, side: Side, heads: Looked) -> None:
+        if heads.rollbacks_of(side) and self._base is not None and not self.work.accepts_rollback:
+            raise RefusedError(f"{side} went back", code="went_back")
 
 
 class _SettledByOneSide(SyncRun):
@@ -100,8 +118,8 @@ class _SettledByOneSide(SyncRun):
 class _DoneWhenMade(SyncRun):
     """Takes the heads after a run for reconciled: an edit that was published with its changes is in them too."""
 
-    def _new_base(self, root: Digest, heads: Looked) -> SyncBase:
-        return msgspec.structs.replace(super()._new_base(root, heads), is_whole=not self.work.undone)
+    def _new_base(self, root: Digest) -> SyncBase:
+        return msgspec.structs.replace(super()._new_base(root), is_whole=not self.work.undone)
 
 
 class _NamesByRun(SyncCarrier):
@@ -156,6 +174,8 @@ RUNS: dict[str, type[SyncRun]] = {
     "base_of_one_home": _BaseOfOneHome,
     "held_counts": _TrustsHeldChanges,
     "went_back_unseen": _ForgetsThePast,
+    "rollback_of_the_head": _RollbackOfTheHead,
+    "rollback_for_ever": _RollbackForEver,
     "settled_by_one_side": _SettledByOneSide,
     "done_when_made": _DoneWhenMade,
 }

@@ -24,6 +24,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, NodeNam
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import is_below, parent_of, sort_key
+from instep.model.sync import Rollback
 from instep.testing.changes.home_disk import HomeDisk
 from instep.testing.sync.options import SyncOptions
 from instep.testing.world.disk import content_digest
@@ -44,6 +45,7 @@ class SyncDisk(HomeDisk):
         super().__init__()
         self.pages: dict[Digest, bytes] = {}
         self.heads: list[HeadRef] = []
+        self.rollbacks: list[Rollback] = []
 
     def publish(self) -> HeadRef:
         return self.publish_tree(dict(self.tree))
@@ -202,13 +204,16 @@ class SyncHomeNode:
         for path in sorted({*self.disk.tree, *target}, key=sort_key, reverse=True):
             if self.disk.tree.get(path) != target.get(path):
                 self._replace(path, target.get(path))
-        self.publish()
+        before, head = self.disk.heads[-1], self.publish()
+        if head != before:
+            self.disk.rollbacks.append(Rollback(*head.position, *self.disk.heads[number - 1].position))
 
     def restore(self, tree: Tree, generations: int) -> None:
         """The machine comes back from a copy with this tree and so many generations."""
         self.world.record(self.name, "!", f"is restored to generation {generations}")
         self.disk.tree = dict(tree)
         del self.disk.heads[generations:], self.disk.published[generations:]
+        self.disk.rollbacks = [each for each in self.disk.rollbacks if each.number <= generations]
 
     def _replace(self, path: bytes, entry: Entry | None) -> None:
         was = self.disk.tree.get(path)

@@ -79,7 +79,6 @@ class _Site(SimCluster):
         people = home.people
         can_clash = self.options.rules != "by name" and people.random() < 0.1
         path = people.choice(TOPS if can_clash else PATHS)
-        self.checks.moved_on(home)
         if people.random() < self.options.removes:
             home.write(people.choice(TOPS) if people.random() < 0.2 else path, is_removed=True)
         else:
@@ -101,13 +100,14 @@ class _Site(SimCluster):
         base = common_base(self.carrier.bases, self.carrier.marks)
         if base is None or self.carrier.is_running or not home.is_alive or home.is_manual:
             return
-        last, past = (base.left, base.past_left) if home.side is Side.LEFT else (base.right, base.past_right)
-        numbers = [head.number for head in home.disk.heads if head.root in past and head.root != last.root]
-        if numbers:
+        last = base.left if home.side is Side.LEFT else base.right
+        older = [head for head in home.disk.heads if head.position < last.position and head.root != last.root]
+        if older:
             home.publish()
-            home.roll_back(self.people.choice(numbers))
-            if home.disk.heads[-1].root in past:
-                self.checks.went_back(home)
+            self.checks.rolls_back()
+            home.roll_back(self.people.choice(older).number)
+            if home.disk.heads[-1].root != last.root:
+                self.checks.went_back(home, last.root)
 
     def _cut(self) -> None:
         self.carrier.is_cut = self.rng.random() < 0.5
@@ -146,6 +146,7 @@ class _Site(SimCluster):
             tree, generations, marks = self.rng.choice(self._backups[-3:])
             home = self.homes[Side.RIGHT]
             self.checks.restored(home, tree)
+            self.checks.rolls_back()
             self.checks.forgets()
             home.restore(tree, generations)
             self.carrier.marks = marks
