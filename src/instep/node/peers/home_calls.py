@@ -24,8 +24,8 @@ from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.profiles.known_profiles import keep_news, known_profiles, require_known
+from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms
-from instep.node.writing.rollbacks import rollbacks_of
 
 SYNC_MARKS = "sync/marks/"
 """Where the store has the marks of the bases of such a profile, by line and profile."""

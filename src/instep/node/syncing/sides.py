@@ -38,9 +38,9 @@ from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
+from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
-from instep.node.writing.rollbacks import rollbacks_of
 
 FLUSH_S = 600.0
 FACTS_S = 60.0

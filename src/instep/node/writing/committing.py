@@ -17,10 +17,10 @@ from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedE
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 from instep.net.messages.messages import BUNDLE_BYTES_MAX, Bundle, Head
 from instep.node.lines.saved_facts import save_facts
+from instep.node.profiles.rollbacks import keep_rollback
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
-from instep.node.writing.rollbacks import keep_rollback
 from instep.store.port import NodeStore
 from instep.tree.root.failpoints import failpoint, register
 

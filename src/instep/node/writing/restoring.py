@@ -26,6 +26,7 @@ from instep.model.manifest.graft import graft
 from instep.model.manifest.manifest import build, diff, iterate, totals
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.partner_contents import PartnerContents
+from instep.node.profiles.rollbacks import keep_target, open_target
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.own_history import keep_laid
@@ -43,7 +44,6 @@ from instep.node.writing.restore_plan import (
     refuse_unknown_paths,
     to_be_repeated,
 )
-from instep.node.writing.rollbacks import keep_target, open_target
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.contents import Contents
 from instep.tree.journal.journal import Journal

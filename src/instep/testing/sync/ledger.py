@@ -82,8 +82,9 @@ class SyncLedger:
 
     def went_back(self, home: SyncHomeNode, last: Digest) -> None:
         self._gone_back[home.side] = last
+        self.brings_back()
 
-    def rolls_back(self) -> None:
+    def brings_back(self) -> None:
         self._has_rolled_back = self._may_name = True
 
     def looks(self, looked: Looked) -> None:

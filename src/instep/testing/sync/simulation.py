@@ -104,9 +104,9 @@ class _Site(SimCluster):
         older = [head for head in home.disk.heads if head.position < last.position and head.root != last.root]
         if older:
             home.publish()
-            self.checks.rolls_back()
+            before = home.disk.heads[-1]
             home.roll_back(self.people.choice(older).number)
-            if home.disk.heads[-1].root != last.root:
+            if home.disk.heads[-1] != before:
                 self.checks.went_back(home, last.root)
 
     def _cut(self) -> None:
@@ -146,7 +146,7 @@ class _Site(SimCluster):
             tree, generations, marks = self.rng.choice(self._backups[-3:])
             home = self.homes[Side.RIGHT]
             self.checks.restored(home, tree)
-            self.checks.rolls_back()
+            self.checks.brings_back()
             self.checks.forgets()
             home.restore(tree, generations)
             self.carrier.marks = marks
