@@ -1,10 +1,5 @@
-"""Three-way reconciliation of two trees, path by path: what a sync run changes on the left, on the right, in the base.
-
-Implements the table of ``docs/spec/sync.md``. The base is per path: what both sides had of it after the last run that
-treated it. A path that only one side changed goes to the other where the direction allows it. A change wins over
-a deletion. Two changes of one path are a collision: the older birth keeps the name, the other is renamed after its
-digest, so that a run that is repeated after a crash finds the copy that it made. A directory that becomes a file, or
-that one side removed while the other worked in it, is one component: all of it goes one way.
+"""Three-way reconciliation of two trees, path by path, by ``docs/spec/sync.md``: what a sync run changes on
+the left, on the right, in the base. The base is per path: what both sides had of it after the last run that treated it.
 """
 
 from __future__ import annotations
