@@ -234,6 +234,21 @@ class Unions:
 
     # What the tree holds ------------------------------------------------------------------------------------
 
+    def found_on(self, held: UnionRecord | None) -> UnionRecord | None:
+        """The union of a tree whose own record is ``held``. The state may be newer by commits of the own line, which make
+        no switch. Whatever else moves is moved by a switch, which writes the tree's record: so a tree whose record has
+        other parts of other homes than a newer state is an old copy, and holds what its record says."""
+        saved = self.saved
+        if held is None or saved is None:
+            return held or saved
+        is_older = saved.number < held.number or self._without_own(saved) != self._without_own(held)
+        return held if is_older else saved
+
+    def _without_own(self, record: UnionRecord) -> tuple[object, ...]:
+        """What only a switch changes."""
+        parts = tuple(part for part in record.parts if part.origin != self._origin)
+        return parts, record.withheld
+
     def holds(self, union: Digest) -> Laid:
         """The tree holds this recorded union from now on."""
         self.now = self.of(union)

@@ -198,11 +198,11 @@ class Replica(PartFetch, UnionLooks):
         if unions.now is None:
             raw = self.union.tree.held_record()
             held = unions.take_in(raw) if raw else None
-            found = [record for record in (held, unions.saved) if record is not None]
-            if not found:
+            found = unions.found_on(held)
+            if found is None:
                 unions.holds_nothing()
             else:
-                unions.holds(max(found, key=lambda record: record.number).id)
+                unions.holds(found.id)
         self._unknown = None
         head = self._own_head()
         if head is not None and not missing(head.root, self.runtime.store.get_page):
