@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
-from tests.support.replicas import alike, mesh, own_paths
+import pytest
+
+from instep.model.ids import fileset_name
+from instep.model.replication.union import decode_union
+from instep.node.replica.union_tree import UnionTree
+from instep.node.trees.fileset_tree import FilesetTree
+from instep.tree.journal.journal import Journal
+from instep.tree.root.place import Place
+from instep.tree.switch.step_work import Switched
+from tests.support.replicas import alike, mesh, own_paths, texts
 from tests.support.services import ServiceNode, services
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time, reached
 
 FILES = {f"{name}/{n}.xml": f"{name} {n}" for name in "abc" for n in range(4)}
 
@@ -56,3 +66,119 @@ async def test_an_old_copy_of_the_tree_is_brought_forward_and_undoes_nothing(tmp
         assert await own_paths(b) == own
         b.write({"a/1.xml": "edited at b", "b/new.xml": "new"})
         await alike(*nodes, holding=changed | {"a/1.xml": "edited at b", "b/new.xml": "new"})
+
+
+@in_virtual_time
+async def test_own_files_of_an_old_copy_are_held_until_an_operator_says_which_are_right(
+    tmp_path: Path,
+) -> None:
+    """Files of other homes are brought forward all the same."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}/1.xml": "1", f"{node.name}/2.xml": "2"})
+            node.start()
+        await alike(*nodes)
+        await b.stop()
+        copy = OldCopy(b, tmp_path / "old")
+        b.start()
+        both = {"a/1.xml": "newer", "a/2.xml": "2", "b/1.xml": "newer", "b/2.xml": "2"}
+        a.write({"a/1.xml": "newer"})
+        b.write({"b/1.xml": "newer", "b/3.xml": "3"})
+        await alike(*nodes, holding=both | {"b/3.xml": "3"})
+        await b.stop()
+        copy.put_back()
+        head = await a.head()
+        for _ in range(2):
+            b.start()
+            held = await b.stands("held", code="restored")
+            assert any("--over" in step for step in held["next"]), held
+            await b.holds("a/1.xml", "newer")
+            await b.stop()
+        b.start()
+        await b.stands("held", code="restored")
+        assert await a.head() == head
+        assert texts(a.tree) == both | {"b/3.xml": "3"}
+        b.write({"b/1.xml": "newer"})
+        await b.publish(over=True)
+        await alike(*nodes, holding=both)
+
+
+@in_virtual_time
+async def test_an_old_copy_whose_manifest_no_node_has_holds_and_its_hint_works(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}/1.xml": "1", f"{node.name}/2.xml": "2"})
+            node.start()
+        await alike(*nodes)
+        await b.stop()
+        copy = OldCopy(b, tmp_path / "old")
+        b.start()
+        head = a.node.services[fileset_name("data")].head
+        assert head is not None
+        (a.tree / "a/2.xml").unlink()
+        newest = {"a/1.xml": "newer", "b/1.xml": "1", "b/2.xml": "2"}
+        a.write({"a/1.xml": "newer"})
+        await alike(*nodes, holding=newest)
+        await b.stop()
+        copy.put_back()
+        for node in nodes:
+            node.store.delete_pages([head.root])
+        heads = await a.head()
+        b.start()
+        error = await b.refuses("union_unknown", "publish", fileset="data")
+        await b.stands("failing", code="union_unknown")
+        assert error.hint is not None
+        assert f"rm {b.control}/holds" in error.hint
+        assert (texts(a.tree), await a.head()) == (newest, heads)
+        for path in ("a/1.xml", "a/2.xml"):
+            (b.tree / path).unlink()
+        shutil.copy2(a.tree / "a/1.xml", b.tree / "a/1.xml")
+        (b.control / "holds").unlink()
+        await alike(*nodes, holding=newest)
+        assert await a.head() == heads
+
+
+@in_virtual_time
+async def test_a_put_back_that_was_undone_leaves_no_record_of_an_older_union(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refused union is what the tree holds then: a record of the one before would make its files edits."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}/{n}.xml": f"{node.name} {n}" for n in range(3)})
+        verdict = tmp_path / "verdict"
+        verdict.write_text("exit 0")
+        b.tail = f'[filesets.data.hooks]\nreload = ["sh", "{verdict}"]'
+        for node in nodes:
+            node.start()
+        await alike(*nodes)
+        switch, records = FilesetTree.switch, []
+
+        def interrupted(tree: FilesetTree, place: Place, journal: Journal) -> Switched:
+            if tree.name == "data" and isinstance(tree, UnionTree) and verdict.read_text() == "exit 1":
+                held = decode_union(tree.held_record())
+                records.append((held.number, journal.header.target.number))
+                if len(records) == 2:
+                    raise OSError(errno.EIO, "the disk went")
+            return switch(tree, place, journal)
+
+        verdict.write_text("exit 1")
+        monkeypatch.setattr(FilesetTree, "switch", interrupted)
+        own, head = await own_paths(b), await b.head()
+        a.write({"a/1.xml": "newer", "a/new.xml": "new"})
+        (a.tree / "a/2.xml").unlink()
+
+        async def was_interrupted() -> bool:
+            return len(records) >= 2
+
+        await reached(was_interrupted, lambda: f"the put-back: {records}")
+        (_, refused), (held, base) = records[:2]
+        assert held == refused > base
+        verdict.write_text("exit 0")
+        await b.call("retry", fileset="data")
+        newest = {"a/0.xml": "a 0", "a/1.xml": "newer", "a/new.xml": "new"}
+        await alike(*nodes, holding=newest | {f"b/{n}.xml": f"b {n}" for n in range(3)})
+        assert (await own_paths(b), await b.head()) == (own, head)

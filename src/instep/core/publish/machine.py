@@ -75,6 +75,8 @@ class PublishMachine(PublishRestore):
                 self._unpublished.touch(
                     event.paths, self._now, everything=event.is_overflow, trigger=self._config.trigger
                 )
+            case p.OldTreeFound():
+                self._old_tree_found()
             case p.DiskTurned():
                 self._look_anew()
             case w.RootBack():

@@ -178,6 +178,12 @@ class PublishRestore(PublishHeads):
             return None
         return restored_trouble(self.line.fileset, self._facts, summary, tuple(self._holders))
 
+    def _old_tree_found(self) -> None:
+        """Hold the tree to the head as to one that was adopted: a commit of an old copy would undo the newer ones."""
+        self._set(is_adopted=self._facts.head is not None)
+        self._difference = None
+        self._unpublished.touch((), self._now, everything=True)
+
     @property
     def _is_compared(self) -> bool:
         """Whether the tree was compared with the head that was adopted, where one was."""

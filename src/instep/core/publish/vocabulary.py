@@ -154,6 +154,10 @@ class TreeChanged(MachineWord):
     is_overflow: bool = False
 
 
+class OldTreeFound(MachineWord):
+    """The tree is an old copy, of before the newest head: where it differs, an operator says which of both is right."""
+
+
 class PublishAsked(MachineWord):
     """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode
     only). ``request`` is the asker's number; exactly one ``GiveAnswer`` repeats it."""
@@ -227,6 +231,7 @@ PublishEvent = (
     LineEvent
     | PublishConfigChanged
     | TreeChanged
+    | OldTreeFound
     | ContentMissed
     | DiskTurned
     | PublishAsked

@@ -102,6 +102,11 @@ class Unions:
         self._made: dict[Digest, Laid] = {}
         self.now: Laid | None = None
         """The union that the tree holds; None while that is not certain."""
+        self.held_at = ""
+        """The path of the tree's own record, as an operator types it."""
+        self._is_old_copy = False
+        self.is_own_doubtful = False
+        """Whether the tree was found to be an old copy, of before the own line's newest head."""
 
     # Records ------------------------------------------------------------------------------------------------
 
@@ -224,10 +229,16 @@ class Unions:
     def _require_pages(self, record: UnionRecord) -> None:
         for part in record.parts:
             if missing(part.head.root, self._store.get_page):
+                hint = f"it is fetched as soon as {part.origin}, or a node that has its line, is connected"
+                if self._is_old_copy:
+                    hint += (
+                        "; this tree is an old copy: if no node has that manifest any more, copy the files of another "
+                        f"home over it (rsync -a --delete --exclude '.instep*'), then: rm {self.held_at}"
+                    )
                 raise UnavailableError(
                     f"the tree holds generation {part.head.number} of {part.origin}, and its manifest is not here: "
                     "nothing is published or changed before it is",
-                    hint=f"it is fetched as soon as {part.origin}, or a node that has its line, is connected",
+                    hint=hint,
                     code="union_unknown",
                     node=part.origin,
                 )
@@ -235,14 +246,22 @@ class Unions:
     # What the tree holds ------------------------------------------------------------------------------------
 
     def found_on(self, held: UnionRecord | None) -> UnionRecord | None:
-        """The union of a tree whose own record is ``held``. The state may be newer by commits of the own line, which make
-        no switch. Whatever else moves is moved by a switch, which writes the tree's record: so a tree whose record has
-        other parts of other homes than a newer state is an old copy, and holds what its record says."""
+        """The union of a tree whose own record is ``held``. The state may be newer by commits of the own line, which
+        make no switch. Whatever else moves is moved by a switch, which writes the tree's record. So a tree is an old
+        copy when its record has other parts of other homes than a newer state: it holds what its record says."""
         saved = self.saved
         if held is None or saved is None:
             return held or saved
-        is_older = saved.number < held.number or self._without_own(saved) != self._without_own(held)
-        return held if is_older else saved
+        if saved.number < held.number:
+            return held
+        if self._without_own(saved) == self._without_own(held):
+            return saved
+        self._is_old_copy = True
+        self.is_own_doubtful = self._own_of(saved) != self._own_of(held)
+        return held
+
+    def _own_of(self, record: UnionRecord) -> list[UnionPart]:
+        return [part for part in record.parts if part.origin == self._origin]
 
     def _without_own(self, record: UnionRecord) -> tuple[object, ...]:
         """What only a switch changes."""

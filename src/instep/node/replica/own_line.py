@@ -114,6 +114,9 @@ class OwnLine(WriterService):
                 await self.replica.still.wait()
         except TimeoutError:
             raise self.replica.why_not_still() from None
+        if self.replica.unions.is_own_doubtful:
+            self.replica.unions.is_own_doubtful = False
+            self.driver.post(v.OldTreeFound())
         event = await super()._scan(effect)
         divided = self._divided
         if divided is not None:

@@ -29,6 +29,7 @@ from instep.node.replica.resolving import LinePuller, MissingContentsError, Unio
 from instep.node.replica.union_tree import UnionTree
 from instep.node.runtime.driver import Driver
 from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.trees.placing import Taken
 from instep.node.trees.switch_outcome import note_undone
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.failpoints import failpoint, register
@@ -92,6 +93,14 @@ class UnionApplying(Applying):
         self._unions.holds(head.id)
         failpoint(LAID)
         return switched
+
+    def _finish_journal(self, place: Place) -> None:
+        """The tree's record names the union of that switch first: the next switch may be undone."""
+        super()._finish_journal(place)
+        journal = Journal.load(place)
+        if journal is not None and journal.is_switched and not journal.is_compared:
+            taken = Taken(place, self._tree.taken().marker)
+            self._tree.hold(taken, journal.header.target, is_synced=True)
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
         self._unions.lost()

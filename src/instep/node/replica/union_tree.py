@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from instep.model.definition import Definition, decode_definition
 from instep.model.ids import HeadRef
 from instep.model.manifest.check import missing
 from instep.node.config.filesets import FilesetSettings
 from instep.node.replica.laid import Unions
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.tree.root.tree_generation import union_held_by_tree
+from instep.tree.root.tree_generation import path_of_record, union_held_by_tree
 
 
 class UnionTree(FilesetTree):
@@ -34,6 +36,7 @@ class UnionTree(FilesetTree):
     def held_record(self) -> bytes:
         """The record of the union that the tree says it holds; empty where it says nothing."""
         taken = self.taken()
+        self._unions.held_at = quote(str(path_of_record(taken.place)))
         return (
             b"" if taken.marker is None else union_held_by_tree(taken.place, self.line, taken.marker.random)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from shlex import quote
 
 import msgspec
@@ -38,6 +39,11 @@ class _Holds(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Holds).decode
+
+
+def path_of_record(place: Place) -> Path:
+    """The file that the record is in."""
+    return place.control / os.fsdecode(_NAME)
 
 
 def note_held(
@@ -100,7 +106,7 @@ def _read(control: int, place: Place) -> _Holds | None:
 
 
 def _damaged(place: Place, why: str) -> DamagedError:
-    path, fileset = place.control / os.fsdecode(_NAME), place.fileset
+    path, fileset = path_of_record(place), place.fileset
     return DamagedError(
         f"{path}, the record of the tree's generation, cannot be read: {why}",
         hint=f"see that the writer has its newest generation (instep status), then: rm {quote(str(path))} && "
