@@ -149,23 +149,25 @@ async def test_a_put_back_that_was_undone_leaves_no_record_of_an_older_union(
         nodes = a, b = mesh(cluster, "a", "b")
         for node in nodes:
             node.write({f"{node.name}/{n}.xml": f"{node.name} {n}" for n in range(3)})
-        verdict = tmp_path / "verdict"
-        verdict.write_text("exit 0")
-        b.tail = f'[filesets.data.hooks]\nreload = ["sh", "{verdict}"]'
+        well = tmp_path / "well"
+        well.mkdir()
+        b.tail = f'[filesets.data.hooks]\nprobe = {{ touch = "{well}/probed" }}'
         for node in nodes:
             node.start()
         await alike(*nodes)
-        switch, records = FilesetTree.switch, []
+        switch, is_sick = FilesetTree.switch, False
+        records: list[tuple[int, int]] = []
 
         def interrupted(tree: FilesetTree, place: Place, journal: Journal) -> Switched:
-            if tree.name == "data" and isinstance(tree, UnionTree) and verdict.read_text() == "exit 1":
+            if tree.name == "data" and isinstance(tree, UnionTree) and is_sick:
                 held = decode_union(tree.held_record())
                 records.append((held.number, journal.header.target.number))
                 if len(records) == 2:
                     raise OSError(errno.EIO, "the disk went")
             return switch(tree, place, journal)
 
-        verdict.write_text("exit 1")
+        is_sick = True
+        well.rename(tmp_path / "gone")
         monkeypatch.setattr(FilesetTree, "switch", interrupted)
         own, head = await own_paths(b), await b.head()
         a.write({"a/1.xml": "newer", "a/new.xml": "new"})
@@ -177,7 +179,7 @@ async def test_a_put_back_that_was_undone_leaves_no_record_of_an_older_union(
         await reached(was_interrupted, lambda: f"the put-back: {records}")
         (_, refused), (held, base) = records[:2]
         assert held == refused > base
-        verdict.write_text("exit 0")
+        (tmp_path / "gone").rename(well)
         await b.call("retry", fileset="data")
         newest = {"a/0.xml": "a 0", "a/1.xml": "newer", "a/new.xml": "new"}
         await alike(*nodes, holding=newest | {f"b/{n}.xml": f"b {n}" for n in range(3)})

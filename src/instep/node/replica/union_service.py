@@ -96,11 +96,11 @@ class UnionApplying(Applying):
 
     def _finish_journal(self, place: Place) -> None:
         """The tree's record names the union of that switch first: the next switch may be undone."""
-        super()._finish_journal(place)
         journal = Journal.load(place)
         if journal is not None and journal.is_switched and not journal.is_compared:
             taken = Taken(place, self._tree.taken().marker)
             self._tree.hold(taken, journal.header.target, is_synced=True)
+        super()._finish_journal(place)
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
         self._unions.lost()
