@@ -29,7 +29,6 @@ from instep.node.replica.resolving import LinePuller, MissingContentsError, Unio
 from instep.node.replica.union_tree import UnionTree
 from instep.node.runtime.driver import Driver
 from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.placing import Taken
 from instep.node.trees.switch_outcome import note_undone
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.failpoints import failpoint, register
@@ -46,7 +45,8 @@ _ON_THE_TREE = frozenset({"recover", "switch", "put_back", "revert", "reload", "
 
 
 class UnionApplying(Applying):
-    """The acts of a union on the tree: after each the worker knows what was laid."""
+    """The acts of a union on the tree: after each the worker knows what was laid. The tree's own record says so before
+    the state does, for whatever closes the journal: so the record of a tree that is no old copy is never older."""
 
     def __init__(self, service: UnionService, unions: Unions, kept: Callable[[], tuple[bytes, ...]]) -> None:
         super().__init__(service.tree, service.lingering, service.offered, lambda _: [], kept)
@@ -90,17 +90,10 @@ class UnionApplying(Applying):
     def switch_now(self, head: HeadRef) -> Switched:
         self._unions.lost()
         switched = super().switch_now(head)
+        self._tree.hold(self._tree.taken(), head, is_synced=True)
         self._unions.holds(head.id)
         failpoint(LAID)
         return switched
-
-    def _finish_journal(self, place: Place) -> None:
-        """The tree's record names the union of that switch first: the next switch may be undone."""
-        journal = Journal.load(place)
-        if journal is not None and journal.is_switched and not journal.is_compared:
-            taken = Taken(place, self._tree.taken().marker)
-            self._tree.hold(taken, journal.header.target, is_synced=True)
-        super()._finish_journal(place)
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
         self._unions.lost()
@@ -277,7 +270,9 @@ class UnionService(FollowService):
             unions.take_in(journal.header.union)
         found = self.applying.recover_now()
         if found.journal is not None and found.kind is RecoveredKind.FINISHED:
-            unions.holds(found.journal.header.target.id)
+            target = found.journal.header.target
+            self.tree.hold(self.tree.taken(), target, is_synced=True)
+            unions.holds(target.id)
         return found
 
     async def _switch(self, effect: f.Switch) -> Any:
