@@ -27,7 +27,7 @@ def open_target(store: NodeStore, line: LineId) -> HeadRef | None:
 
 
 def keep_target(store: NodeStore, line: LineId, target: HeadRef | None) -> None:
-    """The next generation of the line is a rollback to ``target``, whoever publishes it; None: it is none."""
+    """The next generation of the line is a rollback to ``target``, by any publish; None: it is none."""
     if target is None:
         store.delete(_key(_OPEN, line))
     else:

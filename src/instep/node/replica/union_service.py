@@ -202,7 +202,7 @@ class UnionService(FollowService):
         return u.UnionMade(effect.req, record.ref())
 
     async def _stage(self, effect: f.StageContents) -> Any:
-        """What was changed here until now is published first: a switch must not displace it."""
+        """Changes made here until now are published first: a switch must not displace them."""
         try:
             event = await super()._stage(effect)
         except MissingContentsError as error:

@@ -95,10 +95,10 @@ class SyncLedger:
 
     def names_rollback(self) -> None:
         if not self._may_name:
-            raise BrokenPromise("S7", "a home is said to have gone back, and nobody brought anything back")
+            raise BrokenPromise("S7", "a home is said to have gone back, and nothing was brought back")
 
     def accepts(self) -> None:
-        """A run kept a base: what was brought back until then is taken as it is."""
+        """A run kept a base: a state brought back until then is taken as it is."""
         self._may_name = False
 
     def restored(self, home: SyncHomeNode, tree: Tree) -> None:
