@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import tzinfo
 from types import MappingProxyType
@@ -28,7 +26,6 @@ OFF = "off"
 PROFILES_MAX = 64
 KINDS_MAX = 64
 _NOT_OF_KINDS = frozenset(("tree", "user", "paths", "writes"))
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +132,10 @@ class SyncSettings:
 
 def read_sync(top: Table) -> dict[str, SyncSettings]:
     found = {}
-    for name, table in _named(top, "sync", PROFILES_MAX):
+    for name, table in top.named_below("sync", PROFILES_MAX):
         before = len(top.reading.problems)
         row = table.read(SyncSettings)
-        kinds = {kind: _kind(kind, below) for kind, below in _named(table, "kinds", KINDS_MAX)}
+        kinds = {kind: _kind(kind, below) for kind, below in table.named_below("kinds", KINDS_MAX)}
         if len(top.reading.problems) == before:
             hooks = _hooks(table.below("hooks"))
             profile = SyncSettings(name=name, kinds=MappingProxyType(kinds), hooks=hooks, **row)
@@ -195,14 +192,3 @@ def _check(table: Table, profile: SyncSettings) -> None:
             table.wrong(f"kinds.{name}.lock_enforce", "goes with locked: no side is locked")
         if each.merge is not None and (each.direction is not Direction.BOTH or each.locked is not None):
             table.wrong(f"kinds.{name}.merge", "goes with both directions: else one side's file is taken")
-
-
-def _named(top: Table, section_name: str, most: int) -> Iterator[tuple[str, Table]]:
-    tables = top.below(section_name)
-    for at, name in enumerate(tables.raw):
-        if not _NAME.fullmatch(name):
-            tables.wrong(name, "is no name: lower-case letters, digits, '.', '_' and '-', at most 63")
-        elif at >= most:
-            tables.wrong(name, f"is one too many: {most} are taken")
-        else:
-            yield name, tables.below(name)

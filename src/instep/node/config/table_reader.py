@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Reading:
 
 
 _THERE = object()
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,17 @@ class Table:
     def below(self, name: str) -> Table:
         """A table in this one; empty where it is not there."""
         return Table.of(self.reading, self._at(name), self.raw.get(name, {}))
+
+    def named_below(self, name: str, most: int) -> Iterator[tuple[str, Table]]:
+        """The tables ``[name.NAME]``; a bad name, and each table after the first ``most``, is a problem."""
+        tables = self.below(name)
+        for at, each in enumerate(tables.raw):
+            if not _NAME.fullmatch(each):
+                tables.wrong(each, "is no name: lower-case letters, digits, '.', '_' and '-', at most 63")
+            elif at >= most:
+                tables.wrong(each, f"is one too many: {most} are taken")
+            else:
+                yield each, tables.below(each)
 
     def read(self, declared: type) -> dict[str, Any]:
         """The values by field name; unknown keys and bad values become problems."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +16,6 @@ from instep.node.config.table_reader import Table
 from instep.node.config.values import duration_ms
 
 TARGETS_MAX = 16
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _NOT_TOLD = frozenset(("notice_failed",))
 _PAIR = frozenset(("trouble", "in_step"))
 
@@ -65,16 +63,11 @@ class NotifySettings:
 
 
 def read_notify(top: Table) -> MappingProxyType[str, NotifySettings]:
-    tables, found = top.below("notify"), {}
-    for at, name in enumerate(tables.raw):
-        if not _NAME.fullmatch(name):
-            tables.wrong(name, "is no name: lower-case letters, digits, '.', '_' and '-', at most 63")
-        elif at >= TARGETS_MAX:
-            tables.wrong(name, f"is one too many: {TARGETS_MAX} are taken")
-        else:
-            target = _target(name, tables.below(name))
-            if target is not None:
-                found[name] = target
+    found = {}
+    for name, table in top.named_below("notify", TARGETS_MAX):
+        target = _target(name, table)
+        if target is not None:
+            found[name] = target
     return MappingProxyType(found)
 
 
