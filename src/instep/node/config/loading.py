@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from blake3 import blake3
 from instep.errors import ConfigError
 from instep.model.counts import sized
 from instep.node.config.settings import Settings, read_settings
-from instep.node.config.table_reader import Reading, Table, by_line, counted, problem
-from instep.node.config.toml_lines import NotToml, key_lines, toml_document
+from instep.node.config.table_reader import by_line, counted, problem, top_table
 
 FILE_BYTES_MAX = 1 << 20
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -65,15 +65,11 @@ def read_text(path: Path, *, named: Path | None = None) -> str:
 
 def parse(text: str, *, directory: Path | None = None, path: Path | None = None) -> Settings:
     """The settings that ``text`` describes. ``directory`` is the node directory: no fileset may hold it."""
-    try:
-        document = toml_document(text)
-    except NotToml as error:
-        raise _refusal(path, [problem(error.line, "", None, str(error))]) from None
-    reading = Reading(lambda: key_lines(text), directory)
+    top = top_table(text, partial(_refusal, path), directory)
     fingerprint = blake3(text.encode()).hexdigest()[:16]
-    settings = read_settings(Table(reading, (), document), fingerprint)
-    if settings is None or reading.problems:
-        raise _refusal(path, reading.problems)
+    settings = read_settings(top, fingerprint)
+    if settings is None or top.reading.problems:
+        raise _refusal(path, top.reading.problems)
     return settings
 
 

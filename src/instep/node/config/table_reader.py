@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instep.errors import ConfigError
 from instep.node.config.keys import keys_of, sections_of
 from instep.node.config.kinds import BadValue
-from instep.node.config.toml_lines import KeyPath, path_text
+from instep.node.config.toml_lines import KeyPath, NotToml, key_lines, path_text, toml_document
 
 
 def problem(line: int | None, key: str, value: object, why: str) -> dict[str, Any]:
@@ -131,6 +132,17 @@ class Table:
             if name not in names:
                 self.wrong(name, f"is not a known key{did_you_mean(name, names)}")
         return found
+
+
+def top_table(
+    text: str, refusal: Callable[[list[dict[str, Any]]], ConfigError], directory: Path | None = None
+) -> Table:
+    """The whole file. ``refusal`` makes the error of a text that is not TOML."""
+    try:
+        document = toml_document(text)
+    except NotToml as error:
+        raise refusal([problem(error.line, "", None, str(error))]) from None
+    return Table(Reading(lambda: key_lines(text), directory), (), document)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

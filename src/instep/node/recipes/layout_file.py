@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from instep.core.layout.layout import (
 from instep.errors import ConfigError
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import BadValue, list_of, string, strings
-from instep.node.config.table_reader import Reading, Table, by_line, counted, problem
-from instep.node.config.toml_lines import NotToml, element, key_lines, toml_document
+from instep.node.config.table_reader import Table, by_line, counted, top_table
+from instep.node.config.toml_lines import element
 
 FORMS_MAX, ITEMS_MAX = 20, 1000
 
@@ -93,13 +94,8 @@ class _LayoutRow:
 
 def read_layout(name: str, text: str, file: Path) -> Layout:
     """The layout that ``text`` is; ``ConfigError`` with every problem and its line."""
-    try:
-        document = toml_document(text)
-    except NotToml as error:
-        raise _refusal(file, [problem(error.line, "", None, str(error))]) from None
-    lines = key_lines(text)
-    reading = Reading(lambda: lines)
-    top = Table(reading, (), document)
+    top = top_table(text, partial(_refusal, file))
+    reading = top.reading
     row = top.read(_LayoutRow)
     application = top.below("application").read(_ApplicationRow)
     tables = top.below("forms")

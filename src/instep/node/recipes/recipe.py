@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,8 +20,8 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import BadValue, choice, string
 from instep.node.config.settings import read_settings
-from instep.node.config.table_reader import Reading, Table, by_line, counted, did_you_mean, problem
-from instep.node.config.toml_lines import KeyPath, NotToml, key_lines, toml_document
+from instep.node.config.table_reader import Reading, Table, by_line, counted, did_you_mean, top_table
+from instep.node.config.toml_lines import KeyPath, key_lines
 from instep.node.config.values import absolute_path
 
 WRITTEN, FOLLOWED = "writer", "partner"
@@ -154,16 +155,11 @@ class Recipe:
 
 def read_recipe(name: str, text: str, file: Path, *, is_packaged: bool) -> Recipe:
     """The recipe that ``text`` is; ``ConfigError`` with every problem and its line."""
-    try:
-        document = toml_document(text)
-    except NotToml as error:
-        raise _refusal(file, [problem(error.line, "", None, str(error))]) from None
-    lines = key_lines(text)
-    reading = Reading(lambda: lines)
-    top = Table(reading, (), document)
+    top = top_table(text, partial(_refusal, file))
+    reading, lines = top.reading, key_lines(text)
     row = top.read(RecipeFile)
     parameters = _parameters(top)
-    parts = {part: top.below(part) for part in (BOTH, WRITTEN, FOLLOWED) if part in document}
+    parts = {part: top.below(part) for part in (BOTH, WRITTEN, FOLLOWED) if part in top.raw}
     if not parts:
         top.wrong("", f"has none of [{BOTH}], [{WRITTEN}] and [{FOLLOWED}]", None)
     for table in parts.values():
