@@ -49,7 +49,7 @@ from instep.node.following.applying import Applying
 from instep.node.following.home_link import home_link
 from instep.node.following.lingering import Lingering
 from instep.node.following.offering import Offering
-from instep.node.following.page_fetch import Fetcher, OfferedHeads
+from instep.node.following.page_fetch import Fetcher, OfferedHeads, ask_for_heads
 from instep.node.following.rollout_part import (
     HubOrders,
     drain,
@@ -66,12 +66,10 @@ from instep.node.lines.line_net import LineNet, Source
 from instep.node.lines.line_service import LineService
 from instep.node.lines.line_standing import first_follower_standing
 from instep.node.lines.saved_facts import follow_facts
-from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.lines.switch_hooks import SwitchHooks
 from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.runtime.one_task import OneTask
 from instep.node.runtime.runtime import Runtime
-from instep.node.runtime.signers import verdict_on
 from instep.node.trees.hook_views import validate_views
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shelf import Shelf
@@ -291,14 +289,9 @@ class FollowService(LineService):
 
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
-        runtime = self.runtime
         self.epochs_seen(source, head.epochs)
-        signed = head.generation
-        verdict = verdict_on(runtime, signed.signature, signed.id)
-        if verdict.is_valid:
-            keep_newer_signature(runtime, signed)
-            self._offered.take(source, head)
-        self.driver.post(f.HeadSeen(source, signed, verdict, head.beside))
+        verdict = self._offered.take(source, head)
+        self.driver.post(f.HeadSeen(source, head.generation, verdict, head.beside))
 
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
         self.sources[source] = link
@@ -501,16 +494,9 @@ class FollowService(LineService):
         return f.RecoveryEnded(req, kind, target, found.is_doubtful)
 
     async def _ask(self, req: int, source: NodeName, is_repeated: bool) -> f.FollowEvent:
-        """A source leaves out a head that the request says is known."""
-        holds = (m.KnownLine(self.line, self.facts.head),)
-        asked = (m.KnownLine(self.line),) if is_repeated else holds
-        reply = await self.source(source).client.call(HEADS, m.HeadsRequest(asked, not is_repeated, holds))
-        for line, refusal in reply.refused:
-            if line == self.line:
-                raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
-        for head in reply.heads:
-            if head.line == self.line:
-                self.head_seen(source, head)
+        client, known = self.source(source).client, self.facts.head
+        for head in await ask_for_heads(client, self.line, known, is_repeated=is_repeated):
+            self.head_seen(source, head)
         return f.HeadsAnswered(req, source)
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
@@ -527,12 +513,7 @@ class FollowService(LineService):
         )
         definition = self.tree.definition_of(effect.head)
         if definition is None:
-            reply = await client.call(
-                HEADS, m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False)
-            )
-            for head in reply.heads:
-                if head.line == self.line and head.generation.id == effect.head.id:
-                    self._offered.keep(head)
+            await self._offered.fetch_definition(client, self.line, effect.head)
             definition = self.tree.definition_of(effect.head)
             if definition is None:
                 return f.HeadSuperseded(effect.req)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from blake3 import blake3
 
+from instep.core.vocabulary import SignerVerdict
 from instep.errors import ConfigError, PeerError, RefusedError, UnavailableError
 from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -17,7 +18,10 @@ from instep.model.manifest.pages import PAGE_MAX_BYTES, decode_inner, digest_of,
 from instep.model.rollout import decode_policy
 from instep.net.messages import messages as m
 from instep.net.messages.messages import Head
+from instep.net.service import HEADS, PeerCalls
+from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.page_walk import must_have
 from instep.tree.scan.rules import Rules
 
@@ -53,12 +57,17 @@ class OfferedHeads:
         self.bundle: tuple[Digest, dict[Digest, bytes]] | None = None
         self.has_small_bundle = False
 
-    def take(self, source: NodeName, head: Head) -> None:
-        """A source sent a head whose signature is valid."""
-        self._heads[source] = head
-        while len(self._heads) > OFFERED_MAX:
-            self._heads.popitem(last=False)
-        self._heads.move_to_end(source)
+    def take(self, source: NodeName, head: Head) -> SignerVerdict:
+        """A source sent a head. It is kept where its signature is valid."""
+        signed = head.generation
+        verdict = verdict_on(self._runtime, signed.signature, signed.id)
+        if verdict.is_valid:
+            keep_newer_signature(self._runtime, signed)
+            self._heads[source] = head
+            while len(self._heads) > OFFERED_MAX:
+                self._heads.popitem(last=False)
+            self._heads.move_to_end(source)
+        return verdict
 
     def keep_wanted(self, wanted: HeadRef) -> None:
         """Store definition and bundle of this head from every source that sent it. ``PeerError`` when the definition is
@@ -67,9 +76,16 @@ class OfferedHeads:
         for source, head in list(self._heads.items()):
             if head.generation.id == wanted.id:
                 del self._heads[source]
-                self.keep(head)
+                self._keep(head)
 
-    def keep(self, head: Head) -> None:
+    async def fetch_definition(self, client: PeerCalls, line: LineId, wanted: HeadRef) -> None:
+        """Ask a source for this head with its definition, and store that. A source that went on has it no longer."""
+        request = m.HeadsRequest((m.KnownLine(line, None),), with_bundles=False)
+        for head in (await client.call(HEADS, request)).heads:
+            if head.line == line and head.generation.id == wanted.id:
+                self._keep(head)
+
+    def _keep(self, head: Head) -> None:
         """Store what came with one head."""
         store, body = self._runtime.store, head.generation.body()
         if head.definition:
@@ -82,6 +98,20 @@ class OfferedHeads:
             contents = Fetcher(self._runtime).keep_bundle(body.root, head.bundle)
             self.bundle = (head.generation.id, contents)
             self.has_small_bundle = sum(map(len, head.bundle.pages)) <= SMALL_BUNDLE_BYTES
+
+
+async def ask_for_heads(
+    client: PeerCalls, line: LineId, known: HeadRef | None, *, is_repeated: bool
+) -> Iterator[Head]:
+    """The heads of the line that a source has; raises its refusal. A source leaves out a head that the request says is
+    known."""
+    holds = (m.KnownLine(line, known),)
+    asked = (m.KnownLine(line),) if is_repeated else holds
+    reply = await client.call(HEADS, m.HeadsRequest(asked, not is_repeated, holds))
+    for refused, refusal in reply.refused:
+        if refused == line:
+            raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
+    return (head for head in reply.heads if head.line == line)
 
 
 ROUNDS_MAX = 64

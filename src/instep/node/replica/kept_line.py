@@ -38,16 +38,14 @@ from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.offering import Offering
-from instep.node.following.page_fetch import Fetcher, OfferedHeads
+from instep.node.following.page_fetch import Fetcher, OfferedHeads, ask_for_heads
 from instep.node.lines.epoch_records import overrules
 from instep.node.lines.line_net import LineNet, Source
 from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import keep_facts
-from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.replica.port import UnionPort
 from instep.node.runtime.driver import Driver, run_all, wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.runtime.signers import verdict_on
 from instep.node.trees.fileset_tree import FilesetTree, definition_of
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shelf import Shelf
@@ -157,16 +155,9 @@ class KeptLine(LineService):
         return task
 
     async def _ask(self, req: int, source: NodeName, is_repeated: bool) -> k.KeepEvent:
-        """A source leaves out a head that the request says is known."""
-        holds = (m.KnownLine(self.line, self.facts.head),)
-        asked = (m.KnownLine(self.line),) if is_repeated else holds
-        reply = await self.source(source).client.call(HEADS, m.HeadsRequest(asked, not is_repeated, holds))
-        for line, refusal in reply.refused:
-            if line == self.line:
-                raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
-        for head in reply.heads:
-            if head.line == self.line:
-                self.head_seen(source, head)
+        client, known = self.source(source).client, self.facts.head
+        for head in await ask_for_heads(client, self.line, known, is_repeated=is_repeated):
+            self.head_seen(source, head)
         return h.HeadsAnswered(req, source)
 
     async def _fetch(self, effect: FetchPages) -> k.KeepEvent:
@@ -182,10 +173,7 @@ class KeptLine(LineService):
         )
         definition = definition_of(self.runtime.store, effect.head)
         if definition is None:
-            request = m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False)
-            for head in (await client.call(HEADS, request)).heads:
-                if head.line == self.line and head.generation.id == effect.head.id:
-                    self.offered.keep(head)
+            await self.offered.fetch_definition(client, self.line, effect.head)
             definition = definition_of(self.runtime.store, effect.head)
         if definition is None:
             return h.HeadSuperseded(effect.req)
@@ -254,14 +242,9 @@ class KeptLine(LineService):
 
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
-        runtime = self.runtime
         self.epochs_seen(source, head.epochs)
-        signed = head.generation
-        verdict = verdict_on(runtime, signed.signature, signed.id)
-        if verdict.is_valid:
-            keep_newer_signature(runtime, signed)
-            self.offered.take(source, head)
-        self.driver.post(h.HeadSeen(source, signed, verdict, head.beside))
+        verdict = self.offered.take(source, head)
+        self.driver.post(h.HeadSeen(source, head.generation, verdict, head.beside))
 
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
         self.sources[source] = link
