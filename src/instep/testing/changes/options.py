@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from random import Random
 
+from instep.testing.world.draws import Draws
 from instep.testing.world.options import Options
 
 
@@ -46,12 +47,7 @@ class ChangeOptions:
 
     @staticmethod
     def drawn(rng: Random) -> ChangeOptions:
-        def maybe(share: float, low: float, high: float) -> float:
-            return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0
-
-        def every(share: float, low: int, high: int) -> int:
-            return rng.randrange(low, high) if rng.random() < share else 0
-
+        maybe, every = Draws(rng).maybe, Draws(rng).every
         return ChangeOptions(
             editors=rng.choice((1, 2, 2, 3)),
             files=rng.choice((1, 2, 5)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from random import Random
 
 from instep.core.sync.table import Direction, KindRules, RulesOf, Side
+from instep.testing.world.draws import Draws
 
 UP, DOWN, BOTH = (KindRules(direction) for direction in (Direction.UP, Direction.DOWN, Direction.BOTH))
 LOCKED = KindRules(Direction.UP, Side.RIGHT)
@@ -61,12 +62,7 @@ class SyncOptions:
 
     @staticmethod
     def drawn(rng: Random) -> SyncOptions:
-        def maybe(share: float, low: float, high: float) -> float:
-            return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0
-
-        def every(share: float, low: int, high: int) -> int:
-            return rng.randrange(low, high) if rng.random() < share else 0
-
+        maybe, every = Draws(rng).maybe, Draws(rng).every
         return SyncOptions(
             rules=rng.choice(("both", "both", "both", "by name", "up", "locked")),
             edit_every_ms=rng.choice((50, 300, 1_000, 4_000)),

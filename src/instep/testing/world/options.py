@@ -9,6 +9,7 @@ from random import Random
 
 from instep.model.ids import NodeName
 from instep.model.rollout import DEFAULT_POLICY, Absent, OnFailure, RolloutPolicy, Strategy
+from instep.testing.world.draws import Draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,7 @@ class Options:
         rng, rollouts, settings, disks, members = map(
             stream, ("options", rollouts_from, "settings options", "disk options", "member options")
         )
-
-        def maybe(share: float, low: float, high: float) -> float:
-            return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0
-
-        def every(share: float, low: int, high: int) -> int:
-            return rng.randrange(low, high) if rng.random() < share else 0
-
+        maybe, every = Draws(rng).maybe, Draws(rng).every
         drawn = Options(
             partners=rng.randrange(1, 4),
             has_hub=rng.random() < 0.4,
