@@ -181,6 +181,28 @@ def test_killed_anywhere_no_half_backup_is_listed_and_a_restore_goes_on(at: Path
         assert (kept / "a/d").read_bytes() == b"changed" and (kept / "new").read_bytes() == b"new", spec
 
 
+def test_programs_of_ones_own_dump_and_load_and_a_missing_one_is_named(at: Path, call: Any) -> None:
+    database, root = at / "database", at / "appdata"
+    database.write_text("rows")
+    load = f'["/bin/cp", "/dev/stdin", "{database}"]'
+    words = f'database = {{ dump = ["/bin/cat", "{database}"], restore = {load} }}'
+    node = make_node(at, root, more=words)
+    (root / "one").write_bytes(b"1")
+    made = call("create")[1]
+    written = node.config.read_text()
+    for wrong in (f'["{at / "nothing"}"]', '["/bin/false"]'):
+        database.write_text("newer rows")
+        (root / "one").write_bytes(b"2")
+        node.config.write_text(written.replace(load, wrong))
+        code, found = call("restore", made["id"])
+        assert (code, found["error"]["code"]) == (7, "backup_program"), wrong
+        assert "the files are restored, the database is not" in found["error"]["reason"]
+        assert (root / "one").read_bytes() == b"1" and database.read_text() == "newer rows"
+        node.config.write_text(written)
+        assert call("restore", made["id"])[0] == 0, "the same command goes on"
+        assert database.read_text() == "rows"
+
+
 def test_bad_input_is_named_and_nothing_is_changed(at: Path, call: Any) -> None:
     root = at / "appdata"
     node = make_node(at, root)

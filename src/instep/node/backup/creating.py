@@ -16,12 +16,12 @@ import msgspec
 from instep.core.backup import ATTEMPTS, label_of, to_remove
 from instep.errors import RefusedError, ResourceError, UnavailableError
 from instep.fleet.database import ApplicationDatabase
-from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
 from instep.model.counts import sized
 from instep.model.definition import Definition
 from instep.model.manifest.entry import Kind
 from instep.model.paths import shown, sort_key
 from instep.node.backup.catalogue import DUMP, FILES, INDEX, RECORD, BackupRecord, Catalogue, IndexedObject
+from instep.node.backup.own_program import failure_of
 from instep.node.backup.sources import backup_settings, database_of, filesets_of
 from instep.node.cluster.address_file import cluster_address
 from instep.node.config.settings import Settings
@@ -33,7 +33,6 @@ from instep.tree.objects.digest import digest_bytes, digest_fd
 from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 
-PROGRAM_TIMEOUT_S = 24 * 3600.0
 _DUMPED = register("backup.dumped")
 _WRITTEN = register("backup.written")
 
@@ -126,15 +125,14 @@ class BackupMaker:
             yield fd
 
     def _program(self, words: tuple[str, ...], output: int = subprocess.DEVNULL) -> None:
-        try:
-            done = subprocess.run(
-                words, env=dict(MINIMAL_ENVIRONMENT), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE,
-                cwd="/", check=False, timeout=PROGRAM_TIMEOUT_S,
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise _program_failed(words, str(error)) from error
-        if done.returncode != 0:
-            raise _program_failed(words, f"exited with {done.returncode}")
+        why = failure_of(words, subprocess.DEVNULL, output)
+        if why is not None:
+            raise UnavailableError(
+                f"{words[0]} {why}",
+                hint=f"run it by hand: {words[0]}",
+                code="backup_program",
+                program=list(words),
+            )
 
     def _written(
         self,
@@ -220,9 +218,3 @@ def _shown(database: ApplicationDatabase | None, dump: str | None) -> str | None
 def _digest_of(path: Path) -> str:
     with closing_fd(os.open(path, READ)) as fd:
         return digest_fd(fd)[0].hex()
-
-
-def _program_failed(words: tuple[str, ...], why: str) -> UnavailableError:
-    return UnavailableError(
-        f"{words[0]} {why}", hint=f"run it by hand: {words[0]}", code="backup_program", program=list(words)
-    )

@@ -15,7 +15,6 @@ from typing import Any
 
 from instep.errors import InstepError, RefusedError, ResourceError, UnavailableError, UsageError
 from instep.fleet.database import ApplicationDatabase
-from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
 from instep.model.counts import sized
 from instep.model.definition import Definition
 from instep.model.ids import Digest
@@ -32,6 +31,7 @@ from instep.node.backup.catalogue import (
     index_of,
     named_disk,
 )
+from instep.node.backup.own_program import failure_of
 from instep.node.backup.sources import backup_settings, database_of, filesets_of
 from instep.node.cluster.address_file import cluster_address
 from instep.node.config.filesets import FilesetSettings
@@ -242,17 +242,10 @@ class BackupRestorer:
         if keys is None or keys.restore is None or self.record.dump is None:
             return
         with self._opened_dump() as fd:
-            done = subprocess.run(
-                keys.restore,
-                env=dict(MINIMAL_ENVIRONMENT),
-                stdin=fd,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                check=False,
-            )
-        if done.returncode != 0:
+            why = failure_of(keys.restore, fd, subprocess.DEVNULL)
+        if why is not None:
             raise UnavailableError(
-                f"{keys.restore[0]} exited with {done.returncode}; the files are restored, the database is not",
+                f"{keys.restore[0]} failed: {why}; the files are restored, the database is not",
                 hint=f"run it by hand, with {self._place / DUMP} as its input",
                 code="backup_program",
                 program=list(keys.restore),
