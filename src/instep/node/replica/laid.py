@@ -87,7 +87,7 @@ class TakesNames(RefusedError):
 
 
 class Unions:
-    """``definition`` gives the fileset's own rules. ``in_use`` names unions that something else still needs."""
+    """One per fileset of many homes. ``origin`` is this node, whose line is the own one."""
 
     def __init__(self, store: NodeStore, fileset: FilesetName, origin: NodeName) -> None:
         self._store = store

@@ -19,7 +19,7 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.replication.union import Withheld
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.applying import Applying
-from instep.node.following.follower import FollowService
+from instep.node.following.follower import DRIFT_SCAN_MS, FollowService
 from instep.node.following.pulling import Puller
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.saved_facts import unite_facts
@@ -135,7 +135,7 @@ class UnionService(FollowService):
             writer=self.runtime.name,
             poll_ms=self.runtime.settings.poll_ms,
             drift=f.DriftPolicy.OFFER,
-            drift_scan_ms=600_000,
+            drift_scan_ms=DRIFT_SCAN_MS,
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
             has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
