@@ -60,5 +60,12 @@ def test_the_scenarios_of_plants_hold_without_them(options: SyncOptions) -> None
         assert result.broken is None, story(result)
 
 
+@pytest.mark.parametrize("seed", [836835193, 2541635280])
+def test_what_a_restored_home_lost_may_be_in_the_archive_of_the_other_one(seed: int) -> None:
+    """A run had brought it there, the right home was restored to before it, and its next file went over it."""
+    result = simulate_sync(seed)
+    assert result.broken is None, story(result)
+
+
 def test_the_same_seed_is_the_same_run() -> None:
     assert simulate_sync(4).trace == simulate_sync(4).trace

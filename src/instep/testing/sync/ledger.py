@@ -102,9 +102,14 @@ class SyncLedger:
         self._may_name = False
 
     def restored(self, home: SyncHomeNode, tree: Tree) -> None:
-        """The tree is an older one, which no person of today made; contents that lay here alone are gone."""
-        others = [each.disk.tree for each in self._homes.values() if each is not home]
-        kept = {entry.digest for each in (tree, *others) for entry in each.values()}
+        """The tree is an older one, which no person of today made. Contents that lay here alone are gone; those that a
+        run had brought to the other home are that one's alone from now on."""
+        (other,) = (each for each in self._homes.values() if each is not home)
+        here, there = _contents(tree.values()), _contents(other.disk.tree.values())
+        for digest, (_, path) in self._written.items():
+            if digest in there and digest not in here:
+                self._written[digest] = (other.side, path)
+        kept = here | there
         for path in sorted({*home.disk.tree, *tree, *home.disk.published[-1]}):
             was = home.disk.tree.get(path)
             self._touched[path] = self._world.now  # Its newest generation may be another than the tree.
