@@ -126,6 +126,13 @@ def test_an_application_that_cannot_be_stopped_is_named(tmp_path: Path, json_of:
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("text", ["2147483648", "99999999999999999999", "0", "-1", "none"])
+def test_a_pid_file_that_names_no_process_stops_no_move(tmp_path: Path, json_of: Any, text: str) -> None:
+    source, dest = make(tmp_path)
+    (source / "var/server.pid").write_text(text)
+    assert json_of(*move(source, dest))[0] == 0
+
+
 def _link_in_the_way(source: Path, dest: Path) -> None:
     os.rename(source / "logs", source.parent / "elsewhere")
     (source / "logs").symlink_to(source.parent / "elsewhere")

@@ -36,22 +36,26 @@ def backup_create(session: Session, offline: bool) -> None:
     record = BackupMaker(session.node, session.settings(), say).run(is_offline=offline)
     backup_id = record.id
     if not session.gave_json(_document(record)):
-        print(f"backup {backup_id}: {record.label}, {record.files} files, {sized(record.bytes)}")
+        print(f"backup {backup_id}: {record.label.value}, {record.files} files, {sized(record.bytes)}")
         for fileset, path in record.in_doubt[:_SHOWN_MAX]:
             print(f"  in doubt: {fileset}: {printable(path)}")
         print(f"  next: instep backup verify {backup_id}")
 
 
 @command("list", parent=backup, example="instep backup list")
-def backup_list(session: Session) -> None:
-    """The whole backups, oldest first."""
+def backup_list(session: Session) -> int:
+    """The whole backups, oldest first. Exit 10 when some are damaged, which are named."""
     catalogue = Catalogue(backup_settings(session.settings()).to)
-    records = [catalogue.record(each) for each in catalogue.ids()]
-    if not session.gave_json({"to": str(catalogue.folder), "backups": [_document(each) for each in records]}):
+    records, errors = catalogue.listed()
+    document = {
+        "to": str(catalogue.folder), "backups": [_document(each) for each in records],
+        "damaged": [each.as_json() for each in errors],
+    }  # fmt: skip
+    if not session.gave_json(document):
         rows = [
             (
                 each.id,
-                each.label,
+                each.label.value,
                 each.files,
                 sized(each.bytes),
                 each.database or "no database",
@@ -60,6 +64,9 @@ def backup_list(session: Session) -> None:
             for each in records
         ]
         table(rows, ("backup", "label", "files", "size", "database", "filesets"))
+        for error in errors:
+            print(f"damaged: {printable(error.reason)}")
+    return DamagedError.exit_code if errors else 0
 
 
 @command("verify", parent=backup, example="instep backup verify 20261130T021500Z")

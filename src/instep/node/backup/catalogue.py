@@ -10,15 +10,22 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from instep.errors import ContentionError, DamagedError, ResourceError, UsageError
+from instep.core.backup import BackupLabel
+from instep.errors import ContentionError, DamagedError, InstepError, ResourceError, UsageError
+from instep.model.counts import sized
+from instep.model.ids import DIGEST_BYTES, Count, Digest, FilesetName, fileset_name
+from instep.model.manifest.entry import Kind
+from instep.model.paths import parent_of, shown, sort_key, validated
 from instep.tree.objects.laying import remove_object
 from instep.tree.root.beneath import syncfs
-from instep.tree.root.descriptors import LIST, closing_fd
+from instep.tree.root.descriptors import LIST, READ, closing_fd
 from instep.tree.root.os_errors import help_for
 
 RECORD, INDEX, DUMP, FILES = "backup.json", "index", "database.dump", "files"
@@ -26,34 +33,58 @@ PARTIAL = ".partial-"
 _LOCK = ".lock"
 _ID = re.compile(r"\d{8}T\d{6}Z(?:-\d+)?")
 INDEX_LINE_MAX = 1 << 16
+RECORD_BYTES_MAX = 256 << 20
+"""A backup of which everything is in doubt names each path."""
+_HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class BackupRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``backup.json`` says. ``in_doubt`` are fileset and path; digests are BLAKE3 in hex."""
+    """What ``backup.json`` says. ``in_doubt`` are fileset and path; digests are BLAKE3 in hex.
+
+    A directory of backups may come from elsewhere: names that become part of a path are checked as it is decoded.
+    """
 
     id: str
     node: str
     created_at: str
-    label: str
+    label: BackupLabel
     in_doubt: tuple[tuple[str, str], ...] = ()
-    filesets: dict[str, str] = {}
+    filesets: dict[FilesetName, str] = {}
     """Fileset to its root at that time."""
-    files: int
-    bytes: int
-    index: str
+    files: Count
+    bytes: Count
+    index: _HexDigest
     database: str | None = None
     """Which database, without secrets."""
-    dump: str | None = None
+    dump: _HexDigest | None = None
+
+    def __post_init__(self) -> None:
+        with _as_value_error():
+            for name in self.filesets:
+                fileset_name(name)
 
 
 class IndexedObject(msgspec.Struct, frozen=True, array_like=True):
-    """A line of the index."""
+    """A line of the index. The digest of a directory is empty."""
 
-    fileset: str
+    fileset: FilesetName
     path: bytes
-    kind: int
-    size: int
-    digest: bytes
+    kind: Kind
+    size: Count
+    digest: Annotated[Digest, msgspec.Meta(max_length=DIGEST_BYTES)]
+
+    def __post_init__(self) -> None:
+        with _as_value_error():
+            validated(self.path)
+
+
+@contextlib.contextmanager
+def _as_value_error() -> Iterator[None]:
+    """The decoder takes no other error of a check."""
+    try:
+        yield
+    except InstepError as error:
+        raise ValueError(error.reason) from error
 
 
 class Catalogue:
@@ -64,10 +95,11 @@ class Catalogue:
 
     def ids(self) -> list[str]:
         """Whole backups, oldest first."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
+        with named_disk(self.folder, "listed"):
+            try:
+                names = os.listdir(self.folder)
+            except FileNotFoundError:
+                return []
         return sorted(name for name in names if _ID.fullmatch(name))
 
     def place(self, backup: str) -> Path:
@@ -82,12 +114,29 @@ class Catalogue:
         return self.folder / backup
 
     def record(self, backup: str) -> BackupRecord:
-        """``DamagedError`` ``backup_damaged`` when it cannot be read."""
-        place = self.place(backup)
-        try:
-            return msgspec.json.decode((place / RECORD).read_bytes(), type=BackupRecord)
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise damaged(backup, f"{RECORD} cannot be read: {error}") from error
+        """``DamagedError`` ``backup_damaged`` when it cannot be read, or is not the record of this backup."""
+        with opened_file(self.place(backup), RECORD, backup) as fd:
+            size = os.fstat(fd).st_size
+            if size > RECORD_BYTES_MAX:
+                raise damaged(backup, f"{RECORD} has {sized(size)}, the limit is {sized(RECORD_BYTES_MAX)}")
+            try:
+                record = msgspec.json.decode(os.pread(fd, size, 0), type=BackupRecord)
+            except (OSError, RecursionError, ValueError) as error:
+                raise damaged(backup, f"{RECORD} cannot be read: {error}") from error
+        if record.id != backup:
+            raise damaged(backup, f"{RECORD} is the record of {record.id!r}")
+        return record
+
+    def listed(self) -> tuple[list[BackupRecord], list[DamagedError]]:
+        """The records of all backups, oldest first, and of each damaged one the error."""
+        records: list[BackupRecord] = []
+        errors: list[DamagedError] = []
+        for backup in self.ids():
+            try:
+                records.append(self.record(backup))
+            except DamagedError as error:
+                errors.append(error)
+        return records, errors
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -140,15 +189,41 @@ class Catalogue:
             remove_object(fd, os.fsencode(name))
 
 
-def index_of(place: Path, backup: str) -> Iterator[IndexedObject]:
-    """The objects of a backup, in the order in which directories come first."""
+def index_of(place: Path, record: BackupRecord) -> Iterator[IndexedObject]:
+    """The objects of a backup, in the order in which directories come first. ``DamagedError`` ``backup_damaged`` when
+    they are in another one."""
     decoder = msgspec.json.Decoder(IndexedObject)
-    try:
-        with (place / INDEX).open("rb") as lines:
+    last: dict[str, bytes] = dict.fromkeys(record.filesets, b"")
+    directories = {(name, b"") for name in record.filesets}
+    with opened_file(place, INDEX, record.id) as fd, open(fd, "rb", closefd=False) as lines:
+        try:
             while line := lines.readline(INDEX_LINE_MAX):
-                yield decoder.decode(line)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise damaged(backup, f"its index cannot be read: {error}") from error
+                each = decoder.decode(line)
+                key = sort_key(each.path)
+                if each.fileset not in last:
+                    raise ValueError(f"fileset {each.fileset!r} is not in {RECORD}")
+                if key <= last[each.fileset] or (each.fileset, parent_of(each.path)) not in directories:
+                    raise ValueError(f"{each.fileset}: {shown(each.path)} is at the wrong place")
+                last[each.fileset] = key
+                if each.kind is Kind.DIR:
+                    directories.add((each.fileset, each.path))
+                yield each
+        except (OSError, RecursionError, ValueError) as error:
+            raise damaged(record.id, f"its index cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def opened_file(place: Path, name: str, backup: str) -> Iterator[int]:
+    """A descriptor of a plain file of the backup in ``place``. ``DamagedError`` ``backup_damaged`` for any other
+    object: no pipe is waited for, and no link is followed."""
+    try:
+        fd = os.open(place / name, READ)
+    except OSError as error:
+        raise damaged(backup, f"{name} cannot be read: {error.strerror}") from error
+    with closing_fd(fd):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise damaged(backup, f"{name} is no plain file")
+        yield fd
 
 
 def damaged(backup: str, why: str) -> DamagedError:
@@ -161,14 +236,14 @@ def damaged(backup: str, why: str) -> DamagedError:
 
 
 @contextlib.contextmanager
-def named_disk(folder: Path) -> Iterator[None]:
-    """An ``OSError`` of the block as one about this folder."""
+def named_disk(folder: Path, doing: str = "written") -> Iterator[None]:
+    """An ``OSError`` of the block as one about this folder, with the operation, as in "cannot be written"."""
     try:
         yield
     except OSError as error:
         code, step = help_for(error.errno or 0, folder)
         raise ResourceError(
-            f"{folder} cannot be written: {error.strerror or error}",
+            f"{folder} cannot be {doing}: {error.strerror or error}",
             hint=f"{step}; then repeat the command",
             code=code,
             path=str(folder),

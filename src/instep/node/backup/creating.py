@@ -18,6 +18,7 @@ from instep.errors import RefusedError, ResourceError, UnavailableError
 from instep.fleet.database import ApplicationDatabase
 from instep.model.counts import sized
 from instep.model.definition import Definition
+from instep.model.ids import FilesetName
 from instep.model.manifest.entry import Kind
 from instep.model.paths import shown, sort_key
 from instep.node.backup.catalogue import DUMP, FILES, INDEX, RECORD, BackupRecord, Catalogue, IndexedObject
@@ -70,7 +71,7 @@ class BackupMaker:
                 self._catalogue.remove(old)
         return record
 
-    def _around_the_dump(self, folder: Path, captures: dict[str, Capture]) -> str | None:
+    def _around_the_dump(self, folder: Path, captures: dict[FilesetName, Capture]) -> str | None:
         """The digest of the dump. Without doubts, or after so many attempts."""
         with self._frozen():
             for capture in captures.values():
@@ -96,7 +97,7 @@ class BackupMaker:
         finally:
             self._program(self._backup.thaw)
 
-    async def _attempt(self, folder: Path, captures: dict[str, Capture]) -> str | None:
+    async def _attempt(self, folder: Path, captures: dict[FilesetName, Capture]) -> str | None:
         for capture in captures.values():
             capture.before_snapshot()
         if self._database is None:
@@ -139,7 +140,7 @@ class BackupMaker:
         folder: Path,
         backup: str,
         now: datetime,
-        captures: dict[str, Capture],
+        captures: dict[FilesetName, Capture],
         dump: str | None,
         *,
         is_frozen: bool,
@@ -151,16 +152,16 @@ class BackupMaker:
             for path in sorted(capture.objects, key=sort_key):
                 each = capture.objects[path]
                 lines.append(
-                    msgspec.json.encode(IndexedObject(name, path, int(each.kind), each.size, each.digest))
+                    msgspec.json.encode(IndexedObject(name, path, each.kind, each.size, each.digest))
                 )
                 files += each.kind is not Kind.DIR
                 size += each.size
         index = b"".join(line + b"\n" for line in lines)
         (folder / INDEX).write_bytes(index)
         record = BackupRecord(
-            id=backup, node=self._settings.name, created_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"), label=label.value,
+            id=backup, node=self._settings.name, created_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"), label=label,
             in_doubt=tuple((name, shown(path)) for name, path in doubts),
-            filesets={name: str(self._settings.filesets[name].path) for name in captures},  # type: ignore[index]
+            filesets={name: str(self._settings.filesets[name].path) for name in captures},
             files=files, bytes=size, index=digest_bytes(index).hex(),
             database=_shown(self._database, dump), dump=dump,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from instep.errors import InstepError, RefusedError, ResourceError, UnavailableE
 from instep.fleet.database import ApplicationDatabase
 from instep.model.counts import sized
 from instep.model.definition import Definition
-from instep.model.ids import Digest
+from instep.model.ids import FilesetName
 from instep.model.manifest.entry import Kind
 from instep.model.paths import shown
 from instep.node.backup.catalogue import (
@@ -30,6 +30,7 @@ from instep.node.backup.catalogue import (
     damaged,
     index_of,
     named_disk,
+    opened_file,
 )
 from instep.node.backup.own_program import failure_of
 from instep.node.backup.sources import backup_settings, database_of, filesets_of
@@ -72,14 +73,11 @@ class BackupRestorer:
         self._check_file(INDEX, self.record.index)
         seen: dict[str, set[str]] = {name: set() for name in self.record.filesets}
         files = 0
-        for each in index_of(self._place, self.record.id):
-            seen.setdefault(each.fileset, set()).add(os.fsdecode(each.path))
-            if Kind(each.kind) is not Kind.DIR:
+        for each in index_of(self._place, self.record):
+            seen[each.fileset].add(os.fsdecode(each.path))
+            if each.kind is not Kind.DIR:
                 files += 1
-                if digest_beneath(self._place / FILES / each.fileset, each.path) != each.digest:
-                    raise damaged(
-                        self.record.id, f"{each.fileset}: {shown(each.path)} does not have its digest"
-                    )
+                self._check_object(each)
         missing: list[tuple[str, str]] = []
         has_scratch = self.record.dump is not None and self._database is not None
         if self.record.dump is not None:
@@ -87,11 +85,20 @@ class BackupRestorer:
             if self._database is not None:
                 missing = asyncio.run(self._named_rows(self._database, seen))
         return {
-            "backup": self.record.id, "label": self.record.label, "files": files,
+            "backup": self.record.id, "label": self.record.label.value, "files": files,
             "database": self.record.database, "restored_database": has_scratch,
             "missing": [list(each) for each in missing[:NAMED_MAX]],
             "in_doubt": [list(each) for each in self.record.in_doubt],
         }  # fmt: skip
+
+    def _check_object(self, each: IndexedObject) -> None:
+        try:
+            found = digest_beneath(self._place / FILES / each.fileset, each.path)
+        except OSError as error:
+            why = f"cannot be read: {error.strerror}"
+            raise damaged(self.record.id, f"{each.fileset}: {shown(each.path)} {why}") from error
+        if found != each.digest:
+            raise damaged(self.record.id, f"{each.fileset}: {shown(each.path)} does not have its digest")
 
     async def _named_rows(
         self, database: ApplicationDatabase, seen: dict[str, set[str]]
@@ -119,17 +126,15 @@ class BackupRestorer:
             await database.drop(name)
             raise
 
-    @contextlib.contextmanager
-    def _opened_dump(self) -> Iterator[int]:
-        with closing_fd(os.open(self._place / DUMP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
-            yield fd
+    def _opened_dump(self) -> contextlib.AbstractContextManager[int]:
+        return opened_file(self._place, DUMP, self.record.id)
 
     def _check_file(self, name: str, digest: str) -> None:
-        try:
-            with closing_fd(os.open(self._place / name, READ)) as fd:
+        with opened_file(self._place, name, self.record.id) as fd:
+            try:
                 found = digest_fd(fd)[0].hex()
-        except FileNotFoundError:
-            found = ""
+            except OSError as error:
+                raise damaged(self.record.id, f"{name} cannot be read: {error.strerror}") from error
         if found != digest:
             raise damaged(self.record.id, f"{name} does not have its digest")
 
@@ -201,10 +206,8 @@ class BackupRestorer:
         }  # fmt: skip
 
     def _objects(self, fileset: str) -> list[Object]:
-        found: list[IndexedObject] = [
-            each for each in index_of(self._place, self.record.id) if each.fileset == fileset
-        ]
-        return [(each.path, Kind(each.kind), Digest(each.digest)) for each in found]
+        objects = index_of(self._place, self.record)
+        return [(each.path, each.kind, each.digest) for each in objects if each.fileset == fileset]
 
     def _lay_beside(self, name: str, fileset: FilesetSettings, run: str) -> None:
         objects, root = self._objects(name), Path(fileset.path)
@@ -266,7 +269,7 @@ class BackupRestorer:
             yield
 
     @contextlib.contextmanager
-    def _unfinished(self, filesets: dict[str, FilesetSettings]) -> Iterator[str]:
+    def _unfinished(self, filesets: dict[FilesetName, FilesetSettings]) -> Iterator[str]:
         """The name of this run, noted until it is done: the same command again goes on with it. An error before
         anything was replaced leaves nothing."""
         note = self._node.state / "restoring"
@@ -293,7 +296,7 @@ class BackupRestorer:
             raise
         note.unlink()
 
-    async def _is_undone(self, run: str, filesets: dict[str, FilesetSettings]) -> bool:
+    async def _is_undone(self, run: str, filesets: dict[FilesetName, FilesetSettings]) -> bool:
         """Remove what was laid out, unless something was replaced already."""
         if self._database is not None and self.record.dump is not None:
             new, kept = self._names(self._database, run)
@@ -312,7 +315,7 @@ class BackupRestorer:
         suffix = run.lower().replace("-", "_")
         return f"instep_restored_{suffix}", f"{database.name}_before_{suffix}"
 
-    def _check_written_here(self, filesets: dict[str, FilesetSettings]) -> None:
+    def _check_written_here(self, filesets: dict[FilesetName, FilesetSettings]) -> None:
         followed = [name for name in self.record.filesets if not filesets[name].is_written_here]
         if followed:
             raise RefusedError(

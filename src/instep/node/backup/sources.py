@@ -6,6 +6,7 @@ from pathlib import Path
 
 from instep.errors import ConfigError, RefusedError
 from instep.fleet.database import ApplicationDatabase
+from instep.model.ids import FilesetName
 from instep.node.cluster.address_file import address_in
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.settings import Settings
@@ -37,9 +38,9 @@ def database_of(backup: BackupSettings) -> ApplicationDatabase | None:
     return ApplicationDatabase(address.dsn, address.shown)
 
 
-def filesets_of(settings: Settings, backup: BackupSettings) -> dict[str, FilesetSettings]:
+def filesets_of(settings: Settings, backup: BackupSettings) -> dict[FilesetName, FilesetSettings]:
     """By name. ``RefusedError`` ``root_missing`` where a root is not there."""
-    found = {}
+    found: dict[FilesetName, FilesetSettings] = {}
     for name, each in settings.filesets.items():
         if name in backup.filesets:
             if not Path(each.path).is_dir():
@@ -48,5 +49,5 @@ def filesets_of(settings: Settings, backup: BackupSettings) -> dict[str, Fileset
                     hint=f"mount or make {each.path}",
                     code="root_missing",
                 )
-            found[str(name)] = each
+            found[name] = each
     return found

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from instep.core.layout.layout import Application
 from instep.errors import RefusedError, UnavailableError, UsageError
-from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, run_program
+from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, Account, run_program
+from instep.node.layouts.program_user import account_for
 from instep.tree.root.beneath import NOT_BENEATH, Root
 from instep.tree.root.descriptors import READ, Tolerated, closing_fd
 
@@ -19,6 +20,8 @@ PROGRAM_TIMEOUT_MS = 15 * 60_000
 """A deploy server ends its running processes before it stops."""
 ENDS_WITHIN_MS = 2 * 60_000
 """After its stop program has ended."""
+_PID_MAX = 1 << 22
+"""The kernel gives out no higher one, and takes none that is beyond 31 bits as an argument."""
 
 
 def opened(source: Path) -> Root:
@@ -40,10 +43,15 @@ class MovedApplication:
         self._application, self._source, self._say = application, source, say
 
     def check_stoppable(self) -> None:
-        """``RefusedError`` ``application_runs`` where it runs and no program here can stop it."""
-        pid = self._running(0)
-        if pid is not None and self._program(self._application.stop) is None:
+        """``RefusedError`` ``application_runs`` where it runs and no program here can stop it; ``unsafe_program`` where
+        one that is needed, now or at the end, is not to be run."""
+        pid, stop = self._running(0), self._program(self._application.stop)
+        if pid is not None and stop is None:
             raise self._still_runs(pid)
+        if stop is not None and (pid is not None or self._application.pid_file is None):
+            for program in (stop, self._program(self._application.start)):
+                if program is not None:
+                    self._account(program, "stop")
 
     def stop(self, note: Callable[[], None]) -> None:
         """Stop it where it runs, or where only its program knows. ``note`` is called before."""
@@ -80,7 +88,7 @@ class MovedApplication:
         with opened(self._source) as tree, Tolerated(*NOT_BENEATH, errno.ESRCH):
             with closing_fd(tree.open(file, READ)) as fd:
                 text = os.read(fd, 32).strip()
-            if not text.isdigit() or int(text) == 0:
+            if not text.isdigit() or not 0 < int(text) <= _PID_MAX:
                 return None
             with closing_fd(os.pidfd_open(int(text))) as process:
                 poll = select.poll()
@@ -95,10 +103,16 @@ class MovedApplication:
         path = self._source / words[0]
         return (str(path), *words[1:]) if path.is_file() and os.access(path, os.X_OK) else None
 
+    def _account(self, program: tuple[str, ...], verb: str) -> Account | None:
+        is_known = self._application.pid_file is not None
+        by_hand = f"; or {verb} the application yourself, then repeat the command" if is_known else ""
+        return account_for(Path(program[0]), self._source, by_hand)
+
     def _run(self, program: tuple[str, ...], verb: str) -> None:
+        account = self._account(program, verb)
         with open(os.devnull, "rb") as nothing:
             found = asyncio.run(
-                run_program(program, nothing.fileno(), MINIMAL_ENVIRONMENT, PROGRAM_TIMEOUT_MS)
+                run_program(program, nothing.fileno(), MINIMAL_ENVIRONMENT, PROGRAM_TIMEOUT_MS, account)
             )
         if not found.ok:
             raise UnavailableError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import shown, sort_key
 from instep.tree.backup.capture import local_of
 from instep.tree.journal.renames import put_new
+from instep.tree.objects.compared_write import open_file
 from instep.tree.objects.copied_file import copied_file, entry_of
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.fidelity import Local, apply_metadata
@@ -40,8 +41,10 @@ Object = tuple[bytes, Kind, Digest]
 
 def lay_out(source: Path, objects: Iterable[Object], into: Path) -> None:
     """Copy a backup's objects into the empty directory ``into``, each checked by its digest. ``DamagedError``
-    ``backup_damaged``."""
-    with Root(source) as tree, Root(into) as dest:
+    ``backup_damaged``, also where the backup has no such object."""
+    with _readable(source, b""):
+        tree = Root(source)
+    with tree, Root(into) as dest:
         local, values = local_of(into), dict[Digest, bytes]()
         directories: list[bytes] = []
         for path, kind, digest in sorted(objects, key=lambda each: sort_key(each[0])):
@@ -51,29 +54,48 @@ def lay_out(source: Path, objects: Iterable[Object], into: Path) -> None:
                 directories.append(path)
                 continue
             if kind is Kind.SYMLINK:
-                target = tree.readlink(path)
+                with _readable(source, path):
+                    target, mtime_ns = tree.readlink(path), tree.stat(path).st_mtime_ns
                 found: Digest | None = digest_bytes(target)
                 os.symlink(target, name, dir_fd=parent)
-                entry = Entry(path, kind, 0o777, len(target), tree.stat(path).st_mtime_ns, digest, 0, None)
+                entry = Entry(path, kind, 0o777, len(target), mtime_ns, digest, 0, None)
                 apply_metadata(parent, name, entry, Local(is_own=True))
             else:
-                with closing_fd(tree.open(path, READ)) as fd:
+                with _readable(source, path):
+                    opened = open_file(tree, path)
+                if opened is None:
+                    raise _damaged(source, path, "is missing")
+                with closing_fd(opened) as fd:
                     found = copied_file(fd, parent, name, path, local, values)
             if found != digest:
-                raise DamagedError(
-                    f"{shown(path)} in {source} does not have its digest",
-                    hint="take another backup: instep backup list",
-                    code="backup_damaged",
-                    path=shown(path),
-                )
+                raise _damaged(source, path, "does not have its digest")
             failpoint(_LAID)
         for path in reversed(directories):
-            with closing_fd(tree.open_dir(path)) as fd:
+            with _readable(source, path):
+                opened = tree.open_dir(path)
+            with closing_fd(opened) as fd:
                 entry = entry_of(path, Kind.DIR, fd, os.fstat(fd), EMPTY_DIGEST, local, values)
             parent, name = dest.open_parent(path)
             apply_metadata(parent, name, entry, local, large_value=values.__getitem__)
         with closing_fd(dest.open_dir(b"")) as fd:
             syncfs(fd)
+
+
+@contextlib.contextmanager
+def _readable(source: Path, path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _damaged(source, path, f"cannot be read: {error.strerror}") from error
+
+
+def _damaged(source: Path, path: bytes, why: str) -> DamagedError:
+    return DamagedError(
+        f"{shown(path) or 'the folder of the fileset'} in {source} {why}",
+        hint="take another backup: instep backup list",
+        code="backup_damaged",
+        path=shown(path),
+    )
 
 
 def _make(tree: Root, path: bytes) -> None:
