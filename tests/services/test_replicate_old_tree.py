@@ -12,6 +12,7 @@ from instep.model.ids import fileset_name
 from instep.model.replication.union import decode_union
 from instep.node.replica.union_tree import UnionTree
 from instep.node.trees.fileset_tree import FilesetTree
+from instep.store.memory import MemoryStore
 from instep.tree.journal.journal import Journal
 from instep.tree.root.place import Place
 from instep.tree.switch.step_work import Switched
@@ -102,6 +103,97 @@ async def test_own_files_of_an_old_copy_are_held_until_an_operator_says_which_ar
         b.write({"b/1.xml": "newer"})
         await b.publish(over=True)
         await alike(*nodes, holding=both)
+
+
+@in_virtual_time
+async def test_own_commits_alone_make_an_old_copy_of_the_tree_too(tmp_path: Path) -> None:
+    """No file of another home was changed since the copy: else its own files would be published as edits."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}/1.xml": "1", f"{node.name}/2.xml": "2"})
+            node.start()
+        await alike(*nodes)
+        await b.stop()
+        copy = OldCopy(b, tmp_path / "old")
+        b.start()
+        b.write({"b/1.xml": "newer"})
+        newest = {"a/1.xml": "1", "a/2.xml": "2", "b/1.xml": "newer", "b/2.xml": "2"}
+        await alike(*nodes, holding=newest)
+        await b.stop()
+        copy.put_back()
+        b.start()
+        await b.stands("held", code="restored")
+        assert texts(a.tree) == newest
+        b.write({"b/1.xml": "newer"})
+        shutil.copystat(a.tree / "b/1.xml", b.tree / "b/1.xml")
+        await alike(*nodes, holding=newest)
+
+
+@in_virtual_time
+async def test_a_node_and_its_tree_of_yesterday_take_nothing_of_another_home(tmp_path: Path) -> None:
+    """It removed a file since, and another home made one there: both have a name then, whatever the operator says."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+        b.write({"map.xml": "of b"})
+        for node in nodes:
+            node.start()
+        await alike(*nodes)
+        await b.stop()
+        copy, yesterday = OldCopy(b, tmp_path / "old"), MemoryStore()
+        yesterday._tables = b.store._tables.copied()
+        b.start()
+        (b.tree / "map.xml").unlink()
+        await alike(*nodes, holding={"a.xml": "1", "b.xml": "1"})
+        a.write({"map.xml": "of a"})
+        await alike(*nodes, holding={"a.xml": "1", "b.xml": "1", "map.xml": "of a"})
+        await b.stop()
+        copy.put_back()
+        b.store = yesterday
+        b.start()
+        await b.stands("held", code="restored")
+
+        async def is_beside() -> bool:
+            return len(texts(b.tree)) == 4
+
+        await reached(is_beside, lambda: f"both files are in the old tree: {texts(b.tree)}")
+        diff = (await b.call("diff", fileset="data"))["changes"]
+        assert "map.xml" in {change["path"] for change in diff}
+        await b.publish(over=True)
+
+        async def is_renamed() -> bool:
+            return "map.xml" not in await own_paths(a)
+
+        await reached(is_renamed, lambda: f"a takes the other name over: {texts(a.tree)}")
+        await alike(*nodes)
+        assert sorted(texts(a.tree).values()) == ["1", "1", "of a", "of b"]
+        assert await own_paths(b) == {"b.xml", "map.xml"}
+
+
+@in_virtual_time
+async def test_a_lost_state_comes_back_where_nobody_has_the_own_manifest_any_more(tmp_path: Path) -> None:
+    """The tree's record names it; the newest one, which partners have, says the same of the tree."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes)
+        old, record = b.node.services[fileset_name("data")].head, (b.control / "holds").read_bytes()
+        assert old is not None
+        b.write({"b.xml": "2", "b/new.xml": "new"})
+        everything = {"a.xml": "1", "b.xml": "2", "b/new.xml": "new"}
+        await alike(*nodes, holding=everything)
+        heads, own = [await node.head() for node in nodes], await own_paths(b)
+        await b.stop()
+        b.store = MemoryStore()
+        (b.control / "holds").write_bytes(record)  # as a version wrote it that recorded switches alone
+        a.store.delete_pages([old.root])
+        b.start()
+        await alike(*nodes, holding=everything)
+        assert ([await node.head() for node in nodes], await own_paths(b)) == (heads, own)
 
 
 @in_virtual_time

@@ -6,7 +6,7 @@ union than the one that was laid. ``now`` alone is read by other threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -107,6 +107,8 @@ class Unions:
         self._is_old_copy = False
         self.is_own_doubtful = False
         """Whether the tree was found to be an old copy, of before the own line's newest head."""
+        self.note_held: Callable[[HeadRef], None] = lambda _: None
+        """Writes the tree's own record of a union that is recorded here."""
 
     # Records ------------------------------------------------------------------------------------------------
 
@@ -213,7 +215,7 @@ class Unions:
         record = self._records.get(union)
         if record is None:
             raise UnavailableError("the record of a union is not here", code="union_unknown")
-        self._require_pages(record)
+        self._require_pages(record.parts)
         lines = KnownLines({part.origin: part.head.root for part in record.parts}, self._get, record.withheld)
         keeper = PageKeeper(self._store)
         united = unite(lines, keeper.get, keeper.put)
@@ -226,10 +228,12 @@ class Unions:
         laid = self._made[union] = Laid(record, lines, united, Ownership(lines, united.collisions))
         return laid
 
-    def _require_pages(self, record: UnionRecord) -> None:
-        for part in record.parts:
+    def _require_pages(self, parts: Sequence[UnionPart]) -> None:
+        for part in parts:
             if missing(part.head.root, self._store.get_page):
                 hint = f"it is fetched as soon as {part.origin}, or a node that has its line, is connected"
+                if part.origin == self._origin:
+                    hint = "it is fetched as soon as a node that has this node's line is connected"
                 if self._is_old_copy:
                     hint += (
                         "; this tree is an old copy: if no node has that manifest any more, copy the files of another "
@@ -246,27 +250,21 @@ class Unions:
     # What the tree holds ------------------------------------------------------------------------------------
 
     def found_on(self, held: UnionRecord | None) -> UnionRecord | None:
-        """The union of a tree whose own record is ``held``. The state may be newer by commits of the own line, which
-        make no switch. Whatever else moves is moved by a switch, which writes the tree's record. So a tree is an old
-        copy when its record has other parts of other homes than a newer state: it holds what its record says."""
+        """The union of a tree whose own record is ``held``. Whatever moves the union writes the tree's record before
+        the state: so a tree is an old copy when a newer state has other parts, and holds what its record says."""
         saved = self.saved
         if held is None or saved is None:
             return held or saved
         if saved.number < held.number:
             return held
-        if self._without_own(saved) == self._without_own(held):
+        if (saved.parts, saved.withheld) == (held.parts, held.withheld):
             return saved
         self._is_old_copy = True
         self.is_own_doubtful = self._own_of(saved) != self._own_of(held)
         return held
 
-    def _own_of(self, record: UnionRecord) -> list[UnionPart]:
-        return [part for part in record.parts if part.origin == self._origin]
-
-    def _without_own(self, record: UnionRecord) -> tuple[object, ...]:
-        """What only a switch changes."""
-        parts = tuple(part for part in record.parts if part.origin != self._origin)
-        return parts, record.withheld
+    def _own_of(self, record: UnionRecord) -> HeadRef | None:
+        return next((part.head for part in record.parts if part.origin == self._origin), None)
 
     def holds(self, union: Digest) -> Laid:
         """The tree holds this recorded union from now on."""
@@ -285,15 +283,16 @@ class Unions:
         self.now = None
 
     def with_own(self, head: HeadRef | None, definition: Definition) -> Laid:
-        """What the tree holds, with the own line at ``head``, whose contents are there already. Not recorded where that
-        is what the tree holds anyhow."""
+        """What the tree holds, with the own line at ``head``. Not recorded where that is what the tree holds anyhow."""
         laid = self.required()
         if head is None or laid.part_of(self._origin) == head:
             return laid
-        parts = {part.origin: part for part in laid.parts}
-        parts[self._origin] = UnionPart(self._origin, head)
-        ordered = tuple(parts[name] for name in sorted(parts))
-        return self._united(ordered, definition.digest, laid, laid.withheld)
+        parts = self._parts_with_own(laid.parts, head)
+        return self._united(parts, definition.digest, laid, laid.withheld)
+
+    def _parts_with_own(self, parts: Sequence[UnionPart], head: HeadRef) -> tuple[UnionPart, ...]:
+        of = {part.origin: part for part in parts} | {self._origin: UnionPart(self._origin, head)}
+        return tuple(of[name] for name in sorted(of))
 
     def own_moved(self, head: HeadRef, definition: Definition) -> Laid | None:
         """The own line has this head now, and the tree held its contents before. None where that was known."""
@@ -302,10 +301,27 @@ class Unions:
         if moved is laid or moved.record is None:
             return None
         self._store.put_blob(definition.digest, definition.encoded())
-        self._made[moved.record.id] = moved
-        self.now = moved
-        self._keep(moved.record, moved)
+        self._hold_anew(moved, moved.record)
         return moved
+
+    def assume_own(self, held: UnionRecord, head: HeadRef, definition: Definition) -> None:
+        """The tree holds this union, but no node has the manifest of its own line's part any more: the own line is
+        compared with ``head`` instead. ``UnavailableError`` while pages of another line are missing."""
+        others = tuple(part for part in held.parts if part.origin != self._origin)
+        self._require_pages(others)
+        self._store.put_blob(definition.digest, definition.encoded())
+        parts = self._parts_with_own(others, head)
+        assumed = self._united(parts, definition.digest, None, held.withheld)
+        assert assumed.record is not None
+        self._hold_anew(assumed, assumed.record)
+
+    def _hold_anew(self, laid: Laid, record: UnionRecord) -> None:
+        """The tree holds another union, by no switch."""
+        self._records[record.id] = record
+        self._made[record.id] = laid
+        self.now = laid
+        self.note_held(record.ref())
+        self._keep(record, laid)
 
     def required(self) -> Laid:
         """``UnavailableError`` ``union_unknown`` while it is not certain what the tree holds."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from instep.api.looking import ChangeDocument
 from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.manifest.check import missing
 from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.union_service import UnionService
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.shown_changes import changes_shown
-from instep.node.trees.tree_comparison import Numbers
+from instep.node.trees.tree_comparison import Numbers, TreeComparison
 
 
 class UnionLooks:
@@ -24,6 +25,7 @@ class UnionLooks:
     unions: Unions
     foreign: ForeignPaths
     union: UnionService
+    _own_head: Callable[[], HeadRef | None]
 
     def foreign_now(self, asked: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
         """Those of the changed paths of other homes that differ still; in the worker thread."""
@@ -38,6 +40,20 @@ class UnionLooks:
         differing = tuple(each.path for each in found if self._is_foreign(laid, each.path))
         return differing, len(differing)
 
+    def _wanted_now(self) -> Laid:
+        """The union that the tree holds, with the newest head of the own line: an old copy of the tree has an older
+        part of it, and no other node serves that one."""
+        laid, head = self.unions.required(), self._own_head()
+        if head is None or missing(head.root, self.own_tree.store.get_page):
+            return laid
+        definition = self.own_tree.fileset.definition
+        assert definition is not None, "a fileset of many homes is written here"
+        return self.unions.with_own(head, definition)
+
+    def _comparison(self) -> TreeComparison:
+        laid = self.unions.required()
+        return self.union.tree.comparison(laid.ref or _nothing(laid))
+
     def _is_foreign(self, laid: Laid, path: bytes) -> bool:
         return any(each.origin != self.me for each in laid.ownership.of(path))
 
@@ -45,8 +61,7 @@ class UnionLooks:
         return await self.own_tree.worker.run(self._verified_now, origin, is_deep)
 
     def _verified_now(self, origin: NodeName, is_deep: bool) -> Numbers:
-        laid = self.unions.required()
-        comparison = self.union.tree.comparison(laid.ref or _nothing(laid))
+        laid, comparison = self._wanted_now(), self._comparison()
         found = comparison.everything(laid.united.root, wall_ms(), deep=is_deep)
         return comparison.numbers(each for each in found if self._is_of(laid, each.path, origin))
 
@@ -56,8 +71,7 @@ class UnionLooks:
         return any(each.origin == origin for each in sources) or (not sources and origin == self.me)
 
     def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
-        laid = self.unions.required()
-        comparison = self.union.tree.comparison(laid.ref or _nothing(laid))
+        laid, comparison = self._wanted_now(), self._comparison()
         found = tuple(itertools.islice(comparison.everything(laid.united.root, wall_ms()), limit))
         return changes_shown(lambda: found, limit)
 

@@ -47,12 +47,18 @@ class OwnLine(WriterService):
         self.replica.finish_own_switch = self.changes.applier.finish_switch
 
     def _new_own(self) -> WriterTree:
-        self.replica = Replica(self.runtime, self.tree, self._net, self._touched_by_union, self.head_now)
+        self.replica = Replica(
+            self.runtime, self.tree, self._net, self._touched_by_union, self.head_now, self._laid_head
+        )
         return OwnTree(self.tree, lambda event: self.driver.post(event), self.replica.unions, self._looked)
 
     def head_now(self) -> HeadRef | None:
         """The newest head of the own line, announced or not."""
         return self.facts.head
+
+    def _laid_head(self) -> HeadRef | None:
+        """The newest head, unless it was adopted: then a look at the tree says whether its contents are there."""
+        return None if self.facts.is_adopted else self.facts.head
 
     def _touched_by_union(self, paths: tuple[bytes, ...], is_everything: bool) -> None:
         """The union moved under paths that the own line has to look at again."""

@@ -33,13 +33,14 @@ from instep.tree.scan.rules import Rules
 @dataclass(frozen=True, slots=True)
 class TreeDivided:
     """The last look: the union that it compared with, the division, the paths that were looked at (whole trees, and
-    paths alone), and whether all was."""
+    paths alone), whether all was, and the own line's manifest by it."""
 
     laid: Laid
     divided: Divided
     trees: tuple[bytes, ...]
     alone: tuple[bytes, ...]
     is_full: bool
+    own_root: Digest
 
 
 class OwnTree(WriterTree):
@@ -69,24 +70,33 @@ class OwnTree(WriterTree):
                 hint="it is looked at right after that",
                 code="tree_is_switched",
             )
-        laid = self._unions.with_own(effect.base, self.definition)
+        laid = self._unions.required()
         ref = laid.ref or HeadRef(1, 0, Digest(b""), laid.united.root)
         scanned = super().survey(msgspec.structs.replace(effect, base=ref, since=()), is_full, trees, touched)
         now = wall_ms()
         found, get = scanned.summary.root, self._tree.get_page
         divided = divide(laid.united, laid.lines, self._me, found, get, now)
-        looked = TreeDivided(laid, divided, tuple(trees), tuple(touched), is_full or scanned.summary.is_full)
-        self._looked(looked)
-        return self._own_part(effect, scanned, laid, divided, now)
+        own = self._own_part(effect, scanned, laid, divided, now)
+        is_full = is_full or scanned.summary.is_full
+        self._looked(TreeDivided(laid, divided, tuple(trees), tuple(touched), is_full, own.summary.root))
+        return own
 
     def _own_part(
         self, effect: v.Scan, scanned: WriterScanned, laid: Laid, divided: Divided, now_ms: int
     ) -> WriterScanned:
-        """The own line's next manifest, counted against its base."""
+        """The own line's next manifest, counted against its base. The tree may hold an older part of the own line than
+        the base: the union that was laid decides which paths are its own, never a head that was not laid."""
         keeper = PageKeeper(self._tree.store)
-        before = effect.base.root if effect.base is not None else self._unions.nothing().united.root
-        changes = divided.own or renames(laid.united, laid.lines, self._me, now_ms)
-        root = edit(before, changes, keeper.get, keeper.put)
+        nothing = self._unions.nothing().united.root
+        before = effect.base.root if effect.base is not None else nothing
+        part = laid.part_of(self._me)
+        was = part.root if part is not None else nothing
+        changes = divided.own
+        if not changes and was == before:
+            changes = renames(laid.united, laid.lines, self._me, now_ms)
+        root = edit(was, changes, keeper.get, keeper.put)
+        if was != before:
+            root = _born_as_in(before, root, keeper)
         keeper.flush()
         tally = _Tally()
         for change in diff(before, root, keeper.get):
@@ -122,6 +132,17 @@ class OwnTree(WriterTree):
         """Without paths of other homes: what cannot be read of those keeps nothing of the own line."""
         own = tuple(each for each in held.listed if self._is_own(each.path, laid))
         return HeldPaths(own, held.total - len(held.listed) + len(own))
+
+
+def _born_as_in(before: Digest, root: Digest, keeper: PageKeeper) -> Digest:
+    """``root`` with the births that ``before`` gives the paths of both: a path of a manifest that was not laid here
+    looks new."""
+    again = [
+        (each.path, msgspec.structs.replace(each.new, born_ms=each.old.born_ms))
+        for each in diff(before, root, keeper.get)
+        if each.old is not None and each.new is not None and each.new.born_ms != each.old.born_ms
+    ]
+    return edit(root, again, keeper.get, keeper.put)
 
 
 class _Tally:

@@ -14,10 +14,9 @@ from instep.core.union.divide import ForeignChange
 from instep.core.union.parts import KnownHead, choose_parts
 from instep.core.unite import vocabulary as u
 from instep.core.vocabulary import Trouble
-from instep.errors import ContentionError, InstepError, UnavailableError
+from instep.errors import ContentionError, InstepError
 from instep.model.definition import Definition, Mode
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.manifest.check import missing
 from instep.model.replication.union import UnionPart, Withheld
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
@@ -28,10 +27,10 @@ from instep.node.lines.line_net import LineNet
 from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.kept_line import KeptLine
 from instep.node.replica.laid import Laid, Unions
+from instep.node.replica.laid_search import LaidSearch
 from instep.node.replica.looks import UnionLooks
 from instep.node.replica.offers import ReplicaOffers
 from instep.node.replica.own_scan import TreeDivided
-from instep.node.replica.part_fetch import PartFetch
 from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
 from instep.node.runtime.runtime import Runtime
@@ -39,12 +38,12 @@ from instep.node.trees.fileset_tree import FilesetTree
 
 LINES_MAX = 256
 """So many lines of other homes a fileset can have."""
-AGAIN_S = 2.0
 
 
-class Replica(PartFetch, UnionLooks):
-    """``own_tree`` is the view of the own line, whose newest head is ``own_head``. ``touched`` takes paths that the own
-    line looks at again, or that it looks at all."""
+class Replica(LaidSearch, UnionLooks):
+    """``own_tree`` is the view of the own line, whose newest head is ``own_head``; ``laid_head`` is the same where the
+    tree holds its contents for certain. ``touched`` takes paths that the own line looks at again, or that it looks at
+    all."""
 
     def __init__(
         self,
@@ -53,6 +52,7 @@ class Replica(PartFetch, UnionLooks):
         net: LineNet,
         touched: Callable[[tuple[bytes, ...], bool], None],
         own_head: Callable[[], HeadRef | None],
+        laid_head: Callable[[], HeadRef | None],
     ) -> None:
         self.runtime = runtime
         self.own_tree = own_tree
@@ -60,6 +60,7 @@ class Replica(PartFetch, UnionLooks):
         self._net = net
         self._touched = touched
         self._own_head = own_head
+        self._laid_head = laid_head
         self._fileset = own_tree.fileset
         self.unions = Unions(runtime.store, own_tree.name, self.me)
         self.foreign = ForeignPaths()
@@ -181,55 +182,6 @@ class Replica(PartFetch, UnionLooks):
 
     # What the tree holds ------------------------------------------------------------------------------------
 
-    async def find_laid(self) -> u.TreeKnown:
-        """Find out which union the tree holds; a later event says it where manifests have to be fetched first."""
-        try:
-            known = await self.own_tree.worker.run(self._found_now)
-        except UnavailableError as error:
-            self._unknown = error
-            if self._finding is None or self._finding.done():
-                self._finding = asyncio.get_running_loop().create_task(self._find_later())
-            known = u.TreeKnown(None, is_certain=False)
-        self.recovered.set()
-        return known
-
-    def _found_now(self) -> u.TreeKnown:
-        unions = self.unions
-        if unions.now is None:
-            raw = self.union.tree.held_record()
-            held = unions.take_in(raw) if raw else None
-            found = unions.found_on(held)
-            if found is None:
-                unions.holds_nothing()
-            else:
-                unions.holds(found.id)
-        self._unknown = None
-        head = self._own_head()
-        if head is not None and not missing(head.root, self.runtime.store.get_page):
-            unions.own_moved(head, self.definition)
-        laid = unions.required()
-        return u.TreeKnown(laid.ref, laid.parts)
-
-    async def _find_later(self) -> None:
-        """Fetch the manifests that the tree's own record names, from whichever node has them."""
-        while True:
-            for record in sorted(self.unions.records(), key=lambda one: -one.number):
-                for part in record.parts:
-                    self._keep_line(part.origin)
-                    await self._fetch_part(part)
-            try:
-                async with self.turn:
-                    known = await self.own_tree.worker.run(self._found_now)
-            except UnavailableError as error:
-                self._unknown = error
-                await asyncio.sleep(AGAIN_S)
-                continue
-            self.union.post(known)
-            self.turned()
-            self.parts_changed()
-            self._touched((), True)
-            return
-
     async def own_moved(self, head: HeadRef | None) -> None:
         """The own line has a new head, whose contents are in the tree. The caller holds ``turn``."""
         if head is None:
@@ -249,7 +201,8 @@ class Replica(PartFetch, UnionLooks):
         if looked.divided.foreign or (looked.is_full and self.foreign.changes):
             self.union.post(f.TreeTouched(tuple(each.path for each in looked.divided.foreign)))
         head, now = self._own_head(), self.unions.now
-        if not looked.divided.own and head is not None and now is not None and now.part_of(self.me) != head:
+        is_head = head is not None and looked.own_root == head.root
+        if is_head and now is not None and now.part_of(self.me) != head:
             async with self.turn:
                 await self.own_moved(head)
 

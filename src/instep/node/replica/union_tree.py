@@ -20,6 +20,7 @@ class UnionTree(FilesetTree):
         super().__init__(own.runtime, fileset, own.worker)
         self._unions = unions
         self.hook_writes = own.hook_writes
+        unions.note_held = lambda union: self.hold(self.taken(), union, is_synced=True)
 
     def definition_of(self, head: HeadRef) -> Definition | None:
         record = self._unions.record(head.id)
