@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-from instep.errors import DamagedError, InstepError, PeerError, UsageError
+from instep.errors import DamagedError, InstepError, NotAllowedError, PeerError, UsageError
 from instep.model.change import ChangeAnswer, Fence, OutcomeKind, PathOutcome
 from instep.model.definition import Definition, decode_definition
 from instep.model.generation import (
@@ -47,7 +51,22 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.net.transfer import AnswerStatus, FrameHeader, FrameReader, TransferAnswer, frames, parse_records
-from instep.net.trust.certs import Purpose, certificate_of_der, check_request, crl_of_pem
+from instep.net.trust.authority import make_ca
+from instep.net.trust.certs import (
+    CA_LIFE_S,
+    Purpose,
+    check_request,
+    der_of,
+    facts_of,
+    issue,
+    make_crl,
+    make_key,
+    make_request,
+    name_of,
+    was_issued_by,
+)
+from instep.net.trust.decoding import certificate_of_der
+from instep.net.trust.revocation import issued_s, name_extensions, union_of_pem
 from instep.net.trust.tokens import Invitation, parse_token, token_text
 from instep.tree.journal.journal import EndRecord, Op, Step, decode_record, encode_record
 from instep.tree.scan.rules import Rules
@@ -252,11 +271,40 @@ def test_tokens(text: str) -> None:
     survives(lambda _: parse_token(text), b"", UsageError)
 
 
-@given(st.binary(max_size=300))
-@settings(max_examples=100)
+def _authority() -> tuple[x509.Certificate, bytes, bytes]:
+    """A certificate, a request and a revocation list, DER."""
+    key, name = make_key(Purpose.TLS), node_name("s1")
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    ca, now_ms = make_ca("c", key, 1_900_000_000_000, CA_LIFE_S), 1_900_000_000_000
+    crl = make_crl(ca, key, (7, 8), now_ms, None, name_extensions({"s2": 1}, {"s3": 2}))
+    made = issue(ca, key, key.public_key(), name, Purpose.TLS, now_ms)
+    return made, make_request(key, name, Purpose.TLS), crl.public_bytes(Encoding.DER)
+
+
+CERTIFICATE, REQUEST, REVOCATIONS = _authority()
+
+
+@given(mutated([der_of(CERTIFICATE), REQUEST, REVOCATIONS]))
+@settings(max_examples=300)
 def test_certificates_and_requests(raw: bytes) -> None:
-    survives(certificate_of_der, raw, PeerError)
-    survives(crl_of_pem, raw, PeerError)
+    """Also where the library reads a part only once it is needed."""
+
+    def used(each: bytes) -> None:
+        certificate = certificate_of_der(each)
+        facts_of(certificate)
+        was_issued_by(certificate, [certificate, CERTIFICATE])
+        was_issued_by(CERTIFICATE, [certificate])
+        issued_s(certificate)
+        name_of(certificate, Purpose.TLS)
+
+    def listed(each: bytes) -> None:
+        pem = b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(each) + b"-----END X509 CRL-----\n"
+        found = union_of_pem(pem)
+        found.is_signed_by([CERTIFICATE])
+        found.covers(CERTIFICATE)
+
+    survives(used, raw, PeerError, NotAllowedError)
+    survives(listed, raw, PeerError)
     survives(lambda each: check_request(each, node_name("s1"), Purpose.TLS), raw, PeerError)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instep.net.trust.certs import certificates_of_pem, facts_of
+from instep.net.trust.certs import facts_of
+from instep.net.trust.decoding import certificates_of_pem
 from instep.net.trust.pki_problems import problems_of
 from instep.node.runtime.driver import shift_wall_clock, skip_time, wall_ms
 from tests.support.services import ServiceNode, Services, services

@@ -15,6 +15,7 @@ from instep.net.trust.pki import Pki
 from instep.net.trust.tokens import Invitation, parse_token
 from instep.node.config.loading import load
 from instep.node.runtime.driver import wall_ms
+from tests.support.certificates import unloadable
 from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time
 
@@ -60,6 +61,7 @@ async def test_a_token_is_good_once_and_for_the_keys_that_used_it(tmp_path: Path
             ("bad_request", _request(beta, invitation, "s1")),
             ("bad_request", _request(beta, invitation, "beta", address="10.9.0.1:0\n")),
             ("bad_certificate", _request(beta, invitation, "beta", chain=(b"0",))),
+            ("bad_certificate", _request(beta, invitation, "beta", chain=(der_of(unloadable(beta)),))),
         ):
             assert await _refused(main, request) == code
         assert main.directory.config.read_text() == before

@@ -19,6 +19,7 @@ from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose
 from instep.net.trust.pki import Pki
 from instep.node.config.editing.edits import set_partner
+from instep.node.peers.network import introducing as introducing_room
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 from tests.support.services import ServiceNode, Services, services
@@ -85,7 +86,7 @@ async def test_a_line_from_behind_a_hub_is_verified_once_the_hub_is_believed(tmp
         # The hub says something else later: named, and nothing changes.
         introducing = alpha.node.peers.introducing
         other = Pki.create(tmp_path / "other", "others", GAMMA, wall_ms())
-        introducing.heard(LAMDA, _said(lamda.node.pki, GAMMA, other.sign_key))
+        introducing.heard(LAMDA, _said(lamda.node.pki, GAMMA, other.sign_key), is_followed=True)
         await _seen(alpha, "key_changed", "gamma")
         assert alpha.node.pki.pins.introduced()[GAMMA].raw == key
         # A record in the name of gamma that another key signed is refused, whichever hub brings it.
@@ -99,10 +100,10 @@ async def test_a_line_from_behind_a_hub_is_verified_once_the_hub_is_believed(tmp
         # A record of another signer or another fileset is no introduction.
         for false in (_said(other, GAMMA, other.sign_key), _said(lamda.node.pki, GAMMA, key, "pages")):
             with pytest.raises(PeerError, match="not its own"):
-                introducing.heard(LAMDA, false)
+                introducing.heard(LAMDA, false, is_followed=True)
         # Names of this cluster are no hub's to give.
         for name in (ALPHA, LAMDA):
-            introducing.heard(LAMDA, _said(lamda.node.pki, name, other.sign_key))
+            introducing.heard(LAMDA, _said(lamda.node.pki, name, other.sign_key), is_followed=True)
             assert name not in alpha.node.pki.pins.introduced()
         gamma.write({"file": "3"})
         await alpha.holds("file", "3")
@@ -120,7 +121,7 @@ async def test_a_member_of_this_cluster_is_introduced_by_no_hub(tmp_path: Path) 
         membership.learned(node_name("s1"), m.Members((m.Member(s9, "10.0.0.9:7443", "", b"", wall_ms()),)))
         alpha.node.pki.pins.keep_sign_key(LAMDA, lamda.node.pki.sign_key)
         false = Pki.create(tmp_path / "false", "false", s9, wall_ms())
-        alpha.node.peers.introducing.heard(LAMDA, _said(lamda.node.pki, s9, false.sign_key))
+        alpha.node.peers.introducing.heard(LAMDA, _said(lamda.node.pki, s9, false.sign_key), is_followed=True)
         assert s9 not in alpha.node.pki.pins.introduced()
         # Another cluster's word about our node changes nothing either, and its own nodes are not ours.
         told = (
@@ -132,3 +133,59 @@ async def test_a_member_of_this_cluster_is_introduced_by_no_hub(tmp_path: Path) 
         assert not membership.members[s9].sign_key
         assert membership.is_ours(s9)
         assert not membership.is_ours(node_name("t1"))
+
+
+@in_virtual_time
+async def test_an_introduced_name_that_our_cluster_gives_is_ours_from_then_on(tmp_path: Path) -> None:
+    """Goal: a node of our own, which is younger than an introduction of its name, is the only one that signs as it.
+    Method: a hub introduces ``web2``; then a node of our cluster lists one; both sign."""
+    async with services(tmp_path) as cluster:
+        _make(cluster, tmp_path, introduces=True)
+        lamda, alpha = cluster[LAMDA].node.pki, cluster[ALPHA].node
+        web2, runtime, record = node_name("web2"), alpha.runtime, Digest(b"r" * 32)
+        alpha.pki.pins.keep_sign_key(LAMDA, lamda.sign_key)
+        foreign = Pki.create(tmp_path / "foreign", "foreign", web2, wall_ms())
+        introducing, said = alpha.peers.introducing, _said(lamda, web2, foreign.sign_key)
+        introducing.heard(LAMDA, said, is_followed=True)
+        assert verdict_on(runtime, foreign.sign(record), record).is_valid
+        set_partner(alpha.directory, web2, {"replicate": True})
+        alpha.reload()
+        assert alpha.pki.pins.is_introduced(web2), "a row without a pin is enough"
+        assert verdict_on(runtime, foreign.sign(record), record).code == "signer_unknown"
+        alpha.membership.learned(node_name("s1"), m.Members((m.Member(web2, "", "", b"", wall_ms()),)))
+        assert not alpha.pki.pins.is_introduced(web2)
+        introducing.heard(LAMDA, said, is_followed=True)
+        assert verdict_on(runtime, foreign.sign(record), record).code == "signer_unknown"
+
+
+@in_virtual_time
+async def test_a_hub_introduces_no_more_nodes_than_lines_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a hub that is believed cannot fill the disk, nor introduce for lines that are not followed here. Method:
+    messages of 64 names each, at first for a line that is followed later; at most 80 are taken."""
+    monkeypatch.setattr(introducing_room, "NAMES_MAX", 80)
+    async with services(tmp_path) as cluster:
+        _make(cluster, tmp_path, introduces=True)
+        lamda, alpha = cluster[LAMDA].node.pki, cluster[ALPHA]
+        alpha.node.pki.pins.keep_sign_key(LAMDA, lamda.sign_key)
+        introducing, pins = alpha.node.peers.introducing, alpha.node.pki.pins
+        before = set(pins.introduced())
+
+        def names(first: int) -> m.Introductions:
+            each = [_said(lamda, node_name(f"x{first + n}"), bytes(32)).records[0] for n in range(64)]
+            return m.Introductions(LINE, tuple(each))
+
+        introducing.heard(LAMDA, names(0), is_followed=False)
+        assert set(pins.introduced()) == before
+        introducing.begun(LAMDA, LINE)
+        introducing.begun(LAMDA, LINE)
+        assert len(pins.introduced()) == len(before) + 64
+        introducing.heard(LAMDA, names(64), is_followed=True)
+        assert len(pins.introduced()) == 80
+        await _seen(alpha, "introduced_too_many", "lamda", "instep pki trust forget")
+        for number in range(2):
+            line = LineId(FilesetName("data"), node_name(f"w{number}"))
+            message = msgspec.structs.replace(names(0), line=line)
+            introducing.heard(LAMDA, message, is_followed=False)
+        assert sum(map(len, introducing._waiting[LAMDA].values())) == 64

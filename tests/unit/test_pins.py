@@ -8,15 +8,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from instep.errors import DamagedError, NotAllowedError
+from instep.errors import NotAllowedError, PeerError
 from instep.model.ids import node_name
-from instep.net.connections.tls import Trust
+from instep.net.connections.tls import TlsContexts, Trust
 from instep.net.trust import certs, keystore
 from instep.net.trust.certs import Purpose
 from instep.net.trust.pins import Introduced
 from instep.net.trust.pki import Pki
 from instep.net.trust.pki_problems import problems_of
-from tests.unit.test_pki import DAY, MAIN, NOW, code_of
+from tests.support.certificates import unloadable
+from tests.unit.test_pki import DAY, MAIN, NOW, S1, code_of, joined
 
 
 @pytest.fixture
@@ -57,6 +58,30 @@ def test_a_pin_is_of_the_key_and_outlives_the_certificate(ca: Pki, tmp_path: Pat
     assert code_of(lambda: trust.identify(der), NotAllowedError) == "key_changed"
 
 
+def test_a_certificate_that_openssl_cannot_load_is_never_pinned_and_stops_no_start(
+    ca: Pki, tmp_path: Path
+) -> None:
+    """Goal: one certificate of one partner takes no handshake from all others. Method: it is pinned, and refused; then
+    it lies there from before, beside other damage and a partner that is well; then it is pinned again."""
+    far, near = (Pki.create(tmp_path / name, "other", node_name(name), NOW) for name in ("far", "near"))
+    assert code_of(lambda: ca.pins.pin(far.name, [unloadable(far)]), PeerError) == "bad_certificate"
+    assert not ca.pins.is_pinned(far.name)
+    ca.pins.pin(near.name, [near.certificate(Purpose.TLS)])
+    files = {"far": certs.pem_of(unloadable(far)), "a b": certs.pem_of(far.ca()), "empty": b""}
+    for name, data in files.items():
+        (ca.directory / "trusted" / f"{name}.crt").write_bytes(data)
+    for pki in (ca, Pki(ca.directory)):
+        assert set(TlsContexts(pki, lambda: NOW).trust.pinned) == {"near"}
+        found = {problem.path.stem: problem for problem in problems_of(pki, NOW)}
+        assert {name: problem.what for name, problem in found.items()} == dict.fromkeys(files, "damaged")
+        assert "OpenSSL cannot load" in found["far"].detail
+        assert "instep partner add far ADDRESS --pin" in found["far"].hint
+        assert found["a b"].hint.startswith("move ")
+    assert ca.pins.is_pinned(far.name), "a damaged file leaves the name to the other cluster"
+    ca.pins.pin(far.name, [far.certificate(Purpose.TLS)])
+    assert set(TlsContexts(ca, lambda: NOW).trust.pinned) == {"near", "far"}
+
+
 def test_an_introduction_that_is_forgotten_is_gone_at_once(ca: Pki) -> None:
     far, found = node_name("far"), Introduced("ab" * 32, MAIN, NOW)
     for _ in range(3):
@@ -66,9 +91,19 @@ def test_an_introduction_that_is_forgotten_is_gone_at_once(ca: Pki) -> None:
         assert ca.pins.forget_introduced(far)
         assert not ca.pins.introduced()
     assert not ca.pins.forget_introduced(far)
+    ca.pins.introduce(node_name("near"), found)
     (ca.directory / "trusted" / "far.introduced").write_text('{"key": "abc", "by": "main", "at_ms": 1}')
-    with pytest.raises(DamagedError, match=r"far\.introduced has no key"):
-        ca.pins.introduced()
+    assert ca.pins.introduced() == {node_name("near"): found}, "damage of one file takes no other key"
+    assert ca.pins.is_introduced(far), "and no other word counts for its node"
+    (problem,) = problems_of(ca, NOW)
+    assert (problem.path.name, problem.what) == ("far.introduced", "damaged")
+    assert problem.hint.startswith("instep pki trust forget far")
+
+
+def test_a_name_that_this_cluster_gives_is_no_introduced_one(ca: Pki, tmp_path: Path) -> None:
+    ca.pins.introduce(S1, Introduced("ab" * 32, MAIN, NOW))
+    joined(ca, tmp_path / "s1")
+    assert not ca.pins.introduced()
 
 
 def test_an_authority_that_could_pass_for_another_is_not_kept_beside_a_pin(ca: Pki, tmp_path: Path) -> None:

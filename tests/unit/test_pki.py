@@ -14,7 +14,7 @@ from instep.errors import ConfigError, DamagedError, InstepError, NotAllowedErro
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
 from instep.net.connections.tls import Trust
-from instep.net.trust import certs, keystore
+from instep.net.trust import certs, decoding, keystore
 from instep.net.trust.certs import NODE_LIFE_S, Purpose
 from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.pki_problems import problems_of
@@ -199,7 +199,7 @@ def test_revocation_lists_only_grow_and_only_from_the_ca(ca: Pki, tmp_path: Path
     assert s1.certificate(Purpose.TLS).serial_number in s2.crl().serials
     impostor = Pki.create(tmp_path / "o", "maps", MAIN, NOW)
     assert code_of(lambda: s2.adopt_crl(impostor.crl_pem()), PeerError) == "bad_crl"
-    dates = [certs.crl_of_pem(old).last_update_utc, ca.crl().last_update_utc]
+    dates = [decoding.crl_of_pem(old).last_update_utc, ca.crl().last_update_utc]
     assert dates[0] < dates[1]
 
 
@@ -275,7 +275,7 @@ def test_exports_for_other_programs(ca: Pki, tmp_path: Path) -> None:
     files = keystore.export(ca, keystore.ExportFormat.PEM, tmp_path / "pem", b"pass phrase")
     assert [f.name for f in files] == ["main.crt", "main.key", "ca-bundle.crt"]
     assert b"ENCRYPTED" in files[1].read_bytes()
-    bundle = certs.certificates_of_pem(files[2].read_bytes() + b"\n# and a note\n" + files[0].read_bytes())
+    bundle = decoding.certificates_of_pem(files[2].read_bytes() + b"\n# and a note\n" + files[0].read_bytes())
     assert [certs.facts_of(each).is_ca for each in bundle] == [True, False, True]
     (packed,) = keystore.export(ca, keystore.ExportFormat.PKCS12, tmp_path / "main.p12", b"pass phrase")
     key, certificate, others = pkcs12.load_key_and_certificates(packed.read_bytes(), b"pass phrase")
@@ -290,7 +290,7 @@ def test_damage_is_named(ca: Pki) -> None:
         ca.sign(RECORD)
     (ca.directory / "ca.crt").unlink()
     assert code_of(ca.authorities, ConfigError) == "pki_missing"
-    assert isinstance(certs.crl_of_pem(ca.crl_pem()), x509.CertificateRevocationList)
+    assert isinstance(decoding.crl_of_pem(ca.crl_pem()), x509.CertificateRevocationList)
 
 
 def test_no_list_makes_a_revocation_forgotten_whatever_its_number(ca: Pki, tmp_path: Path) -> None:

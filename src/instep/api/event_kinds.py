@@ -32,6 +32,7 @@ WARNINGS: Mapping[str, str] = {
     "hold_expired": "a path of `hold_while` stayed for ten minutes: changes are published beside it",
     "hot_file": "a file changes faster than partners can fetch it",
     "identity_in_use": "two nodes use one identity",
+    "introduced_too_many": "a hub introduced more nodes of other clusters than are taken from one partner",
     "job_differs": "a job has other settings at another node, and is not started here",
     "join_refused": "a node could not join",
     "large_file": "a large file is published again and again, so it is published now and then",

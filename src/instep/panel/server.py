@@ -18,7 +18,7 @@ from aiohttp import web
 from instep.api.looking import StatusDocument
 from instep.errors import InstepError, NotAllowedError, UsageError
 from instep.model.address import Address
-from instep.net.trust.certs import certificates_of_pem
+from instep.net.trust.decoding import certificates_of_pem
 from instep.node.access.access import Access
 from instep.node.access.door import CommandDoor, Silent
 from instep.node.balance.listeners import Listeners

@@ -20,11 +20,12 @@ from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
-from instep.errors import NotAllowedError, RefusedError, ResourceError
+from instep.errors import NotAllowedError, PeerError, RefusedError, ResourceError
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import presented
-from instep.net.trust.certs import CertificateFacts, Purpose, certificates_of_pem, facts_of, name_of, pin_of
+from instep.net.trust.certs import CertificateFacts, Purpose, facts_of, name_of, pin_of
+from instep.net.trust.decoding import certificates_of_pem, require_loadable
 from instep.net.trust.keystore import ExportFormat, backup, export, restore
 from instep.net.trust.pki import Pki
 
@@ -332,8 +333,11 @@ def _why_not_trusted(certificate: x509.Certificate) -> str | None:
         return "it is of an authority, and a node of another cluster is trusted by its own key"
     try:
         name_of(certificate, Purpose.TLS)
+        require_loadable([certificate])
     except NotAllowedError:
         return "it is of no node of instep"
+    except PeerError as error:
+        return error.reason
     return f"it expired on {_day(facts.not_after_ms)}" if facts.not_after_ms < time.time() * 1000 else None
 
 

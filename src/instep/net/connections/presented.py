@@ -10,14 +10,8 @@ from cryptography import x509
 
 from instep.errors import PeerError
 from instep.net.connections.tls_errors import translated_tls_error
-from instep.net.trust.certs import (
-    CertificateFacts,
-    certificate_of_der,
-    facts_of,
-    fingerprint_bytes,
-    pem_of,
-    pin_of,
-)
+from instep.net.trust.certs import CertificateFacts, facts_of, fingerprint_bytes, pem_of, pin_of
+from instep.net.trust.decoding import certificate_of_der
 
 
 @dataclass(frozen=True, slots=True)

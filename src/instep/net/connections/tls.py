@@ -19,14 +19,8 @@ from instep.errors import ConfigError, InstepError, NotAllowedError
 from instep.model.ids import NodeName
 from instep.net.connections.presented import presented
 from instep.net.connections.tls_errors import RefusedPeer
-from instep.net.trust.certs import (
-    Purpose,
-    certificate_of_der,
-    name_of,
-    pem_of,
-    pin_of,
-    was_issued_by,
-)
+from instep.net.trust.certs import Purpose, name_of, pem_of, pin_of, was_issued_by
+from instep.net.trust.decoding import certificate_of_der
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import Revoked, issued_s
 from instep.net.trust.validity import minute_of

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from instep.errors import NotAllowedError, PeerError, UsageError
 from instep.model.ids import NodeName, node_name
+from instep.net.trust.decoding import UNREADABLE
 from instep.net.trust.validity import require_current_ca
 
 NODE_LIFE_S = 397 * 86_400
@@ -104,28 +105,6 @@ def raw_of_key(key: CertificatePublicKeyTypes) -> bytes:
 # Reading ----------------------------------------------------------------------------------------------------
 
 
-def certificate_of_der(raw: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(raw)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise PeerError(f"certificate cannot be decoded: {error}", code="bad_certificate") from error
-
-
-def certificates_of_pem(raw: bytes) -> list[x509.Certificate]:
-    """All certificates of a bundle, in order; text between them is ignored."""
-    try:
-        return x509.load_pem_x509_certificates(raw)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise PeerError(f"no certificates in this PEM: {error}", code="bad_certificate") from error
-
-
-def crl_of_pem(raw: bytes) -> x509.CertificateRevocationList:
-    try:
-        return x509.load_pem_x509_crl(raw)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise PeerError(f"revocation list cannot be decoded: {error}", code="bad_crl") from error
-
-
 def was_issued_by(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> bool:
     """Whether one of these authorities signed this certificate, and may."""
     for authority in authorities:
@@ -133,7 +112,7 @@ def was_issued_by(certificate: x509.Certificate, authorities: Iterable[x509.Cert
             certificate.verify_directly_issued_by(authority)
             if authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
                 return True
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        except (*UNREADABLE, InvalidSignature):
             continue
     return False
 
@@ -148,7 +127,7 @@ def name_of(certificate: x509.Certificate, purpose: Purpose) -> NodeName:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         dns = names.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise _bad_identity(f"it is not a node's certificate ({error})") from error
     if constraints.ca:
         raise _bad_identity("it is an authority's certificate")
@@ -208,7 +187,7 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
 def _extension(of: x509.Certificate | SomeRevocations, kind: type[_X]) -> _X | None:
     try:
         return of.extensions.get_extension_for_class(kind).value
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE:
         return None
 
 
@@ -233,7 +212,7 @@ def name_in_request(raw: bytes) -> NodeName:
         )
         (name,) = names.get_values_for_type(x509.DNSName)
         return node_name(name)
-    except (ValueError, UsageError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (*UNREADABLE, UsageError) as error:
         raise PeerError(f"signing request cannot be decoded: {error}", code="bad_request") from error
 
 
@@ -244,7 +223,7 @@ def check_request(raw: bytes, name: NodeName, purpose: Purpose) -> PublicKey:
         is_proven = request.is_signature_valid
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         key = request.public_key()
-    except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise PeerError(f"signing request cannot be decoded: {error}", code="bad_request") from error
     if not is_proven:
         raise PeerError("the signing request does not prove possession of its key", code="bad_request")

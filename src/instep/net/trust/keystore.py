@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from instep.errors import DamagedError, NotAllowedError, RefusedError, ResourceError, UsageError
-from instep.net.trust.certs import Purpose, certificates_of_pem, pin_of
+from instep.net.trust.certs import Purpose, pin_of
+from instep.net.trust.decoding import certificates_of_pem
 from instep.net.trust.key_files import sync_folder, write_file
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import union_of_pem

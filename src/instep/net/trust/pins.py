@@ -7,17 +7,21 @@ certificates and no keys. ``trusted/NAME.sign`` has the key that the partner sig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 from cryptography import x509
 
-from instep.errors import DamagedError
+from instep.errors import DamagedError, InstepError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import NodeName, node_name
-from instep.net.trust.certs import certificates_of_pem, pem_of, was_issued_by
+from instep.net.trust.certs import pem_of, was_issued_by
+from instep.net.trust.decoding import certificates_of_pem, require_loadable
 from instep.net.trust.key_files import sync_folder, write_file
+
+T = TypeVar("T")
 
 
 def is_sign_key(key: bytes) -> bool:
@@ -42,12 +46,15 @@ class Pins:
 
     def __init__(self, directory: Path) -> None:
         self._folder = directory / "trusted"
-        self._introduced: tuple[int, dict[NodeName, Introduced]] = -1, {}
+        self._certificates = _Files(self._folder, "crt", _chain_of)
+        self._introductions = _Files(self._folder, "introduced", _introduced_in)
 
     def pin(self, name: NodeName, chain: Sequence[x509.Certificate]) -> bool:
-        """Trust the key of the first of these certificates for this partner; whether that changed the file."""
+        """Trust the key of the first of these certificates for this partner; whether that changed the file.
+        ``PeerError`` ``bad_certificate`` for one that no handshake could use."""
         known = self.chains().get(node_name(name), [])
         kept = _with_issuer([*chain, *known[1:]])
+        require_loadable(kept)
         if known == kept:
             return False
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,50 +99,96 @@ class Pins:
     def introduce(self, name: NodeName, found: Introduced) -> None:
         """Believe what a node that is no partner signs with this key, and no other."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        raw = msgspec.json.encode(found)
-        self._introduced = -1, {}  # two writes may bear one time
-        write_file(self._folder / f"{node_name(name)}.introduced", raw, mode=0o644, of_node=True)
+        write_file(self._introduction(name), msgspec.json.encode(found), mode=0o644, of_node=True)
 
     def introduced(self) -> dict[NodeName, Introduced]:
-        """The nodes that were introduced, by name; read again when a file came or went."""
-        try:
-            stamp = self._folder.stat().st_mtime_ns
-        except FileNotFoundError:
-            return {}
-        if self._introduced[0] != stamp:
-            self._introduced = stamp, dict(map(_introduced, sorted(self._folder.glob("*.introduced"))))
-        return self._introduced[1]
+        """The nodes that were introduced, by name; one whose file is damaged is not among them."""
+        read = self._introductions.read()
+        return {NodeName(path.stem): each for path, each in read.items() if isinstance(each, Introduced)}
+
+    def is_introduced(self, name: NodeName) -> bool:
+        """Whether a first introduction of this node was taken, also where the file with it is damaged."""
+        return self._introduction(name).exists()
 
     def forget_introduced(self, name: NodeName) -> bool:
         """The next introduction of this node counts as the first one; whether there was one."""
         try:
-            (self._folder / f"{node_name(name)}.introduced").unlink()
+            self._introduction(name).unlink()
         except FileNotFoundError:
             return False
-        self._introduced = -1, {}
         sync_folder(self._folder)
         return True
+
+    def _introduction(self, name: NodeName) -> Path:
+        return self._folder / f"{node_name(name)}.introduced"
+
+    def is_pinned(self, name: NodeName) -> bool:
+        """Whether a node of another cluster is to be trusted by its key, also where the file with it is damaged."""
+        return (self._folder / f"{name}.crt").exists()
 
     def certificates(self) -> dict[NodeName, x509.Certificate]:
         """The certificate of each partner; its key is what is trusted."""
         return {name: chain[0] for name, chain in self.chains().items()}
 
     def chains(self) -> dict[NodeName, list[x509.Certificate]]:
-        """The same, each with its issuer, where that is known."""
-        return {
-            node_name(path.stem): certificates_of_pem(path.read_bytes())
-            for path in sorted(self._folder.glob("*.crt"))
-        }
+        """The same, each with its issuer, where that is known. A partner whose file is damaged is not among them."""
+        read = self._certificates.read()
+        return {NodeName(path.stem): chain for path, chain in read.items() if isinstance(chain, list)}
+
+    def damaged(self) -> dict[Path, DamagedError]:
+        """The files that cannot be used: no node is trusted by them, and the others are."""
+        read = self._certificates.read() | self._introductions.read()
+        return {path: error for path, error in read.items() if isinstance(error, DamagedError)}
 
 
-def _introduced(path: Path) -> tuple[NodeName, Introduced]:
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Introduced)
-        if is_sign_key(found.raw):
-            return node_name(path.stem), found
-    except (*DECODE_ERRORS, ValueError) as error:
-        raise DamagedError(f"{path} has no key: {error}", hint=f"rm {path}", code="bad_pin") from error
-    raise DamagedError(f"{path} has no key", hint=f"rm {path}", code="bad_pin")
+class _Files(Generic[T]):
+    """What ``parse`` makes of each file of a folder with one suffix; one that did not change is not parsed again."""
+
+    def __init__(self, folder: Path, suffix: str, parse: Callable[[Path], T]) -> None:
+        self._folder, self._suffix, self._parse = folder, suffix, parse
+        self._known: dict[Path, tuple[tuple[int, ...], T | DamagedError]] = {}
+
+    def read(self) -> dict[Path, T | DamagedError]:
+        read: dict[Path, tuple[tuple[int, ...], T | DamagedError]] = {}
+        for path in sorted(self._folder.glob(f"*.{self._suffix}")):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue  # it has just gone
+            stamp = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
+            known = self._known.get(path)
+            read[path] = known if known is not None and known[0] == stamp else (stamp, self._parsed(path))
+        self._known = read
+        return {path: value for path, (_, value) in read.items()}
+
+    def _parsed(self, path: Path) -> T | DamagedError:
+        try:
+            node_name(path.stem)
+        except UsageError as error:
+            return DamagedError(error.reason, hint=f"move {path} elsewhere", code="bad_pin")
+        try:
+            return self._parse(path)
+        except OSError as error:
+            why = error.strerror or str(error)
+        except (InstepError, *DECODE_ERRORS, ValueError) as error:
+            why = str(error)
+        cure = f"instep pki trust forget {path.stem}; the next introduction counts as the first"
+        if self._suffix == "crt":
+            cure = f"instep partner add {path.stem} ADDRESS --pin FINGERPRINT; or: instep partner remove {path.stem}"
+        return DamagedError(why, hint=cure, code="bad_pin")
+
+
+def _chain_of(path: Path) -> list[x509.Certificate]:
+    chain = certificates_of_pem(path.read_bytes())
+    require_loadable(chain)
+    return chain
+
+
+def _introduced_in(path: Path) -> Introduced:
+    found = msgspec.json.decode(path.read_bytes(), type=Introduced)
+    if not is_sign_key(found.raw):
+        raise ValueError("it has no key")
+    return found
 
 
 def _with_issuer(presented: Sequence[x509.Certificate]) -> list[x509.Certificate]:

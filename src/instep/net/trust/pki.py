@@ -41,7 +41,6 @@ from instep.net.trust.certs import (
     CertificateFacts,
     PrivateKey,
     Purpose,
-    certificates_of_pem,
     check_request,
     facts_of,
     issue,
@@ -55,6 +54,7 @@ from instep.net.trust.certs import (
     raw_key_of,
     was_issued_by,
 )
+from instep.net.trust.decoding import certificates_of_pem
 from instep.net.trust.key_files import locked, write_file
 from instep.net.trust.pins import Pins
 from instep.net.trust.revocation import LISTS_MAX, Revoked, name_extensions, union_of_pem
@@ -283,6 +283,7 @@ class Pki:
                 record = Record(name, purpose.value, facts.serial, facts.pin, now_ms, facts.not_after_ms)
                 self._write(f"issued/{facts.serial}.json", msgspec.json.encode(record))
                 made[purpose] = pem_of(certificate)
+            self.pins.forget_introduced(name)  # a node of this cluster signs by its certificate
         return Issued(made[Purpose.TLS], made[Purpose.SIGN])
 
     def renew_own(self, now_ms: int) -> None:

@@ -23,7 +23,7 @@ _HINT = "compare date -u with the partners; when the clock here is right: instep
 
 @dataclass(frozen=True, slots=True)
 class PkiProblem:
-    """For ``check``: ``what`` is ``stray``, ``mode``, ``missing``, ``expiry`` or ``early``."""
+    """For ``check``: ``what`` is ``stray``, ``mode``, ``missing``, ``damaged``, ``expiry`` or ``early``."""
 
     path: Path
     what: str
@@ -32,7 +32,7 @@ class PkiProblem:
 
 
 def problems_of(pki: Pki, now_ms: int) -> list[PkiProblem]:
-    """Wrong modes, missing files, stray key material (K19), certificates that run out."""
+    """Wrong modes, missing and damaged files, stray key material (K19), certificates that run out."""
     found = list(_stray(pki))
     for name in sorted(SECRET):
         path = pki.directory / name
@@ -55,6 +55,9 @@ def problems_of(pki: Pki, now_ms: int) -> list[PkiProblem]:
             elif now_ms < facts.not_before_ms:
                 detail = f"is not valid before {minute_at(facts.not_before_ms)}; {clock}"
                 found.append(PkiProblem(path, "early", detail, hint))
+    for path, error in pki.pins.damaged().items():
+        detail = f"cannot be used, and no node is trusted by it: {error.reason}"
+        found.append(PkiProblem(path, "damaged", detail, str(error.hint)))
     with contextlib.suppress(ConfigError):
         found += _end_of_ca(pki, now_ms)
     return found

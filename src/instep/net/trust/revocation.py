@@ -18,7 +18,8 @@ from cryptography import x509
 
 from instep.errors import InstepError, PeerError
 from instep.model.decoding import DECODE_ERRORS
-from instep.net.trust.certs import BACKDATE, Purpose, crl_number, crl_of_pem, name_of, pem_of
+from instep.net.trust.certs import BACKDATE, Purpose, crl_number, name_of, pem_of
+from instep.net.trust.decoding import crl_of_pem
 
 LISTS_MAX = 64
 NAMES_OID = x509.ObjectIdentifier("2.25.187143095146112.2")

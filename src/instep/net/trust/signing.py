@@ -16,14 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from instep.errors import NotAllowedError, PeerError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName
-from instep.net.trust.certs import (
-    Purpose,
-    certificate_of_der,
-    name_of,
-    raw_key_of,
-    spki_of,
-    was_issued_by,
-)
+from instep.net.trust.certs import Purpose, name_of, raw_key_of, spki_of, was_issued_by
+from instep.net.trust.decoding import certificate_of_der
 from instep.net.trust.revocation import Revoked
 from instep.net.trust.validity import minute_of
 

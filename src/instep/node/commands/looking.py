@@ -165,7 +165,7 @@ class Looking(CommandHandlers):
         warnings += [
             f"{one.path.name} {one.detail}; next: {one.hint}"
             for one in found
-            if one.what in ("expiry", "early")
+            if one.what in ("expiry", "early", "damaged")
         ]
         if self._node.renewal.trouble is not None:
             warnings.append(self._node.renewal.trouble)

@@ -119,6 +119,7 @@ class DialledLink:
                 service.source_down(self.name, error)
         self._up.clear()
         self.offers.clear()
+        self._peers.introducing.lost(self.name)
         self._peers.runtime.tell()
 
     async def _connected(self) -> None:
@@ -248,7 +249,8 @@ class DialledLink:
             case m.Epochs():
                 self._peers.heard_epochs(self.name, message)
             case m.Introductions():
-                self._peers.introducing.heard(self.name, message)
+                is_followed = self._followed(message.line) is not None
+                self._peers.introducing.heard(self.name, message, is_followed=is_followed)
             case m.TakeOverRequest():
                 self.reply(self._answering.could_take_over(message))
             case m.Ping(number):
@@ -324,6 +326,7 @@ class DialledLink:
         self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
+            self._peers.introducing.begun(self.name, line)
             service.source_up(self.name, self, self._their_heads.get(line))
             if line in self._their_notices:
                 self._noticed(self._their_notices[line])

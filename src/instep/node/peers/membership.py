@@ -38,6 +38,7 @@ class Membership:
         self.invitations = Invitations(runtime)
         self._federation = Federation(runtime, tls, self.invitations, self.is_ours)
         self.settings_changed = settings_changed
+        runtime.is_ours = self.is_ours
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
@@ -184,6 +185,8 @@ class Membership:
         if pinned is not None:
             self._foreign.add(who)
             pin = pin_of(pinned)
+        else:
+            self._foreign.discard(who)
         self.pinned_key_told(who, hello.sign_key)
         told = dialled_at(hello.address, seen_at)
         self._follow_move(who, told)
@@ -263,7 +266,7 @@ class Membership:
     def is_ours(self, name: NodeName) -> bool:
         """Whether a node of this cluster has the name, as far as this node knows."""
         pki, row = self._runtime.pki, self._runtime.settings.partners.get(name)
-        if name in pki.pins.certificates() or name in self._foreign:
+        if pki.pins.is_pinned(name) or name in self._foreign:
             return False
         is_known = name in self.members or (row is not None and row.pin is None)
         return is_known or (pki.is_ca and pki.has_issued(name, wall_ms()))
@@ -319,6 +322,8 @@ class Membership:
         return True
 
     def _save_members(self) -> None:
+        for name in filter(self.is_ours, self._runtime.pki.pins.introduced()):
+            self._runtime.pki.pins.forget_introduced(name)  # a node of this cluster signs by its certificate
         members = msgspec.msgpack.encode(list(self.members.values()))
         foreign = msgspec.msgpack.encode(sorted(self._foreign & set(self.members)))
         self._runtime.deferred.write(_MEMBERS, lambda store: store.put(_MEMBERS, members))

@@ -116,6 +116,8 @@ class Runtime:
         """How many events of each kind and fileset (empty: of none) there were since the start."""
         self.on_note: Callable[[str, str, LineId | None, Mapping[str, Any]], None] = lambda *_: None
         """Hears each event, in the thread that notes it."""
+        self.is_ours: Callable[[NodeName], bool] = lambda _: False
+        """Whether a node of this cluster has a name; the members say it."""
         self.facts = FactCache()
         self.retention = RetentionTime()
         self.draining = Draining(lambda: self.store, self.tell, ran_out=self._drain_ran_out)

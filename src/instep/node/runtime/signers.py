@@ -30,7 +30,7 @@ def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> Sig
 
 def _verified(runtime: Runtime, signature: Signature, record_id: Digest) -> NodeName:
     """The signer of a record, by its pinned key, by a certificate of this cluster, or by an introduction. A name that a
-    certificate of this cluster has is never an introduced one."""
+    node of this cluster has is never an introduced one."""
     pki, signer = runtime.pki, signature.signer
     pinned = pki.pins.sign_key(signer) if signer in pki.pins.certificates() else None
     by_key = {} if pinned is None else {signer: pinned}
@@ -39,6 +39,8 @@ def _verified(runtime: Runtime, signature: Signature, record_id: Digest) -> Node
         return verify_signature(signature, record_id, authorities, pki.crl(), now_ms, by_key)
     except NotAllowedError as error:
         if error.error_code != "signer_unknown":
+            raise
+        if runtime.is_ours(signer):
             raise
         known = pki.pins.introduced().get(signer)
         if known is None:

@@ -8,7 +8,8 @@ import time
 from instep.errors import RefusedError
 from instep.net.client import federate
 from instep.net.messages import messages as m
-from instep.net.trust.certs import Purpose, certificate_of_der, der_of, fingerprint_bytes
+from instep.net.trust.certs import Purpose, der_of, fingerprint_bytes
+from instep.net.trust.decoding import certificate_of_der
 from instep.net.trust.pki import Pki
 from instep.net.trust.tokens import Invitation
 from instep.node.config.editing import edits

@@ -11,15 +11,8 @@ from instep.model.address import parse_address, why_not_plain_host
 from instep.model.ids import NodeName
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
-from instep.net.trust.certs import (
-    Purpose,
-    certificate_of_der,
-    check_request,
-    name_of,
-    pin_of,
-    pin_of_key,
-    raw_of_key,
-)
+from instep.net.trust.certs import Purpose, check_request, name_of, pin_of, pin_of_key, raw_of_key
+from instep.net.trust.decoding import certificate_of_der, require_loadable
 from instep.node.config.editing import edits
 from instep.node.peers.network.invitations import Invitations
 from instep.node.peers.presence import dialled_at
@@ -83,6 +76,7 @@ def _proven_chain(request: m.FederateRequest) -> list[x509.Certificate]:
     """The certificates of a request whose key the signing request proves, and whose address can be dialled."""
     proven = pin_of_key(check_request(request.tls_csr, request.name, Purpose.TLS))
     chain = [certificate_of_der(der) for der in request.chain]
+    require_loadable(chain)
     if pin_of(chain[0]) != proven or name_of(chain[0], Purpose.TLS) != request.name:
         raise PeerError(
             "the certificate is not of the node and the key that ask to be linked", code="bad_request"

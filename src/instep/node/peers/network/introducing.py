@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Protocol
 
 from instep.errors import PeerError
@@ -20,6 +21,9 @@ from instep.node.lines.line_service import LineService
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
+
+NAMES_MAX = 256
+"""Most nodes that one partner may introduce, and most introductions of one partner that wait for their lines."""
 
 
 class KnownNodes(Protocol):
@@ -40,6 +44,8 @@ class Introducing:
         self._runtime = runtime
         self._nodes = nodes
         self._made: dict[tuple[LineId, NodeName, bytes], SignedIntroduction] = {}
+        self._waiting: dict[NodeName, dict[LineId, list[IntroductionBody]]] = {}
+        """By partner: introductions for lines that are not followed here, or not yet."""
 
     # The hub --------------------------------------------------------------------------------------------------
 
@@ -73,44 +79,77 @@ class Introducing:
 
     # The partner ----------------------------------------------------------------------------------------------
 
-    def heard(self, source: NodeName, message: m.Introductions) -> None:
-        """Keep the keys of nodes that are known by no other means, where this node believes ``source``. ``PeerError``
-        for a record that ``source`` did not sign as it says."""
-        row = self._runtime.settings.partners.get(source)
-        if row is None or not row.introduces:
+    def heard(self, source: NodeName, message: m.Introductions, *, is_followed: bool) -> None:
+        """Keep the keys of nodes that are known by no other means, where this node believes ``source``: at once, or
+        once the line is followed here. ``PeerError`` for a record that ``source`` did not sign as it says."""
+        if not self._is_believed(source):
             return
+        bodies = []
         for record in message.records:
             body = record.body()
             verdict = verdict_on(self._runtime, record.signature, record.id)
             if not verdict.is_valid or verdict.signer != source or body.fileset != message.line.fileset:
                 raise PeerError(f"{source} sent an introduction that is not its own", code="bad_introduction")
-            self._take(source, body)
+            bodies.append(body)
+        waiting = self._waiting.setdefault(source, {})
+        waiting.pop(message.line, None)
+        if sum(map(len, waiting.values())) + len(bodies) > NAMES_MAX and not is_followed:
+            return  # it comes again with the next connection
+        waiting[message.line] = bodies
+        if is_followed:
+            self.begun(source, message.line)
 
-    def _take(self, source: NodeName, body: IntroductionBody) -> None:
-        name, runtime = body.origin, self._runtime
+    def begun(self, source: NodeName, line: LineId) -> None:
+        """A line that ``source`` passes on is followed here."""
+        bodies, introduced = self._waiting.get(source, {}).pop(line, ()), self._runtime.pki.pins.introduced()
+        for body in bodies if self._is_believed(source) else ():
+            taken = self._taken(source, body, introduced)
+            if taken is not None:
+                introduced[body.origin] = taken
+
+    def lost(self, source: NodeName) -> None:
+        """The connection ended; the next one begins with all introductions."""
+        self._waiting.pop(source, None)
+
+    def _is_believed(self, source: NodeName) -> bool:
+        row = self._runtime.settings.partners.get(source)
+        return row is not None and row.introduces
+
+    def _taken(
+        self, source: NodeName, body: IntroductionBody, introduced: Mapping[NodeName, Introduced]
+    ) -> Introduced | None:
+        """What is known of a node from now on by this introduction; None where it changes nothing. ``introduced`` are
+        the nodes that were introduced before."""
+        name, runtime, pins = body.origin, self._runtime, self._runtime.pki.pins
+        before = introduced.get(name)
+        if before is not None and before.raw == body.key:
+            return None
         if name == runtime.name or self._nodes.is_ours(name):
-            return  # the certificates of this cluster say it
-        known = self._known_key(name)
+            return None  # the certificates of this cluster say it
+        member = self._nodes.members.get(name)
+        known = pins.sign_key(name) or (before.raw if before is not None else None)
+        known = known or (member.sign_key if member is not None and member.sign_key else None)
         if known is not None and known != body.key:
             text = (
                 f"{source} says that {name} signs with the key {shown_key(body.key)}, and here it is known with "
                 f"{shown_key(known)}: nothing changes"
             )
             runtime.note_of_peer(source, "key_changed", text, node=name)
-            return
-        pins = runtime.pki.pins
-        if pins.sign_key(name) is not None or name in pins.introduced():
-            return
-        pins.introduce(name, Introduced(body.key.hex(), source, wall_ms()))
+            return None
+        if pins.sign_key(name) is not None or pins.is_introduced(name):
+            return None
+        if sum(each.by == source for each in introduced.values()) >= NAMES_MAX:
+            text = (
+                f"{source} introduced {name}, and has introduced {NAMES_MAX} nodes, the most of one partner: {name} "
+                "is not known by it; one that is gone: instep pki trust forget NAME"
+            )
+            runtime.note_of_peer(source, "introduced_too_many", text, node=name)
+            return None
+        found = Introduced(body.key.hex(), source, wall_ms())
+        pins.introduce(name, found)
         text = f"{source} introduced {name}, which signs with the key {shown_key(body.key)}"
         runtime.note_of_peer(source, "introduced", text, node=name)
-
-    def _known_key(self, name: NodeName) -> bytes | None:
-        """The key of a node of another cluster, as far as anything here says it."""
-        pins, member = self._runtime.pki.pins, self._nodes.members.get(name)
-        introduced = pins.introduced().get(name)
-        known = pins.sign_key(name) or (introduced.raw if introduced is not None else None)
-        return known or (member.sign_key if member is not None and member.sign_key else None)
+        return found
 
 
 def shown_key(key: bytes) -> str:
