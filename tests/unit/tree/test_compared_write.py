@@ -213,3 +213,47 @@ def test_a_file_system_without_exchange_and_without_unnamed_files(
     with pytest.raises(ChangedMeanwhileError):
         _put(tree)
     assert _names(tree) == {"sub", "sub/f", "sub/g"}
+
+
+@pytest.mark.parametrize("moment", ["_link", "_swap", "_is_base", "_replace"])
+@pytest.mark.parametrize("path", [b"sub/f", b"sub/g"])
+@pytest.mark.parametrize("is_unnamed", [True, False])
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_the_name_of_the_waiting_file_given_to_another_object_is_not_written(
+    tree: Path, moment: str, path: bytes, is_unnamed: bool, is_removed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: the owner of the directory puts a link to a file of root's under that name, or under the file's own. No name
+    in the tree becomes that file, and the write does not say that it counts."""
+    if not is_unnamed:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    if moment == "_replace":
+        monkeypatch.setattr(compared_write, "rename_exchange", _no_exchange)
+    secret = tree.parent / "secret"
+    secret.write_text("root's own\n")
+
+    def put_links(before: Callable[..., object], write: ComparedWrite, *given: object) -> object:
+        for each in (tree / "sub").glob(".instep-edit-*"):
+            each.unlink()
+            if not is_removed:
+                each.symlink_to(secret)
+        return before(write, *given)
+
+    before = getattr(ComparedWrite, moment)
+    monkeypatch.setattr(
+        ComparedWrite, moment, lambda write, *given: put_links(before, write, *given), raising=True
+    )
+    try:
+        _put(tree, OLD if path == b"sub/f" else None, path)
+    except ChangedMeanwhileError:
+        is_written = False
+    else:
+        is_written = True
+    assert secret.stat().st_nlink == 1 and secret.read_text() == "root's own\n"
+    laid = tree / os.fsdecode(path)
+    is_laid = laid.is_file() and not laid.is_symlink() and laid.read_text() == "new\n"
+    assert is_laid or not is_written
+    assert not list((tree / "sub").glob(".instep-edit-*"))
+
+
+def _no_exchange(*_: object) -> None:
+    raise RenameUnsupportedError(errno.EINVAL, "no flags here")

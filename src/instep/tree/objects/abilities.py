@@ -133,7 +133,7 @@ def _owners(fd: int) -> bool:
 
 
 def _hardlinks(fd: int) -> bool:
-    os.link(b"file", b"hard", src_dir_fd=fd, dst_dir_fd=fd)
+    os.link(b"file", b"hard", src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
     return os.stat(b"file", dir_fd=fd).st_nlink == 2
 
 

@@ -7,6 +7,7 @@ the old inode and the tree before an exchange of the root never see a half-writt
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -120,30 +121,27 @@ class ComparedWrite:
             raise ChangedMeanwhileError(self._path)
         compared_at_ns = time.time_ns()
         os.fsync(self._fd)
-        if base is None:
-            self._take_free_place()
-        else:
-            self._exchange(base, compared_at_ns)
-        os.fsync(self._parent)
-
-    def _take_free_place(self) -> None:
         try:
-            self._link(self._name)
-        except FileExistsError as error:
+            if base is None:
+                self._link(self._name)
+            else:
+                self._exchange(base, compared_at_ns)
+            self._check_own(self._name)
+        except (FileExistsError, FileNotFoundError) as error:
             raise ChangedMeanwhileError(self._path) from error
+        os.fsync(self._parent)
 
     def _exchange(self, base: Digest, compared_at_ns: int) -> None:
         if self._pending is None:
             pending = _PENDING + secrets.token_hex(8).encode()
             self._link(pending)
             self._pending = pending
+        self._check_own(self._pending)
         try:
             self._swap()
         except RenameUnsupportedError:
             self._replace()
             return
-        except FileNotFoundError as error:
-            raise ChangedMeanwhileError(self._path) from error
         is_base = False
         try:
             is_base = self._is_base(base, compared_at_ns)
@@ -153,11 +151,15 @@ class ComparedWrite:
         if not is_base:
             raise ChangedMeanwhileError(self._path)
 
+    def _check_own(self, name: bytes) -> None:
+        """``ChangedMeanwhileError`` where the name is not the new file's: the owner of the directory can give it to
+        another object at any time, also the name under which the new file waits. That object stays."""
+        found = os.stat(name, dir_fd=self._parent, follow_symlinks=False)
+        if not os.path.samestat(found, os.fstat(self._fd)):
+            raise ChangedMeanwhileError(self._path)
+
     def _link(self, name: bytes) -> None:
-        """Give the new file this free name."""
-        if self._pending is not None:
-            os.link(self._pending, name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
-            return
+        """Give the new file this free name: by its descriptor, for another object may have its present name by now."""
         own = b"/proc/self/fd/%d" % self._fd
         os.link(own, name, dst_dir_fd=self._parent, follow_symlinks=True)
 
@@ -206,7 +208,8 @@ class ComparedWrite:
     def _drop_pending(self) -> None:
         assert self._pending is not None
         pending, self._pending = self._pending, None
-        os.unlink(pending, dir_fd=self._parent)
+        with contextlib.suppress(FileNotFoundError):  # the directory's owner removed it
+            os.unlink(pending, dir_fd=self._parent)
 
 
 def remove_pending(root: Root, path: bytes, digests: Collection[Digest]) -> None:
