@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import select
+import shlex
+import signal
 import stat
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.support.control_server import FakeDaemon
+from tests.support.waiting import PATIENCE_S, eventually
 from tests.unit.cli.test_locks import LOCK, Run, daemon, instep, node
 
 __all__ = ["daemon", "instep", "node"]
@@ -200,3 +207,120 @@ def test_a_submit_that_lost_keeps_the_text(instep: Run, daemon: FakeDaemon, tree
     code, error = _edit(instep)
     assert code == 6 and error["hint"] == "instep archive list"
     _kept(error)
+
+
+WAITING = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.{term})
+open(sys.argv[-1] + {beside!r}, "a").write({text!r})
+open({ready!r} + ".new", "w").write(str(os.getpid()))
+os.rename({ready!r} + ".new", {ready!r})
+while True:
+    signal.pause()
+"""
+
+
+class Editing:
+    """``instep edit`` as a program of its own, with an editor that waits for a signal."""
+
+    def __init__(self, tree: Path, *, text: str = "mine\n", beside: str = "", term: str = "SIG_DFL") -> None:
+        self._ready = tree.parent / "ready"
+        editor = WAITING.format(text=text, beside=beside, term=term, ready=str(self._ready))
+        (tree.parent / "editor.py").write_text(editor)
+        words = [sys.executable, "-m", "instep.cli", "edit", "catalog", "a.sld"]
+        self._err = tree.parent / "err"
+        with self._err.open("wb") as err:
+            self.program = subprocess.Popen(words, stderr=err)
+
+    def __enter__(self) -> Editing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.program.kill()
+        self.program.wait()
+        if self._ready.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(self._ready.read_text()), signal.SIGKILL)
+
+    def editor(self) -> int:
+        return eventually(lambda: int(self._ready.read_text()))
+
+    def ended(self) -> str:
+        self.program.wait(PATIENCE_S)
+        return self._err.read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "beside"),
+    [(signal.SIGTERM, "mine\n", ""), (signal.SIGHUP, "mine\n", ".swp"), (signal.SIGTERM, "", "")],
+)
+def test_a_signal_releases_the_lock_and_ends_the_editor(
+    instep: Run, daemon: FakeDaemon, tree: Path, number: signal.Signals, text: str, beside: str
+) -> None:
+    """Goal: the saved text is kept and named, also a text that the editor itself rescued beside the file."""
+    with Editing(tree, text=text, beside=beside) as editing:
+        editor = os.pidfd_open(editing.editor())
+        editing.program.send_signal(number)
+        err = editing.ended()
+        assert editing.program.returncode == 128 + number, err
+        assert select.select([editor], [], [], PATIENCE_S)[0], "the editor has ended"
+        os.close(editor)
+    assert daemon.params("unlock")["token"] == LOCK["token"]
+    assert number.name in err and "a.sld is unlocked" in err
+    assert (tree / "a.sld").read_text() == "before\n"
+    kept = [path for path in (tree.parent / "state/instep").rglob("*") if path.is_file()]
+    assert f"kept in {kept[0].parent / 'a.sld'}" in err if text else not kept and "kept in" not in err, err
+
+
+def test_an_editor_that_does_not_end_keeps_its_file(instep: Run, daemon: FakeDaemon, tree: Path) -> None:
+    """Goal: and a release that fails is said, with the command that does it."""
+    lost = {
+        "code": "home_unreachable",
+        "exit_code": 7,
+        "reason": "main is not connected",
+        "hint": "instep check",
+    }
+    daemon.lines("unlock", {"error": lost})
+    with Editing(tree, text="", term="SIG_IGN") as editing:
+        os.kill(editing.editor(), 0)
+        editing.program.terminate()
+        err = editing.ended()
+    assert "main is not connected" in err and "kept in" in err
+    assert list((tree.parent / "state/instep").glob("*/a.sld"))
+    client = daemon.params("unlock")["client"]
+    daemon.answer("unlock", RELEASED)
+    words = shlex.split(err.partition("at once by: instep ")[2].splitlines()[0])
+    assert instep(*words)[0] == 0 and daemon.params("unlock")["client"] == client
+
+
+def test_a_signal_while_the_lock_is_asked_for_ends_what_may_be_granted(
+    instep: Run, daemon: FakeDaemon, tree: Path
+) -> None:
+    over = threading.Event()
+
+    def late(_: dict[str, Any]) -> list[dict[str, Any]]:
+        editing.program.terminate()
+        over.wait(PATIENCE_S)
+        return [{"result": {**LOCK, "changed": True}}]
+
+    def released(_: dict[str, Any]) -> list[dict[str, Any]]:
+        over.set()
+        return [{"result": RELEASED}]
+
+    daemon.replies("lock", late)
+    daemon.replies("unlock", released)
+    with Editing(tree) as editing:
+        assert "a.sld is unlocked" in editing.ended()
+    asked = dict(daemon.calls)
+    assert asked["unlock"]["client"] == asked["lock"]["client"] and over.is_set()
+
+
+def test_an_interrupt_of_the_terminal_is_the_editor_s(instep: Run, daemon: FakeDaemon, tree: Path) -> None:
+    with Editing(tree) as editing:
+        editor = editing.editor()
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            editing.program.send_signal(number)
+        os.kill(editor, signal.SIGKILL)
+        editing.ended()
+    assert editing.program.returncode == 7, "only the end of the editor ended it"
+    assert (tree / "a.sld").read_text() == "before\nmine\n"

@@ -35,6 +35,8 @@ class EditedCopy:
         self._folder = _made_folder()
         self.file = self._folder / os.fsdecode(self._path.rpartition(b"/")[2])
         self._base: Digest | None = None
+        self.is_open = False
+        """An editor still has it."""
 
     def take(self) -> Self:
         """Copy the present bytes; nothing where the file is not there yet. The tree is asked for all that laying the
@@ -68,6 +70,11 @@ class EditedCopy:
             return False
         with closing_fd(os.open(self.file, READ)) as copy:
             return digest_fd(copy)[0] != self._base
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the copy is kept behind an error. An editor that was ended may have written its text beside it."""
+        return self.is_open or self.is_edited or len(os.listdir(self._folder)) > self.file.exists()
 
     def lay(self) -> None:
         """Put the edited bytes into the tree, if the file there still is the one that was taken.
