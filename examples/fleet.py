@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,27 @@ class Node:
     agent: int
     is_verbose: bool = False
 
-    def run(self, *words: str, expect: int = 0) -> Any:
+    def run(self, *words: str, expect: int = 0, environment: Mapping[str, str] | None = None) -> Any:
         """One public command; its JSON document. ``Failed`` when it ends with another code than ``expect``."""
-        if self.is_verbose and words[0] != "status":
-            print(f"  $ instep --dir {self.directory} {' '.join(words)}", flush=True)
+        printed = self.text(*words, "--json", expect=expect, environment=environment)
+        return json.loads(printed) if printed.strip() else {}
+
+    def text(self, *words: str, expect: int = 0, environment: Mapping[str, str] | None = None) -> str:
+        """What a public command prints; ``Failed`` when it ends with another code than ``expect``."""
+        if self.is_verbose and words[0] not in ("status", "explain"):
+            shown = " ".join(words).removesuffix(" --json")
+            print(f"  $ instep --dir {self.directory} {shown}", flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words, "--json"],
+            [sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words],
             capture_output=True, text=True, timeout=COMMAND_S, check=False,
-            env={**os.environ, "PYTHONPATH": SOURCE},
+            env={**os.environ, "PYTHONPATH": SOURCE, **(environment or {})},
         )  # fmt: skip
         if done.returncode != expect:
             raise Failed(
                 f"{self.name}: instep {' '.join(words)} ended with {done.returncode}, not {expect}: "
                 f"{done.stdout}{done.stderr}"
             )
-        return json.loads(done.stdout) if done.stdout.strip() else {}
+        return done.stdout
 
     def add_settings(
         self,
@@ -67,12 +74,15 @@ class Node:
         path.write_text(f"{top}\n{text}\n{tables}\n")
         self.run("config", "reload")
 
-    def line(self, fileset: str) -> dict[str, Any]:
+    def lines(self, fileset: str) -> list[dict[str, Any]]:
         for each in self.run("status")["filesets"]:
             if each["name"] == fileset:
-                found: dict[str, Any] = each["lines"][0]
+                found: list[dict[str, Any]] = each["lines"]
                 return found
         raise Failed(f"{self.name} has no fileset {fileset}")
+
+    def line(self, fileset: str) -> dict[str, Any]:
+        return self.lines(fileset)[0]
 
     @property
     def pid(self) -> int | None:
@@ -109,14 +119,24 @@ class Fleet:
     def make_named(self, *names: str) -> None:
         """Nodes of these names, not yet with a fileset; the first is ``home``, and runs."""
         for name in names:
-            ports = free_port(), free_port(), free_port()
-            (self.top / name).mkdir()
-            directory, tree = self.top / name / "node", self.top / name / "tree"
-            self.nodes[name] = Node(name, directory, tree, *ports, is_verbose=self._is_verbose)
-        self.home.tree.mkdir()
-        self.home.run(
-            "init", self.home.name, "--listen", f"127.0.0.1:{self.home.port}", "--panel", "off", "--start"
-        )
+            self._lay_out(name)
+        self._init(self.home)
+
+    def make_clusters(self, *names: str) -> None:
+        """A node of each name, which is a cluster of its own and runs."""
+        for name in names:
+            self._init(self._lay_out(name))
+
+    def _lay_out(self, name: str) -> Node:
+        ports = free_port(), free_port(), free_port()
+        (self.top / name).mkdir()
+        directory, tree = self.top / name / "node", self.top / name / "tree"
+        self.nodes[name] = Node(name, directory, tree, *ports, is_verbose=self._is_verbose)
+        return self.nodes[name]
+
+    def _init(self, node: Node) -> None:
+        node.tree.mkdir()
+        node.run("init", node.name, "--listen", f"127.0.0.1:{node.port}", "--panel", "off", "--start")
 
     def listeners(self, node: Node) -> str:
         """Where balancers ask the node, and how long it waits for them."""
@@ -134,23 +154,34 @@ class Fleet:
 
     def join(self, node: Node, *words: str, settings: str = "", of_fileset: str = "") -> None:
         """``words`` are further options of ``join``, ``settings`` what is written into its file after it."""
-        token = self.home.run("invite", node.name, "--from", "127.0.0.1")["tokens"][0]["token"]
+        with self._token_for(node) as file:
+            node.run(
+                "join",
+                "--token-file",
+                file,
+                "--listen",
+                f"127.0.0.1:{node.port}",
+                "--panel",
+                "off",
+                "--start",
+                *words,
+            )
+        node.add_settings(self.listeners(node), settings, of_fileset=of_fileset)
+
+    def link(self, node: Node, *words: str) -> None:
+        """Link a node of another cluster with ``home``; ``words`` are further options of ``invite``."""
+        with self._token_for(node, "--other-cluster", *words) as file:
+            node.run("join", "--token-file", file)
+
+    @contextmanager
+    def _token_for(self, node: Node, *words: str) -> Iterator[str]:
+        """A file with an invitation: a token is a secret, and arguments can be seen by all users."""
+        token = self.home.run("invite", node.name, "--from", "127.0.0.1", *words)["tokens"][0]["token"]
         file = node.directory.parent / "token"
         file.touch(0o600)
         file.write_text(token)
-        node.run(
-            "join",
-            "--token-file",
-            str(file),
-            "--listen",
-            f"127.0.0.1:{node.port}",
-            "--panel",
-            "off",
-            "--start",
-            *words,
-        )
+        yield str(file)
         file.unlink()
-        node.add_settings(self.listeners(node), settings, of_fileset=of_fileset)
 
     def publish(self, message: str) -> int:
         """Publish what lies in ``home``'s tree; the number of the generation."""

@@ -38,11 +38,22 @@ def narrated(given: argparse.Namespace) -> Callable[[str], None]:
     return tell
 
 
-def play(about: str | None, make: Callable[[Path, argparse.Namespace], Play], *, rollouts: int) -> int:
+def play(
+    about: str | None,
+    make: Callable[[Path, argparse.Namespace], Play],
+    *,
+    rollouts: int = 0,
+    documents: int = 0,
+) -> int:
     """Run it in a directory of its own and end all that it started. Exit 0: it showed what it promises, and no request
-    failed."""
+    failed. Its size is an option: the good changes, or the documents of each node."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--rollouts", type=int, default=rollouts, help=f"good changes ({rollouts})")
+    if rollouts:
+        parser.add_argument("--rollouts", type=int, default=rollouts, help=f"good changes ({rollouts})")
+    if documents:
+        parser.add_argument(
+            "--documents", type=int, default=documents, help=f"documents of each node ({documents})"
+        )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--keep", action="store_true", help="leave directories and logs")
     given = parser.parse_args()

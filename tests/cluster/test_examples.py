@@ -76,3 +76,11 @@ def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
     assert report["rollouts"]["put_back"] == 1
     assert report["requests"] > 200
     assert set(report["answered_by"]) == {"n1", "n2", "n3"}
+
+
+@pytest.mark.timeout(600)
+def test_catalogues_of_three_organisations_over_a_hub() -> None:
+    """Goal: without a common authority, documents arrive whole over a hub and are edited there under a lock; a late save, a
+    collision and a document that cannot be had are named, and no reader ever gets half a document."""
+    report = run_example("catalogues", "--documents", "10")
+    assert report["documents_read"] > 100

@@ -92,11 +92,8 @@ class Lines(CommandHandlers):
     async def _look_for_edits(self, service: LineService, within_s: float) -> None:
         """Have the partners whose changes are taken here offer what was changed there before the call. One that does
         not answer is waited for by its reports."""
-        offering = [
-            session
-            for name, session in accepted_by(self._node, service).items()
-            if name in service.fileset.offers_from
-        ]
+        accepted = accepted_by(self._node, service)
+        offering = [accepted[name] for name in service.fileset.changes_from(accepted) if name in accepted]
         async with asyncio.TaskGroup() as group:
             for session in offering:
                 group.create_task(session.look(service.line, within_s))

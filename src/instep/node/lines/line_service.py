@@ -287,6 +287,10 @@ class LineService(LineLocks):
     def offers_to(self, partner: NodeName) -> bool:
         return True
 
+    def passes_changes_of(self, partner: NodeName) -> bool:
+        """Whether this node, as a hub, passes changes of the partner on to the line's home."""
+        return partner in self.fileset.offers_from
+
     @abstractmethod
     def shelf(self) -> Shelf:
         """What partners may have of the line, for one request."""

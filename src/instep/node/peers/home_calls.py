@@ -165,7 +165,7 @@ class HomeCalls(PeerContext):
     def _passes(self, who: NodeName, line: LineId) -> LineService | None:
         """The line, where this node passes changes of this partner on to its home."""
         service = self.service(line)
-        if service is None or service.home is not None or who not in service.fileset.offers_from:
+        if service is None or service.home is not None or not service.passes_changes_of(who):
             return None
         return self.access.require(who, service, line)
 

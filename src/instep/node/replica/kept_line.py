@@ -37,6 +37,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES
 from instep.node.config.filesets import FilesetSettings
+from instep.node.following.home_link import home_link
 from instep.node.following.offering import Offering
 from instep.node.following.page_fetch import Fetcher, OfferedHeads, ask_for_heads
 from instep.node.lines.epoch_records import overrules
@@ -80,7 +81,7 @@ class KeptLine(LineService):
         view = FilesetTree(runtime, fileset, self.tree.worker)
         self.elsewhere = self.offering = Offering(
             view,
-            lambda: self.sources.get(self.writer),
+            partial(home_link, self),
             lambda: self.live,
             lambda told: union.owns(self.line.origin, told),
             self._keep,
@@ -271,9 +272,15 @@ class KeptLine(LineService):
             self._union.retry()
 
     def lock_ended(self, source: NodeName, news: m.LockNotice) -> None:
-        """Believed of the writer alone."""
-        if source == self.writer:
+        """Believed of the writer, or of the hub that is asked in its place; a hub passes it on."""
+        if (home := home_link(self)) is not None and source == home.name:
             self.offering.lock_ended(news)
+            for node in filter(self.passes_changes_of, self._net.connected(self.line)):
+                self._net.tell_holder(node, news)
+
+    def passes_changes_of(self, partner: NodeName) -> bool:
+        """Of every partner that may have the line, as a home of many homes takes them, unless some are named."""
+        return not self.fileset.offers_from or super().passes_changes_of(partner)
 
     # Acts and looks -----------------------------------------------------------------------------------------
 

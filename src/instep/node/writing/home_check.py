@@ -9,9 +9,12 @@ from instep.tree.root.place import Place
 
 def home_rows(fileset: FilesetSettings, place: Place) -> tuple[tuple[str, bool, str, str], ...]:
     """Nothing where no partner's changes are taken. ``OSError``."""
-    if not fileset.offers_from:
+    if fileset.offers_from:
+        partners = f"taken from {', '.join(fileset.offers_from)}"
+    elif fileset.is_of_many_homes:
+        partners = "taken from every partner that may have them"
+    else:
         return ()
-    partners = f"taken from {', '.join(fileset.offers_from)}"
     if Ability.EXCHANGE in probe_filesystem(place.control):
         how = "compared and set in one exchange"
     else:
