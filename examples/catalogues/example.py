@@ -1,7 +1,7 @@
 """A network of data catalogues: three organisations without a common certificate authority, over a hub.
 
-``coast`` and ``forest`` keep their own documents and have no link with each other. ``commons`` passes on all metadata of
-both, and forest's tables to coast, but no tables to forest. Readers parse every document on every node meanwhile.
+``coast`` and ``forest`` keep their own documents and have no link with each other. ``commons`` passes on all metadata
+of both, and tables of forest to coast, but no tables to forest. Readers parse every document on every node meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,12 @@ class Example:
                 )
 
     def require_table(self) -> None:
+        def printed(node: Node) -> tuple[bool, str]:
+            text = node.text("explain", "--table")
+            return text == EXPECTED.read_text(), text
+
         for name in HOMES:
-
-            def printed(node: Node = self.node(name)) -> tuple[bool, str]:
-                text = node.text("explain", "--table")
-                return text == EXPECTED.read_text(), text
-
-            eventually_seen(printed, f"{name} to print {EXPECTED.name}", 60)
+            eventually_seen(partial(printed, self.node(name)), f"{name} to print {EXPECTED.name}", 60)
 
     # Documents ----------------------------------------------------------------------------------------------
 
