@@ -8,7 +8,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instep.core.sync.reconcile import SyncPlan, reconcile, same
+from instep.core.sync.plan import SyncPlan, same
+from instep.core.sync.reconcile import IgnoredBy, reconcile
 from instep.core.sync.table import Direction, KindRules, Listing, Side
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.manifest import manifest
@@ -81,10 +82,12 @@ def _mixed(path: bytes) -> KindRules:
             return KindRules(Direction.BOTH)
 
 
-def _plan(base: Tree, left: Tree, right: Tree, rules: Rules) -> SyncPlan:
+def _plan(
+    base: Tree, left: Tree, right: Tree, rules: Rules, ignored_by: IgnoredBy = lambda path, is_dir: None
+) -> SyncPlan:
     store: dict[Digest, bytes] = {}
     roots = [manifest.build(in_order(tree), store.__setitem__) for tree in (base, left, right)]
-    return reconcile(roots[0], roots[1], roots[2], rules, store.__getitem__)
+    return reconcile(roots[0], roots[1], roots[2], rules, store.__getitem__, ignored_by=ignored_by)
 
 
 def _after(plan: SyncPlan, base: Tree, left: Tree, right: Tree) -> tuple[Tree, Tree, Tree]:
@@ -183,6 +186,33 @@ def test_a_one_way_run_does_not_hide_what_it_left_alone(
             if e.kind is Kind.FILE and not same(e, world[0].get(p)) and same(e, side.get(p))
         }
         assert _contents(kept) <= _contents(both)
+
+
+@given(worlds(), RULES)
+@examples
+def test_a_path_that_one_home_ignores_stays_as_it_is_on_both_sides(
+    world: tuple[Tree, Tree, Tree], rules: Rules
+) -> None:
+    """The left ignores ``b`` and all below one: its tree has none, and the right keeps its own."""
+    base, whole, right = world
+    left = {path: each for path, each in whole.items() if not _is_ignored(path)}
+    plan = _plan(base, left, right, rules, _ignored_by_left)
+    after = _after(plan, base, left, right)
+    assert is_whole(in_order(after[1])) and is_whole(in_order(after[2]))
+    assert {p: e for p, e in after[2].items() if _is_ignored(p)} == {
+        p: e for p, e in right.items() if _is_ignored(p)
+    }
+    assert not any(map(_is_ignored, after[1]))
+    again = _plan(*after, rules, _ignored_by_left)
+    assert again.is_empty, again.steps
+
+
+def _is_ignored(path: bytes) -> bool:
+    return b"b" in path.split(b"/")
+
+
+def _ignored_by_left(path: bytes, is_dir: bool) -> Side | None:
+    return Side.LEFT if _is_ignored(path) else None
 
 
 def _flat(number: int) -> st.SearchStrategy[Tree]:

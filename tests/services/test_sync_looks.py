@@ -34,13 +34,23 @@ async def test_every_server_of_a_side_looks_at_runs_and_reviews(tmp_path: Path) 
         assert (await s1.call("sync_collisions", profile="site"))["listed"] == []
         for node in (p1, p2):
             for command in ("sync_run", "sync_cancel"):
-                code = "no_initiator" if node is p1 else "unknown_profile"
-                await node.refuses(code, command, profile="site")
+                await node.refuses("no_initiator", command, profile="site")
         cluster.cut("s1", "p1")
         await s1.stop()
         (profile,) = (await p1.call("sync_list"))["profiles"]
         assert "s1 carries it out and cannot be asked" in profile["why_not"]
         await p1.refuses("not_connected", "sync_show", profile="site")
+
+
+@in_virtual_time
+async def test_a_server_without_any_profile_may_start_no_run(tmp_path: Path) -> None:
+    """Goal: production and its mirrors are refused as not allowed also before the first run, of which nobody told them."""
+    async with services(tmp_path) as cluster:
+        production = cluster.add("p1")
+        production.writes()
+        production.start()
+        error = await production.refuses("no_initiator", "sync_run", profile="site")
+        assert error.exit_code == 5
 
 
 @in_virtual_time

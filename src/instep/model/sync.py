@@ -115,6 +115,8 @@ class SyncPhase(enum.StrEnum):
     BASE = "base"
     """The base is recorded."""
     DONE = "done"
+    INCOMPLETE = "incomplete"
+    """It came to its end, and a home did not make some of the changes: the base does not follow those."""
     FAILED = "failed"
     HELD = "held"
     """Something must agree, or be allowed, before it goes on; nothing was changed for it."""
@@ -122,4 +124,6 @@ class SyncPhase(enum.StrEnum):
 
     @property
     def is_over(self) -> bool:
-        return self in (SyncPhase.DONE, SyncPhase.FAILED, SyncPhase.HELD, SyncPhase.CANCELLED)
+        return self in (
+            SyncPhase.DONE, SyncPhase.INCOMPLETE, SyncPhase.FAILED, SyncPhase.HELD, SyncPhase.CANCELLED
+        )  # fmt: skip

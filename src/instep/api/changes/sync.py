@@ -63,6 +63,14 @@ class SyncUndoneDocument(Document, frozen=True, kw_only=True):
     owner: str
 
 
+class SyncLeftOutDocument(Document, frozen=True, kw_only=True):
+    """A path that the home of this side ignores and that the other side has: both keep what they have of it."""
+
+    side: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+
+
 class SyncSideDocument(Document, frozen=True, kw_only=True):
     """One side: its home, the generation after the run, and what the run plans and made there."""
 
@@ -77,6 +85,8 @@ class SyncSideDocument(Document, frozen=True, kw_only=True):
     merged: int = 0
     external: tuple[ExternalDocument, ...] = ()
     """What the home names as not carried: databases do not travel."""
+    ignore: tuple[str, ...] = ()
+    """The patterns that the home ignores."""
 
 
 class SyncGateDocument(Document, frozen=True, kw_only=True):
@@ -103,7 +113,7 @@ class SyncErrorDocument(Document, frozen=True, kw_only=True):
 
 class SyncRunDocument(Document, frozen=True, kw_only=True):
     """A run: under way, or as it ended. ``phase`` is where it is or ended, ``changes`` are the first of
-    ``changes_total``; so are ``listed`` and ``undone`` where another node carries it out."""
+    ``changes_total``, as with ``left_out``; so are ``listed`` and ``undone`` where another node carries it out."""
 
     profile: str
     run: int
@@ -124,6 +134,8 @@ class SyncRunDocument(Document, frozen=True, kw_only=True):
     listed_total: int = 0
     undone_total: int = 0
     gates: tuple[SyncGateDocument, ...] = ()
+    left_out: tuple[SyncLeftOutDocument, ...] = ()
+    left_out_total: int = 0
     error: SyncErrorDocument | None = None
 
 

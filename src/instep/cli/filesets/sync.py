@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import click
@@ -11,10 +12,15 @@ from instep.cli.filesets.held_text import SET_ASIDE
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import ContentionError, RefusedError
+from instep.model.counts import counted
 from instep.model.external import External, mark_steps, said_of, unmarked
 from instep.node.config.editing.sync_edit import set_sync
 
 _SHOWN = 20
+_NAMED = 10
+"""Paths in one line."""
+PHASES = {"incomplete": "not all was made"}
+"""What is printed of a phase that is no plain word."""
 NOT_IN_SYNC = 11
 """Exit code of a run that went well while a database is not marked, as of a standing that is not ``in_step``."""
 WORDS = {
@@ -198,20 +204,22 @@ def _next(schedule: api.SyncScheduleDocument | None) -> str:
 
 
 def end_of_run(document: api.SyncRunDocument, ok_set_aside: bool) -> None:
-    """Exit: 4 or 6 where a home did not change a path, 11 where a database is not marked, 20 where paths are listed."""
+    """Exit: 4 or 6 where a home did not change a path, 11 where a database is not marked, 20 where paths are listed or
+    left out."""
     if document.undone:
         is_refused = any(each.why == "refused" for each in document.undone)
         raise click.exceptions.Exit((RefusedError if is_refused else ContentionError).exit_code)
     if unmarked(each for _, each in _external(document)):
         raise click.exceptions.Exit(NOT_IN_SYNC)
-    if document.listed and not ok_set_aside and not document.dry_run:
+    if (document.listed or document.left_out) and not ok_set_aside and not document.dry_run:
         raise click.exceptions.Exit(SET_ASIDE)
 
 
 def _told(run: api.SyncRunDocument) -> Iterator[str]:
     number = f"run {run.run} of {run.profile}" if not run.dry_run else f"{run.profile}, dry run"
     when = f", started by {run.initiator} at {moment(run.started_at)}"
-    yield f"{number}: {run.phase}{'' if run.ended_at else f', {run.percent} %'}{when}"
+    word = PHASES.get(run.phase, run.phase)
+    yield f"{number}: {word}{'' if run.ended_at else f', {run.percent} %'}{when}"
     if run.error is not None:
         yield f"  it {'is held' if run.phase == 'held' else 'failed'}: {printable(run.error.reason)}"
         again = f"; then: instep sync run {run.profile}"
@@ -233,9 +241,8 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     for row in run.gates:
         word = "not asked" if row.is_away else "would be held" if run.dry_run else "held"
         yield f"  {word}: {printable(row.reason)}"
-    for undone in run.undone:
-        why = undone.reason or (f"locked by {undone.owner}" if undone.owner else undone.why)
-        yield f"  not done on the {undone.side}: {printable(undone.path)}: {why}"
+    yield from _not_made(run)
+    yield from _left_out(run)
     if any(undone.code == "max_deletions" for undone in run.undone):
         yield f"  when the removals are meant: instep sync run {run.profile} --accept-deletions"
     for side, part in _external(run):
@@ -244,6 +251,42 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
             yield f"    next, on {printable(side.partition('@')[2])}: {printable(step)}"
     if run.listed and not run.dry_run:
         yield f"  next: instep sync collisions {run.profile}"
+
+
+def _not_made(run: api.SyncRunDocument) -> Iterator[str]:
+    """The paths that a home did not change, by the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in run.undone:
+        why = each.reason or (f"locked by {each.owner}" if each.owner else each.why)
+        found.setdefault((each.side, why), []).append(printable(each.path))
+    for (side, why), paths in found.items():
+        node = run.left.node if side == "left" else run.right.node
+        yield f"  not done on the {side}, by {node}: {_some(paths)}: {printable(why)}"
+    if run.undone_total > len(run.undone):
+        yield f"  and {counted(run.undone_total - len(run.undone), 'path')} more that were not done"
+
+
+def _left_out(run: api.SyncRunDocument) -> Iterator[str]:
+    """The paths that one home alone ignores, and the command that has the other home ignore them, too."""
+    for side, own, other in (("left", run.left, run.right), ("right", run.right, run.left)):
+        paths = [printable(each.path) for each in run.left_out if each.side == side]
+        if not paths:
+            continue
+        more = [pattern for pattern in own.ignore if pattern not in other.ignore]
+        alone = f" ({printable(', '.join(more[:_SHOWN]))})" if more else ""
+        yield f"  left out: {_some(paths)}: {own.node} alone ignores such paths{alone}; both keep what they have"
+        both = (*other.ignore, *more)
+        if more and len(both) <= _SHOWN and not any("," in pattern for pattern in both):
+            step = f"instep fileset set {other.fileset} {shlex.quote('ignore=' + ','.join(both))}"
+            yield f"    next, on {other.node}, when they are not to travel: {step}"
+    if run.left_out_total > len(run.left_out):
+        yield f"  and {counted(run.left_out_total - len(run.left_out), 'path')} more that were left out"
+
+
+def _some(paths: list[str]) -> str:
+    """The first paths, and how many more there are."""
+    more = len(paths) - _NAMED
+    return f"{', '.join(paths[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _shown(run: api.SyncRunDocument) -> list[api.SyncChangeDocument]:

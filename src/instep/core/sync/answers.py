@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from instep.core.sync.reconcile import same
+from instep.core.sync.plan import same
 from instep.errors import PeerError
 from instep.model.change import ChangeAnswer, ChangeSet, OutcomeKind, PathChange, PathOutcome, is_same_file
 from instep.model.ids import Digest, NodeName

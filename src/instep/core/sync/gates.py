@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from instep.core.follow.gates import parse_gate, refusal_of
-from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.plan import SyncPlan
 from instep.core.sync.table import GateRow, Side
 from instep.model.ids import NodeName
 

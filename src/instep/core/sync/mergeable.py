@@ -12,7 +12,7 @@ import msgspec
 
 from instep.core.sync.merge.document import UncleanMergeError
 from instep.core.sync.merge.formats import SIZE_MAX, MergeFormat
-from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.plan import SyncPlan
 from instep.core.sync.table import Listing
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Extra, Kind, without_chunks

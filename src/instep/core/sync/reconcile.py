@@ -4,78 +4,22 @@ the left, on the right, in the base. The base is per path: what both sides had o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple, assert_never
 
 import msgspec
 
 from instep.core.sync.collision_names import component_digest, copy_name
-from instep.core.sync.table import GateRow, KindRules, Listing, RulesOf, Side, SideChoice, choose
+from instep.core.sync.plan import LeftOut, Listed, SyncPlan, SyncStep, same
+from instep.core.sync.table import KindRules, Listing, RulesOf, Side, SideChoice, choose
 from instep.model.ids import Digest
 from instep.model.manifest.diff import diff
-from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, parent_of, sort_key
-
-
-@dataclass(frozen=True, slots=True)
-class SyncStep:
-    """One path. ``left`` and ``right`` are what the plan saw, ``to_left`` and ``to_right`` what is wanted there,
-    ``base`` is what both had of it before, ``base_after`` what they have of it after the run."""
-
-    path: bytes
-    left: Entry | None
-    right: Entry | None
-    to_left: Entry | None
-    to_right: Entry | None
-    base: Entry | None
-    base_after: Entry | None
-    is_merged: bool = False
-    """Both sides get a file that has the changes of both."""
-
-    @property
-    def changes_left(self) -> bool:
-        return not same(self.left, self.to_left)
-
-    @property
-    def changes_right(self) -> bool:
-        return not same(self.right, self.to_right)
-
-    @property
-    def changes_base(self) -> bool:
-        return self.base != self.base_after
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A path that people should look at. ``loser``: whose bytes were renamed to ``copy``, or archived."""
-
-    path: bytes
-    why: Listing
-    loser: Side | None = None
-    copy: bytes | None = None
-    renamed_to: bytes | None = None
-    """Where the side that removed it seems to have moved it: it added the same bytes there."""
-    reason: str = ""
-    """Why files that were to be merged were not."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncPlan:
-    """All that differs, in the order of paths."""
-
-    steps: tuple[SyncStep, ...] = ()
-    listed: tuple[Listed, ...] = ()
-    gates: tuple[GateRow, ...] = ()
-    """The gates that do not hold for these steps, added by the node that asked the servers."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether neither tree changes; the base may."""
-        return not any(step.changes_left or step.changes_right for step in self.steps)
 
 
 class _Triple(NamedTuple):
@@ -87,15 +31,10 @@ class _Triple(NamedTuple):
     right: Entry | None
 
 
-def same(a: Entry | None, b: Entry | None) -> bool:
-    """Whether two entries of one path are alike: births and times of directories never count."""
-    if a is None or b is None:
-        return a is b
-    return same_but_for_times_of_directories(a, b)
-
-
 Merges = Mapping[bytes, Entry | str]
 """Of paths that both sides changed: the entry of the merged file, or why there is none."""
+IgnoredBy = Callable[[bytes, bool], Side | None]
+"""A side whose home ignores a path, which is a directory or is none; None where no home does."""
 
 
 def reconcile(
@@ -105,11 +44,12 @@ def reconcile(
     rules_of: RulesOf,
     get: GetPage,
     merges: Merges = MappingProxyType({}),
+    ignored_by: IgnoredBy = lambda path, is_dir: None,
 ) -> SyncPlan:
     """What a run from ``base`` with these two trees does. The roots' pages come through ``get``, unchanged ones are not
     read. Holds all that differs in memory. ``merges`` are looked up where a path would be a collision."""
     triples = list(_triples(base, left, right, get))
-    return _Reconciling(rules_of, Reader(get), left, right, merges).run(triples)
+    return _Reconciling(rules_of, Reader(get), left, right, merges).run(triples, ignored_by)
 
 
 def _triples(base: Digest, left: Digest, right: Digest, get: GetPage) -> Iterator[_Triple]:
@@ -141,9 +81,19 @@ class _Reconciling:
         self._steps: dict[bytes, SyncStep] = {}
         self._copies: dict[bytes, Entry] = {}
         self._listed: list[Listed] = []
+        self._left_out: list[LeftOut] = []
 
-    def run(self, triples: Sequence[_Triple]) -> SyncPlan:
-        self._walk(triples)
+    def run(self, triples: Sequence[_Triple], ignored_by: IgnoredBy) -> SyncPlan:
+        """A path that one home ignores is not removed there: nothing is decided about it."""
+        seen_by_both: list[_Triple] = []
+        for triple in triples:
+            by = _left_out_by(triple, ignored_by)
+            if by is None:
+                seen_by_both.append(triple)
+            else:
+                self._keeps(triple)
+                self._left_out.append(LeftOut(triple.path, by))
+        self._walk(seen_by_both)
         for path, entry in self._copies.items():
             seen = self._steps.get(path)
             left, right = (self._reader.lookup(root, path) for root in self._roots)
@@ -153,7 +103,8 @@ class _Reconciling:
         closed = [
             step for step in _closed(steps) if step.changes_left or step.changes_right or step.changes_base
         ]
-        return SyncPlan(tuple(closed), tuple(_with_renames(self._listed, triples)))
+        listed = tuple(_with_renames(self._listed, seen_by_both))
+        return SyncPlan(tuple(closed), listed, left_out=tuple(self._left_out))
 
     def _walk(self, triples: Sequence[_Triple]) -> None:
         """Paths by themselves, and components as wholes."""
@@ -201,7 +152,7 @@ class _Reconciling:
         top = triples[0]
         apart = [triple for triple in triples if not same(triple.left, triple.right)] or triples
         rules = {self._rules_of(triple.path) for triple in apart}
-        if len(rules) > 1:
+        if len(rules) > 1 or self._has_left_out(triples):
             self._mixed(triples)
             return
         chosen = _chosen_of_component(apart, next(iter(rules)))
@@ -229,14 +180,16 @@ class _Reconciling:
             self._copies[copy + rest] = _moved(entry, copy + rest)
         self._listed.append(Listed(top, Listing.COLLISION, side, copy))
 
+    def _has_left_out(self, triples: Sequence[_Triple]) -> bool:
+        """Whether a path stays, because a home ignores it, where one side has a directory and the other does not."""
+        top = triples[0].path
+        return any(map(_has_other_kind, triples)) and any(is_below(x.path, top) for x in self._left_out)
+
     def _mixed(self, triples: Sequence[_Triple]) -> None:
         """The paths of a component go different ways. A removed directory is one with the paths below it that have its
         rules; the others go by theirs, and it stays where one of them stays. Where a kind differs, nothing is done."""
         top = triples[0]
-        kinds = {entry.kind is Kind.DIR for entry in (top.left, top.right) if entry is not None}
-        if len(kinds) > 1 or any(
-            _is_dir(t.left) != _is_dir(t.right) and None not in (t.left, t.right) for t in triples
-        ):
+        if any(map(_has_other_kind, triples)):
             self._listed.append(Listed(top.path, Listing.MIXED_KINDS))
             for triple in triples:
                 self._keeps(triple)
@@ -325,6 +278,16 @@ def _chosen_of_component(triples: Sequence[_Triple], rules: KindRules) -> SideCh
     )
 
 
+def _left_out_by(triple: _Triple, ignored_by: IgnoredBy) -> Side | None:
+    """The side that ignores a path which the sides have not alike."""
+    if same(triple.left, triple.right):
+        return None
+    present = [entry for entry in (triple.left, triple.right) if entry is not None]
+    return next(
+        (by for entry in present if (by := ignored_by(triple.path, _is_dir(entry))) is not None), None
+    )
+
+
 def _is_component(triple: _Triple) -> bool:
     """Whether the path and all below it go one way: a directory against another kind, or one that a side lacks."""
     present = [entry for entry in (triple.base, triple.left, triple.right) if entry is not None]
@@ -332,6 +295,11 @@ def _is_component(triple: _Triple) -> bool:
         return False
     is_one_missing = (triple.left is None) != (triple.right is None)
     return not all(map(_is_dir, present)) or (triple.base is not None and is_one_missing)
+
+
+def _has_other_kind(triple: _Triple) -> bool:
+    """Whether a directory is on one side, and another kind on the other."""
+    return None not in (triple.left, triple.right) and _is_dir(triple.left) != _is_dir(triple.right)
 
 
 def _is_dir(entry: Entry | None) -> bool:

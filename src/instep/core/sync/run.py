@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from instep.core.sync.bases import common_base
-from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.plan import SyncPlan
 from instep.core.sync.rollbacks import went_back
 from instep.core.sync.table import Side
 from instep.core.sync.work import (
@@ -223,7 +223,7 @@ class SyncRun:
     def _find_others(self, plan: SyncPlan, heads: Looked) -> Steps:
         """What people changed meanwhile may be published with what the homes made."""
         work = self.work
-        self._is_whole = not work.undone and not work.withheld
+        self._is_whole = not work.undone and not work.withheld and not work.left_out
         for side in Side:
             before, after = heads.of(side), work.heads[side]
             if self._is_whole and before.id != after.id:

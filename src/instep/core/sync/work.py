@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from instep.core.sync.reconcile import Listed, SyncPlan, SyncStep
+from instep.core.sync.plan import LeftOut, Listed, SyncPlan, SyncStep
 from instep.core.sync.table import GateRow, Side
 from instep.errors import InstepError
 from instep.model.change import PathChange, PathOutcome
@@ -127,13 +127,24 @@ class SyncWork:
     heads: dict[Side, HeadRef] = field(default_factory=dict)
     external: dict[Side, tuple[External, ...]] = field(default_factory=dict)
     gates: tuple[GateRow, ...] = ()
+    ignores: dict[Side, tuple[str, ...]] = field(default_factory=dict)
+    """The ignore patterns of each home."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What one home alone ignores, as the last plan found it."""
     error: InstepError | None = None
+
+    @property
+    def ended(self) -> SyncPhase:
+        """How a run that came to its end has ended."""
+        if self.error is not None:
+            return SyncPhase.HELD
+        return SyncPhase.INCOMPLETE if self.undone else SyncPhase.DONE
 
     @property
     def percent(self) -> int:
         return (
             100
-            if self.phase is SyncPhase.DONE
+            if self.phase in (SyncPhase.DONE, SyncPhase.INCOMPLETE)
             else min(99, 100 * self.done // self.total if self.total else 0)
         )
 
@@ -141,7 +152,7 @@ class SyncWork:
         """Show the plan of a round: the paths of the first one, and all that people should look at."""
         known = {(each.path, each.copy) for each in self.listed}
         self.listed += [each for each in plan.listed if (each.path, each.copy) not in known]
-        self.gates = plan.gates
+        self.gates, self.left_out = plan.gates, plan.left_out
         if self.rounds == 0:
             self.steps = plan.steps
         self.total += sum(step.changes_left + step.changes_right for step in plan.steps)

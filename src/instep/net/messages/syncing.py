@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from instep.model.ids import LineId
+from instep.model.external import EXTERNALS_MAX, External
+from instep.model.ids import HeadRef, LineId
 from instep.model.sync import BASES_KEPT, LockedEdit, ProfileNews, SyncMark
 from instep.net.messages.parts import Count, Message, Name, StreamMessage, Text, Word
 
@@ -66,6 +67,15 @@ class ProfileNotice(Message, tag="sync_profile", frozen=True, array_like=True):
     profile: ProfileNews
 
 
+class HomeState(msgspec.Struct, frozen=True, array_like=True):
+    """A home's line as it is now. ``reason``: why its tree may have other contents than its head, such as edits that
+    are not published; empty where it has not."""
+
+    head: HeadRef | None
+    reason: Text = ""
+    external: Annotated[tuple[External, ...], msgspec.Meta(max_length=EXTERNALS_MAX)] = ()
+
+
 class ProfileReply(Message, tag="profile_reply", frozen=True, array_like=True):
     """The first edits of locked paths that are not over, and how many there are; the highest number of a run of this
     profile that the home has heard of."""
@@ -73,6 +83,7 @@ class ProfileReply(Message, tag="profile_reply", frozen=True, array_like=True):
     edits: Annotated[tuple[LockedEdit, ...], msgspec.Meta(max_length=EDITS_SENT)]
     total: Count
     run: Count
+    state: HomeState | None = None
 
 
 class NodeFacts(msgspec.Struct, frozen=True, array_like=True):

@@ -116,6 +116,9 @@ class SyncSettings:
     kinds: Any = section(SyncKindSettings, dict, is_named=True)
     hooks: SyncHooksSettings = section(SyncHooksSettings, SyncHooksSettings())
 
+    def side(self, side: Side) -> SideSettings:
+        return self.left if side is Side.LEFT else self.right
+
     @property
     def schedule(self) -> Schedule | None:
         return None if self.cron == OFF else Schedule(self.cron, self.zone)

@@ -23,6 +23,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
+from instep.node.profiles.home_state import state_of
 from instep.node.profiles.known_profiles import keep_news, known_profiles, require_known
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms
@@ -114,7 +115,9 @@ class HomeCalls(PeerContext):
         keep_news(self.runtime.store, fileset, msgspec.structs.replace(news, run=run))
         edits = [edit for edit in home.locked_edits() if edit.profile == news.name]
         shown = tuple(msgspec.structs.replace(edit, reference=None) for edit in edits[:EDITS_SENT])
-        return m.ProfileReply(shown, len(edits), run)
+        service = self.service(request.line)
+        assert service is not None
+        return m.ProfileReply(shown, len(edits), run, state_of(service))
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         self._home(who, request.line)

@@ -123,7 +123,7 @@ class LockedPaths:
     def _look(self, head: HeadRef) -> tuple[LockedEdit, ...]:
         """Compare the head with the one before; the edits that are to be put back now."""
         expected, self._expected = self._expected, {}
-        facts, lock_of = self._facts(), self._lock_of()
+        facts, lock_of, rules = self._facts(), self._lock_of(), Rules(self._tree.definition(head))
         if facts is None or facts.head == head:
             self._save(LockedFacts(head, facts.edits if facts is not None else ()))
             return ()
@@ -131,8 +131,8 @@ class LockedPaths:
         new = []
         for path, old, now in self._changed(facts.head.root, head.root):
             lock = lock_of(path)
-            if lock is None:
-                continue
+            if lock is None or rules.ignored(path, False):
+                continue  # Ignored here since then, it is no edit.
             edit = known.pop(path, None)
             reference = edit.reference if edit is not None else old
             is_brought = path in expected and is_same_file(expected[path], now)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from instep.core.sync.merge.formats import MergeFormat
-from instep.core.sync.table import KindRules
+from instep.core.sync.reconcile import IgnoredBy
+from instep.core.sync.table import KindRules, Side
 from instep.model.definition import Definition
 from instep.node.config.sync import SyncKindSettings, SyncSettings
 from instep.tree.scan.rules import Rules
@@ -36,6 +37,16 @@ def rules_of(profile: SyncSettings) -> Callable[[bytes], KindRules]:
         return found.rules if found is not None else own
 
     return rules
+
+
+def ignored_by(definitions: Mapping[Side, Definition]) -> IgnoredBy:
+    """Which side's home ignores a path, by the definitions of both sides."""
+    compiled = [(side, rules) for side in Side if (rules := Rules(definitions[side])).has_patterns]
+
+    def by(path: bytes, is_dir: bool) -> Side | None:
+        return next((side for side, rules in compiled if rules.ignored(path, is_dir)), None)
+
+    return by
 
 
 def gates_of(profile: SyncSettings) -> Callable[[bytes], tuple[str, ...]]:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from instep.core.sync.merge.document import UncleanMergeError
 from instep.core.sync.merge.formats import merge_file
 from instep.core.sync.mergeable import MergeCandidate, merge_candidates, merged_entry
-from instep.core.sync.reconcile import Merges, SyncPlan
+from instep.core.sync.plan import SyncPlan
+from instep.core.sync.reconcile import Merges
 from instep.fleet.hooks.hooks import run_hook
 from instep.fleet.hooks.spec import HookCall
 from instep.model.ids import Digest, FilesetName

@@ -14,6 +14,7 @@ from instep.core.sync.gates import SideFacts
 from instep.core.vocabulary import error_of
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.change import ChangeAnswer, ChangeSet
+from instep.model.definition import Definition, decode_definition
 from instep.model.external import External
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -35,9 +36,10 @@ from instep.net.service import (
 )
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
-from instep.node.following.page_fetch import Fetcher
+from instep.node.following.page_fetch import Fetcher, OfferedHeads
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
+from instep.node.profiles.home_state import state_of
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
@@ -62,6 +64,8 @@ class SeenTree(NamedTuple):
     """So many paths that change sets made are in no generation yet."""
     rollbacks: tuple[Rollback, ...] = ()
     """The newest generations of the line that brought an older one back, the newest last."""
+    definition: Definition = Definition()
+    """That of the generation: what it ignores is not in its tree, and may lie there all the same."""
 
 
 class SyncHome(Protocol):
@@ -116,7 +120,8 @@ class NearHome:
             raise UnavailableError(f"generation {head.number} is not kept here", code="superseded")
         withheld = await self._home.withheld()
         rollbacks = rollbacks_of(self._runtime.store, self.line)
-        return SeenTree(head, signed, self._service.fileset.external, withheld, rollbacks)
+        definition = _definition_of(self._runtime, self.node, signed)
+        return SeenTree(head, signed, self._service.fileset.external, withheld, rollbacks, definition)
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._home.missing(contents)
@@ -126,7 +131,7 @@ class NearHome:
 
     async def announce(self, news: ProfileNews) -> m.ProfileReply:
         edits = [edit for edit in self._home.locked_edits() if edit.profile == news.name]
-        return m.ProfileReply(tuple(edits[:EDITS_SENT]), len(edits), 0)
+        return m.ProfileReply(tuple(edits[:EDITS_SENT]), len(edits), 0, state_of(self._service))
 
     async def take(
         self,
@@ -179,7 +184,8 @@ class FarHome:
         signed = await self._signed(client, head)
         fetcher = Fetcher(self._runtime)
         await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
-        return SeenTree(head, signed, reply.external, reply.withheld, reply.rollbacks)
+        definition = _definition_of(self._runtime, self.node, signed)
+        return SeenTree(head, signed, reply.external, reply.withheld, reply.rollbacks, definition)
 
     async def marks(self, new: SyncMark | None) -> tuple[SyncMark, ...]:
         """The marks of the bases that the home keeps; with ``new``, it keeps this one first."""
@@ -187,16 +193,17 @@ class FarHome:
         return (await self._calls().call(SYNC_MARKS, asked)).marks
 
     async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
-        """The record of a head, whose signature holds here."""
+        """The record of a head, whose signature holds here. Its definition is kept."""
         asked = m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False)
         heads = await client.call(HEADS, asked)
         for _, error in heads.refused:
             raise error_of_reply(error, self.node)
-        signed = next((each.generation for each in heads.heads if each.generation.id == head.id), None)
-        if signed is None:
+        message = next((each for each in heads.heads if each.generation.id == head.id), None)
+        if message is None:
             raise UnavailableError(f"the head of {self.line} at {self.node} moved on", code="superseded")
-        self._check_head(signed, head)
-        return signed
+        self._check_head(message.generation, head)
+        OfferedHeads(self._runtime).keep(message)
+        return message.generation
 
     def _check_head(self, signed: SignedGeneration, head: HeadRef) -> None:
         verdict = verdict_on(self._runtime, signed.signature, signed.id)
@@ -293,6 +300,13 @@ def _side_facts(home: NodeName, servers: Sequence[NodeFacts]) -> SideFacts:
         raise PeerError(f"{home} gave the facts of another node", code="bad_answer", node=home)
     known = {each.node: dict(each.facts) | {CLOCK: str(each.time_ms)} for each in servers if not each.away}
     return SideFacts(home, known, {each.node: each.away for each in servers if each.away})
+
+
+def _definition_of(runtime: Runtime, node: NodeName, signed: SignedGeneration) -> Definition:
+    raw = runtime.store.get_blob(signed.body().definition)
+    if raw is None:
+        raise PeerError(f"{node} named a generation without its definition", code="bad_head")
+    return decode_definition(raw)
 
 
 def _there(head: HeadRef | None, home: SyncHome) -> HeadRef:

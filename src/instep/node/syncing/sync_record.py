@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from instep.api.changes import sync as api
 from instep.api.parts import generation
-from instep.core.sync.reconcile import Listed, SyncStep
+from instep.core.sync.plan import Listed, SyncStep
 from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import InstepError
@@ -56,6 +56,11 @@ def run_document(
             )
             for row in work.gates
         ),
+        left_out=tuple(
+            api.SyncLeftOutDocument(side=each.by.value, **path_fields(each.path))
+            for each in work.left_out[: api.CHANGES_SHOWN]
+        ),
+        left_out_total=len(work.left_out),
         error=_error(work.error),
     )
 
@@ -125,6 +130,7 @@ def _side(settings: SideSettings, side: Side, work: SyncWork) -> api.SyncSideDoc
         bytes=sum(new.size for new in wanted if new is not None and new.kind is Kind.FILE),
         made=work.made[side],
         external=external_documents(work.external.get(side, ())),
+        ignore=work.ignores.get(side, ()),
     )
 
 

@@ -12,7 +12,8 @@ from itertools import chain
 from instep.core.follow.gates import parse_gate
 from instep.core.sync.answers import confirmed, has_others
 from instep.core.sync.gates import gate_rows, gates_due
-from instep.core.sync.reconcile import Merges, SyncPlan, reconcile
+from instep.core.sync.plan import SyncPlan
+from instep.core.sync.reconcile import Merges, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, GateRow, KindRules, Side
 from instep.core.sync.work import (
@@ -42,7 +43,7 @@ from instep.node.profiles.known_profiles import news_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.bases import SyncBases
-from instep.node.syncing.kinds import gates_of, rules_of
+from instep.node.syncing.kinds import gates_of, ignored_by, rules_of
 from instep.node.syncing.merging import Merging, Reading
 from instep.node.syncing.sides import FarHome, NearHome, SeenTree
 from instep.tree.root.failpoints import failpoint, register
@@ -140,6 +141,7 @@ class SyncRunner:
         left, right = (near, far) if is_left_near else (far, near)
         self._trees = {Side.LEFT: left, Side.RIGHT: right}
         self.work.external = {side: tree.external for side, tree in self._trees.items()}
+        self.work.ignores = {side: tree.definition.ignore for side, tree in self._trees.items()}
         sides = ((Side.LEFT, left), (Side.RIGHT, right))
         withheld = tuple((side, HeldBack(tree.withheld, EARLIER)) for side, tree in sides if tree.withheld)
         return Looked(left.head, right.head, withheld, (left.rollbacks, right.rollbacks))
@@ -181,7 +183,8 @@ class SyncRunner:
         if asked.initial is not None:
             whole = KindRules(Direction.UP if asked.initial is Side.LEFT else Direction.DOWN)
             rules = lambda _: whole  # noqa: E731
-        return reconcile(asked.base, asked.left, asked.right, rules, self._page, merges)
+        ignored = ignored_by({side: tree.definition for side, tree in self._trees.items()})
+        return reconcile(asked.base, asked.left, asked.right, rules, self._page, merges, ignored)
 
     def _page(self, digest: Digest) -> bytes:
         raw = self._runtime.store.get_page(digest)

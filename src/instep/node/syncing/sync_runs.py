@@ -23,8 +23,8 @@ from instep.errors import (
 )
 from instep.model.counts import counted
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.model.sync import LockedEdit, SyncBase, SyncPhase
-from instep.net.messages.syncing import EDITS_SENT
+from instep.model.sync import SyncBase, SyncPhase
+from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
 from instep.node.config.sync import SideSettings, SyncSettings
 from instep.node.lines.line_service import LineService
@@ -43,12 +43,11 @@ RECORD, LISTED, NUMBER = "sync/run/", "sync/listed/", "sync/number/"
 log = logging.getLogger(__name__)
 
 
-class LockedEdits(NamedTuple):
-    """The first edits by their side, how many there are, and why not all are known."""
+class HomeLook(NamedTuple):
+    """What a home answered about a profile, or why it could not be asked."""
 
-    edits: tuple[tuple[Side, LockedEdit], ...]
-    total: int
-    unknown: str | None
+    reply: m.ProfileReply | None
+    error: InstepError | None = None
 
 
 class _Running:
@@ -196,22 +195,18 @@ class SyncRuns:
         known = known_profile(self._runtime.store, self._runtime.settings, name)
         return max(base.run if base is not None else 0, int(raw or 0), known.run if known is not None else 0)
 
-    async def locked_edits(self, profile: SyncSettings) -> LockedEdits:
-        """The edits on the sides where kinds of a profile are locked, as both homes know them now."""
-        found: list[tuple[Side, LockedEdit]] = []
-        total, why = 0, None
-        for side in sorted({each.locked for each in profile.kinds.values() if each.locked is not None}):
+    async def looks(self, profile: SyncSettings) -> dict[Side, HomeLook]:
+        """How both homes are now: their heads, and edits of paths that are locked there."""
+        found = await asyncio.gather(*(self._look(profile, side) for side in Side))
+        return dict(zip(Side, found, strict=True))
+
+    async def _look(self, profile: SyncSettings, side: Side) -> HomeLook:
+        try:
             near, far = self._homes(profile)
-            settings = profile.left if side is Side.LEFT else profile.right
-            home = near if settings.home == near.node else far
-            try:
-                reply = await home.announce(news_of(profile, side, self._last_number(profile.name)))
-            except InstepError as error:
-                why = f"{settings} does not say which locked paths were changed there: {error.reason}"
-                continue
-            total += reply.total
-            found += ((side, edit) for edit in reply.edits)
-        return LockedEdits(tuple(found[:EDITS_SENT]), total, why)
+            home = near if profile.side(side).home == near.node else far
+            return HomeLook(await home.announce(news_of(profile, side, self._last_number(profile.name))))
+        except InstepError as error:
+            return HomeLook(None, error)
 
     def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
         calls = self._calls_of(far.home)
@@ -231,7 +226,7 @@ class SyncRuns:
         work = running.work
         try:
             await run.run()
-            work.phase = SyncPhase.DONE if work.error is None else SyncPhase.HELD
+            work.phase = work.ended
         except asyncio.CancelledError:
             work.phase = SyncPhase.CANCELLED
             raise

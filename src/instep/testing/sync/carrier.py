@@ -8,7 +8,8 @@ from typing import Any
 
 from instep.core.sync.answers import has_others
 from instep.core.sync.bases import with_base, with_mark
-from instep.core.sync.reconcile import SyncPlan, reconcile
+from instep.core.sync.plan import SyncPlan
+from instep.core.sync.reconcile import reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, KindRules, RulesOf, Side
 from instep.core.sync.work import (

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from instep.core.sync.reconcile import same
+from instep.core.sync.plan import same
 from instep.core.sync.run import ROUNDS_MAX
 from instep.core.sync.table import Direction, RulesOf, Side
 from instep.core.sync.work import Looked

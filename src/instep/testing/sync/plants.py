@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from instep.core.sync.reconcile import SyncPlan
+from instep.core.sync.plan import SyncPlan
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Side
 from instep.core.sync.work import EditBase, KnownBases, LookAtHomes, Looked, MakePlan

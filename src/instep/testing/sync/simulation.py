@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from instep.core.sync.bases import common_base
-from instep.core.sync.reconcile import same
+from instep.core.sync.plan import same
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, Side
 from instep.model.manifest.entry import Kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -15,21 +15,18 @@ from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
 from instep.model.change import author_from
-from instep.model.counts import counted
-from instep.model.external import why_unmarked
 from instep.model.ids import FilesetName, NodeName
-from instep.model.paths import path_fields
-from instep.model.sync import ProfileNews, SyncPhase
+from instep.model.sync import ProfileNews
 from instep.net.messages import messages as m
 from instep.net.service import SYNC
 from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.config.sync import SyncSettings
-from instep.node.lines.snapshot import externals_of, moment
 from instep.node.profiles.known_profiles import known_profile, known_profiles
 from instep.node.runtime.driver import wall_ms
 from instep.node.syncing.peer_commands import asked_of, behind, fitting, page_of
+from instep.node.syncing.profile_view import ProfileView
 
 D = TypeVar("D", bound=Document)
 RUN_S = 3_600.0
@@ -96,14 +93,14 @@ class SyncCommands(CommandHandlers):
     async def _listed(self, profile: SyncSettings) -> api.SyncProfileDocument:
         """As the home that carries the runs out shows it, or, where that cannot be asked, as this node knows it."""
         if profile.carrier == self._node.runtime.name:
-            return self._shown(profile)
+            return await self._shown(profile)
         try:
             return await self._passed_on(
                 profile.name, profile.carrier, api.SyncShowCommand(profile.name), LIST_S
             )
         except InstepError as error:
             why = f"{profile.carrier} carries it out and cannot be asked: {error.reason}"
-            return replace(self._shown(profile), why_not=why)
+            return replace(await self._shown(profile), why_not=why)
 
     async def _listed_elsewhere(self, news: ProfileNews) -> api.SyncProfileDocument:
         """The same of a profile that is not in this node's settings."""
@@ -127,25 +124,7 @@ class SyncCommands(CommandHandlers):
         carrier = self._carrier(asked.profile)
         if carrier != self._node.runtime.name:
             return await self._passed_on(asked.profile, carrier, asked)
-        return await self._shown_now(self._profile(asked.profile))
-
-    async def _shown_now(self, profile: SyncSettings) -> api.SyncProfileDocument:
-        """With what both homes say of edits on locked paths."""
-        found = await self._context.sync.locked_edits(profile)
-        edits = tuple(
-            api.SyncLockedEditDocument(
-                side=side.value, kind=edit.kind, since=moment(edit.at_ms), **path_fields(edit.path)
-            )
-            for side, edit in found.edits
-        )
-        shown = self._shown(profile)
-        if found.total:
-            why = f"{counted(found.total, 'path')} changed where the kind is locked"
-            why_not = why if shown.why_not is None else f"{shown.why_not}; also: {why}"
-            shown = replace(shown, in_sync=False, why_not=why_not)
-        return replace(
-            shown, locked_edits=edits, locked_edits_total=found.total, locked_unknown=found.unknown
-        )
+        return await self._shown(self._profile(asked.profile))
 
     async def sync_cancel(self, asked: api.SyncCancelCommand, speaker: Speaker) -> api.SyncCancelDocument:
         profile = self._profile(asked.profile)
@@ -234,7 +213,7 @@ class SyncCommands(CommandHandlers):
                 named = msgspec.structs.replace(asked, author=author_from(who, asked.author))
                 document = fitting(await self._started(named, who, None))
             case "sync_show":
-                shown = await self._shown_now(profile)
+                shown = await self._shown(profile)
                 last = fitting(shown.last) if shown.last is not None else None
                 document = msgspec.structs.replace(shown, last=last)
             case "sync_cancel":
@@ -284,89 +263,32 @@ class SyncCommands(CommandHandlers):
         except InstepError:
             runtime = self._node.runtime
             known = known_profile(runtime.store, runtime.settings, name)
-            if known is None:
+            if known is None and self._knows_any():
                 raise
+            if known is None:
+                raise NotAllowedError(
+                    f"{runtime.name} may not start runs of {name}: it has no sync profile",
+                    hint=f"on a server that has the profile: instep sync run {name}",
+                    code="no_initiator",
+                    node=runtime.name,
+                ) from None
             partners = {known.carrier, *runtime.settings.partners}
             may_start = frozenset(partners & {*known.initiators}) or frozenset((known.carrier,))
             raise _no_initiator(runtime.name, name, may_start) from None
 
-    def _shown(self, profile: SyncSettings) -> api.SyncProfileDocument:
-        runs = self._context.sync
-        last = runs.run_of(profile.name)
-        whys = (self._why_not(profile, last), *self._unmarked(profile, last))
-        why_not = "; also: ".join(why for why in whys if why is not None) or None
-        return api.SyncProfileDocument(
-            name=profile.name,
-            left=str(profile.left),
-            right=str(profile.right),
-            direction=profile.direction.value,
-            initiators=tuple(sorted(profile.may_start)),
-            carried_out_by=profile.carrier,
-            kinds=tuple(
-                api.SyncKindDocument(
-                    name=each.name,
-                    paths=each.paths,
-                    direction=each.direction.value,
-                    locked=each.locked.value if each.locked is not None else None,
-                    lock_enforce=each.lock_enforce.value,
-                    merge=each.merge.value if each.merge is not None else None,
-                    validate=each.validate is not None,
-                    gates=each.gates,
-                )
-                for each in profile.kinds.values()
-            ),
-            in_sync=why_not is None,
-            why_not=why_not,
-            last=last,
-            schedule=self._schedule(profile, last),
-            gates=profile.gates,
-        )
+    def _knows_any(self) -> bool:
+        """Whether this node has a profile, or another home named it one: else it is no server that starts runs."""
+        runtime = self._node.runtime
+        named = (known_profiles(runtime.store, fileset) for fileset in runtime.settings.filesets)
+        return bool(runtime.settings.sync) or any(named)
 
-    def _schedule(
-        self, profile: SyncSettings, last: api.SyncRunDocument | None
-    ) -> api.SyncScheduleDocument | None:
-        if profile.schedule is None:
-            return None
-        schedule = self._context.sync_schedule
-        dealt, next_s = schedule.dealt(profile), schedule.next_s(profile)
-        missed_at = moment(dealt.missed_s * 1000) if dealt is not None and dealt.missed_s else None
-        if missed_at is not None and last is not None and (last.started_at or "") >= missed_at:
-            missed_at = None
-        return api.SyncScheduleDocument(
-            cron=profile.cron,
-            zone=str(profile.zone),
-            next_at=moment(next_s * 1000) if next_s is not None else None,
-            missed_at=missed_at,
-            missed_because=dealt.reason if dealt is not None and missed_at is not None else "",
-        )
-
-    def _why_not(self, profile: SyncSettings, last: api.SyncRunDocument | None) -> str | None:
-        """Why the two sides may differ."""
-        if profile.carrier != self._node.runtime.name:
-            return f"{profile.carrier} carries it out and knows"
-        base = self._context.sync.base_of(profile.name)
-        if base is None:
-            return "no run has ended yet"
-        if last is not None and last.phase != SyncPhase.DONE:
-            return f"the last run: {last.phase}"
-        if not base.is_whole:
-            return "the last run left paths undone"
-        side, known = (
-            (profile.left, base.left) if profile.left.home == profile.carrier else (profile.right, base.right)
-        )
-        service = self._node.services.get(side.fileset)
-        if service is None or service.head is None or service.head.id != known.id:
-            return f"{side} has changed since the last run"
-        return None
-
-    def _unmarked(self, profile: SyncSettings, last: api.SyncRunDocument | None) -> Iterator[str | None]:
-        """The databases that nothing is said of: those of this node's side as they are now, of the other one as the
-        last run found them."""
-        filesets = self._node.runtime.settings.filesets
-        for side, known in ((profile.left, last and last.left), (profile.right, last and last.right)):
-            own = filesets.get(side.fileset) if side.home == self._node.runtime.name else None
-            named = own.external if own is not None else externals_of(known.external if known else ())
-            yield why_unmarked(named, str(side))
+    async def _shown(self, profile: SyncSettings) -> api.SyncProfileDocument:
+        """As this node knows it, and, where it carries the runs out, as both homes are now."""
+        runs, schedule = self._context.sync, self._context.sync_schedule
+        is_here = profile.carrier == self._node.runtime.name
+        view = ProfileView(profile, runs.base_of(profile.name), runs.run_of(profile.name))
+        looks = await runs.looks(profile) if is_here else {}
+        return view.document(looks, schedule.dealt(profile), schedule.next_s(profile))
 
 
 def sync_port(context: CommandContext) -> Callable[[NodeName, m.SyncRequest], Awaitable[m.SyncReply]]:
