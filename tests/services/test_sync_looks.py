@@ -44,7 +44,7 @@ async def test_every_server_of_a_side_looks_at_runs_and_reviews(tmp_path: Path) 
 
 @in_virtual_time
 async def test_a_server_without_any_profile_may_start_no_run(tmp_path: Path) -> None:
-    """Goal: production and its mirrors are refused as not allowed also before the first run, of which nobody told them."""
+    """Goal: production and its mirrors are refused as not allowed also before the first run, which names the profile to them."""
     async with services(tmp_path) as cluster:
         production = cluster.add("p1")
         production.writes()

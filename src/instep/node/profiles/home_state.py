@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.model.standing import Standing
-from instep.net.messages import messages as m
+from instep.net.messages.syncing import HomeState
 from instep.node.lines.line_service import LineService
 
 UNPUBLISHED = "unpublished"
@@ -11,9 +11,9 @@ UNPUBLISHED = "unpublished"
 _REASON_MAX = 1_000
 
 
-def state_of(service: LineService) -> m.HomeState:
+def state_of(service: LineService) -> HomeState:
     """The state of a line that is written here."""
     standing, reason = service.standing, ""
     if standing.standing is not Standing.IN_STEP or standing.code == UNPUBLISHED:
         reason = (standing.reason or standing.standing.value)[:_REASON_MAX]
-    return m.HomeState(service.head, reason, service.fileset.external)
+    return HomeState(service.head, reason, service.fileset.external)
