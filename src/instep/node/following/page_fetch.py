@@ -76,16 +76,16 @@ class OfferedHeads:
         for source, head in list(self._heads.items()):
             if head.generation.id == wanted.id:
                 del self._heads[source]
-                self._keep(head)
+                self.keep(head)
 
     async def fetch_definition(self, client: PeerCalls, line: LineId, wanted: HeadRef) -> None:
         """Ask a source for this head with its definition, and store that. A source that went on has it no longer."""
         request = m.HeadsRequest((m.KnownLine(line, None),), with_bundles=False)
         for head in (await client.call(HEADS, request)).heads:
             if head.line == line and head.generation.id == wanted.id:
-                self._keep(head)
+                self.keep(head)
 
-    def _keep(self, head: Head) -> None:
+    def keep(self, head: Head) -> None:
         """Store what came with one head."""
         store, body = self._runtime.store, head.generation.body()
         if head.definition:

@@ -18,12 +18,12 @@ from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
 from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, NodeFacts
 from instep.net.transfer import TransferAnswer
+from instep.node.lines.home_state import state_of
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
-from instep.node.profiles.home_state import state_of
 from instep.node.profiles.known_profiles import keep_news, known_profiles, require_known
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms

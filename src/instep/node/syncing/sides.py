@@ -37,9 +37,9 @@ from instep.net.service import (
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher, OfferedHeads
+from instep.node.lines.home_state import state_of
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
-from instep.node.profiles.home_state import state_of
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
