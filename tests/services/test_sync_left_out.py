@@ -27,8 +27,8 @@ async def test_a_path_that_one_home_ignores_is_removed_nowhere(tmp_path: Path, a
         (ignoring.tree / "d/keep.log").unlink()
         (ignoring.tree / "d").rmdir()
         (ignoring.tree / "e/f").unlink()
-        for params in ({}, {"initial": "left"}, {"initial": "right"}):
-            ran = await site.run(**params)
+        for initial in (None, "left", "right"):
+            ran = await site.run(initial=initial)
             assert [(each["side"], each["path"]) for each in ran["left_out"]] == [
                 ("left" if at_left else "right", "d/keep.log")
             ]

@@ -16,6 +16,7 @@ from instep.core.vocabulary import RootBack, Trouble, trouble_of
 from instep.errors import InstepError
 from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing, StandingRecord
+from instep.net.messages.syncing import HomeState
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.standing_events import StandingEvents
@@ -28,6 +29,9 @@ from instep.node.trees.root_watch import RootWatch
 
 SAVED = (Standing.PAUSED, Standing.BLOCKED, Standing.FAILING)
 """With nothing seen yet only saved facts lead to these; any other standing wants a look at tree or partners."""
+UNPUBLISHED = "unpublished"
+"""The code of a writer in step whose tree has edits that wait for ``instep publish``."""
+_REASON_MAX = 1_000
 _NOTHING_PUBLISHED = PublishSeen(is_working=False, trouble=None, is_first_held=False, is_fetching=False)
 _NOTHING_FOLLOWED = Seen(
     is_working=False,
@@ -69,6 +73,13 @@ class LineStanding(ABC):
     @abstractmethod
     def live(self) -> HeadRef | None:
         """The generation that is served here."""
+
+    def home_state(self) -> HomeState:
+        """How the line is at this home: also why the tree may have other contents than the newest generation."""
+        standing, reason = self.standing, ""
+        if standing.standing is not Standing.IN_STEP or standing.code == UNPUBLISHED:
+            reason = (standing.reason or standing.standing.value)[:_REASON_MAX]
+        return HomeState(self.live, reason, self.fileset.external)
 
     @property
     def drivers(self) -> tuple[Driver[Any, Any], ...]:

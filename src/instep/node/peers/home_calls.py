@@ -18,7 +18,6 @@ from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
 from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, NodeFacts
 from instep.net.transfer import TransferAnswer
-from instep.node.lines.home_state import state_of
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
@@ -117,7 +116,7 @@ class HomeCalls(PeerContext):
         shown = tuple(msgspec.structs.replace(edit, reference=None) for edit in edits[:EDITS_SENT])
         service = self.service(request.line)
         assert service is not None
-        return m.ProfileReply(shown, len(edits), run, state_of(service))
+        return m.ProfileReply(shown, len(edits), run, service.home_state())
 
     async def side_facts(self, who: NodeName, request: m.SideFactsRequest) -> m.SideFactsReply:
         self._home(who, request.line)

@@ -37,7 +37,6 @@ from instep.net.service import (
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher, OfferedHeads
-from instep.node.lines.home_state import state_of
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.profiles.rollbacks import rollbacks_of
@@ -131,7 +130,7 @@ class NearHome:
 
     async def announce(self, news: ProfileNews) -> m.ProfileReply:
         edits = [edit for edit in self._home.locked_edits() if edit.profile == news.name]
-        return m.ProfileReply(tuple(edits[:EDITS_SENT]), len(edits), 0, state_of(self._service))
+        return m.ProfileReply(tuple(edits[:EDITS_SENT]), len(edits), 0, self._service.home_state())
 
     async def take(
         self,
