@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from instep.errors import InstepError
+from instep.net.task_group import TaskGroup
 from instep.store.cluster import eras, members
 from instep.store.cluster.address import PostgresAddress, parse_cluster_address
 from instep.store.cluster.opening import open_cluster_store
@@ -100,7 +101,7 @@ async def test_a_listener_notices_a_lost_connection(servers: Servers) -> None:
     await run(server.dsn(), "CREATE DATABASE heard")
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'heard' AND pid <> pg_backend_pid()"
     async with opened(server.dsn("heard")) as store:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
 
             async def ended() -> bool:
                 await run(server.dsn(), end)

@@ -9,6 +9,7 @@ import pytest
 
 from instep.errors import ContentionError, NotAllowedError, RefusedError, UnavailableError, UsageError
 from instep.model.lease import LeaseFence
+from instep.net.task_group import TaskGroup
 from instep.store.cluster import eras, leases, members
 from instep.store.cluster.port import ClusterStore
 from tests.support.cluster_stores import ClusterGround
@@ -98,7 +99,7 @@ async def test_a_listener_hears_what_another_node_announces(
         pytest.skip("a proxy that pools transactions passes no notifications on: nodes look by themselves")
     one, other = await cluster.node(), await cluster.node()
     heard: list[str] = []
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         listening = group.create_task(one.listen(heard.append))
 
         async def is_heard() -> bool:
@@ -197,7 +198,7 @@ async def test_a_guarded_write_and_a_takeover_wait_for_each_other(cluster: Clust
         fence_of(await take(other, "b"))
         order.append("taken over")
 
-    async with asyncio.TaskGroup() as group, one.transaction() as tx:
+    async with TaskGroup() as group, one.transaction() as tx:
         await leases.check_lease(tx, await eras.current_era(tx), "index", "a session", first)
         await cluster.advance(2 * TTL)
         group.create_task(takes_over())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from instep.errors import ResourceError
+from instep.net.task_group import TaskGroup
 from tests.support.services import ServiceNode, Services, Speaker, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -139,7 +139,7 @@ async def test_events_are_followed(tmp_path: Path) -> None:
         await _in_step(cluster)
         main, speaker = cluster["main"], Speaker()
         before = await main.events()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(main.followed("events", speaker, follow=True))
             await reached(_is_said(speaker, before[-1]["number"]), lambda: str(speaker.items))
             await main.call("drain", reason="new disk")

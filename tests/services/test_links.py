@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from instep.api.looking import StatusDocument
 from instep.cli.filesets.status_text import status_lines
 from instep.errors import InstepError
 from instep.net.messages import messages as m
+from instep.net.task_group import TaskGroup
 from tests.support.fleet import tree_of
 from tests.support.memory_net import Calls
 from tests.support.services import Services, services
@@ -386,7 +386,7 @@ async def test_status_waits_for_no_worker_and_no_peer(tmp_path: Path) -> None:
         await cluster.in_step("s1")
         over = threading.Event()
         cluster.cut("main", "s1")
-        async with asyncio.TaskGroup() as at_work:
+        async with TaskGroup() as at_work:
             trees = [service for node in cluster.nodes.values() for service in node.node.services.values()]
             busy = [at_work.create_task(service.worker.run(over.wait, 60)) for service in trees]
             try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
+from instep.net.task_group import TaskGroup
 from instep.node.runtime.driver import skip_time, wall_ms
 from tests.support.services import services
 from tests.support.sync_site import Site
@@ -61,7 +61,7 @@ async def test_a_tick_that_passed_meanwhile_is_named_and_not_made_up_for(tmp_pat
         async def is_under_way() -> bool:
             return s1.daemon.sync.is_at_work
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(site.run())
             await reached(is_under_way, lambda: "a run is under way")
             s1.daemon.sync_schedule.look(_midnight_s(2))

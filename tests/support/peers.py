@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -24,6 +23,7 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.server import PeerServer
 from instep.net.service import PeerStream
+from instep.net.task_group import TaskGroup
 from instep.net.transfer import PIECE_BYTES, AnswerStatus, TransferAnswer, pieces_of_file
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.pki import Pki
@@ -223,7 +223,7 @@ async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]
     )
     host, port = server.bind("127.0.0.1", 0)[0]
     holder.append(Node(service, server, tls, f"{host}:{port}"))
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(server.serve())
         try:
             yield holder[0]

@@ -15,6 +15,7 @@ import uvloop
 from instep.fleet.hooks.hooks import run_hook
 from instep.fleet.hooks.spec import OUTPUT_KEPT, QUOTED_MAX, HookCall, HookOutcome, HookSpec
 from instep.model.ids import FilesetName
+from instep.net.task_group import TaskGroup
 from tests.support.records import head_ref
 from tests.support.waiting import eventually, eventually_async
 
@@ -135,7 +136,7 @@ async def test_cancelling_ends_the_program(tmp_path: Path) -> None:
     async def started() -> bool:
         return pid_file.exists() and bool(pid_file.read_text("ascii").strip())
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         task = group.create_task(
             run_hook(sh(f'echo $$ >"{pid_file}"; exec sleep 60', timeout_ms=60_000), call())
         )
@@ -154,7 +155,7 @@ async def test_cancelled_while_it_is_being_ended_nothing_of_the_group_stays(tmp_
     async def told() -> bool:
         return pids.exists() and "told" in pids.read_text("ascii")
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         task = group.create_task(run_hook(sh(script, timeout_ms=1_500), call()))
         await eventually_async(told, 20, "the signal at the deadline")
         task.cancel()

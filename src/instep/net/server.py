@@ -28,6 +28,7 @@ from instep.net.messages import messages
 from instep.net.messages.faults import reply_of_error
 from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, still_at_work, told
 from instep.net.service import CALLS, PeerService
+from instep.net.task_group import TaskGroup
 from instep.net.transfer import TokenBucket, TransferAnswer, error_frame, frames
 from instep.net.upload import Upload
 
@@ -133,12 +134,12 @@ class PeerServer:
             lingering_time=1.0,
         )
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._listener.serve())
                 tasks.create_task(self._sweep())
         finally:
             self._listener.close()
-            async with asyncio.TaskGroup() as goodbyes:
+            async with TaskGroup() as goodbyes:
                 for stream in list(self._streams):
                     goodbyes.create_task(stream.close("stopping"))
             await self._http.shutdown(_GRACE_S)

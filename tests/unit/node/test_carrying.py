@@ -6,6 +6,7 @@ import asyncio
 
 from instep.model.ids import LineId, fileset_name, node_name
 from instep.net.messages import messages as m
+from instep.net.task_group import TaskGroup
 from instep.node.peers.carrying import LANE_MAX, Inbox, Lanes
 from tests.support.virtual_time import in_virtual_time
 
@@ -30,7 +31,7 @@ async def test_the_newest_of_each_kind_waits_and_a_ping_passes_nothing() -> None
     lines: dict[LineId, Inbox] = dict(rooms)
     taken: list[m.StreamMessage] = []
     rooms[B].event.set()
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         lanes = Lanes(lines, taken.append, group)
         for path in ("old", "new"):
             await lanes.put(m.OfferReply(A, True, path))
@@ -50,7 +51,7 @@ async def test_what_waits_is_bounded_and_a_line_that_goes_away_holds_nothing_up(
     lines: dict[LineId, Inbox] = {A: Room()}
     taken: list[m.StreamMessage] = []
     nudges = [m.Nudge(A, f"{number}") for number in range(LANE_MAX + 1)]
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         lanes = Lanes(lines, taken.append, group)
         for nudge in nudges[:-1]:
             await lanes.put(nudge)

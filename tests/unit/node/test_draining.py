@@ -8,6 +8,7 @@ import ipaddress
 import msgspec
 import pytest
 
+from instep.net.task_group import TaskGroup
 from instep.node.balance.listeners import is_prober
 from instep.node.runtime.draining import (
     OPERATOR,
@@ -96,7 +97,7 @@ async def test_told_out_waits_for_every_balancer_and_names_the_one_that_does_not
     assert await node.told_out(0) == ()
     ask(node, "a", "b", times=2)
     node.begin(OPERATOR, "")
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         waiting = group.create_task(node.told_out(10))
         await asyncio.sleep(0)
         ask(node, "a")
@@ -165,7 +166,7 @@ async def test_with_both_listeners_closed_no_switch_waits_for_who_asked_before()
     node = draining(MemoryStore(), clock)
     ask(node, "haproxy", times=2)
     node.begin(rollout_key("catalog"), "")
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         waiting = group.create_task(node.told_out(30.0))
         await asyncio.sleep(0)
         node.nobody_can_ask()

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from instep.errors import UnavailableError
+from instep.net.task_group import TaskGroup
 from instep.node.runtime.runtime import Worker
 
 
@@ -23,7 +24,7 @@ async def test_who_waits_in_the_queue_or_comes_later_is_told_that_the_service_ha
         with pytest.raises(UnavailableError, match="has ended"):
             await worker.run(lambda: "never")
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), TaskGroup() as group:
         under_way = group.create_task(worker.run(first))
         await asyncio.to_thread(begun.wait, 10)
         queued = group.create_task(refused())

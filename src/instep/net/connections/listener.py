@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from instep.errors import ResourceError
 from instep.net.connections.allow import AllowList
 from instep.net.connections.tls import alert_of
+from instep.net.task_group import TaskGroup
 
 _ACCESS_DENIED = bytes.fromhex("15 03 03 00 02 02 31")
 _INTERNAL_ERROR = bytes.fromhex("15 03 03 00 02 02 50")
@@ -74,7 +75,7 @@ class Listener:
         self._limits = limits
         self._on_refused = on_refused
         self._sockets: list[socket.socket] = []
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks: TaskGroup | None = None
         self._accepting: list[asyncio.Task[None]] = []
         self._open: Counter[str] = Counter()
         self._lingering = 0
@@ -134,7 +135,7 @@ class Listener:
 
     async def serve(self) -> None:
         """Accept until cancelled."""
-        async with asyncio.TaskGroup() as self._tasks:
+        async with TaskGroup() as self._tasks:
             self._accept_all()
             await asyncio.Event().wait()
 
@@ -143,7 +144,7 @@ class Listener:
         if tasks is not None:
             self._accepting = [tasks.create_task(self._accept(bound, tasks)) for bound in self._sockets]
 
-    async def _accept(self, bound: socket.socket, tasks: asyncio.TaskGroup) -> None:
+    async def _accept(self, bound: socket.socket, tasks: TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -168,7 +169,7 @@ class Listener:
                 self._open[address] += 1
                 tasks.create_task(self._hand_over(connection, address, tasks))
 
-    async def _hand_over(self, connection: socket.socket, address: str, tasks: asyncio.TaskGroup) -> None:
+    async def _hand_over(self, connection: socket.socket, address: str, tasks: TaskGroup) -> None:
         second = None
         is_taken = False
         try:
@@ -196,7 +197,7 @@ class Listener:
                 self.connection_lost(address)
                 connection.close()
 
-    def _tell(self, connection: socket.socket, alert: bytes, tasks: asyncio.TaskGroup) -> None:
+    def _tell(self, connection: socket.socket, alert: bytes, tasks: TaskGroup) -> None:
         """Send an alert and close without losing it."""
         connection.setblocking(False)
         with contextlib.suppress(OSError):

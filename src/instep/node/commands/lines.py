@@ -17,6 +17,7 @@ from instep.errors import RefusedError
 from instep.model.ids import FilesetName, HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
+from instep.net.task_group import TaskGroup
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, raise_for, writer_of
@@ -94,7 +95,7 @@ class Lines(CommandHandlers):
         not answer is waited for by its reports."""
         accepted = accepted_by(self._node, service)
         offering = [accepted[name] for name in service.fileset.changes_from(accepted) if name in accepted]
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for session in offering:
                 group.create_task(session.look(service.line, within_s))
 

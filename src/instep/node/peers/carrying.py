@@ -15,6 +15,7 @@ from instep.errors import InstepError
 from instep.model.ids import LineId
 from instep.net.messages import messages as m
 from instep.net.service import PeerStream
+from instep.net.task_group import TaskGroup
 
 LANE_MAX = 64
 """Messages that wait for the room of one line; with more of them the stream waits, too."""
@@ -46,7 +47,7 @@ class Lanes:
         self,
         lines: Mapping[LineId, Inbox],
         take: Callable[[m.StreamMessage], None],
-        group: asyncio.TaskGroup,
+        group: TaskGroup,
     ) -> None:
         self._lines = lines
         self._take = take
@@ -123,7 +124,7 @@ async def carry(
     failed: BaseException | None = None
     last: m.Goodbye | None = None
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             pump = group.create_task(sending)
             lanes = Lanes(lines, take, group)
             try:

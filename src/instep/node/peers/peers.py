@@ -20,6 +20,7 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
 from instep.net.service import PeerStream
+from instep.net.task_group import TaskGroup
 from instep.net.transfer import TransferAnswer
 from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.line_service import LineService
@@ -78,7 +79,7 @@ class Peers(HomeCalls):
     async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
         """Ping every connected partner; their heads of our lines come before their answer."""
         sessions = list(self.sessions.values())
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             asked = {s.who: group.create_task(s.asks_told(ASK_S)) for s in sessions}
         return tuple(who for who, task in asked.items() if task.result())
 
@@ -272,8 +273,7 @@ class Peers(HomeCalls):
 
     def _offers_to(self, name: NodeName) -> tuple[m.Offer, ...]:
         """The lines that ``to`` does not keep from a node that comes with a token."""
-        offers = (offer_of(service) for service in self.lines.values() if service.offers_to(name))
-        return tuple(offer for offer in offers if offer is not None)
+        return tuple(filter(None, (offer_of(each) for each in self.lines.values() if each.offers_to(name))))
 
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
         self.access.require_partner(who)

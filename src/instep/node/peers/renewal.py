@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from instep.core.clock_doubt import ClockDoubt, ClockLook, clock_doubt, looked_at
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.net.messages.messages import RenewRequest
 from instep.net.service import RENEW
+from instep.net.task_group import TaskGroup
 from instep.net.trust.pki import Issued
 from instep.node.peers.peers import Peers
 from instep.node.runtime.driver import monotonic_ms, wall_ms
@@ -72,7 +71,7 @@ class Renewal:
 
     async def _doubt(self) -> ClockDoubt | None:
         peers = self._peers
-        async with asyncio.TaskGroup() as asked:
+        async with TaskGroup() as asked:
             for session in peers.sessions.values():
                 asked.create_task(session.asks_told(_ANSWER_S))
             for uplink in peers.uplinks.values():

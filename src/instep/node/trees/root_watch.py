@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError
+from instep.net.task_group import TaskGroup
 from instep.node.facts.mounts import mount_at
 from instep.node.runtime.driver import own_error
 from instep.node.runtime.own_thread import in_own_thread
@@ -77,7 +78,7 @@ class RootWatch:
 
 async def look_at_all(watches: Iterable[RootWatch]) -> None:
     """Look at several roots at once."""
-    async with asyncio.TaskGroup() as looks:
+    async with TaskGroup() as looks:
         for watch in watches:
             looks.create_task(watch.look())
 

@@ -17,6 +17,7 @@ from instep.net.connections.dial import split_address
 from instep.net.connections.presented import trust_fetch
 from instep.net.messages.messages import DRAIN_MS_MAX, HeadsRequest, KnownLine
 from instep.net.service import HEADS
+from instep.net.task_group import TaskGroup
 from instep.net.trust.pki import Pki
 from instep.node.commands.cluster.checking import Preflight
 from instep.node.commands.context import CommandHandlers
@@ -199,7 +200,7 @@ class MemberCommands(CommandHandlers):
             except (InstepError, TimeoutError) as error:
                 log.info("%s sent no facts: %s", name, error)
 
-        async with asyncio.TaskGroup() as asking:
+        async with TaskGroup() as asking:
             for name in names:
                 asking.create_task(ask(name))
         return found

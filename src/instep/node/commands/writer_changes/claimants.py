@@ -16,6 +16,7 @@ from instep.model.ids import HeadRef, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.net.service import HEADS
+from instep.net.task_group import TaskGroup
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import left, until
 from instep.node.commands.targets import is_connected
@@ -47,7 +48,7 @@ async def hear_claimants(node: Node, service: LineService, deadline: float, spea
     )
     now = asyncio.get_running_loop().time()
     until_s = now + min(HEAR_S, max(0.0, deadline - now) / 2)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         asked = [group.create_task(_hear(node, service, who, until_s)) for who in claimants]
     answers = [task.result() for task in asked]
     return Heard(

@@ -1,0 +1,38 @@
+"""A group of tasks that never forgets that its own task was cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import TracebackType
+
+__all__ = ["TaskGroup"]
+
+
+class TaskGroup(asyncio.TaskGroup):  # noqa: TID251  the one place
+    """As ``asyncio.TaskGroup``. Before Python 3.13 that one raises only the errors of its tasks when its own task is
+    cancelled in the same turn; whoever handles the errors then goes on, and whoever waits for its end waits for ever.
+    Here the cancellation is raised."""
+
+    _before: int
+    """Cancellations of the group's task that were under way when it began."""
+
+    async def __aenter__(self) -> TaskGroup:
+        await super().__aenter__()
+        self._before = _cancellations()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if sys.version_info < (3, 13) and _cancellations() > self._before:
+                raise asyncio.CancelledError from group
+            raise
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
