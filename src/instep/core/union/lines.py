@@ -10,8 +10,9 @@ from typing import NamedTuple
 from instep.model.ids import Digest, NodeName
 from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.leaves import Leaf
 from instep.model.manifest.pages import GetPage
-from instep.model.manifest.walk import Leaf, Reader
+from instep.model.manifest.walk import Reader
 from instep.model.paths import sort_key
 from instep.model.replication.union import Withheld
 

@@ -13,10 +13,10 @@ import msgspec
 
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.manifest.entry import Entry
+from instep.model.manifest.leaves import leaf_of
 from instep.model.manifest.pages import (
     GetPage,
     decode_inner,
-    decode_leaf,
     expect_level,
     level_of,
     load,
@@ -75,10 +75,9 @@ class _Side:
         if not self.trusted:
             expect_level(raw, node.level)
         if node.level == 0:
-            self.entries = decode_leaf(raw, trusted=self.trusted)
+            _, self.entries, self.keys = leaf_of(node.digest, raw, trusted=self.trusted)
             if not self.trusted and node.last is not None:
                 refuse_empty(self.entries)
-            self.keys = [sort_key(entry.path) for entry in self.entries]
             self.leaf = node.digest
             self.at = 0
             return
@@ -153,7 +152,7 @@ def _merge(a: _Side, b: _Side) -> Iterator[Change]:
             old, new = entries_a[i], entries_b[j]
             i += 1
             j += 1
-            if old != new:
+            if old is not new and old != new:
                 yield Change(new.path, old, new, leaf, j - 1)
         elif key_a < key_b:
             old = entries_a[i]

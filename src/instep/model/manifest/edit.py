@@ -17,8 +17,9 @@ from typing import TypeVar
 from instep.model.ids import Digest
 from instep.model.manifest.cutter import SPEC, Cutter, Shape, describe, inner_cutter, leaf_cutter
 from instep.model.manifest.entry import Entry
+from instep.model.manifest.leaves import Leaf, keep_leaf
 from instep.model.manifest.pages import Child, GetPage, PutPage, digest_of, encode_page
-from instep.model.manifest.walk import Inner, Leaf, Reader
+from instep.model.manifest.walk import Inner, Reader
 from instep.model.paths import sort_key
 
 ItemT = TypeVar("ItemT", Entry, Child)
@@ -57,7 +58,12 @@ class _Edit:
 
     def run(self, entries: list[tuple[bytes, Entry | None]]) -> Digest:
         made: list[Child] = []
-        leaves = leaf_cutter(self._put, lambda d, items: made.append(describe(d, items)), self._shape)
+
+        def leaf(digest: Digest, items: list[Entry]) -> None:
+            keep_leaf(digest, items)
+            made.append(describe(digest, items))
+
+        leaves = leaf_cutter(self._put, leaf, self._shape)
         up = self._replaced(0, self._rework(0, entries, leaves), made)
         level = 0
         while up and level < self._top:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from instep.model.ids import Digest
 from instep.model.manifest.cutter import describe
 from instep.model.manifest.entry import Entry
+from instep.model.manifest.leaves import Leaf, leaf_of
 from instep.model.manifest.pages import Child, GetPage, decode_inner, decode_leaf, level_of, load
 from instep.model.paths import is_below, sort_key
 
@@ -26,14 +27,6 @@ class Totals(NamedTuple):
 
     entries: int
     size_bytes: int
-
-
-class Leaf(NamedTuple):
-    """A leaf page with the sort keys of its entries."""
-
-    digest: Digest
-    entries: list[Entry]
-    keys: list[bytes]
 
 
 class Inner(NamedTuple):
@@ -67,8 +60,7 @@ class Reader:
             children = decode_inner(raw, trusted=self._trusted)
             page = Inner(digest, level, children, [sort_key(child.last) for child in children])
         else:
-            entries = decode_leaf(raw, trusted=self._trusted)
-            page = Leaf(digest, entries, [sort_key(entry.path) for entry in entries])
+            page = leaf_of(digest, raw, trusted=self._trusted)
         kept, most = (self._inner, _CACHED_INNER) if level else (self._leaves, _CACHED_LEAVES)
         kept[digest] = page
         if len(kept) > most:

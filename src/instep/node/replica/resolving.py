@@ -10,7 +10,8 @@ from instep.errors import DamagedError, InstepError, NotAllowedError, PeerError,
 from instep.model.counts import counted
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.entry import Entry
-from instep.model.manifest.walk import Leaf, Reader
+from instep.model.manifest.leaves import Leaf
+from instep.model.manifest.walk import Reader
 from instep.model.paths import shown, sort_key
 from instep.net.service import PeerCalls
 from instep.net.transfer import AnswerStatus, TransferAnswer

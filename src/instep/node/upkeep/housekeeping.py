@@ -27,6 +27,7 @@ from instep.errors import InstepError
 from instep.model.counts import counted, sized, which
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
+from instep.model.manifest.leaves import forget_leaves
 from instep.model.manifest.pages import decode_leaf, level_of
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.owners import Foreign, foreign_in, of_written
@@ -153,6 +154,7 @@ class Housekeeping:
                 await self.sweep()
             except (InstepError, OSError) as error:
                 log.warning("pages were not swept: %s", error)
+            forget_leaves()
             await asyncio.sleep(EVERY_S)
 
     async def _mend(self, service: LineService) -> None:
