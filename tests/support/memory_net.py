@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -42,6 +42,8 @@ class MemoryNet:
         """The first node gets no contents from the second, without an error; the stream goes on."""
         self.sent: Counter[frozenset[NodeName]] = Counter()
         """Bytes of calls and contents between two nodes, those of streams not counted."""
+        self.heard: Callable[[NodeName, NodeName, bytes], None] = lambda *_: None
+        """Called with the receiver, the sender and each message of a stream, answer or frame of contents."""
         self._cut: set[frozenset[NodeName]] = set()
         self._streams: dict[frozenset[NodeName], list[_End]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +77,8 @@ class MemoryNet:
         """Both ends of a new stream."""
         ours, theirs = _End(name, self.hosts.get(name, HERE)), _End(me, self.hosts.get(me, HERE))
         ours.other, theirs.other = theirs, ours
+        ours.heard = lambda raw: self.heard(name, me, raw)
+        theirs.heard = lambda raw: self.heard(me, name, raw)
         ends = self._streams.setdefault(frozenset((me, name)), [])
         ends[:] = [end for end in ends if not end.is_over]
         ends += [ours, theirs]
@@ -101,6 +105,8 @@ class _End:
     def __init__(self, peer: NodeName, address: str) -> None:
         self.address = address
         self._peer = peer
+        self.heard: Callable[[bytes], None] = lambda _: None
+        """Called with each message that leaves here."""
         self._arrived: asyncio.Queue[bytes | UnavailableError | None] = asyncio.Queue()
         self.is_over = False
 
@@ -114,7 +120,9 @@ class _End:
     async def send(self, message: m.StreamMessage) -> None:
         if self.is_over or self.other.is_over:
             raise UnavailableError(f"the stream with {self._peer} is closed", code="stream_broken")
-        self.other._arrived.put_nowait(m.encode(message))
+        raw = m.encode(message)
+        self.heard(raw)
+        self.other._arrived.put_nowait(raw)
         await asyncio.sleep(0)
 
     async def receive(self) -> m.StreamMessage | None:
@@ -149,6 +157,7 @@ class Calls:
             with self._answered():
                 reply = await self._asked(call.path, request)
                 raw = self._counted(m.encode(reply))
+                self._net.heard(self._me, self.name, raw)
                 return call.checked(self.name, request, m.decode(raw, call.reply, limit=call.bytes_max))
 
     def contents(
@@ -218,6 +227,7 @@ class Calls:
                     self._net.service(self._me, self.name, self.address)
                     frame = await loop.run_in_executor(self._net.pool, next, packed)
                 raw = self._counted(b"".join(frame))
+                self._net.heard(self._me, self.name, raw)
                 taken = reader.take(FrameHeader.parse(raw[:FRAME_HEADER_BYTES]), raw[FRAME_HEADER_BYTES:])
                 if taken:
                     yield taken

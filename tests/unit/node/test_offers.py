@@ -68,7 +68,7 @@ def hub(link: Link) -> tuple[Peers, Followed]:
 def announced(peers: Peers) -> list[m.Offer]:
     """The offers to the leaf when a head went live at the hub; the head itself comes last."""
     heard.clear()
-    head: Any = SimpleNamespace(line=LINE)
+    head: Any = SimpleNamespace(line=LINE, generation=SimpleNamespace(ref=lambda: "a head of now"))
     asyncio.run(peers.announce(head))
     assert [each for each in heard if not isinstance(each, m.Offer)] in ([head], []), heard
     return [each for each in heard if isinstance(each, m.Offer)]

@@ -43,6 +43,8 @@ class AcceptedLink(StreamRequests):
         self.known: dict[LineId, HeadRef | None] = {
             line.line: line.head for line in hello.lines if peers.service(line.line) is not None
         }
+        self._live = {line.line: line.live for line in hello.lines}
+        """The generation of each line that the partner serves."""
         self.clock = PeerClock()
         self._peers = peers
         self._stream = stream
@@ -128,13 +130,23 @@ class AcceptedLink(StreamRequests):
         self._offered = offered
 
     def announce(self, head: m.Head) -> None:
-        """Send a new head to a partner that may have it. The offer of the line comes first, where the present one was
-        not sent yet."""
+        """Send a new head to a partner that may have it and did not send it itself. The offer of the line comes first,
+        where the present one was not sent yet."""
         self.offer_again(head.line)
         service = self._peers.service(head.line)
         if service is not None and self._peers.access.why_not(self.who, service) is None:
             self._introduce(service)
-            self.tell_head(head)
+            if not self._is_theirs(head):
+                self.tell_head(head)
+
+    def _is_theirs(self, head: m.Head) -> bool:
+        """Whether the partner sent this head here, or reported that it serves it. One that knows it only may need
+        this node as a source."""
+        ref = head.generation.ref()
+        sender = self._peers.senders.get(self.who)
+        sent = None if sender is None else sender.their_heads.get(head.line)
+        is_theirs = ref in (sent, self._live.get(head.line))
+        return is_theirs and not is_signed_since(self._peers.runtime, head)
 
     def _introduce(self, service: LineService) -> None:
         """Send the keys of the nodes that signed a line which this node passes on, where they changed."""
@@ -352,7 +364,7 @@ class AcceptedLink(StreamRequests):
         if len(raw) > REPORT_BYTES_MAX:
             raise PeerError(f"{self.who} sent a report of {len(raw)} bytes", code="too_large")
         if report.node == self.who:
-            self.known[report.line] = report.head
+            self.known[report.line], self._live[report.line] = report.head, report.live
             self._peers.reported(report.line)[report.node] = True
         elif not self._may_pass_on(report):
             return
@@ -370,11 +382,14 @@ class AcceptedLink(StreamRequests):
 
     def _may_pass_on(self, report: m.Report) -> bool:
         """Whether a hub's word about another node is taken: not about us, nor about nodes that speak for themselves,
-        nor about more nodes than a cluster has."""
+        nor about more nodes than a cluster has, nor one that came before: hubs that pass reports on to each other would
+        do so for ever."""
         known = self._peers.reported(report.line)
         if report.node == self._peers.runtime.name or known.get(report.node, False):
             return False
-        if report.node not in known and len(known) >= REPORTS_MAX:
+        if report.node not in known and (report.is_ended or len(known) >= REPORTS_MAX):
+            return False
+        if not self._peers.is_news(report):
             return False
         known[report.node] = False
         return True

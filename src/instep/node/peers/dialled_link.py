@@ -49,7 +49,8 @@ class DialledLink:
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
         self._heads: dict[LineId, m.Head | m.HeadNotice] = {}
-        self._their_heads: dict[LineId, HeadRef | None] = {}
+        self.their_heads: dict[LineId, HeadRef | None] = {}
+        """The newest heads that the sender greeted with or sent."""
         self._their_notices: dict[LineId, m.HeadNotice] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """Messages that wait to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
@@ -149,7 +150,7 @@ class DialledLink:
         self._peers.membership.seen_by(self.name, welcome.seen_at)
         self.last_heard_ms = wall_ms()
         self.clock.told(welcome.time_ms)
-        known = self._their_heads = {line.line: line.head for line in welcome.lines}
+        known = self.their_heads = {line.line: line.head for line in welcome.lines}
         self._their_notices.clear()
         self.takes = welcome.takes
         self.version = welcome.version
@@ -327,7 +328,7 @@ class DialledLink:
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
             self._peers.introducing.begun(self.name, line)
-            service.source_up(self.name, self, self._their_heads.get(line))
+            service.source_up(self.name, self, self.their_heads.get(line))
             if line in self._their_notices:
                 self._noticed(self._their_notices[line])
 
@@ -350,7 +351,7 @@ class DialledLink:
     def _head(self, head: m.Head) -> None:
         """The head is kept, too, for a service of the line that begins later: the sender does not send it twice."""
         if head.line in self.offers:
-            self._their_heads[head.line] = head.generation.ref()
+            self.their_heads[head.line] = head.generation.ref()
         service = self._followed(head.line)
         if service is not None:
             if head.line not in self._up:

@@ -10,7 +10,7 @@ import msgspec
 
 from instep.errors import InstepError
 from instep.model.generation import SignedGeneration
-from instep.model.ids import Digest, FilesetName, LineId, NodeName
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
@@ -67,6 +67,7 @@ class SenderLink(Protocol):
     """A link to a node that may send lines."""
 
     offers: dict[LineId, m.Offer]
+    their_heads: dict[LineId, HeadRef | None]
 
     def take_up(self, line: LineId) -> None: ...
 
@@ -96,6 +97,8 @@ class PeerContext(abc.ABC):
         """Answers commands about sync profiles of other nodes; set by the daemon."""
         self.belonging = PageMembership()
         self._reported: dict[LineId, dict[NodeName, bool]] = {}
+        self._passed_ms: dict[tuple[LineId, NodeName], int] = {}
+        """The moment of the newest report of each node that this hub passed on."""
         self._standings: dict[tuple[LineId, NodeName], StandingEvents] = {}
         self._drifts: dict[tuple[LineId, NodeName], int] = {}
         """When a partner last archived or restored local changes, by its own clock."""
@@ -183,6 +186,19 @@ class PeerContext(abc.ABC):
         )
         self.pass_on(m.Report(line, node, None, None, record, at_ms=wall_ms(), is_ended=True))
 
+    def is_news(self, report: m.Report) -> bool:
+        """Whether a report that a hub passed on is newer than the last one that this hub passed on itself."""
+        return report.at_ms > self._passed_ms.get((report.line, report.node), -1)
+
+    def dated(self, report: m.Report) -> m.Report:
+        """The report as this hub passes it on. The hub that has it from the node itself lets the moments of its reports
+        rise, whatever the node's clock does: hubs behind it take no older one."""
+        key, at_ms = (report.line, report.node), report.at_ms
+        if not report.via:
+            at_ms = max(at_ms, self._passed_ms.get(key, -1) + 1)
+        self._passed_ms[key] = at_ms
+        return msgspec.structs.replace(report, via=self.runtime.name, at_ms=at_ms)
+
     def has_reported(self, line: LineId, node: NodeName) -> bool:
         """As ``LineNet``."""
         return (line, node) in self._fresh
@@ -195,7 +211,9 @@ class PeerContext(abc.ABC):
                 is_connected = NodeName(report.via or name) in self.connected_partners()
                 if is_connected or not report.via:
                     known = report if is_connected else self.of_a_lost(report)
-                    yield msgspec.structs.replace(known, via=self.runtime.name)
+                    passed_ms = self._passed_ms.get((service.line, name), 0)
+                    at_ms = max(known.at_ms, passed_ms)
+                    yield msgspec.structs.replace(known, via=self.runtime.name, at_ms=at_ms)
 
     def of_a_lost(self, report: m.Report) -> m.Report:
         """What a hub passes on of a node behind it that is not connected any more, after this last report."""
@@ -203,7 +221,7 @@ class PeerContext(abc.ABC):
         why = f"{who} is not connected to {self.runtime.name}; before: {report.standing.standing.value}"
         steps = (f"on {who}: instep status; instep check",)
         record = StandingRecord(Standing.UNREACHABLE, wall_ms(), why, "not_connected", steps)
-        return msgspec.structs.replace(report, standing=record)
+        return msgspec.structs.replace(report, standing=record, at_ms=report.at_ms + 1)
 
     def note_link(self, who: NodeName, text: str, error: InstepError | OSError | None = None) -> None:
         """A connection with this node began, or ended with ``error``."""

@@ -170,7 +170,7 @@ class Peers(HomeCalls):
         service = self.service(report.line)
         if service is None or service.is_written_here:
             return
-        passed = msgspec.structs.replace(report, via=self.runtime.name)
+        passed = self.dated(report)
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
 

@@ -99,8 +99,14 @@ class OwnTree(WriterTree):
             root = _born_as_in(before, root, keeper)
         keeper.flush()
         tally = _Tally()
+        read, self.contents = (
+            self.contents,
+            {},
+        )  # what was read of other homes does not go along with the head
         for change in diff(before, root, keeper.get):
             tally.saw(change.path, change.old, change.new)
+            if change.new is not None and change.new.digest in read:
+                self.contents[change.new.digest] = read[change.new.digest]
         whole = totals(root, keeper.get)
         held = self._own_held(scanned.summary.held, laid)
         rules = Rules(self.definition)
