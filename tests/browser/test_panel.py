@@ -19,7 +19,7 @@ SCHEMES = ("light", "dark")
 PAGES = (
     "/", "/?show=all", "/map", "/nodes", "/events", "/checks", "/keys", "/audit", "/access", "/filesets/data",
     "/filesets/data/generations", "/filesets/data/diff", "/filesets/data/back/1", "/filesets/data/rollout",
-    "/filesets/data/archive", "/nothing",
+    "/filesets/data/archive", "/collisions", "/nothing",
 )  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support.fleet import Fleet
+from tests.support.panel import panel_node, signed_in
 from tests.support.replicas import HOMES, homes_of, put, texts
 from tests.support.waiting import eventually
 
@@ -51,3 +54,39 @@ def test_three_homes_of_one_fileset(fleet: Fleet) -> None:
     node.start()
     _alike(fleet, expected)
     assert {name: fleet.head(name) for name in HOMES} == heads
+    _collide(fleet)
+
+
+def _collide(fleet: Fleet) -> None:
+    """Both homes of a pair write the same new paths at once: a person sees it, by the commands and the panel of either."""
+    main, s1 = fleet.main, fleet["s1"]
+    for number in range(5):
+        for node in ("main", "s1"):
+            (fleet.tree(node) / f"map <b>{number}.xml").write_text(f"map of {node}")
+
+    def listed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = s1.run("collisions", "list").json["collisions"]
+        return found
+
+    eventually(lambda: bool(listed()), 60.0, describe=lambda: s1.run("status").stdout)
+    one = listed()[0]
+    shown = s1.run("collisions", "show", one["id"]).json
+    assert [side["homes"] for side in shown["sides"]] == [[one["winner"]], [one["loser"]]]
+    assert [(fleet.tree("s1") / side["path"]).read_text() for side in shown["sides"]] == [
+        f"map of {one['winner']}", f"map of {one['loser']}",
+    ]  # fmt: skip
+    browser = signed_in(s1, panel_node(s1))
+    page = browser.get("/collisions").text
+    assert "map &lt;b&gt;" in page
+    assert one["id"] in page
+    assert "diff -u" in browser.get(f"/collisions/{one['id']}?fileset=data").text
+    told = browser.form("/collisions/reviewed", {"id": one["id"], "fileset": "data"})
+    assert told.status == 303, told.text
+    assert one["id"] not in {each["id"] for each in listed()}
+    assert not s1.run("collisions", "reviewed", one["id"]).json["changed"]
+    row = next(
+        each for each in s1.run("collisions", "list", "--all").json["collisions"] if each["id"] == one["id"]
+    )
+    assert row["reviewed_by"]
+    assert s1.run("collisions", "show", "00000000", expect=4).error["code"] == "unknown_listing"
+    assert main.run("status").json["filesets"][0]["collisions"] >= 1

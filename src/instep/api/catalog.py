@@ -18,7 +18,7 @@ from instep.api import (
     succession,
     verifying,
 )
-from instep.api.changes import locks, offers, sync
+from instep.api.changes import collisions, locks, offers, sync
 from instep.api.command import Command
 from instep.api.shared_parts import jobs, leases, seats
 
@@ -26,6 +26,7 @@ _MODULES = (
     access,
     archive,
     balancers,
+    collisions,
     debugging,
     filesets,
     leases,

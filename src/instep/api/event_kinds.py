@@ -14,6 +14,7 @@ WARNINGS: Mapping[str, str] = {
     "changes_refused": "a rule of this home refuses changes of a partner; `code` says which",
     "cluster_away": "the cluster's database cannot be used; `code` says why",
     "cluster_era": "a failover or a restored copy began a new era in the cluster's database",
+    "collision": "paths were made on two homes, and one of each two has another name now",
     "config_refused": "`instep.toml` is refused, here or at the partner `node`; the settings from before stay in use",
     "directories_kept": "removed directories stay: ignored paths or mounts lie in them",
     "drain_refused": "a partner asked to drain this node and may not",

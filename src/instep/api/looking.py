@@ -119,6 +119,8 @@ class FilesetStatusDocument(Document, frozen=True):
     without: tuple[str, ...] | UnsetType = UNSET
     external: tuple[ExternalDocument, ...] | UnsetType = UNSET
     """Parts of the application that are not carried."""
+    collisions: int | UnsetType = UNSET
+    """Of a fileset of many homes: the collisions that no person has reviewed on this node."""
 
 
 class LinkDocument(Document, frozen=True):

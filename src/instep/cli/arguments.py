@@ -137,7 +137,7 @@ def _time_zone(value: str, shown: str) -> str:
 
 
 def _listing(value: str, shown: str) -> str:
-    return _matching(value, shown, r"[0-9a-f]{1,64}", "an id of: instep sync collisions NAME")
+    return _matching(value, shown, r"[0-9a-f]{1,64}", "an id of: instep collisions list")
 
 
 def _backup(value: str, shown: str) -> str:
@@ -228,6 +228,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "seat pool": _shared, "standby service": _shared, "listen": _peer_address, "advertise": _peer_address,
     "user name": _person, "token name": _person, "panel person": _person, "filesets": _fileset,
     "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
+    "collision_id": _listing, "of_fileset": _fileset,
     "external part": _shared, "backup_id": _backup, "schedule": _cron, "zone": _time_zone,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip

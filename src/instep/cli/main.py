@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "status": "filesets.looking", "log": "filesets.looking", "diff": "filesets.looking",
     "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
     "lock": "changes.locks", "edit": "changes.editing", "offer": "changes.offers",
+    "collisions": "changes.collisions",
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
     "lease": "shared_parts.leases",
     "panel": "cluster.access", "user": "cluster.access", "token": "cluster.access", "audit": "cluster.access",

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from instep.api import access, archive, filesets, lines, looking, members, rollouts, verifying
-from instep.api.changes import locks, offers, sync
+from instep.api.changes import collisions, locks, offers, sync
 from instep.api.command import Command
 from instep.api.shared_parts import jobs, leases, seats
 
@@ -127,6 +127,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/sync/{profile}/run", sync.SyncRunCommand, hidden=_NO_AUTHOR),
     Route("POST", "/sync/{profile}/cancel", sync.SyncCancelCommand),
     Route("POST", "/sync/{profile}/collisions", sync.SyncCollisionsCommand),
+    Route("GET", "/collisions", collisions.CollisionsListCommand, paged="collisions"),
+    Route("GET", "/collisions/{id}", collisions.CollisionsShowCommand),
+    Route("POST", "/collisions/{id}/reviewed", collisions.CollisionsReviewedCommand),
     Route("GET", "/partners", members.PartnerListCommand, paged="partners"),
     Route("POST", "/partners/{name}/poll", members.PartnerPollCommand),
     Route("POST", "/partners/{name}/resend", members.PartnerResendCommand),

@@ -32,6 +32,7 @@ VALUES = {
     "address": "10.0.0.1:7443",
     "network": "10.0.0.0/8",
     "backup_id": "20261130T021500Z",
+    "collision_id": "0d7316be",
 }
 """The stand-in of a value of the program, by the last word of its expression; else a name."""
 PATHS = {"path", "root", "file", "node_path"}
@@ -41,7 +42,7 @@ TYPED = {
     "ADDR": "10.0.0.1", "ADDRESS": "10.0.0.1:7443", "KIND": "haproxy", "FINGERPRINT": "ab" * 32, "ID": "20261130T021500Z",
 }  # fmt: skip
 """What an operator types for a word in capitals; else the word itself."""
-WHOLE_NODE = frozenset({"status", "retry"})
+WHOLE_NODE = frozenset({"status", "retry", "collisions list"})
 """Commands that mean every fileset of the node where none is named."""
 NUMBERED = frozenset({"diff", "rollback", "archive restore"})
 """Commands whose fileset is the first of their words, where it is named."""

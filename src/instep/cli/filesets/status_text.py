@@ -10,6 +10,7 @@ from instep.api.parts import FullGenerationDocument
 from instep.api.shared_parts.leases import DatabaseDocument
 from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, first_line, moment, printable
+from instep.model.counts import counted
 
 EXIT_CODES: dict[str, int] = {
     "in_step": 0, "observing": 0, "applying": 11, "behind": 11, "paused": 11, "held": 11,
@@ -150,10 +151,10 @@ def _fileset_lines(
             yield f"{name}   {line.standing.replace('_', ' ').upper()}   no generation yet"
         else:
             serving = sum(_serves_head(row, line) for _, row in rows)
-            counted = f"{serving} of {len(rows)} serve generation {line.head.number}"
+            how_many = f"{serving} of {len(rows)} serve generation {line.head.number}"
             is_in_step = all(row.standing == "in_step" for _, row in rows)
             word = coloured("IN STEP", "green") if is_in_step else coloured("NOT IN STEP", "red")
-            yield f"{name}   {word}   {counted} {_about(line.head)}"
+            yield f"{name}   {word}   {how_many} {_about(line.head)}"
         if line.rollout:
             yield from _rollout_lines(line.rollout)
         troubled = [(who, row) for who, row in rows if row.standing != "in_step" or row.code]
@@ -169,6 +170,9 @@ def _fileset_lines(
         yield from reported_lines(line.reported, line.reported_total)
         if fileset.without:
             yield f"  without {', '.join(fileset.without)}: this file system cannot keep it"
+    if fileset.collisions:
+        what = counted(fileset.collisions, "path")
+        yield f"  {what} made on two homes; next: instep collisions list {fileset.name}"
 
 
 def _rollout_lines(rollout: api.RunningRolloutDocument) -> Iterator[str]:

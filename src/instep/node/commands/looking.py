@@ -198,6 +198,8 @@ class Looking(CommandHandlers):
             own = with_locked_edits(own, service.home.locked_edits())
         lines = (own, *(self._line_beside(other) for other in service.beside))
         document = fileset_document(service.fileset, service.known_definition(), lines)
+        if service.open_collisions is not None:
+            document = replace(document, collisions=service.open_collisions)
         if service.fileset.without:
             return replace(document, without=tuple(sorted(service.fileset.without)))
         return document

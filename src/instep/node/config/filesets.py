@@ -17,7 +17,7 @@ from instep.node.config.definitions import TravellingKeys, read_rollout
 from instep.node.config.external import ExternalSettings, read_external
 from instep.node.config.facts import ServiceSettings, service_kind
 from instep.node.config.golden import GoldenSettings, read_golden
-from instep.node.config.hooks import HooksSettings, read_hooks
+from instep.node.config.hooks import ON_COLLISION, HooksSettings, check_heard, read_hooks
 from instep.node.config.keys import NO_DEFAULT, Key, Section, inline, key, keys_of, section, sections_of
 from instep.node.config.kinds import BadValue, as_set, boolean, choice, kind, off_or, some_of, string, strings
 from instep.node.config.partners import PartnerSettings
@@ -234,8 +234,11 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
     rules = {one.field: row.pop(one.field) for one in keys_of(TravellingKeys)}
     if root is None or writer is None:
         return None
+    check_heard(table.below("hooks"), ON_COLLISION, hooks.on_collision, "fileset")
     if rules["mode"] is Mode.REPLICATE and is_here:
         _check_many_homes(table, row, rules, policy)
+    elif hooks.on_collision:
+        table.below("hooks").wrong(ON_COLLISION, _OF_MANY)
     definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
     return FilesetSettings(
         name=name,
@@ -265,6 +268,7 @@ def _check_written(table: Table, hooks: HooksSettings, *, is_observing: bool) ->
             table.below("hooks").wrong(slot, _FOLLOWED)
 
 
+_OF_MANY = "goes with mode = replicate: one home alone has no collisions"
 _NOT_WITH_MANY = "does not go with mode = replicate, in which several nodes write one tree"
 
 

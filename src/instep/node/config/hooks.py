@@ -35,6 +35,7 @@ _GO_WITH = {
     "run": ("user", "tree"),
     "signal": ("pid_file",),
 }
+ON_COLLISION = "on_collision"
 _OF_THE_WHOLE = ("freeze", "thaw", "repair", "on_failure")
 _SECRET = "lies in the fileset: the secret would be carried to partners"
 _APART = {
@@ -120,6 +121,7 @@ class HooksSettings:
     probe: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
     repair: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
     on_failure: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    on_collision: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
 
 
 def read_hooks(table: Table, root: Path | None) -> HooksSettings:
@@ -127,6 +129,15 @@ def read_hooks(table: Table, root: Path | None) -> HooksSettings:
     table.read(HooksSettings)
     slots = [slot.name for slot in sections_of(HooksSettings) if slot.name in table.raw]
     return HooksSettings(**{slot: read_slot(table, slot, root) for slot in slots})
+
+
+def check_heard(table: Table, slot: str, hooks: Iterable[HookSettings], owner: str) -> None:
+    """A hook of a slot that gets what happened, once for all paths of the ``owner``."""
+    for hook in hooks:
+        if not (hook.run or hook.http):
+            table.wrong(slot, "needs run or http: no other hook gets what happened")
+        if hook.paths or hook.writes:
+            table.wrong(slot, f"has no paths and no writes: it is called for all paths of the {owner}")
 
 
 def read_slot(table: Table, slot: str, root: Path | None) -> tuple[HookSettings, ...]:

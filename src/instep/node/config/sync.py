@@ -15,7 +15,7 @@ from instep.errors import UsageError
 from instep.model.ids import FilesetName, NodeName, fileset_name
 from instep.model.ids import node_name as parse_node_name
 from instep.node.config.definitions import gate_texts
-from instep.node.config.hooks import HookSettings, read_hook, read_slot
+from instep.node.config.hooks import HookSettings, check_heard, read_hook, read_slot
 from instep.node.config.keys import NO_DEFAULT, key, section, sections_of
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, string
 from instep.node.config.shared_parts.jobs import time_zone
@@ -152,11 +152,7 @@ def _hooks(table: Table) -> SyncHooksSettings:
     slots = [slot.name for slot in sections_of(SyncHooksSettings) if slot.name in table.raw]
     found = {slot: read_slot(table, slot, None) for slot in slots}
     for slot, hooks in found.items():
-        for hook in hooks:
-            if not (hook.run or hook.http):
-                table.wrong(slot, "needs run or http: no other hook gets what happened")
-            if hook.paths or hook.writes:
-                table.wrong(slot, "has no paths and no writes: it is called for all paths of the profile")
+        check_heard(table, slot, hooks, "profile")
     return SyncHooksSettings(**found)
 
 

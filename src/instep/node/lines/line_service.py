@@ -163,6 +163,11 @@ class LineService(LineLocks):
         return ()
 
     @property
+    def open_collisions(self) -> int | None:
+        """How many collisions no person has reviewed here; None for a fileset of one home."""
+        return None
+
+    @property
     def is_at_work(self) -> bool:
         """Whether a machine has pages that nothing names yet."""
         return self.machine.phase is not None

@@ -100,6 +100,8 @@ class Unions:
         self.saved = self._records.get(saved.laid)
         """The union that the state says is laid."""
         self._made: dict[Digest, Laid] = {}
+        self.seen: Callable[[Laid], None] = lambda laid: None
+        """Called with each union that the tree comes to hold."""
         self.now: Laid | None = None
         """The union that the tree holds; None while that is not certain."""
         self.held_at = ""
@@ -270,6 +272,7 @@ class Unions:
         """The tree holds this recorded union from now on."""
         self.now = self.of(union)
         self._save()
+        self.seen(self.now)
         return self.now
 
     def holds_nothing(self) -> Laid:
@@ -322,6 +325,7 @@ class Unions:
         self.now = laid
         self.note_held(record.ref())
         self._keep(record, laid)
+        self.seen(laid)
 
     def required(self) -> Laid:
         """``UnavailableError`` ``union_unknown`` while it is not certain what the tree holds."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from instep.api.looking import ChangeDocument
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
+from instep.model.replication.union import Withheld
 from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.union_service import UnionService
@@ -26,6 +27,23 @@ class UnionLooks:
     foreign: ForeignPaths
     union: UnionService
     _own_head: Callable[[], HeadRef | None]
+
+    def live_of(self, origin: NodeName) -> HeadRef | None:
+        live = self.union.facts.attempts.live
+        return next((part.head for part in live if part.origin == origin), None)
+
+    def used_of(self, origin: NodeName) -> tuple[HeadRef, ...]:
+        return tuple(
+            part.head for record in self.unions.records() for part in record.parts if part.origin == origin
+        )
+
+    def withheld(self) -> tuple[Withheld, ...]:
+        """What the live union lacks because it cannot be had."""
+        laid = self.unions.now
+        return () if laid is None else laid.withheld
+
+    def shown(self, origin: NodeName, path: bytes) -> bytes:
+        return self.unions.shown(origin, path)
 
     def foreign_now(self, asked: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
         """Those of the changed paths of other homes that differ still; in the worker thread."""

@@ -185,6 +185,10 @@ class OwnLine(WriterService):
                 continue  # its standing says that its home is not connected
         return tuple(lock for locks in found for lock in locks)
 
+    @property
+    def open_collisions(self) -> int:
+        return self.replica.collisions.open_count
+
     def offered_edits(self) -> tuple[tuple[OwnedPath, ...], Trouble | None]:
         return self.replica.offers.offered_edits()
 

@@ -17,13 +17,14 @@ from instep.core.vocabulary import Trouble
 from instep.errors import ContentionError, InstepError
 from instep.model.definition import Definition, Mode
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.replication.union import UnionPart, Withheld
+from instep.model.replication.union import UnionPart
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import is_one_generation
 from instep.node.following.offering import Offering
 from instep.node.lines.line_net import LineNet
+from instep.node.replica.collision_list import CollisionList
 from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.kept_line import KeptLine
 from instep.node.replica.laid import Laid, Unions
@@ -63,6 +64,7 @@ class Replica(LaidSearch, UnionLooks):
         self._laid_head = laid_head
         self._fileset = own_tree.fileset
         self.unions = Unions(runtime.store, own_tree.name, self.me)
+        self.collisions = CollisionList(runtime, self.unions, lambda: self._fileset)
         self.foreign = ForeignPaths()
         self.turn = asyncio.Lock()
         """Held by whatever moves the union: a switch, a commit of the own line, a change from elsewhere."""
@@ -112,7 +114,8 @@ class Replica(LaidSearch, UnionLooks):
     async def run(self) -> None:
         """Own the union and all kept lines until cancelled; a line that breaks ends all, and they begin anew."""
         self._is_running = True
-        union = asyncio.get_running_loop().create_task(self.union.run())
+        works = (self.union.run(), self.collisions.run(self.own_tree.worker))
+        always = [asyncio.get_running_loop().create_task(work) for work in works]
         for origin in self._known_origins():
             self._keep_line(origin)
         for offer in self._net.offers_of(self._fileset.name):
@@ -123,7 +126,7 @@ class Replica(LaidSearch, UnionLooks):
             while True:
                 self._changed.clear()
                 waiting = asyncio.get_running_loop().create_task(self._changed.wait())
-                tasks = [union, *self._tasks.values()]
+                tasks = [*always, *self._tasks.values()]
                 poll_s = self.runtime.settings.poll_ms / 1000
                 done, _ = await asyncio.wait(
                     [waiting, *tasks], timeout=poll_s, return_when=asyncio.FIRST_COMPLETED
@@ -137,7 +140,7 @@ class Replica(LaidSearch, UnionLooks):
         finally:
             self._is_running = False
             every: list[asyncio.Task[Any]] = [
-                union,
+                *always,
                 *self._tasks.values(),
                 *(t for t in (waiting, self._finding) if t is not None),
             ]
@@ -187,6 +190,7 @@ class Replica(LaidSearch, UnionLooks):
         if head is None:
             return
         moved = await self.own_tree.worker.run(self.unions.own_moved, head, self.definition)
+        self.collisions.tell()
         if moved is not None and moved.ref is not None:
             self.union.post(u.OwnCommitted(moved.ref, UnionPart(self.me, head)))
 
@@ -251,15 +255,6 @@ class Replica(LaidSearch, UnionLooks):
         self._differing = frozenset(chosen.differing)
         self.union.post(u.PartsKnown(chosen.parts))
 
-    def live_of(self, origin: NodeName) -> HeadRef | None:
-        live = self.union.facts.attempts.live
-        return next((part.head for part in live if part.origin == origin), None)
-
-    def used_of(self, origin: NodeName) -> tuple[HeadRef, ...]:
-        return tuple(
-            part.head for record in self.unions.records() for part in record.parts if part.origin == origin
-        )
-
     def stand_of(self, origin: NodeName, head: HeadRef | None) -> StandingRecord | None:
         changes = self.foreign.changes.values()
         return stand_in_union(
@@ -275,9 +270,6 @@ class Replica(LaidSearch, UnionLooks):
             else False,
             trouble=self.refusals.get(origin),
         )
-
-    def shown(self, origin: NodeName, path: bytes) -> bytes:
-        return self.unions.shown(origin, path)
 
     def doubt(self, paths: tuple[bytes, ...]) -> None:
         self.runtime.store.delete_stat_rows(self._fileset.name, paths)
@@ -322,16 +314,12 @@ class Replica(LaidSearch, UnionLooks):
             if live is not None:
                 self.runtime.store.set_live(kept.line, live)
         self.offers.reached_all()
+        self.collisions.tell()
         laid = self.unions.now
         losers = () if laid is None else [c.shown for c in laid.united.collisions if c.origin == self.me]
         again = (*self.foreign.waiting, *self.foreign.changes, *losers)
         if again:
             self._touched(again, False)
-
-    def withheld(self) -> tuple[Withheld, ...]:
-        """What the live union lacks because it cannot be had."""
-        laid = self.unions.now
-        return () if laid is None else laid.withheld
 
     async def publish_own(self) -> None:
         if self.publish is not None:

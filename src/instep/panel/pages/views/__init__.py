@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from instep.panel.pages.views import acts, cluster, filesets, overview
+from instep.panel.pages.views import acts, cluster, collisions, filesets, overview
 from instep.panel.pages.visit import Page, Visit
 
 Show = Callable[[Visit], Awaitable[Page | str]]
@@ -33,6 +33,9 @@ VIEWS: tuple[View, ...] = (
     View("GET", "/map", cluster.map_of_nodes),
     View("GET", "/nodes", cluster.nodes),
     View("GET", "/events", cluster.events),
+    View("GET", "/collisions", collisions.collisions),
+    View("GET", "/collisions/{id}", collisions.collision),
+    View("POST", "/collisions/reviewed", collisions.reviewed),
     View("GET", "/checks", cluster.checks),
     View("GET", "/keys", cluster.keys),
     View("GET", "/audit", cluster.audit),
