@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from instep.api.changes import sync as api
 from instep.errors import InstepError
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.model.sync import ProfileNews, SyncMark
+from instep.model.sync import RUN_MAX, ProfileNews, SyncMark
 from instep.net.messages import messages as m
-from instep.node.profiles.known_profiles import PROFILES_MAX, known_profiles
+from instep.net.messages.parts import INT_MAX
+from instep.node.profiles.known_profiles import PROFILES_MAX, keep_news, known_profile, known_profiles
 from instep.node.syncing import peer_commands
 from tests.support.services import ServiceNode, services
 from tests.support.sync_site import Site
@@ -95,6 +96,45 @@ async def test_profiles_that_a_partner_names_are_bounded_and_name_no_strangers(t
         await site.run(dry_run=True)
         error = await site.p1.refuses("no_initiator", "sync_run", profile="site")
         assert "on s1: instep sync run site" in str(error.hint)
+
+
+@in_virtual_time
+async def test_another_partner_s_profile_of_the_same_name_takes_nothing_of_ours(tmp_path: Path) -> None:
+    """Goal: a partner whose changes are taken, too, cannot end or lead a profile that it has no part in. Method: it
+    names one of that name with the highest number that a message can have, and keeps marks of it; then the home itself
+    lies."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster, has_p2=True)
+        await site.begin()
+        config = site.p1.directory.config
+        config.write_text(config.read_text().replace('offers_from = ["s1"]', 'offers_from = ["s1", "p2"]'))
+        await site.p1.call("reload_config")
+        before = await site.run()
+        line, p2, store = (
+            LineId(FilesetName("data"), NodeName("p1")),
+            NodeName("p2"),
+            site.p1.node.runtime.store,
+        )
+        news = ProfileNews("site", p2, "data@p2", "data@p1", "both", (), RUN_MAX)
+        asked = m.MarksRequest(line, "site", SyncMark(0, *(Digest(bytes(32)),) * 3))
+        peers = site.p1.node.peers
+        with pytest.raises(InstepError, match=f"no run has a number above {RUN_MAX}"):
+            await peers.sync_profile(p2, m.ProfileNotice(line, replace(news, run=INT_MAX)))
+        await peers.sync_profile(p2, m.ProfileNotice(line, news))
+        assert len((await peers.sync_marks(p2, asked)).marks) == 1
+        site.s1.write({"a": "2"})
+        after = await site.run()
+        assert (after["run"], after["phase"], after["undone"]) == (before["run"] + 1, "done", [])
+        marks = (await peers.sync_marks(S1, replace(asked, new=None))).marks
+        assert [mark.run for mark in marks] == [1, 2]
+        found = known_profile(store, site.p1.node.runtime.settings, "site")
+        assert found is not None
+        assert found.carrier == S1, "what came first is meant by its name"
+        keep_news(store, FilesetName("data"), replace(found, run=RUN_MAX))
+        refusal = await site.s1.refuses("bad_profile", "sync_run", profile="site")
+        assert f"p1 has heard of run {RUN_MAX} of site" in refusal.reason
+        keep_news(store, FilesetName("data"), replace(found, run=INT_MAX))  # kept by an older version
+        assert (await site.run())["run"] == after["run"] + 2, "the refused run had a number"
 
 
 def test_a_listing_comes_in_pages_that_fit_a_message() -> None:

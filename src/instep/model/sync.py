@@ -17,6 +17,9 @@ ROLLBACKS_KEPT = 64
 """So many of the newest rollbacks a home keeps."""
 
 
+RUN_MAX = 1 << 53
+"""No run has a higher number: one that a peer makes up must leave room for those that follow."""
+
 _Id = Annotated[Digest, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 
 

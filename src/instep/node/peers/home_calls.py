@@ -13,7 +13,7 @@ from instep.core.vocabulary import error_of
 from instep.errors import InstepError, PeerError
 from instep.model.change import change_set_of
 from instep.model.ids import LineId, NodeName
-from instep.model.sync import SyncMark
+from instep.model.sync import RUN_MAX, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
 from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, NodeFacts
@@ -23,12 +23,12 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
-from instep.node.profiles.known_profiles import keep_news, known_profiles, require_known
+from instep.node.profiles.known_profiles import keep_news, last_run, require_known
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms
 
 SYNC_MARKS = "sync/marks/"
-"""Where the store has the marks of the bases of such a profile, by line and profile."""
+"""Where the store has the marks of the bases of such a profile, by line, profile and carrier."""
 FACTS_S = 20.0
 FLUSH_S = 600.0
 """The longest that a home publishes before it says that it could not."""
@@ -96,21 +96,27 @@ class HomeCalls(PeerContext):
 
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         self._home(who, request.line)
-        key = f"{SYNC_MARKS}{request.line.origin}/{request.line.fileset}/{request.profile}"
-        raw = self.runtime.store.get(key)
+        line, store = request.line, self.runtime.store
+        key = f"{SYNC_MARKS}{line.origin}/{line.fileset}/{request.profile}/{who}"
+        raw = store.get(key) or store.get(key.removesuffix(f"/{who}"))  # before, the carrier was not in it
         marks = msgspec.msgpack.decode(raw, type=tuple[SyncMark, ...]) if raw is not None else ()
         if request.new is not None:
-            require_known(self.runtime.store, who, request.line.fileset, request.profile)
+            require_known(store, who, line.fileset, request.profile)
             marks = with_mark(marks, request.new)
-            self.runtime.store.put(key, msgspec.msgpack.encode(marks))
+            store.put(key, msgspec.msgpack.encode(marks))
         return m.MarksReply(marks)
 
     async def sync_profile(self, who: NodeName, request: m.ProfileNotice) -> m.ProfileReply:
         home, news, fileset = self._home(who, request.line), request.profile, request.line.fileset
         if news.carrier != who:
             raise PeerError(f"{who} named a profile that {news.carrier} carries out", code="bad_profile")
-        known = next((x.run for x in known_profiles(self.runtime.store, fileset) if x.name == news.name), 0)
-        run = max(known, news.run)
+        if news.run > RUN_MAX:
+            raise PeerError(
+                f"{who} named run {news.run} of {news.name}, and no run has a number above {RUN_MAX}",
+                code="bad_profile",
+            )
+        known = last_run(self.runtime.store, fileset, who, news.name)
+        run = max(known, news.run) if known <= RUN_MAX else news.run
         keep_news(self.runtime.store, fileset, msgspec.structs.replace(news, run=run))
         edits = [edit for edit in home.locked_edits() if edit.profile == news.name]
         shown = tuple(msgspec.structs.replace(edit, reference=None) for edit in edits[:EDITS_SENT])

@@ -5,6 +5,8 @@ Only a partner whose changes the home takes may name one, and only so many profi
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from instep.core.sync.table import Side
@@ -38,11 +40,19 @@ def news_of(profile: SyncSettings, side: Side, run: int) -> ProfileNews:
 
 
 def keep_news(store: NodeStore, fileset: FilesetName, news: ProfileNews) -> None:
-    """The profile replaces what its carrier said of it before. No more than ``PROFILES_MAX`` of a carrier are kept."""
-    known = known_profiles(store, fileset)
-    others = [each for each in known if (each.carrier, each.name) != (news.carrier, news.name)]
-    if sum(each.carrier == news.carrier for each in others) < PROFILES_MAX and (*others, news) != known:
-        store.put(f"{_NEWS}{fileset}", msgspec.msgpack.encode((*others, news)))
+    """The profile replaces what its carrier said of it before, in its place: a name that another carrier gives later
+    hides no earlier one. No more than ``PROFILES_MAX`` of a carrier are kept."""
+    known = list(known_profiles(store, fileset))
+    places = [at for at, each in enumerate(known) if (each.carrier, each.name) == (news.carrier, news.name)]
+    if places:
+        if known[places[0]] == news:
+            return
+        known[places[0]] = news
+    elif sum(each.carrier == news.carrier for each in known) < PROFILES_MAX:
+        known.append(news)
+    else:
+        return
+    store.put(f"{_NEWS}{fileset}", msgspec.msgpack.encode(known))
 
 
 def require_known(store: NodeStore, who: NodeName, fileset: FilesetName, profile: str) -> None:
@@ -62,10 +72,21 @@ def known_profiles(store: NodeStore, fileset: FilesetName) -> tuple[ProfileNews,
     return msgspec.msgpack.decode(raw, type=tuple[ProfileNews, ...]) if raw is not None else ()
 
 
-def known_profile(store: NodeStore, settings: Settings, name: str) -> ProfileNews | None:
-    """A profile that another home named to this node, the home of one of its sides."""
+def known_profile(
+    store: NodeStore, settings: Settings, name: str, carriers: Collection[NodeName] | None = None
+) -> ProfileNews | None:
+    """A profile that another home named to this node, the home of one of its sides: the one that came first, and that
+    one of ``carriers`` carries out, where they are given."""
     found = (each for fileset in settings.filesets for each in known_profiles(store, fileset))
-    return next((each for each in found if each.name == name), None)
+    return next(
+        (each for each in found if each.name == name and (carriers is None or each.carrier in carriers)), None
+    )
+
+
+def last_run(store: NodeStore, fileset: FilesetName, carrier: NodeName, name: str) -> int:
+    """The number of the last run of a profile that its carrier named here, 0 where it named none."""
+    known = known_profiles(store, fileset)
+    return next((each.run for each in known if (each.carrier, each.name) == (carrier, name)), 0)
 
 
 def profiles_at(store: NodeStore, settings: Settings, fileset: FilesetName) -> tuple[ProfileNews, ...]:

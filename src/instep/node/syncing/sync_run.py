@@ -30,13 +30,13 @@ from instep.core.sync.work import (
     SyncRequest,
     SyncWork,
 )
-from instep.errors import UnavailableError
+from instep.errors import PeerError, UnavailableError
 from instep.model.change import CHANGE_SET_VERSION, NONCE_BYTES, ChangeAnswer, ChangeSet, wanted_contents
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
-from instep.model.sync import SyncPhase
+from instep.model.sync import RUN_MAX, SyncPhase
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.profiles.known_profiles import news_of
@@ -126,6 +126,14 @@ class SyncRunner:
         far_side = Side.RIGHT if self._near_side is Side.LEFT else Side.LEFT
         news = news_of(self._profile, far_side, self.work.number)
         reply = await self._far.announce(news)
+        if reply.run >= RUN_MAX:
+            name, far = self._profile.name, self._far.node
+            raise PeerError(
+                f"{far} has heard of run {reply.run} of {name}, and no run has a number above {RUN_MAX}",
+                hint=f"give the profile another name in instep.toml; on {far}: instep sync list",
+                code="bad_profile",
+                node=far,
+            )
         if reply.run > news.run:
             self.work.number = reply.run + 1
 

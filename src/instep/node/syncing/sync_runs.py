@@ -23,7 +23,7 @@ from instep.errors import (
 )
 from instep.model.counts import counted
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.model.sync import SyncBase, SyncPhase
+from instep.model.sync import RUN_MAX, SyncBase, SyncPhase
 from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
 from instep.node.config.sync import SideSettings, SyncSettings
@@ -167,7 +167,7 @@ class SyncRuns:
     def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRunner:
         near, far = self._homes(profile)
         bases = SyncBases(self._runtime.store, profile)
-        work.number = self._last_number(profile.name) + 1
+        work.number = self._last_number(profile) + 1
         if not work.is_dry_run:
             self._runtime.store.put(f"{NUMBER}{profile.name}", str(work.number).encode())
         return SyncRunner(self._runtime, profile, near, far, bases, work, self._runtime.tell)
@@ -189,11 +189,13 @@ class SyncRuns:
         )
         return NearHome(self._runtime, service, self._facts_of), far_home
 
-    def _last_number(self, name: str) -> int:
-        """The highest number of a run, also of one that another home carried out."""
-        base, raw = self.base_of(name), self._runtime.store.get(f"{NUMBER}{name}")
-        known = known_profile(self._runtime.store, self._runtime.settings, name)
-        return max(base.run if base is not None else 0, int(raw or 0), known.run if known is not None else 0)
+    def _last_number(self, profile: SyncSettings) -> int:
+        """The highest number of a run, also of one that the other home carried out."""
+        base, raw = self.base_of(profile.name), self._runtime.store.get(f"{NUMBER}{profile.name}")
+        homes = (profile.left.home, profile.right.home)
+        known = known_profile(self._runtime.store, self._runtime.settings, profile.name, homes)
+        found = (base.run if base is not None else 0, int(raw or 0), known.run if known is not None else 0)
+        return max((number for number in found if number < RUN_MAX), default=0)
 
     async def looks(self, profile: SyncSettings) -> dict[Side, HomeLook]:
         """How both homes are now: their heads, and edits of paths that are locked there."""
@@ -204,7 +206,7 @@ class SyncRuns:
         try:
             near, far = self._homes(profile)
             home = near if profile.side(side).home == near.node else far
-            return HomeLook(await home.announce(news_of(profile, side, self._last_number(profile.name))))
+            return HomeLook(await home.announce(news_of(profile, side, self._last_number(profile))))
         except InstepError as error:
             return HomeLook(None, error)
 
