@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from instep.model.change import ChangeAnswer
 from instep.model.ids import Digest, node_name
 from instep.model.lock import LockDenied
 from instep.net import client as net_client
+from instep.net.client import PeerClient
+from instep.net.connections import dial
 from instep.net.connections.listener import Limits
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
@@ -156,3 +160,45 @@ async def test_a_home_that_works_for_long_does_not_time_out_and_a_silent_one_doe
             else:
                 with pytest.raises(UnavailableError, match="did not answer in time"):
                     await client.submit(_request(), _pieces())
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 102 Processing\r\n\r\n", b"x"])
+async def test_a_peer_that_is_at_work_for_ever_frees_its_callers(
+    ca: Pki, s1: Pki, monkeypatch: pytest.MonkeyPatch, reads: bool, answer: bytes
+) -> None:
+    """Goal: however often a peer says that it is at work, or drips its answer, and whether it reads the changes or
+    not, the caller goes on. Method: a peer that sends the same again and again until it is cut off."""
+    monkeypatch.setattr(dial, "ANSWER_S", 0.3)
+    monkeypatch.setattr(dial, "PIECE_S", 0.3)
+
+    serving: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.append(task)
+        begin = b"" if answer.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n"
+        with contextlib.suppress(OSError):
+            writer.write(begin)
+            while not writer.is_closing() and not reader.at_eof():
+                writer.write(answer)
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await (reader.read(1 << 20) if reads else asyncio.Event().wait())
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=TlsContexts(ca).server)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    client = PeerClient(TlsContexts(s1), node_name("main"), address)
+    large = bytes(random.Random(1).randbytes(24 << 20))
+    async with asyncio.timeout(60):
+        with pytest.raises(UnavailableError, match="did not answer in time"):
+            await client.submit(_request(large), _pieces(large))
+        if answer.startswith(b"HTTP"):
+            with pytest.raises(UnavailableError, match="did not answer in time"):
+                await anext(client.contents(m.ContentsRequest(peers.LINE, peers.GENERATION, ())))
+        await client.close()
+        server.close()
+        await asyncio.gather(*serving)

@@ -1,6 +1,6 @@
 """Dialling a peer. Implements the client side of ``docs/spec/wire.md``; mirrors ``PeerService``.
 
-Every call has deadlines: 10 s to connect, 60 s of silence, and a total by the caller.
+Every call has deadlines: 10 s to connect, 60 s of silence, and a total by the caller, or else one for the answer.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import io
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -30,6 +30,11 @@ from instep.net.transfer import decompressed
 
 CONNECT_S = 10.0
 IDLE_S = 60.0
+ANSWER_S = 3_900.0
+"""The longest that a request without a total waits for its answer, however often the other side says that it is at
+work: a home decides about changes within an hour."""
+PIECE_S = 600.0
+"""The longest that one piece of a body may take to be made and sent."""
 _READ_BYTES = 1 << 20
 _ERROR_BYTES_MAX = 64 << 10
 
@@ -76,6 +81,48 @@ class _Fixed(AbstractResolver):
         """Holds nothing."""
 
 
+class _Patience:
+    """Waits for an answer: so long after its last step, and no longer. None waits as long as others allow."""
+
+    def __init__(self, answer_s: float | None) -> None:
+        self._answer_s = answer_s
+        self._limit = asyncio.timeout(answer_s)
+        self._is_waiting = False
+
+    async def __aenter__(self) -> Self:
+        await self._limit.__aenter__()
+        self._is_waiting = True
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._is_waiting = False  # the answer may come before the body is sent
+        await self._limit.__aexit__(*error)
+
+    def stepped(self, *, is_last: bool) -> None:
+        """A piece of the body is due, or the body has ended."""
+        if self._is_waiting and self._answer_s is not None and not self._limit.expired():
+            within_s = self._answer_s if is_last else PIECE_S
+            self._limit.reschedule(asyncio.get_running_loop().time() + within_s)
+
+
+class _Watched:
+    """A body whose every step counts."""
+
+    def __init__(self, body: AsyncIterator[bytes], patience: _Patience) -> None:
+        self._body, self._patience = body, patience
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._patience.stepped(is_last=False)
+        try:
+            return await anext(self._body)
+        except StopAsyncIteration:
+            self._patience.stepped(is_last=True)
+            raise
+
+
 class Line:
     """One HTTP session to one node at one address."""
 
@@ -110,16 +157,19 @@ class Line:
         read_s: float = IDLE_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, headers read; a refusal is raised as the error that the peer sent. ``body`` is sent instead of
-        the message alone; ``read_s`` bounds the silence before the answer and in it."""
+        the message alone; ``read_s`` bounds the silence before the answer and in it. Without ``total_s`` the answer
+        begins within ``ANSWER_S`` after the body."""
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=read_s)
         with self.translated(what):
-            async with self._session.post(
-                self.url(what),
-                data=body if body is not None else _body(messages.encode(message)),
-                ssl=context,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
+            async with _Patience(None if total_s is not None else ANSWER_S) as patience:
+                response = await self._session.post(
+                    self.url(what),
+                    data=_Watched(body, patience) if body is not None else _body(messages.encode(message)),
+                    ssl=context,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+            async with response:
                 if response.status != 200:
                     raise await self._refusal(response)
                 yield response
@@ -137,7 +187,8 @@ class Line:
         read_s: float = IDLE_S,
     ) -> _R:
         async with self.post(what, message, context, total_s, body=body, read_s=read_s) as response:
-            raw = await _bounded(response, limit)
+            async with asyncio.timeout(None if total_s is not None else ANSWER_S):
+                raw = await _bounded(response, limit)
             if response.headers.get(messages.ZSTD_HEADER) == "1":
                 raw = self._unpacked(raw, limit)
             return messages.decode(raw, kind, limit=limit)
