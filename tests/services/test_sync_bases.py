@@ -13,7 +13,7 @@ from tests.support.sync_site import Site, files
 from tests.support.virtual_time import in_virtual_time
 
 BASES = "sync/bases/site/data@s1/data@p1"
-MARKS = "sync/marks/p1/data/site"
+MARKS = "sync/marks/p1/data/site/s1"
 
 
 def _bases(site: Site) -> tuple[SyncBase, ...]:

@@ -118,7 +118,7 @@ class Introducing:
     def _taken(
         self, source: NodeName, body: IntroductionBody, introduced: Mapping[NodeName, Introduced]
     ) -> Introduced | None:
-        """What is known of a node from now on by this introduction; None where it changes nothing. ``introduced`` are
+        """The knowledge that this introduction adds about a node; None where it changes nothing. ``introduced`` are
         the nodes that were introduced before."""
         name, runtime, pins = body.origin, self._runtime, self._runtime.pki.pins
         before = introduced.get(name)
