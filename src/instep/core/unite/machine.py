@@ -57,7 +57,7 @@ class UniteMachine(FollowMachine):
         """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
         self._absent: set[NodeName] = set()
         """Lines of which nothing could be had when it was tried last."""
-        self._is_withheld_due = False
+        self._is_withheld_due = bool(self._facts.withheld)
         self._sources.up(config.writer, is_writer=True)  # all pages of a union are here
 
     def step(self, event: u.UniteEvent, now_ms: int) -> tuple[u.UniteEffect, ...]:  # type: ignore[override]
@@ -89,6 +89,8 @@ class UniteMachine(FollowMachine):
             case u.PartRefused():
                 if self._is_answer(event.req):
                     self._refuse_part(event.part, event.trouble)
+            case u.WithheldDue():
+                self._is_withheld_due = True
             case u.LineReachable():
                 self._absent.discard(event.origin)
             case f.SourceUp() | f.SourceDown():

@@ -57,12 +57,16 @@ class PartRefused(MachineWord):
 
 class ContentsMissing(MachineWord):
     """Answer to ``StageContents``: of these lines nothing can be had now, and single entries of others cannot be had
-    though their sources answer. All else is staged."""
+    though their sources answer, or have no place while an own file there is not published. All else is staged."""
 
     req: int
     absent: tuple[NodeName, ...]
     withheld: tuple[Withheld, ...]
     trouble: Trouble
+
+
+class WithheldDue(MachineWord):
+    """Withheld entries may be had by now: an own file that had the name of one is published."""
 
 
 class LineReachable(MachineWord):
@@ -96,6 +100,7 @@ UniteEvent = (
     | PartRefused
     | ContentsMissing
     | LineReachable
+    | WithheldDue
     | StageStale
 )
 

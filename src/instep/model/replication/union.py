@@ -32,8 +32,8 @@ class UnionPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Withheld(msgspec.Struct, frozen=True, array_like=True):
-    """A file or symlink of a line that cannot be had here. While the line says ``wanted``, the union says ``kept``: the
-    file or symlink that it said before, or nothing."""
+    """An entry of a line that cannot be had here, or has no place. While the line says ``wanted``, the union says
+    ``kept``: the file or symlink that it said before, or nothing."""
 
     origin: NodeName
     wanted: Entry

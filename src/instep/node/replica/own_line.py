@@ -65,12 +65,13 @@ class OwnLine(WriterService):
         self.driver.post(v.TreeChanged(paths, is_everything))
 
     async def _publish_now(self) -> None:
-        """Publish what was changed until now, where it is published by itself: a switch of the union is about to come.
-        A look that is refused says so by itself."""
+        """Publish what was changed until now, also while this node was down, where it is published by itself: a switch of
+        the union is about to come. A look that is refused says so by itself."""
         drained, touched = self.tree.take_touched(), self.tree.touched
         if drained.paths or drained.is_everything:
             self.driver.post(v.TreeChanged(drained.paths, drained.is_everything))
-        if self.fileset.publish != "auto" or not (touched.paths or touched.is_everything):
+        is_touched = touched.paths or touched.is_everything or self._divided is None
+        if self.fileset.publish != "auto" or not is_touched:
             return
         with contextlib.suppress(TimeoutError):
             await self.ask(lambda number: v.PublishAsked(number, is_flush=True), PUBLISH_S)

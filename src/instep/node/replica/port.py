@@ -49,6 +49,8 @@ class UnionOwner(Protocol):
     """The offers of all lines, as the service knows those of one."""
     refusals: dict[NodeName, Trouble]
     """Why the newest head of a line is not in the union."""
+    in_the_way: set[tuple[NodeName, bytes]]
+    """Withheld entries, by origin and path, because an unpublished file here has their name."""
     turn: asyncio.Lock
     finish_own_switch: Callable[[], None]
 

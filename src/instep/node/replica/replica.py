@@ -82,6 +82,7 @@ class Replica(LaidSearch, UnionLooks):
         self._announced: dict[NodeName, HeadRef | None] = {}
         """The heads of other homes that partners were sent from here."""
         self.refusals: dict[NodeName, Trouble] = {}
+        self.in_the_way: set[tuple[NodeName, bytes]] = set()
         self.publish: Callable[[], Awaitable[None]] | None = None
         """Publishes the own line's changes, where that goes by itself."""
         self.finish_own_switch: Callable[[], None] = lambda: None
@@ -193,6 +194,8 @@ class Replica(LaidSearch, UnionLooks):
         self.collisions.tell()
         if moved is not None and moved.ref is not None:
             self.union.post(u.OwnCommitted(moved.ref, UnionPart(self.me, head)))
+            if self.in_the_way:
+                self.union.post(u.WithheldDue())
 
     async def divided(self, looked: TreeDivided) -> None:
         """The own line looked at the tree. Where a switch came after the look, it says nothing about the union of now,
@@ -264,6 +267,7 @@ class Replica(LaidSearch, UnionLooks):
             is_live=head == self.live_of(origin),
             is_changed=any(each.origin == origin for change in changes for each in change.sources),
             withheld=[each for each in self.withheld() if each.origin == origin],
+            in_the_way=self.in_the_way,
             differs=origin in self._differing,
             is_refused=UnionPart(origin, head) in self.union.facts.attempts.refused
             if head is not None

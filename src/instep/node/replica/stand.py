@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
 from instep.core.vocabulary import Trouble
-from instep.model.counts import counted
+from instep.model.counts import counted, which
 from instep.model.ids import FilesetName, NodeName
 from instep.model.paths import shown
 from instep.model.replication.union import Withheld
@@ -25,13 +25,18 @@ def stand_in_union(
     is_live: bool,
     is_changed: bool,
     withheld: Sequence[Withheld],
+    in_the_way: Collection[tuple[NodeName, bytes]],
     differs: bool,
     is_refused: bool,
     trouble: Trouble | None,
 ) -> StandingRecord | None:
     """Why the tree is not as the line's newest head says; None where it is. ``is_live``: that head is in the tree;
-    ``is_changed``: files of the line were changed here. ``trouble`` is why the head was left out of the last union."""
+    ``is_changed``: files of the line were changed here; ``in_the_way``: withheld entries, by origin and path, because
+    unpublished files here have their names. ``trouble`` is why the head was left out of the last union."""
     now = wall_ms()
+    taken = [each for each in withheld if (each.origin, each.wanted.path) in in_the_way]
+    if is_live and taken:
+        return _of_taken(name, taken)
     if is_live and withheld:
         return _of_withheld(name, withheld)
     if is_live:
@@ -52,8 +57,22 @@ def stand_in_union(
     return StandingRecord(Standing.BEHIND, now, "it is about to be brought into the tree", None)
 
 
-def _of_withheld(name: str, held: Sequence[Withheld]) -> StandingRecord:
+def paths_named(held: Sequence[Withheld]) -> str:
     names = ", ".join(shown(each.wanted.path) for each in held[:NAMED_MAX])
-    more = f" and {len(held) - NAMED_MAX} more" if len(held) > NAMED_MAX else ""
-    reason = f"{counted(len(held), 'file')} cannot be had from any node: {names}{more}; all else is live"
+    return names + (f" and {len(held) - NAMED_MAX} more" if len(held) > NAMED_MAX else "")
+
+
+def _of_withheld(name: str, held: Sequence[Withheld]) -> StandingRecord:
+    reason = (
+        f"{counted(len(held), 'file')} cannot be had from any node: {paths_named(held)}; all else is live"
+    )
     return StandingRecord(Standing.BEHIND, wall_ms(), reason, "withheld", (f"instep retry {name}",))
+
+
+def _of_taken(name: str, held: Sequence[Withheld]) -> StandingRecord:
+    reason = (
+        f"{counted(len(held), 'path')} {which(len(held), 'waits', 'wait')} for a name that a file here has, which is not "
+        f"published: {paths_named(held)}; all else is live"
+    )
+    steps = (f"publish it, then both are shown: instep publish {name}",)
+    return StandingRecord(Standing.BEHIND, wall_ms(), reason, "name_taken_here", steps)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,14 @@ from msgspec.structs import replace
 
 from instep.core.follow import vocabulary as f
 from instep.core.publish import vocabulary as v
+from instep.core.union.in_the_way import is_own_place, is_same_object, withheld_at
 from instep.core.unite import vocabulary as u
 from instep.core.unite.machine import UniteMachine
 from instep.core.vocabulary import trouble_of
-from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.errors import ContentionError
+from instep.model.counts import counted
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.replication.union import Withheld
 from instep.node.config.filesets import FilesetSettings
@@ -26,11 +31,13 @@ from instep.node.lines.saved_facts import unite_facts
 from instep.node.replica.laid import TakesNames, Unions
 from instep.node.replica.port import UnionOwner
 from instep.node.replica.resolving import LinePuller, MissingContentsError, UnionPuller
+from instep.node.replica.stand import paths_named
 from instep.node.replica.union_tree import UnionTree
-from instep.node.runtime.driver import Driver
+from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.switch_outcome import note_undone
 from instep.tree.journal.journal import Journal, Why
+from instep.tree.root.beneath import Root
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.stage.stage import Stage
@@ -208,11 +215,41 @@ class UnionService(FollowService):
         except MissingContentsError as error:
             return await self.worker.run(self._missed, effect, error)
         await self.replica.publish_own()
+        held = await self.worker.run(self._in_the_way, effect.head)
+        self.replica.in_the_way = {(each.origin, each.wanted.path) for each in held}
+        if held:
+            return u.ContentsMissing(effect.req, (), held, trouble_of(_taken_here(self.tree.name, held)))
         return event
+
+    def _in_the_way(self, head: HeadRef) -> tuple[Withheld, ...]:
+        """Entries of other homes whose place in the tree an unpublished file of this node has."""
+        unions, me = self.replica.unions, self.runtime.name
+        target, now, kept = unions.of(head.id), unions.required(), set(self.offering.kept())
+        new: dict[bytes, Entry] = {}
+        comparison = self.tree.comparison(head)
+        with Root(comparison.place.root) as root:
+            for change in diff(now.united.root, target.united.root, self.tree.get_page):
+                path, wanted = change.path, change.new
+                if wanted is None or path in kept or not is_own_place(path, me, now.ownership):
+                    continue
+                there = root.stat_or_none(path)
+                if there is not None and not (wanted.kind is Kind.DIR and stat.S_ISDIR(there.st_mode)):
+                    new[path] = wanted
+        if not new:
+            return ()
+        found = comparison.some(now.united.root, (), wall_ms(), alone=list(new))
+        held: dict[tuple[NodeName, bytes], Withheld] = {}
+        for each in found:
+            is_there = each.found is not None or each.problem is not None
+            if is_there and not is_same_object(each.found, new[each.path]):
+                for one in withheld_at(each.path, me, target.ownership, target.lines, now.lines):
+                    held[one.origin, one.wanted.path] = one
+        return tuple(held.values())
 
     def _missed(self, effect: f.StageContents, error: MissingContentsError) -> u.ContentsMissing:
         """Of an entry that cannot be had, the union says what it said before."""
         union, now = self.replica.unions.of(effect.head.id), self.replica.unions.required()
+        self.replica.in_the_way = set()
         withheld = []
         for origin, entry in error.entries:
             (source,) = (each for each in union.ownership.of(entry.path) if each.origin == origin)
@@ -306,3 +343,12 @@ class UnionService(FollowService):
     async def _report(self, told: f.FollowReport | v.PublishReport) -> None:
         await super()._report(told)
         await self.replica.union_stands()
+
+
+def _taken_here(name: FilesetName, held: Sequence[Withheld]) -> ContentionError:
+    return ContentionError(
+        f"{counted(len(held), 'path')} of other homes wait for a name that a file here has, which is not published: "
+        f"{paths_named(held)}",
+        hint=f"instep publish {name}",
+        code="name_taken_here",
+    )
