@@ -64,7 +64,8 @@ class Applying:
         self._sources_for = sources_for
         self._kept = kept
         self._sealed: Journal | None = None
-        self._staging = asyncio.Lock()
+        self.staging = asyncio.Lock()
+        """Held while a stage is filled."""
         self._pulling: tuple[Puller, int] | None = None
 
     @property
@@ -90,7 +91,7 @@ class Applying:
         """Stage ``effect.head`` beside the tree; resumable; leaves the sealed journal for the switch."""
         head, bundle = effect.head, self._offered.bundle
         contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
-        async with self._staging:
+        async with self.staging:
             open_stage = partial(self._open, head, effect.base)
             self._sealed = await self._staged(open_stage, head, effect.source, contents, None)
 
@@ -212,7 +213,7 @@ class Applying:
         self, open_stage: Callable[[], Stage], target: HeadRef, source: NodeName | None
     ) -> Switched:
         """Stage and switch at once, without gates and hooks."""
-        async with self._staging:
+        async with self.staging:
             link_of = self._tree.contents().target
             journal = await self._staged(open_stage, target, source, {}, link_of)
             return await self._tree.worker.run(self._switch_at_once, journal, target)

@@ -285,15 +285,20 @@ class Unions:
             self.saved = self.now.record
         self.now = None
 
+    def held_again(self, laid: Laid) -> None:
+        """A switch was undone: the tree holds what it held before."""
+        self.now = laid
+
     def with_own(self, head: HeadRef | None, definition: Definition) -> Laid:
         """What the tree holds, with the own line at ``head``. Not recorded where that is what the tree holds anyhow."""
         laid = self.required()
         if head is None or laid.part_of(self._origin) == head:
             return laid
-        parts = self._parts_with_own(laid.parts, head)
+        parts = self.parts_with_own(laid.parts, head)
         return self._united(parts, definition.digest, laid, laid.withheld)
 
-    def _parts_with_own(self, parts: Sequence[UnionPart], head: HeadRef) -> tuple[UnionPart, ...]:
+    def parts_with_own(self, parts: Sequence[UnionPart], head: HeadRef) -> tuple[UnionPart, ...]:
+        """These parts, with the own line at ``head``."""
         of = {part.origin: part for part in parts} | {self._origin: UnionPart(self._origin, head)}
         return tuple(of[name] for name in sorted(of))
 
@@ -313,7 +318,7 @@ class Unions:
         others = tuple(part for part in held.parts if part.origin != self._origin)
         self._require_pages(others)
         self._store.put_blob(definition.digest, definition.encoded())
-        parts = self._parts_with_own(others, head)
+        parts = self.parts_with_own(others, head)
         assumed = self._united(parts, definition.digest, None, held.withheld)
         assert assumed.record is not None
         self._hold_anew(assumed, assumed.record)

@@ -58,6 +58,12 @@ class LaidSearch(abc.ABC):
     @abc.abstractmethod
     def parts_changed(self) -> None: ...
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a work on the tree stopped half way, and nothing finds out what the tree holds."""
+        is_searching = self._finding is not None and not self._finding.done()
+        return self.recovered.is_set() and self.unions.now is None and not is_searching
+
     def has_pages(self, head: HeadRef) -> bool:
         return not missing(head.root, self.runtime.store.get_page)
 

@@ -12,13 +12,14 @@ from instep.core.changes.offer_vocabulary import OwnedPath
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import RetryAsked, Trouble
-from instep.errors import ContentionError, RefusedError, UnavailableError
+from instep.errors import ContentionError, InstepError, UnavailableError
 from instep.model.ids import Digest, HeadRef
 from instep.model.lock import LockView
 from instep.model.standing import Standing
 from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.line_service import LineService
+from instep.node.replica.own_restore import OwnRestoring
 from instep.node.replica.own_scan import OwnTree, TreeDivided
 from instep.node.replica.replica import Replica
 from instep.node.runtime.runtime import Runtime
@@ -42,6 +43,7 @@ class OwnLine(WriterService):
     def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
         self._divided: TreeDivided | None = None
         super().__init__(runtime, fileset, net)
+        self.restoring = OwnRestoring(self.replica, self.own, net)
         self.changes.moving = self.replica.turn
         self.replica.publish = self._publish_now
         self.replica.finish_own_switch = self.changes.applier.finish_switch
@@ -65,8 +67,8 @@ class OwnLine(WriterService):
         self.driver.post(v.TreeChanged(paths, is_everything))
 
     async def _publish_now(self) -> None:
-        """Publish what was changed until now, also while this node was down, where it is published by itself: a switch of
-        the union is about to come. A look that is refused says so by itself."""
+        """Publish what was changed until now, also while this node was down, where it is published by itself: a switch
+        of the union is about to come. A look that is refused says so by itself."""
         drained, touched = self.tree.take_touched(), self.tree.touched
         if drained.paths or drained.is_everything:
             self.driver.post(v.TreeChanged(drained.paths, drained.is_everything))
@@ -107,9 +109,14 @@ class OwnLine(WriterService):
     async def _recover_own(self, req: int) -> s.TreeRecovered:
         """A switch of the union is ended by the union; one that a change from elsewhere made, by the home."""
         await self.replica.recovered.wait()
+        await self._recover_union()
         if await self.worker.run(self._has_compared_journal):
             return await self.changes.recover(req)
         return s.TreeRecovered(req)
+
+    async def _recover_union(self) -> None:
+        if self.replica.is_lost:
+            await self.replica.union.recover_again()
 
     def _has_compared_journal(self) -> bool:
         journal = Journal.load(self.tree.place())
@@ -121,10 +128,16 @@ class OwnLine(WriterService):
                 await self.replica.still.wait()
         except TimeoutError:
             raise self.replica.why_not_still() from None
+        await self._recover_union()
         if self.replica.unions.is_own_doubtful:
             self.replica.unions.is_own_doubtful = False
             self.driver.post(v.OldTreeFound())
-        event = await super()._scan(effect)
+        try:
+            event = await super()._scan(effect)
+        except InstepError as error:
+            await self.replica.looked(error)
+            raise
+        await self.replica.looked(None)
         divided = self._divided
         if divided is not None:
             await self.replica.divided(divided)
@@ -143,13 +156,6 @@ class OwnLine(WriterService):
             failpoint(OWN_COMMITTED)
             await self.replica.own_moved(self.facts.head)
         return event
-
-    async def _plan(self, effect: s.PlanRestore) -> s.WriterEvent:
-        raise RefusedError(
-            f"{self.fileset.name} has many homes, and this version does not restore its own part alone",
-            hint=f"take single files out with: instep restore {self.fileset.name} PATH --to DIR",
-            code="not_in_replicate",
-        )
 
     # Looks --------------------------------------------------------------------------------------------------
 

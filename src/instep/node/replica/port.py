@@ -55,6 +55,11 @@ class UnionOwner(Protocol):
     finish_own_switch: Callable[[], None]
 
     @property
+    def is_lost(self) -> bool:
+        """Whether a work on the tree stopped half way, and nothing finds out what the tree holds."""
+        ...
+
+    @property
     def definition(self) -> Definition: ...
 
     def clients_of(self, origin: NodeName) -> list[PeerCalls]: ...

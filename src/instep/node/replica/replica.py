@@ -83,6 +83,8 @@ class Replica(LaidSearch, UnionLooks):
         """The heads of other homes that partners were sent from here."""
         self.refusals: dict[NodeName, Trouble] = {}
         self.in_the_way: set[tuple[NodeName, bytes]] = set()
+        self.unseen: InstepError | None = None
+        """Why the last look at the tree failed."""
         self.publish: Callable[[], Awaitable[None]] | None = None
         """Publishes the own line's changes, where that goes by itself."""
         self.finish_own_switch: Callable[[], None] = lambda: None
@@ -203,8 +205,11 @@ class Replica(LaidSearch, UnionLooks):
         if not self.is_of_now(looked.laid):
             self._touched((*looked.trees, *looked.alone), looked.is_full)
             return
+        before = self.foreign.paths
         self.foreign.take(looked)
         await self.offers.looked(looked)
+        if self.foreign.paths != before:
+            await self.union_stands()
         if looked.divided.foreign or (looked.is_full and self.foreign.changes):
             self.union.post(f.TreeTouched(tuple(each.path for each in looked.divided.foreign)))
         head, now = self._own_head(), self.unions.now
@@ -212,6 +217,13 @@ class Replica(LaidSearch, UnionLooks):
         if is_head and now is not None and now.part_of(self.me) != head:
             async with self.turn:
                 await self.own_moved(head)
+
+    async def looked(self, error: InstepError | None) -> None:
+        """The own line looked at the tree, or could not."""
+        if error is None or not isinstance(error, ContentionError):
+            was, self.unseen = self.unseen, error
+            if was != error:
+                await self.union_stands()
 
     def is_of_now(self, laid: Laid) -> bool:
         """Whether the union has the same heads of all other homes as the one that the tree holds."""
@@ -265,7 +277,9 @@ class Replica(LaidSearch, UnionLooks):
             origin,
             self.union.standing,
             is_live=head == self.live_of(origin),
-            is_changed=any(each.origin == origin for change in changes for each in change.sources),
+            changed=[c.path for c in changes if any(each.origin == origin for each in c.sources)],
+            offered=self.kept[origin].offering.offered_edits()[1],
+            unseen=self.unseen,
             withheld=[each for each in self.withheld() if each.origin == origin],
             in_the_way=self.in_the_way,
             differs=origin in self._differing,

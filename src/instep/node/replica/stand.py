@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from instep.core.vocabulary import Trouble
+from instep.errors import InstepError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName, NodeName
 from instep.model.paths import shown
@@ -23,7 +24,9 @@ def stand_in_union(
     union: StandingRecord,
     *,
     is_live: bool,
-    is_changed: bool,
+    changed: Sequence[bytes],
+    offered: Trouble | None,
+    unseen: InstepError | None,
     withheld: Sequence[Withheld],
     in_the_way: Collection[tuple[NodeName, bytes]],
     differs: bool,
@@ -31,17 +34,21 @@ def stand_in_union(
     trouble: Trouble | None,
 ) -> StandingRecord | None:
     """Why the tree is not as the line's newest head says; None where it is. ``is_live``: that head is in the tree;
-    ``is_changed``: files of the line were changed here; ``in_the_way``: withheld entries, by origin and path, because
-    unpublished files here have their names. ``trouble`` is why the head was left out of the last union."""
+    ``changed``: paths of the line that were changed here, ``offered`` why its home does not take that; ``unseen``: why
+    the tree could not be looked at; ``in_the_way``: withheld entries, by origin and path, because unpublished files
+    here have their names. ``trouble`` is why the head was left out of the last union."""
     now = wall_ms()
+    if unseen is not None:
+        return _of_unseen(unseen)
     taken = [each for each in withheld if (each.origin, each.wanted.path) in in_the_way]
     if is_live and taken:
         return _of_taken(name, taken)
     if is_live and withheld:
         return _of_withheld(name, withheld)
     if is_live:
-        is_settled = not is_changed or union.standing is Standing.IN_STEP
-        return None if is_settled else replace(union, since_ms=now)
+        if not changed:
+            return None
+        return _of_changed(name, origin, changed, offered, union)
     if differs:
         reason = f"the rules of {name} at {origin} are other than here: its newest generation waits"
         step = f"make them equal on both nodes: instep fileset show {name}"
@@ -57,9 +64,34 @@ def stand_in_union(
     return StandingRecord(Standing.BEHIND, now, "it is about to be brought into the tree", None)
 
 
+def _of_unseen(unseen: InstepError) -> StandingRecord:
+    """No line is in step in a tree that cannot be seen."""
+    steps = (unseen.hint,) if unseen.hint else ()
+    return StandingRecord(Standing.BLOCKED, wall_ms(), unseen.reason, unseen.error_code, steps)
+
+
+def _of_changed(
+    name: str, origin: NodeName, changed: Sequence[bytes], offered: Trouble | None, union: StandingRecord
+) -> StandingRecord:
+    """Whatever else the union stands for, these are not as the line says."""
+    were = which(len(changed), "was", "were")
+    what = f"{counted(len(changed), 'path')} of {origin} {were} changed or removed here: {names_of(changed)}"
+    if offered is not None:
+        steps = (offered.hint,) if offered.hint else ()
+        return StandingRecord(Standing.DRIFTED, wall_ms(), f"{what}; {offered.reason}", offered.code, steps)
+    if union.standing not in (Standing.IN_STEP, Standing.DRIFTED):
+        return replace(union, since_ms=wall_ms())
+    reason = f"{what}; that is offered to {origin}, or put back"
+    return StandingRecord(Standing.DRIFTED, wall_ms(), reason, "changed_here", (f"instep diff {name}",))
+
+
+def names_of(paths: Sequence[bytes]) -> str:
+    more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
+    return ", ".join(map(shown, paths[:NAMED_MAX])) + more
+
+
 def paths_named(held: Sequence[Withheld]) -> str:
-    names = ", ".join(shown(each.wanted.path) for each in held[:NAMED_MAX])
-    return names + (f" and {len(held) - NAMED_MAX} more" if len(held) > NAMED_MAX else "")
+    return names_of([each.wanted.path for each in held])
 
 
 def _of_withheld(name: str, held: Sequence[Withheld]) -> StandingRecord:
@@ -71,8 +103,8 @@ def _of_withheld(name: str, held: Sequence[Withheld]) -> StandingRecord:
 
 def _of_taken(name: str, held: Sequence[Withheld]) -> StandingRecord:
     reason = (
-        f"{counted(len(held), 'path')} {which(len(held), 'waits', 'wait')} for a name that a file here has, which is not "
-        f"published: {paths_named(held)}; all else is live"
+        f"{counted(len(held), 'path')} {which(len(held), 'waits', 'wait')} for a name that a file here has, which is "
+        f"not published: {paths_named(held)}; all else is live"
     )
     steps = (f"publish it, then both are shown: instep publish {name}",)
     return StandingRecord(Standing.BEHIND, wall_ms(), reason, "name_taken_here", steps)

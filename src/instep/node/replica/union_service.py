@@ -275,6 +275,18 @@ class UnionService(FollowService):
         self.driver.post(event)
         return known
 
+    async def recover_again(self) -> None:
+        """Another work on the tree stopped half way: bring it to its end."""
+        async with self.replica.turn:
+            if not self.replica.is_lost:
+                return
+            found = await self.worker.run(self._recover_now)
+            if found.journal is not None:
+                await self.worker.run(self.applying.record_now)
+                await self.worker.run(self.applying.close_now)
+            known = await self.replica.find_laid()
+        self.post(known)
+
     async def _recovered(self, req: int) -> f.FollowEvent:
         found: Recovered = await self.worker.run(self._recover_now)
         kind, journal = f.RecoveryKind(found.kind.value), found.journal

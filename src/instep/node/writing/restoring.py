@@ -59,7 +59,7 @@ BATCH_BYTES = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Goal:
+class Goal:
     """``found`` is the root of the present tree, ``tree`` the root that it shall hold, ``published`` the root of
     the next generation."""
 
@@ -112,7 +112,7 @@ class Restoring:
             plan = msgspec.structs.replace(plan, missing=trouble_of(gone))
         return s.RestorePlanned(effect.req, plan)
 
-    def _refuse_stuck(self, effect: s.PlanRestore, goal: _Goal) -> None:
+    def _refuse_stuck(self, effect: s.PlanRestore, goal: Goal) -> None:
         get = self._tree.get_page
         base = effect.head.root if effect.head is not None else None
         refuse_stuck_restore(
@@ -143,7 +143,7 @@ class Restoring:
     def _has_pages(self, target: HeadRef) -> bool:
         return not missing(target.root, self._tree.store.get_page)
 
-    def _goal(self, effect: s.PlanRestore | s.Restore) -> _Goal:
+    def _goal(self, effect: s.PlanRestore | s.Restore) -> Goal:
         tree, own = self._tree, self._own
         keeper = PageKeeper(tree.store)
         whole = self._under_rules(effect.target, keeper)
@@ -163,7 +163,7 @@ class Restoring:
             for change in diff(found, wanted, keeper.get)
             if change.new is not None and change.new.kind is not Kind.DIR and not is_same_content(change)
         )
-        return _Goal(found, wanted, published, needed)
+        return Goal(found, wanted, published, needed)
 
     def _under_rules(self, target: HeadRef, keeper: PageKeeper) -> Digest:
         """The root of ``target``, less what the definition ignores by now: the next generation has that definition."""
@@ -177,7 +177,7 @@ class Restoring:
         keeper.flush()
         return root
 
-    def _planned(self, effect: s.PlanRestore, goal: _Goal) -> s.RestorePlan:
+    def _planned(self, effect: s.PlanRestore, goal: Goal) -> s.RestorePlan:
         get = self._tree.get_page
         base = effect.head.root if effect.head is not None else None
         whole = totals(goal.published, get)
@@ -243,7 +243,7 @@ class Restoring:
         return await self._switch_recorded(effect, journal, goal)
 
     async def _switch_recorded(
-        self, effect: s.Restore, journal: Journal, goal: _Goal
+        self, effect: s.Restore, journal: Journal, goal: Goal
     ) -> s.Restored | s.RestoreFailed:
         """A rollback is recorded before anything moves: the home may end before the commit, or publish later."""
         store, line = self._tree.store, self._tree.line
@@ -260,7 +260,7 @@ class Restoring:
             keep_target(store, line, before)
         return ended
 
-    def _open(self, effect: s.Restore, goal: _Goal) -> Stage:
+    def _open(self, effect: s.Restore, goal: Goal) -> Stage:
         tree = self._tree
         place = tree.place()
         journal = Journal.load(place)
@@ -268,11 +268,14 @@ class Restoring:
             record_rows(tree.store, place)
         contents = self._contents()
         contents.expect(goal.needed)
-        target = msgspec.structs.replace(effect.target, root=goal.tree)
         self._require_room(goal)
-        return tree.open_stage(place, target, goal.found, previous=effect.head, sources=(contents,))
+        return self._stage_from(place, effect, goal, contents)
 
-    def _require_room(self, goal: _Goal) -> None:
+    def _stage_from(self, place: Place, effect: s.Restore, goal: Goal, contents: Contents) -> Stage:
+        target = msgspec.structs.replace(effect.target, root=goal.tree)
+        return self._tree.open_stage(place, target, goal.found, previous=effect.head, sources=(contents,))
+
+    def _require_room(self, goal: Goal) -> None:
         try:
             require_room(self._tree.place(), goal.found, goal.tree, self._tree.get_page, tuple(Preserve))
         except ResourceError as error:
@@ -302,7 +305,7 @@ class Restoring:
                 stage.lay(want, data)
         return left
 
-    def _switch(self, effect: s.Restore, journal: Journal, goal: _Goal) -> s.Restored | s.RestoreFailed:
+    def _switch(self, effect: s.Restore, journal: Journal, goal: Goal) -> s.Restored | s.RestoreFailed:
         tree = self._tree
         place = tree.place()
         switched: Switched | None
@@ -316,12 +319,16 @@ class Restoring:
             if isinstance(ended, s.RestoreFailed):
                 return msgspec.structs.replace(ended, req=effect.req)
             switched = ended
+        self._holds_target(journal)
         record_rows(tree.store, place)
         clear_stages(place)
         keep_laid(place, tree.fileset, tree.history, goal.needed)
         if switched is not None:
             note_kept(tree.runtime, tree.line, switched)
         return s.Restored(effect.req, left_by(switched))
+
+    def _holds_target(self, journal: Journal) -> None:
+        """The switch is done, and its journal is still there."""
 
     def _taken_back(self, place: Place, error: InstepError) -> s.RestoreFailed | Switched | None:
         """A switch stopped in the middle: finish it after all, or undo it; else its journal stays open."""
