@@ -19,7 +19,7 @@ from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, ChangeRow, ChangeSide,
 from instep.store.sqlite import SqliteStore
 
 MAIN = NodeName("main")
-S1 = NodeName("s1")
+S1, S2 = NodeName("s1"), NodeName("s2")
 CATALOG = FilesetName("catalog")
 LINE = LineId(CATALOG, MAIN)
 OTHER = LineId(FilesetName("docs"), MAIN)
@@ -354,16 +354,20 @@ def test_the_machines_of_changes_keep_their_state_by_line_and_side(store: NodeSt
 def test_a_change_set_is_kept_until_it_is_answered_and_an_answer_stays(store: NodeStore) -> None:
     first, second, third = digest(1), digest(2), digest(3)
     assert store.change(first) is None
-    store.keep_change(LINE, first, b"set", 10)
-    store.keep_change(LINE, first, b"set, decided", 11)
+    store.keep_change(LINE, first, b"set", 10, S1)
+    store.keep_change(LINE, first, b"set, decided", 11, S1)
     assert store.change(first) == ChangeRow(b"set, decided", None)
-    store.answer_change(LINE, first, b"answer", 20)
-    store.keep_change(LINE, first, b"late", 30)
+    store.answer_change(LINE, first, b"answer", 20, S1)
+    store.keep_change(LINE, first, b"late", 30, S1)
     assert store.change(first) == ChangeRow(None, b"answer")
-    store.answer_change(LINE, second, b"refused at once", 25)
-    store.answer_change(OTHER, third, b"of another line", 5)
+    store.answer_change(LINE, second, b"refused at once", 25, S1)
+    store.answer_change(OTHER, third, b"of another line", 5, S1)
+    assert store.changes_of(LINE, S1) == (2, len(b"answer") + len(b"refused at once"))
+    assert store.changes_of(OTHER, S1) == (1, len(b"of another line"))
+    assert store.changes_of(LINE, S2) == (0, 0)
     assert store.delete_changes(LINE, 20) == 0
     assert store.delete_changes(LINE, 25) == 1
     assert store.change(first) is None
     assert store.change(second) == ChangeRow(None, b"refused at once")
+    assert store.changes_of(LINE, S1) == (1, len(b"refused at once"))
     assert store.change(third) == ChangeRow(None, b"of another line")

@@ -38,7 +38,7 @@ class _Tables:
     rollout_states: dict[LineId, bytes] = field(default_factory=dict)
     rollouts: dict[LineId, tuple[bytes, ...]] = field(default_factory=dict)
     change_states: dict[tuple[LineId, ChangeSide], bytes] = field(default_factory=dict)
-    changes: dict[Digest, tuple[LineId, int, ChangeRow]] = field(default_factory=dict)
+    changes: dict[Digest, tuple[LineId, int, ChangeRow, NodeName]] = field(default_factory=dict)
     named: dict[str, bytes] = field(default_factory=dict)
     stat: dict[tuple[FilesetName, bytes], StatRow] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
@@ -213,17 +213,24 @@ class MemoryStore:
         found = self._tables.changes.get(change_id)
         return found[2] if found is not None else None
 
-    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int) -> None:
+    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int, source: NodeName) -> None:
         found = self.change(change_id)
         if found is None or found.answer is None:
-            self._tables.changes[change_id] = line, at_ms, ChangeRow(kept, None)
+            self._tables.changes[change_id] = line, at_ms, ChangeRow(kept, None), source
 
-    def answer_change(self, line: LineId, change_id: Digest, answer: bytes, at_ms: int) -> None:
-        self._tables.changes[change_id] = line, at_ms, ChangeRow(None, answer)
+    def answer_change(
+        self, line: LineId, change_id: Digest, answer: bytes, at_ms: int, source: NodeName
+    ) -> None:
+        self._tables.changes[change_id] = line, at_ms, ChangeRow(None, answer), source
+
+    def changes_of(self, line: LineId, source: NodeName) -> tuple[int, int]:
+        found = self._tables.changes.values()
+        rows = [row for of, _, row, from_ in found if (of, from_) == (line, source)]
+        return len(rows), sum(len(row.kept or b"") + len(row.answer or b"") for row in rows)
 
     def delete_changes(self, line: LineId, before_ms: int) -> int:
         changes = self._tables.changes
-        old = [name for name, (of, at_ms, _) in changes.items() if of == line and at_ms < before_ms]
+        old = [name for name, (of, at_ms, _, _) in changes.items() if of == line and at_ms < before_ms]
         for name in old:
             del changes[name]
         return len(old)

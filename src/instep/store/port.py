@@ -166,11 +166,16 @@ class NodeStore(Protocol):
 
     def change(self, change_id: Digest) -> ChangeRow | None: ...
 
-    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int) -> None:
-        """Keep a change set until it is answered; one that is answered stays so."""
+    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int, source: NodeName) -> None:
+        """Keep a change set of this node's until it is answered; one that is answered stays so."""
 
-    def answer_change(self, line: LineId, change_id: Digest, answer: bytes, at_ms: int) -> None:
+    def answer_change(
+        self, line: LineId, change_id: Digest, answer: bytes, at_ms: int, source: NodeName
+    ) -> None:
         """Keep the answer in the place of the change set."""
+
+    def changes_of(self, line: LineId, source: NodeName) -> tuple[int, int]:
+        """The number of this node's change sets of which something is kept, and its bytes."""
 
     def delete_changes(self, line: LineId, before_ms: int) -> int:
         """Forget what was kept or answered before that moment; how many."""

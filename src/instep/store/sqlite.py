@@ -262,21 +262,28 @@ class SqliteStore:
         found = self._rows("SELECT kept, answer FROM change_set WHERE id = ?", change_id)
         return ChangeRow(*found[0]) if found else None
 
-    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int) -> None:
+    def keep_change(self, line: LineId, change_id: Digest, kept: bytes, at_ms: int, source: NodeName) -> None:
         self._change(
-            "INSERT INTO change_set VALUES (?, ?, ?, ?, ?, NULL)"
+            "INSERT INTO change_set VALUES (?, ?, ?, ?, ?, NULL, ?)"
             " ON CONFLICT (id) DO UPDATE SET kept = excluded.kept, at_ms = excluded.at_ms WHERE answer IS NULL",
-            change_id, *_of(line), at_ms, kept,
+            change_id, *_of(line), at_ms, kept, source,
             durable=True,
         )  # fmt: skip
 
-    def answer_change(self, line: LineId, change_id: Digest, answer: bytes, at_ms: int) -> None:
+    def answer_change(
+        self, line: LineId, change_id: Digest, answer: bytes, at_ms: int, source: NodeName
+    ) -> None:
         self._change(
-            "INSERT INTO change_set VALUES (?, ?, ?, ?, NULL, ?)"
+            "INSERT INTO change_set VALUES (?, ?, ?, ?, NULL, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET kept = NULL, answer = excluded.answer, at_ms = excluded.at_ms",
-            change_id, *_of(line), at_ms, answer,
+            change_id, *_of(line), at_ms, answer, source,
             durable=True,
         )  # fmt: skip
+
+    def changes_of(self, line: LineId, source: NodeName) -> tuple[int, int]:
+        look = f"SELECT sets, bytes FROM change_use WHERE {_OF_LINE} AND source = ?"
+        found = self._rows(look, *_of(line), source)
+        return (found[0][0], found[0][1]) if found else (0, 0)
 
     def delete_changes(self, line: LineId, before_ms: int) -> int:
         delete = f"DELETE FROM change_set WHERE {_OF_LINE} AND at_ms < ?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from instep.core import vocabulary as w
 from instep.core.changes import home_vocabulary as h
@@ -88,6 +89,23 @@ def test_a_set_that_comes_again_while_it_is_under_way_waits_for_the_same_answer(
     assert kinds(home.replies[1]) == ["applied"]
     assert home.replies[1] == home.replies[2]
     assert len(home.disk.accepted) == 1
+
+
+@pytest.mark.parametrize("limits", [{"sets_kept": 2}, {"bytes_kept": 150}])
+def test_a_node_of_which_too_much_is_kept_waits_and_is_told_why(limits: dict[str, int]) -> None:
+    """Goal: a set that was answered has its answer again, and other nodes and the home itself go on."""
+    home = ChangeHome(**limits)
+    known = home.change_set(change(b"a", "old", "one"))
+    answer = home.submit(known)
+    home.submit(home.change_set(change(b"a", "one", "two")))
+    refused = home.submit(home.change_set(change(b"a", "two", "three")))
+    assert (refused.code, refused.retry, refused.exit_code) == ("changes_kept_full", Retry.LATER, 7)
+    assert "2 change sets of s1" in refused.reason and "7 days" in refused.reason
+    assert home.text(b"a") == digest("two") and len(home.disk.answers) == 2
+    assert home.submit(known) == answer
+    for node, text in ((S2, "three"), (MAIN, "four"), (MAIN, "five"), (MAIN, "six")):
+        before = {"three": "two", "four": "three", "five": "four", "six": "five"}[text]
+        assert kinds(home.submit(home.change_set(change(b"a", before, text)), node)) == ["applied"]
 
 
 def test_an_id_that_may_be_forgotten_is_refused_and_so_is_a_clock_of_tomorrow() -> None:

@@ -248,7 +248,7 @@ class HomeMachine(HomeSets):
         is_held_back = head is None and any(outcome.is_made for outcome in outcomes)
         above = self._head if is_held_back else None
         answer = ChangeAnswer(pending.id, tuple(sorted(outcomes, key=_in_order)), head, reason, above)
-        self._out.append(h.KeepAnswer(answer))
+        self._out.append(h.KeepAnswer(answer, pending.submission.source))
         self._say(pending.submission, answer)
         self._out.extend(h.ReplyChange(req, answer) for req in pending.waiters)
 

@@ -21,6 +21,10 @@ REMEMBERED_MS = 7 * 86_400_000
 TOO_OLD_MS = 6 * 86_400_000
 """An older change set is refused unless its answer is known: its id may have been forgotten."""
 
+SETS_KEPT_MAX = 1_000_000
+BYTES_KEPT_MAX = 512 << 20
+"""So much is kept of one node's change sets of a line: more than one a second, for as long as answers are kept."""
+
 
 class BreakPolicy(enum.Enum):
     """The people that may break another owner's lock, besides an operator of the home."""
@@ -44,6 +48,8 @@ class HomeConfig(MachineWord):
     locks_max: int = 2_000
     pending_per_source: int = 4
     pending_max: int = 32
+    sets_kept: int = SETS_KEPT_MAX
+    bytes_kept: int = BYTES_KEPT_MAX
 
 
 class Lock(msgspec.Struct, frozen=True, array_like=True):

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from instep.core import vocabulary as w
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_admission import HomeAdmission
-from instep.core.changes.home_facts import Submission
+from instep.core.changes.home_facts import REMEMBERED_MS, Submission
 from instep.errors import Retry
 from instep.model.change import ChangeAnswer, Fence, OutcomeKind, PathOutcome, wanted_contents
-from instep.model.counts import counted
+from instep.model.counts import counted, sized
 from instep.model.ids import Digest
 from instep.model.paths import shown
 
 WAITERS_MAX = 8
 NAMED_MAX = 5
+DAY_MS = 86_400_000
 
 
 class HomePhase(enum.Enum):
@@ -93,7 +94,7 @@ class HomeSets(HomeAdmission):
             return
         pending = PendingSet(id_, submission, [event.req], req=self._next_req())
         self._sets[id_] = pending
-        self._out.append(h.LookUp(pending.req, id_))
+        self._out.append(h.LookUp(pending.req, id_, submission.source))
 
     def _is_busy(self, submission: Submission, pending: PendingSet | None) -> bool:
         if pending is not None:
@@ -120,8 +121,25 @@ class HomeSets(HomeAdmission):
         elif event.answer is not None:
             del self._sets[pending.id]
             self._out.extend(h.ReplyChange(req, event.answer) for req in pending.waiters)
+        elif (trouble := self._keeps_too_much(pending, event)) is not None:
+            self._drop(pending, trouble)
         else:
             self._fetch(pending)
+
+    def _keeps_too_much(self, pending: PendingSet, found: h.LookedUp) -> w.Trouble | None:
+        """Answers are forgotten by their age alone: an id that comes again would be decided again."""
+        assert pending.submission is not None
+        source, config = pending.submission.source, self._config
+        is_few = found.sets < config.sets_kept and found.size_bytes < config.bytes_kept
+        if is_few or source == config.node:
+            return None
+        kept = f"{counted(found.sets, 'change set')} of {source} ({sized(found.size_bytes)})"
+        reason = (
+            f"the answers to {kept} are kept on {config.node}, {counted(config.sets_kept, 'change set')} and "
+            f"{sized(config.bytes_kept)} of one node are, each for {REMEMBERED_MS // DAY_MS} days"
+        )
+        hint = f"make the changes on {config.node}; this goes on by itself when the oldest answers go"
+        return w.Trouble("changes_kept_full", reason, Retry.LATER, 7, hint)
 
     def _looked_up_after_crash(self, job: SetJob, answer: ChangeAnswer | None) -> None:
         """The crash fell behind the answer, or before it."""

@@ -124,10 +124,13 @@ class SubmitterGone(MachineWord):
 
 
 class LookedUp(MachineWord):
-    """Answer to ``LookUp``: the answer that was kept for this id; None: the id is new, or was never answered."""
+    """Answer to ``LookUp``: the answer that was kept for this id; None: the id is new, or was never answered. ``sets``
+    and ``size_bytes`` are all that is kept of the source's sets."""
 
     req: int
     answer: ChangeAnswer | None
+    sets: int = 0
+    size_bytes: int = 0
 
 
 class ContentsHere(RequestDone):
@@ -210,10 +213,12 @@ class SaveHome(MachineWord):
 
 
 class LookUp(MachineWord):
-    """Look for a kept answer to this id. Answer: ``LookedUp``."""
+    """Look for a kept answer to this id, and for the sum of all that is kept of this node's sets. Answer:
+    ``LookedUp``."""
 
     req: int
     id: Digest
+    source: NodeName | None = None
 
 
 class FetchOffered(MachineWord):
@@ -275,9 +280,11 @@ class ReadLive(MachineWord):
 
 
 class KeepAnswer(MachineWord):
-    """Keep this answer durably for ``REMEMBERED_MS`` at least. The effects after it wait until it is durable."""
+    """Keep this answer to a set of ``source`` durably for ``REMEMBERED_MS`` at least. The effects after it wait until
+    it is durable."""
 
     answer: ChangeAnswer
+    source: NodeName
 
 
 class DropOffered(MachineWord):

@@ -296,13 +296,15 @@ class HomeService:
                 if facts.applying is None:
                     self.drain.end()
                 failpoint(HOME_SAVED)
-            case h.LookUp(req, change_id):
-                self.driver.post(h.LookedUp(req, answer_to(store, change_id)))
+            case h.LookUp(req, change_id, source):
+                kept = (0, 0) if source is None else store.changes_of(self.line, source)
+                self.driver.post(h.LookedUp(req, answer_to(store, change_id), *kept))
             case h.KeepChange(change_id, submission, decided):
-                store.keep_change(self.line, change_id, kept_raw(submission, decided), wall_ms())
+                raw = kept_raw(submission, decided)
+                store.keep_change(self.line, change_id, raw, wall_ms(), submission.source)
                 failpoint(CHANGE_KEPT)
-            case h.KeepAnswer(answer):
-                await self._keep_answer(answer)
+            case h.KeepAnswer(answer, source):
+                await self._keep_answer(answer, source)
             case h.DropOffered(change_id):
                 await self._worker.run(self._drop, change_id)
             case h.ReplyLock(req) | h.ReplyChange(req) | h.ReplyNotTaken(req):
@@ -338,9 +340,9 @@ class HomeService:
             case _:
                 assert_never(effect)
 
-    async def _keep_answer(self, answer: ChangeAnswer) -> None:
+    async def _keep_answer(self, answer: ChangeAnswer, source: NodeName) -> None:
         store, now = self._runtime.store, wall_ms()
-        store.answer_change(self.line, answer.id, msgspec.msgpack.encode(answer), now)
+        store.answer_change(self.line, answer.id, msgspec.msgpack.encode(answer), now, source)
         failpoint(ANSWER_KEPT)
         store.delete_changes(self.line, now - REMEMBERED_MS)
         self.applier.forget(answer.id)

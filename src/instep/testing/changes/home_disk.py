@@ -17,7 +17,7 @@ from instep.core.changes.home_vocabulary import HomeEffect, HomeEvent
 from instep.core.guards.guards import DEFAULT_DELETIONS
 from instep.core.guards.losses import LossGuard
 from instep.model.change import ChangeAnswer, OutcomeKind, PathChange, PathOutcome, is_alike
-from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.paths import is_below, parent_of, sort_key
 from instep.testing.changes.home_losses import HomeLosses
@@ -54,6 +54,8 @@ class HomeDisk:
         self.facts: HomeFacts | None = None
         self.kept: dict[Digest, tuple[Submission, tuple[PathOutcome, ...]]] = {}
         self.answers: dict[Digest, ChangeAnswer] = {}
+        self.answered: dict[NodeName | None, tuple[int, int]] = {}
+        """The sets of each node that have an answer, and its bytes."""
         self.journal: SwitchJournal | None = None
         self.published: list[dict[bytes, Entry]] = []
         self.accepted: list[Accepted] = []
@@ -77,11 +79,13 @@ class HomeDisk:
                 self.facts = facts
             case h.KeepChange(id_, submission, decided):
                 self.kept[id_] = (submission, decided)
-            case h.KeepAnswer(answer):
+            case h.KeepAnswer(answer, source):
                 self.answers[answer.id] = answer
+                sets, size = self.answered.get(source, (0, 0))
+                self.answered[source] = sets + 1, size + len(msgspec.msgpack.encode(answer))
                 self.kept.pop(answer.id, None)
-            case h.LookUp(req, id_):
-                return h.LookedUp(req, self.answers.get(id_))
+            case h.LookUp(req, id_, source):
+                return h.LookedUp(req, self.answers.get(id_), *self.answered.get(source, (0, 0)))
             case h.ReadLive(req, paths):
                 return h.LiveRead(req, tuple(LivePath(path, self.tree.get(path)) for path in paths))
             case h.ApplyChanges(req):
