@@ -112,6 +112,11 @@ def test_pages_of_other_sites_and_other_names_are_refused(ground: Fleet, port: i
     assert plain.status == 200, "an empty body has no type"
     browser.api("POST", "/filesets/data/resume", {})
     assert "panel_refused" in [row["what"] for row in ground.main.run("events").json["events"]]
+    rows = [row for row in ground.main.run("audit").json["rows"] if row["code"] == "cross_site"]
+    assert [row["command"] for row in rows] == ["POST /logout", "POST /api/v1/filesets/data/pause"] * 4
+    assert {(row["door"], row["outcome"]) for row in rows} == {("panel", "refused")}, (
+        "none for strangers, who could push out the others' rows"
+    )
 
 
 def test_every_answer_has_the_strictest_headers(ground: Fleet, port: int, admin: Client) -> None:

@@ -266,6 +266,9 @@ class PanelServer:
                 exchange.address, "panel_refused", f"a request from another site was refused: {why}",
                 path=exchange.path[:100],
             )  # fmt: skip
+            if exchange.caller is not None:
+                asked = f"{request.method} {exchange.path}"
+                self._access.audit.refused_request(exchange.caller, asked, why, "cross_site")
             raise NotAllowedError(
                 f"this request comes from another site: {why}",
                 hint="open the panel itself; programs use a token",

@@ -58,6 +58,9 @@ class AuditTrail:
             caller.name, caller.role.value, caller.door.value, caller.address, kind.command,
             fileset if isinstance(fileset, str) else None, shown, str(_short(reason)) if reason else None,
         )  # fmt: skip
+        return self._begun(record)
+
+    def _begun(self, record: AuditRecord) -> AuditEntry:
         entry = AuditEntry(self, record)
         entry.number = self._written(
             lambda store: store.append_audit(self._now_ms(), encoded(record)), record
@@ -70,6 +73,15 @@ class AuditTrail:
         entry = self.begin(caller, kind, params)
         entry.record.outcome, entry.record.code = "refused", code
         self.finish(entry)
+
+    def refused_request(self, caller: Caller, request: str, reason: str, code: str) -> None:
+        """A request in the name of a caller that no command was made of, by its method and path."""
+        self.denied += 1
+        record = AuditRecord(
+            caller.name, caller.role.value, caller.door.value, caller.address, str(_short(request)),
+            reason=reason, outcome="refused", code=code,
+        )  # fmt: skip
+        self.finish(self._begun(record))
 
     def finish(self, entry: AuditEntry) -> None:
         number, record = entry.number, entry.record
