@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+from instep.fleet.scratch import PREFIX
 from tests.cluster.test_hooks import _hooks, _script, _start
 from tests.support.crashes import Crasher
 from tests.support.fleet import Fleet
@@ -55,7 +56,7 @@ def test_a_thaw_that_fails_is_a_standing_until_it_works(fleet: Fleet) -> None:
     """Goal: a line whose application was frozen and not thawed is never *in step*: the line stands failing with
     reason and next step, also after a restart, is retried by itself, and recovers. Method: SIGKILL between freeze and
     thaw, a thaw that fails, a second restart, then the cause goes. Every ``thaw`` runs although the first one
-    fails."""
+    fails. The folder of a call that was cut off goes with the next start."""
     _, there, s1 = _start(fleet)
     seen, stuck = fleet.base / "seen", fleet.base / "stuck"
     freeze = _script(fleet.base / "freeze", f'echo "freeze $INSTEP_GENERATION" >> {seen}')
@@ -72,12 +73,15 @@ run = ["{thaw}"]
 run = ["{second}"]
 """
     toml.write_text(text + both)
+    left = fleet.base / "scratch" / f"{PREFIX}of-a-killed-call"
+    (left / "view").mkdir(parents=True)
+    s1.environment["TMPDIR"] = str(left.parent)
     partner = Crasher(s1).take_over().start("switch.step.before")
     stuck.touch()
     fleet.write({"file": "second"})
     number = fleet.publish()
     assert partner.await_end() == -9
-    assert seen.read_text() == f"freeze {number}\n"
+    assert seen.read_text() == f"freeze {number}\n" and not left.exists()
     try:
         partner.start()
         line = partner.await_line(lambda line: line["code"] == "thaw_failed")

@@ -58,7 +58,8 @@ class Crasher:
     def spawn(self, failpoint: str = "") -> None:
         """Start the daemon and do not wait."""
         assert self.process is None
-        environment = {**os.environ, "PYTHONPATH": SOURCE, "INSTEP_FAILPOINT": failpoint}
+        own = {"PYTHONPATH": SOURCE, "INSTEP_FAILPOINT": failpoint}
+        environment = {**os.environ, **self.node.environment, **own}
         with (self.node.directory / "daemon.log").open("ab") as log:
             if self.wrapper:
                 self.process = subprocess.Popen(

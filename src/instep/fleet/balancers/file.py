@@ -16,6 +16,7 @@ from pathlib import Path
 from instep.errors import RefusedError, ResourceError, UnavailableError
 from instep.fleet.balancers.plan import MARK
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, output_of
+from instep.fleet.scratch import scratch_folder
 from instep.model.counts import sized
 
 CHECK_S = 30.0
@@ -63,8 +64,8 @@ async def check_file(
     if program is Program.PROXY_MAP and command is None:
         return FileVerdict(None)
     try:
-        with tempfile.TemporaryDirectory(prefix="instep-balancer-") as folder:
-            file, around = Path(folder) / "rendered.conf", Path(folder) / "around.conf"
+        with scratch_folder() as folder:
+            file, around = folder / "rendered.conf", folder / "around.conf"
             file.write_bytes(_readable(program, text, command).encode("utf-8", "surrogateescape"))
             if program in _AROUND:
                 around.write_text(_AROUND[program].format(file=file))
@@ -72,8 +73,8 @@ async def check_file(
             output = await _run(program, arguments)
     except OSError as error:
         raise ResourceError(f"the rendered file could not be checked: {error.strerror or error}") from error
-    shown = tuple(word.replace(folder, "...") for word in arguments)
-    return FileVerdict(shown, output.replace(folder, "..."))
+    shown = tuple(word.replace(str(folder), "...") for word in arguments)
+    return FileVerdict(shown, output.replace(str(folder), "..."))
 
 
 def _readable(program: Program, text: str, command: Sequence[str] | None) -> str:

@@ -7,9 +7,7 @@ import contextlib
 import errno
 import os
 import pwd
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -19,6 +17,7 @@ import msgspec
 
 from instep.fleet.hooks.guard import end_marked
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall
+from instep.fleet.scratch import scratch_folder
 from instep.model.counts import lasting
 from instep.model.paths import path_fields
 
@@ -79,7 +78,8 @@ class Told:
     def __init__(self, call: HookCall, reader: Account | None = None) -> None:
         self._call = call
         self._reader = reader
-        self._folder: Path | None = None
+        self._scratch = contextlib.ExitStack()
+        self._is_begun = False
         self._files: ToldFiles | None = None
 
     def __enter__(self) -> Self:
@@ -88,20 +88,21 @@ class Told:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
     def files(self) -> ToldFiles:
         """Blocks while it writes; ``OSError`` when there is no room, at this and every later use."""
         if self._files is None:
-            if self._folder is not None:
+            if self._is_begun:
                 raise OSError(errno.EIO, "the input of the hook was not written whole")
-            self._folder = Path(tempfile.mkdtemp(prefix="instep-hook-"))
-            files = ToldFiles(self._folder / "changed", self._folder / "call.json")
+            folder = self._scratch.enter_context(scratch_folder())
+            self._is_begun = True
+            files = ToldFiles(folder / "changed", folder / "call.json")
             self._write(files)
             if self._reader is not None:
-                for path in (*files, self._folder):
+                for path in files:
                     os.chown(path, self._reader.uid, self._reader.gid)
+                folder.chmod(0o711)
             self._files = files
         return self._files
 

@@ -8,11 +8,11 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import ResourceError
+from instep.fleet.scratch import scratch_folder
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import Change
@@ -29,16 +29,14 @@ def staged_view(stage: bytes, changed: Sequence[bytes]) -> Iterator[str]:
     A staged file appears as a symbolic link to it, a symbolic link as itself, a directory as a directory. Paths
     without staged contents are absent: removed ones, moved directories, and those whose bytes stay the same.
     """
-    view = os.fsencode(tempfile.mkdtemp(prefix="instep-staged-"))
-    try:
+    with scratch_folder() as folder:
+        view = os.fsencode(folder)
         with Root(stage) as tree:
             for path in changed:
                 slot = staged_slot(tree, path)
                 if slot is not None:
                     _show(tree, stage + b"/" + slot, slot, view + b"/" + path)
-        yield os.fsdecode(view)
-    finally:
-        shutil.rmtree(view, ignore_errors=True)
+        yield str(folder)
 
 
 def _show(tree: Root, staged: bytes, slot: bytes, name: bytes) -> None:
@@ -61,13 +59,10 @@ def tree_view(root: bytes, stage: bytes, changes: Iterable[Change]) -> Iterator[
     directories are their own; a link to an absolute path below ``root`` leads into the view instead.
     ``ResourceError`` above ``VIEW_MAX`` names.
     """
-    folder = os.fsencode(tempfile.mkdtemp(prefix="instep-tree-"))
-    try:
+    with scratch_folder() as folder:
         with Root(stage) as staged:
-            _View(folder, root, stage, staged).fill(changes)
-        yield os.fsdecode(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            _View(os.fsencode(folder), root, stage, staged).fill(changes)
+        yield str(folder)
 
 
 class _View:
