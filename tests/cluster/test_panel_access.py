@@ -115,7 +115,7 @@ def test_pages_of_other_sites_and_other_names_are_refused(ground: Fleet, port: i
     rows = [row for row in ground.main.run("audit").json["rows"] if row["code"] == "cross_site"]
     assert [row["command"] for row in rows] == ["POST /logout", "POST /api/v1/filesets/data/pause"] * 4
     assert {(row["door"], row["outcome"]) for row in rows} == {("panel", "refused")}, (
-        "none for strangers, who could push out the others' rows"
+        "none for strangers: they could push out the rows of others"
     )
 
 

@@ -11,8 +11,8 @@ __all__ = ["TaskGroup"]
 
 class TaskGroup(asyncio.TaskGroup):  # noqa: TID251  the one place
     """As ``asyncio.TaskGroup``. Before Python 3.13 that one raises only the errors of its tasks when its own task is
-    cancelled in the same turn; whoever handles the errors then goes on, and whoever waits for its end waits for ever.
-    Here the cancellation is raised."""
+    cancelled in the same turn: a handler of these errors then goes on, and the task that waits for the end never sees
+    it. Here the cancellation is raised."""
 
     _before: int
     """Cancellations of the group's task that were under way when it began."""

@@ -68,9 +68,10 @@ class SqliteStore:
         assert value is None or isinstance(value, bytes)
         return value
 
-    def _change(self, sql: str, *values: apsw.SQLiteValue, durable: bool = False) -> None:
+    def _change(self, sql: str, *values: apsw.SQLiteValue, durable: bool = False) -> int:
         with self._database.write(durable=durable) as connection:
             connection.execute(sql, values)
+            return connection.changes()
 
     def _change_each(self, sql: str, values: Iterable[apsw.SQLiteValue]) -> None:
         with self._database.write(durable=False) as connection:
@@ -254,8 +255,7 @@ class SqliteStore:
         self._change(
             "INSERT INTO change_state VALUES (?, ?, ?, ?)"
             " ON CONFLICT (fileset, origin, side) DO UPDATE SET state = excluded.state",
-            *_of(line), side.value, state,
-            durable=True,
+            *_of(line), side.value, state, durable=True,
         )  # fmt: skip
 
     def change(self, change_id: Digest) -> ChangeRow | None:
@@ -266,8 +266,7 @@ class SqliteStore:
         self._change(
             "INSERT INTO change_set VALUES (?, ?, ?, ?, ?, NULL, ?)"
             " ON CONFLICT (id) DO UPDATE SET kept = excluded.kept, at_ms = excluded.at_ms WHERE answer IS NULL",
-            change_id, *_of(line), at_ms, kept, source,
-            durable=True,
+            change_id, *_of(line), at_ms, kept, source, durable=True,
         )  # fmt: skip
 
     def answer_change(
@@ -276,20 +275,15 @@ class SqliteStore:
         self._change(
             "INSERT INTO change_set VALUES (?, ?, ?, ?, NULL, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET kept = NULL, answer = excluded.answer, at_ms = excluded.at_ms",
-            change_id, *_of(line), at_ms, answer, source,
-            durable=True,
+            change_id, *_of(line), at_ms, answer, source, durable=True,
         )  # fmt: skip
 
     def changes_of(self, line: LineId, source: NodeName) -> tuple[int, int]:
         look = f"SELECT sets, bytes FROM change_use WHERE {_OF_LINE} AND source = ?"
-        found = self._rows(look, *_of(line), source)
-        return (found[0][0], found[0][1]) if found else (0, 0)
+        return next(iter(self._rows(look, *_of(line), source)), (0, 0))
 
     def delete_changes(self, line: LineId, before_ms: int) -> int:
-        delete = f"DELETE FROM change_set WHERE {_OF_LINE} AND at_ms < ?"
-        with self._database.write(durable=False) as connection:
-            connection.execute(delete, (*_of(line), before_ms))
-            return connection.changes()
+        return self._change(f"DELETE FROM change_set WHERE {_OF_LINE} AND at_ms < ?", *_of(line), before_ms)
 
     # odds and ends
 
@@ -299,8 +293,7 @@ class SqliteStore:
     def put(self, key: str, value: bytes) -> None:
         self._change(
             "INSERT INTO named VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            key, value,
-            durable=True,
+            key, value, durable=True,
         )  # fmt: skip
 
     def delete(self, key: str) -> None:

@@ -21,7 +21,7 @@ KEPT_MAX = 512
 
 
 class Leaf(NamedTuple):
-    """A leaf page with the sort keys of its entries. Neither list is changed by anybody."""
+    """A leaf page with the sort keys of its entries. Neither list is ever changed."""
 
     digest: Digest
     entries: list[Entry]

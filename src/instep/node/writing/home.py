@@ -299,9 +299,8 @@ class HomeService:
             case h.LookUp(req, change_id, source):
                 kept = (0, 0) if source is None else store.changes_of(self.line, source)
                 self.driver.post(h.LookedUp(req, answer_to(store, change_id), *kept))
-            case h.KeepChange(change_id, submission, decided):
-                raw = kept_raw(submission, decided)
-                store.keep_change(self.line, change_id, raw, wall_ms(), submission.source)
+            case h.KeepChange(change_id, given, decided):
+                store.keep_change(self.line, change_id, kept_raw(given, decided), wall_ms(), given.source)
                 failpoint(CHANGE_KEPT)
             case h.KeepAnswer(answer, source):
                 await self._keep_answer(answer, source)
