@@ -55,6 +55,24 @@ def test_heads_of_two_homes_are_one_union_and_one_switch() -> None:
     live(talk, 7).check("unite_heads")
 
 
+def test_a_union_of_an_older_own_part_is_not_brought_into_the_tree() -> None:
+    """The own line was committed after the union was asked for, and before it was made: it has a later number."""
+    talk = begun(uniter()).say(u.PartsKnown((part(A, 1),)))
+    talk.say(u.OwnCommitted(union(2), part(ME, 2)))
+    made(talk, 3)
+    live(talk, 4).check("unite_passed")
+
+
+def test_names_that_the_parts_would_not_give_end_with_a_switch() -> None:
+    """The own line let go of a name; another home's file lies under its other one until then, also after a restart."""
+    talk = begun(uniter())
+    live(talk.say(u.PartsKnown((part(A, 1),))), 2)
+    talk.say(u.OwnCommitted(union(3), part(ME, 2), is_whole=False))
+    trouble = Trouble("state_busy", "the state is busy", Retry.LATER, 7)
+    talk.say(u.UniteFailed(talk.pending("Unite"), trouble)).at(60_000).say(TimerFired("backoff"))
+    live(talk, 4).check("unite_kept_names")
+
+
 def test_nothing_is_done_before_it_is_certain_what_the_tree_holds() -> None:
     talk = uniter()
     talk.say(Started(), u.PartsKnown((part(A, 1),)))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.core.union.divide import divide, renames
+from instep.core.union.kept_names import kept_names
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
 from instep.core.union.reunite import reunite
@@ -18,6 +19,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest, NodeName
 from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import EMPTY_ROOT, build, check_tree, edit
 from instep.model.paths import sort_key
+from instep.model.replication.union import KeptName
 from tests.support.union_twin import Tree
 from tests.support.unions import (
     ORIGINS,
@@ -174,6 +176,33 @@ def test_what_a_user_does_to_a_tree_is_divided(data: st.DataObject, found: Lines
     after = union_of(KnownLines({**roots, own: edited}, store.__getitem__), store)
     new = {tree[path].digest for path in published}
     assert new <= {each.digest for each in shown_by(after.root, store).values()}
+
+
+@given(st.data(), lines)
+@examples
+def test_a_commit_of_the_own_line_moves_nothing_of_other_lines(data: st.DataObject, found: Lines) -> None:
+    """Goal: the tree that was committed is divided again as before: no file of another line is new, or gone, because
+    the own line let go of the name that it had lost against."""
+    store: Store = {}
+    own = ORIGINS[0]
+    roots = in_store(found, store)
+    many = KnownLines(roots, store.__getitem__)
+    made = union_of(many, store)
+    tree = data.draw(users_changes(shown_by(made.root, store), only_adds=False))
+    parts = divide(made, many, own, _built(tree, store), store.__getitem__, LATE_MS)
+    roots[own] = edit(roots.get(own, EMPTY_ROOT), parts.own, store.__getitem__, store.__setitem__)
+    kept: tuple[KeptName, ...] = ()
+    while True:
+        then = KnownLines(roots, store.__getitem__, kept=kept)
+        laid = union_of(then, store)
+        known, kept = kept, kept_names(made, laid, own, kept)
+        if kept == known:
+            break
+    again = divide(laid, then, own, _built(tree, store), store.__getitem__, LATE_MS + 1)
+    assert {each.path for each in again.foreign} <= {each.path for each in parts.foreign}
+    contents = {EMPTY_DIGEST, *(each.digest for each in found.get(own, {}).values())}
+    contents |= {each.digest for path, each in tree.items() if each != shown_by(made.root, store).get(path)}
+    assert {each.digest for _, each in again.own if each is not None} <= contents
 
 
 @given(st.data(), lines)

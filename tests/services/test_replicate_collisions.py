@@ -116,7 +116,7 @@ async def test_five_homes_list_a_collision_until_it_is_reviewed(tmp_path: Path) 
         assert heard.read_text() == "on_collision data collisions map.xml\n"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", "while", "after"])
 @in_virtual_time
 async def test_the_winner_is_deleted_around_the_rename_of_the_loser(tmp_path: Path, when: str) -> None:
     """Goal: all trees get alike, nothing of the loser is lost, and no node keeps the collision as open."""

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
+import msgspec
+
 from instep.model.ids import Digest, NodeName
+from instep.model.limits import PATH_MAX
 from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.leaves import Leaf
 from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import sort_key
-from instep.model.replication.union import Withheld
+from instep.model.replication.union import KeptName, Withheld, plain_directory
 
 COMPONENT_MAX = 50_000
 """So many entries of all lines together lie at and below a contested path before the files at that path lose whatever
@@ -98,7 +101,8 @@ class Block(NamedTuple):
 class KnownLines:
     """The lines in the order of their origins. All their pages are here.
 
-    ``most`` is ``COMPONENT_MAX``; tests make it small. Lines that ``before`` has at the same root keep its decoded
+    ``most`` is ``COMPONENT_MAX``; tests make it small. A line with ``kept`` names counts as if its home had taken them
+    over already. Lines that ``before`` has at the same root keep its decoded
     pages."""
 
     def __init__(
@@ -108,6 +112,7 @@ class KnownLines:
         withheld: Sequence[Withheld] = (),
         most: int = COMPONENT_MAX,
         before: KnownLines | None = None,
+        kept: Sequence[KeptName] = (),
     ) -> None:
         self.most = most
         known = {} if before is None else {(line.origin, line.root): line for line in before.all}
@@ -115,6 +120,7 @@ class KnownLines:
         for origin in sorted(roots):
             made: dict[Digest, bytes] = {}
             root = _without(roots[origin], [each for each in withheld if each.origin == origin], get, made)
+            root = _renamed(root, [each for each in kept if each.origin == origin], get, made)
             lines.append(known.get((origin, root)) or UnionLine(origin, root, get, made))
         self.all: tuple[UnionLine, ...] = tuple(lines)
         self.by_origin = {line.origin: line for line in lines}
@@ -165,6 +171,22 @@ def _without(root: Digest, withheld: Sequence[Withheld], get: GetPage, made: dic
         if reader.lookup(root, each.wanted.path) == each.wanted
     }
     return edit(root, sorted(changes.items(), key=lambda change: sort_key(change[0])), get, made.__setitem__)
+
+
+def _renamed(root: Digest, kept: Sequence[KeptName], get: GetPage, made: dict[Digest, bytes]) -> Digest:
+    """The line's root with everything at and below the components of these losers under their other names."""
+    for name in kept:
+        line = UnionLine(name.origin, root, get, made)
+        changes: dict[bytes, Entry | None] = {}
+        for entry in line.within(name.component):
+            path = name.shown + entry.path[len(name.component) :]
+            changes[entry.path] = None
+            if len(path) <= PATH_MAX:
+                is_dir = entry.kind is Kind.DIR
+                changes[path] = plain_directory(path) if is_dir else msgspec.structs.replace(entry, path=path)
+        in_order = sorted(changes.items(), key=lambda change: sort_key(change[0]))
+        root = edit(root, in_order, line.get, made.__setitem__)
+    return root
 
 
 def is_contested(found: Sequence[tuple[UnionLine, Entry]]) -> bool:

@@ -8,7 +8,7 @@ switch. Implements "The union as a generation" and "A refused union" of ``docs/s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
@@ -58,6 +58,8 @@ class UniteMachine(FollowMachine):
         self._absent: set[NodeName] = set()
         """Lines of which nothing could be had when it was tried last."""
         self._is_withheld_due = bool(self._facts.withheld)
+        self._keeps_names = False
+        """Whether the tree has names that its parts would not give: then their union is made anew."""
         self._sources.up(config.writer, is_writer=True)  # all pages of a union are here
 
     def step(self, event: u.UniteEvent, now_ms: int) -> tuple[u.UniteEffect, ...]:  # type: ignore[override]
@@ -111,11 +113,13 @@ class UniteMachine(FollowMachine):
     def _tree_known(self, event: u.TreeKnown) -> None:
         self._is_known = event.is_certain
         union = event.union
+        self._keeps_names = not event.is_whole
         if union is None or union == self._facts.tree:
             return
         self._hold(union, event.parts)
 
     def _own_committed(self, event: u.OwnCommitted) -> None:
+        self._keeps_names = not event.is_whole
         self._hold(event.union, self._facts.attempts.parts_with((event.part,)))
 
     def _hold(self, union: HeadRef, parts: tuple[UnionPart, ...]) -> None:
@@ -150,7 +154,7 @@ class UniteMachine(FollowMachine):
         tried = facts.attempts.wanted(part for part in self._newest if part.origin not in self._absent)
         parts = facts.attempts.parts_with(tried)
         is_again = self._is_withheld_due and bool(facts.withheld)
-        if (not tried or parts == facts.aim) and not is_again:
+        if (not tried or parts == facts.aim) and not is_again and not self._keeps_names:
             return
         withheld = () if is_again else facts.withheld
         self._is_withheld_due = False
@@ -200,10 +204,15 @@ class UniteMachine(FollowMachine):
         self._succeed("apply")
         is_leaving = self._facts.refused is not None and self._facts.refused == self._facts.tree
         tree = self._facts.tree
-        if is_leaving or (tree is not None and event.union.position <= tree.position):
+        is_passed = self._own_of(parts) != self._own_of(self._facts.attempts.live)
+        if is_leaving or is_passed or (tree is not None and event.union.position <= tree.position):
             return  # the own line went past it: the next step asks again
+        self._keeps_names = False
         self._set(head=event.union, aim=parts)
         self._head_accepted(event.union)
+
+    def _own_of(self, parts: Iterable[UnionPart]) -> HeadRef | None:
+        return next((part.head for part in parts if part.origin == self._config.writer), None)
 
     def _tried(self) -> tuple[UnionPart, ...]:
         """The heads of the newest union that are not live."""

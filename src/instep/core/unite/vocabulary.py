@@ -27,11 +27,13 @@ class UniteFacts(FollowFacts, frozen=True, array_like=True):
 class TreeKnown(MachineWord):
     """The union that the tree holds was found out: by the journal, by the tree's own record, or by the state, whichever
     is newest. ``union`` is None where it never held one. Where it is not certain yet, because manifests have to be
-    fetched first, another of these events follows."""
+    fetched first, another of these events follows. ``is_whole`` False: the tree has names that its parts would not
+    give, and a switch has to follow."""
 
     union: HeadRef | None
     parts: tuple[UnionPart, ...] = ()
     is_certain: bool = True
+    is_whole: bool = True
 
 
 class PartsKnown(MachineWord):
@@ -41,10 +43,12 @@ class PartsKnown(MachineWord):
 
 
 class OwnCommitted(MachineWord):
-    """The own line has a new head, and the tree held it before: it holds ``union`` now, and nothing was switched."""
+    """The own line has a new head, and the tree held it before: it holds ``union`` now, and nothing was switched.
+    ``is_whole`` as in ``TreeKnown``."""
 
     union: HeadRef
     part: UnionPart
+    is_whole: bool = True
 
 
 class PartRefused(MachineWord):

@@ -59,6 +59,14 @@ class Collision(msgspec.Struct, frozen=True, array_like=True):
     tries: int = 0
 
 
+class KeptName(msgspec.Struct, frozen=True, array_like=True):
+    """A loser of ``origin`` whose winner left: the tree has it under its other name still, until the next switch."""
+
+    origin: NodeName
+    component: bytes
+    shown: bytes
+
+
 class UnionRecord(msgspec.Struct, frozen=True, array_like=True):
     """Which heads make the union, in the order of origins, and what came of them. ``number`` is a counter of this node
     and fileset; ``definition`` is the digest that the definitions of all parts have."""
@@ -69,9 +77,11 @@ class UnionRecord(msgspec.Struct, frozen=True, array_like=True):
     root: Digest
     definition: Digest
     withheld: tuple[Withheld, ...] = ()
+    kept: tuple[KeptName, ...] = ()
 
     def encoded(self) -> bytes:
-        return msgspec.msgpack.encode(self)
+        raw: bytes = msgspec.msgpack.encode(self if self.kept else msgspec.structs.astuple(self)[:-1])
+        return raw
 
     @property
     def id(self) -> Digest:

@@ -69,7 +69,10 @@ class CollisionList:
         return NoticeSlot(f"{self._key}/notice", ON_COLLISION, name, name, hooks, gathers=True)
 
     def saw(self, laid: Laid) -> None:
-        """The tree holds this union. What the list becomes is durable, with the hook's notice of it."""
+        """The tree holds this union. What the list becomes is durable, with the hook's notice of it. A union with kept
+        names is followed by the one that says what became of them."""
+        if laid.kept:
+            return
 
         def has(origin: NodeName, path: bytes) -> bool:
             line = laid.lines.by_origin.get(origin)

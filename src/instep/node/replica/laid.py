@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from instep.core.union.kept_names import kept_names
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
 from instep.core.union.precautions import takes_names
@@ -25,7 +26,7 @@ from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import build
 from instep.model.manifest.walk import Reader
 from instep.model.paths import shown
-from instep.model.replication.union import Collision, UnionPart, UnionRecord, Withheld, decode_union
+from instep.model.replication.union import Collision, KeptName, UnionPart, UnionRecord, Withheld, decode_union
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.scanning.scan_tally import PageKeeper
 from instep.store.port import NodeStore
@@ -62,6 +63,11 @@ class Laid:
     @property
     def withheld(self) -> tuple[Withheld, ...]:
         return () if self.record is None else self.record.withheld
+
+    @property
+    def kept(self) -> tuple[KeptName, ...]:
+        """Names that the tree has, and the lines would not give any more: a switch has to follow."""
+        return () if self.record is None else self.record.kept
 
     def part_of(self, origin: NodeName) -> HeadRef | None:
         """The head of this origin's line in the union."""
@@ -181,20 +187,25 @@ class Unions:
                 raise TakesNames(part, taken)
 
     def _united(
-        self, parts: Sequence[UnionPart], definition: Digest, base: Laid | None, withheld: Sequence[Withheld]
+        self,
+        parts: Sequence[UnionPart],
+        definition: Digest,
+        base: Laid | None,
+        withheld: Sequence[Withheld],
+        kept: Sequence[KeptName] = (),
     ) -> Laid:
         keeper = PageKeeper(self._store)
         before = base.lines if base is not None else None
         roots = {part.origin: part.head.root for part in parts}
         withheld = tuple(each for each in withheld if self._is_wanted(roots.get(each.origin), each.wanted))
-        lines = KnownLines(roots, self._get, withheld, before=before)
+        lines = KnownLines(roots, self._get, withheld, before=before, kept=kept)
         if base is not None and base.record is not None:
             united = reunite(base.united, base.lines, lines, keeper.get, keeper.put)
         else:
             united = unite(lines, keeper.get, keeper.put)
         keeper.flush()
         number = 1 + max((record.number for record in self._records.values()), default=0)
-        record = UnionRecord(1, number, tuple(parts), united.root, definition, withheld)
+        record = UnionRecord(1, number, tuple(parts), united.root, definition, withheld, tuple(kept))
         return Laid(record, lines, united, Ownership(lines, united.collisions))
 
     def _is_wanted(self, root: Digest | None, wanted: Entry) -> bool:
@@ -218,7 +229,8 @@ class Unions:
         if record is None:
             raise UnavailableError("the record of a union is not here", code="union_unknown")
         self._require_pages(record.parts)
-        lines = KnownLines({part.origin: part.head.root for part in record.parts}, self._get, record.withheld)
+        roots = {part.origin: part.head.root for part in record.parts}
+        lines = KnownLines(roots, self._get, record.withheld, kept=record.kept)
         keeper = PageKeeper(self._store)
         united = unite(lines, keeper.get, keeper.put)
         keeper.flush()
@@ -259,7 +271,7 @@ class Unions:
             return held or saved
         if saved.number < held.number:
             return held
-        if (saved.parts, saved.withheld) == (held.parts, held.withheld):
+        if (saved.parts, saved.withheld, saved.kept) == (held.parts, held.withheld, held.kept):
             return saved
         self._is_old_copy = True
         self.is_own_doubtful = self._own_of(saved) != self._own_of(held)
@@ -290,12 +302,18 @@ class Unions:
         self.now = laid
 
     def with_own(self, head: HeadRef | None, definition: Definition) -> Laid:
-        """What the tree holds, with the own line at ``head``. Not recorded where that is what the tree holds anyhow."""
+        """What the tree holds, with the own line at ``head``: losers of other homes have the names that they had. Not
+        recorded where that is what the tree holds anyhow."""
         laid = self.required()
         if head is None or laid.part_of(self._origin) == head:
             return laid
         parts = self.parts_with_own(laid.parts, head)
-        return self._united(parts, definition.digest, laid, laid.withheld)
+        kept = laid.kept
+        while True:
+            moved = self._united(parts, definition.digest, laid, laid.withheld, kept)
+            known, kept = kept, kept_names(laid.united, moved.united, self._origin, kept)
+            if kept == known:
+                return moved
 
     def parts_with_own(self, parts: Sequence[UnionPart], head: HeadRef) -> tuple[UnionPart, ...]:
         """These parts, with the own line at ``head``."""
@@ -319,7 +337,7 @@ class Unions:
         self._require_pages(others)
         self._store.put_blob(definition.digest, definition.encoded())
         parts = self.parts_with_own(others, head)
-        assumed = self._united(parts, definition.digest, None, held.withheld)
+        assumed = self._united(parts, definition.digest, None, held.withheld, held.kept)
         assert assumed.record is not None
         self._hold_anew(assumed, assumed.record)
 

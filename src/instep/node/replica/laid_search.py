@@ -96,7 +96,7 @@ class LaidSearch(abc.ABC):
         if head is not None and is_newer and not unions.is_own_doubtful and self.has_pages(head):
             unions.own_moved(head, self.definition)
         laid = unions.required()
-        return u.TreeKnown(laid.ref, laid.parts)
+        return u.TreeKnown(laid.ref, laid.parts, is_whole=not laid.kept)
 
     def _hold_found(self, found: UnionRecord, *, may_assume: bool) -> None:
         try:

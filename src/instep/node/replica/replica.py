@@ -195,7 +195,8 @@ class Replica(LaidSearch, UnionLooks):
         moved = await self.own_tree.worker.run(self.unions.own_moved, head, self.definition)
         self.collisions.tell()
         if moved is not None and moved.ref is not None:
-            self.union.post(u.OwnCommitted(moved.ref, UnionPart(self.me, head)))
+            own = UnionPart(self.me, head)
+            self.union.post(u.OwnCommitted(moved.ref, own, is_whole=not moved.kept))
             if self.in_the_way:
                 self.union.post(u.WithheldDue())
 
