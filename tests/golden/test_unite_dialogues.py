@@ -116,3 +116,14 @@ def test_a_head_that_takes_names_waits_for_an_operator() -> None:
     trouble = Trouble("takes_names", "it would take 30 names", Retry.NEVER, 4)
     talk.say(u.PartRefused(talk.asked(u.Unite), part(A, 1), trouble))
     talk.say(RetryAsked()).check("unite_takes_names")
+
+
+def test_an_answer_about_contents_that_names_nothing_new_is_followed_by_a_pause() -> None:
+    talk = begun(uniter())
+    made(talk.say(u.PartsKnown((part(A, 1), part(B, 1)))), 2)
+    trouble = Trouble("contents_missing", "a: no source answers", Retry.LATER, 7)
+    talk.say(u.ContentsMissing(talk.asked(f.StageContents), (A,), (), trouble))
+    made(talk, 3)
+    talk.say(u.ContentsMissing(talk.asked(f.StageContents), (A,), (), trouble))
+    assert not any(isinstance(effect, u.Unite) for effect in talk.effects)
+    talk.at(60_000).say(TimerFired("apply")).check("unite_missing_again")

@@ -178,14 +178,19 @@ class UniteMachine(FollowMachine):
         )
 
     def _missed(self, event: u.ContentsMissing) -> None:
-        """Make another union, without the lines of which nothing can be had, and without single entries of others."""
+        """Make another union, without the lines of which nothing can be had, and without single entries of others.
+        After an answer that names nothing new the next attempt waits: its union would be the same."""
         self._progress = None
+        facts = self._facts
+        known = {(each.origin, each.wanted.path): each for each in facts.withheld}
+        is_news = any(known.get((each.origin, each.wanted.path)) != each for each in event.withheld)
         if event.absent:
+            is_news = is_news or not self._absent.issuperset(event.absent)
             self._absent.update(event.absent)
             self._out.append(w.SetTimer("absent", self._now + ABSENT_MS))
-        known = {(each.origin, each.wanted.path): each for each in self._facts.withheld}
         known |= {(each.origin, each.wanted.path): each for each in event.withheld}
-        facts = self._facts
+        if not is_news:
+            self._fail("apply", event.trouble)
         self._set(withheld=tuple(known.values()), head=facts.tree, aim=facts.attempts.live)
         if event.withheld:
             self._note("withheld", event.trouble.reason, total=len(event.withheld))

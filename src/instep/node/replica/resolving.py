@@ -31,17 +31,18 @@ _OF_ONE_ENTRY = ("superseded", "contents_denied")
 
 class MissingContentsError(UnavailableError):
     """Some contents of a union cannot be had now; all others are laid. ``absent`` are the lines of which none can be
-    had, ``entries`` single ones of others, as the union shows them."""
+    had, ``entries`` the ones that are missing, as the union shows them."""
 
     code = "contents_missing"
 
     def __init__(
         self, absent: Mapping[NodeName, InstepError], entries: Sequence[tuple[NodeName, Entry]]
     ) -> None:
-        first = ", ".join(shown(entry.path) for _, entry in entries[:NAMED_MAX])
+        single = [entry for origin, entry in entries if origin not in absent]
         said = [f"{origin}: {error.reason}" for origin, error in sorted(absent.items())]
-        if entries:
-            said.append(f"{counted(len(entries), 'file')} cannot be had: {first}")
+        if single:
+            first = ", ".join(shown(entry.path) for entry in single[:NAMED_MAX])
+            said.append(f"{counted(len(single), 'file')} cannot be had: {first}")
         super().__init__("; ".join(said), hint="it is tried again by itself")
         self.absent = absent
         self.entries = entries
@@ -139,16 +140,16 @@ class UnionPuller(Puller):
             for origin, want in await self._worker.run(self._addressed, wants):
                 by_line.setdefault(origin, []).append(want)
             for origin, asked in by_line.items():
-                if origin in absent:
-                    continue
                 try:
-                    await self._of(origin).lay(asked)
+                    if origin not in absent:
+                        await self._of(origin).lay(asked)
+                        missing += ((origin, want) for want in self._of(origin).missing)
+                        continue
                 except _OF_SOURCES as error:
                     absent[origin] = error
-                missing += ((origin, want) for want in self._of(origin).missing)
+                missing += ((origin, want) for want in asked)
         if absent or missing:
-            there = [(origin, want.entry) for origin, want in missing if origin not in absent]
-            raise MissingContentsError(absent, there)
+            raise MissingContentsError(absent, [(origin, want.entry) for origin, want in missing])
 
     def _of(self, origin: NodeName) -> LinePuller:
         puller = self._pullers.get(origin)

@@ -247,19 +247,27 @@ class UnionService(FollowService):
         return tuple(held.values())
 
     def _missed(self, effect: f.StageContents, error: MissingContentsError) -> u.ContentsMissing:
-        """Of an entry that cannot be had, the union says what it said before."""
+        """Of an entry that cannot be had, the union says what it said before; a line whose head the tree holds
+        already cannot be left out, so each of its entries stands for itself."""
         union, now = self.replica.unions.of(effect.head.id), self.replica.unions.required()
         self.replica.in_the_way = set()
+        absent = {
+            origin: each
+            for origin, each in error.absent.items()
+            if union.part_of(origin) != now.part_of(origin)
+        }
         withheld = []
         for origin, entry in error.entries:
+            if origin in absent:
+                continue
             (source,) = (each for each in union.ownership.of(entry.path) if each.origin == origin)
             line = now.lines.by_origin.get(origin)
             kept = line.lookup(source.path) if line is not None else None
-            kept = None if kept is None or kept.kind is Kind.DIR else kept
+            kept = None if kept is None or kept.kind is Kind.DIR or kept == source.entry else kept
             withheld.append(Withheld(origin, source.entry, kept))
         for origin, each in error.absent.items():
             self.replica.refusals[origin] = trouble_of(each)
-        return u.ContentsMissing(effect.req, tuple(error.absent), tuple(withheld), trouble_of(error))
+        return u.ContentsMissing(effect.req, tuple(absent), tuple(withheld), trouble_of(error))
 
     def _save(self, facts: f.FollowFacts) -> None:
         is_moved = facts.live != self.tree.live  # the facts of a switch are these already
