@@ -50,6 +50,7 @@ from instep.model.manifest.pages import (
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
+from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
 from instep.net.transfer import AnswerStatus, FrameHeader, FrameReader, TransferAnswer, frames, parse_records
 from instep.net.trust.authority import make_ca
 from instep.net.trust.certs import (
@@ -225,6 +226,8 @@ REQUESTS: list[msgspec.Struct] = [
     *(m.LockReply(answer) for answer in LOCK_ANSWERS),
     m.SubmitHave(LINE, ((DIGEST, 1),)),
     m.SubmitHaveReply((0,)),
+    DifferenceRequest(LINE, DIGEST, DIGEST),
+    DifferenceReply(tuple(ENTRIES), (b"gone",)),
     m.SubmitRequest(LINE, b"x", ((DIGEST, 1),), True),
     m.SubmitReply(ChangeAnswer(DIGEST, (PathOutcome(b"a", OutcomeKind.OUTDATED, ENTRIES[0]),), HEAD)),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from instep.model.paths import sort_key
 from tests.support.trees import SHAPES, Tree, in_order, is_whole, loose_entries, loose_trees, trees
 
 Store = dict[Digest, bytes]
+T = TypeVar("T")
 
 
 def refusal(check: str, old: Digest, new: Digest, store: Store, shape: Shape) -> str | None:
@@ -24,8 +26,13 @@ def refusal(check: str, old: Digest, new: Digest, store: Store, shape: Shape) ->
     try:
         if check == "tree":
             manifest.check_tree(new, store.__getitem__, shape)
-        else:
+        elif check == "diff":
             manifest.check_diff(old, new, store.__getitem__, shape)
+        else:
+            given = list(manifest.diff(old, new, store.__getitem__))
+            entries = [each.new for each in given if each.new is not None]
+            removed = [each.path for each in given if each.new is None]
+            manifest.build_difference(old, new, entries, removed, store.__getitem__, store.__setitem__, shape)
     except PeerError as error:
         return error.error_code
     return None
@@ -43,9 +50,9 @@ def test_relations_between_entries(tree: Tree, disturbances: list[Entry | int], 
         elif after:
             del after[sorted(after)[what % len(after)]]
     new = manifest.build(in_order(after), store.__setitem__, shape)
-    verdicts = {check: refusal(check, old, new, store, shape) for check in ("tree", "diff")}
-    whole = is_whole(in_order(after))
-    assert {check: code is None for check, code in verdicts.items()} == {"tree": whole, "diff": whole}
+    checks = ("tree", "diff", "difference")
+    verdicts = {check: refusal(check, old, new, store, shape) for check in checks}
+    assert {code is None for code in verdicts.values()} == {is_whole(in_order(after))}
 
 
 @st.composite
@@ -118,3 +125,40 @@ def _page(store: Store, level: int, items: list[Entry] | list[Child]) -> Digest:
     raw = encode_page(level, items)
     store[digest_of(raw)] = raw
     return digest_of(raw)
+
+
+def disturbed(data: st.DataObject, part: list[T], more: list[T]) -> list[T]:
+    """A part of a difference, with items left out and other ones put in."""
+    given = list(part)
+    for at, other in data.draw(st.lists(st.tuples(st.integers(0, 60), st.integers(-60, 60)), max_size=2)):
+        if other < 0 and given:
+            del given[at % len(given)]
+        elif more:
+            given.insert(at % (len(given) + 1), more[other % len(more)])
+    return given
+
+
+@given(st.data(), trees, trees, SHAPES)
+@settings(max_examples=300)
+def test_a_difference_makes_the_very_pages_or_none(
+    data: st.DataObject, tree: Tree, after: Tree, shape: Shape
+) -> None:
+    """It is true, or a peer leaves out, repeats, moves or invents a part of it."""
+    before: Store = {}
+    old = manifest.build(in_order(tree), before.__setitem__, shape)
+    whole: Store = {}
+    new = manifest.build(in_order(after), whole.__setitem__, shape)
+    entries = [entry for path, entry in after.items() if tree.get(path) != entry]
+    entries.sort(key=lambda entry: sort_key(entry.path))
+    removed = sorted(path for path in tree if path not in after)
+    given = disturbed(data, entries, in_order(tree)), disturbed(data, removed, sorted(tree))
+    made: Store = {}
+    try:
+        manifest.build_difference(old, new, *given, before.__getitem__, made.__setitem__, shape)
+    except PeerError:
+        assert (entries, removed) != given
+        assert not made
+    else:
+        found = before | made
+        assert list(manifest.iterate(new, found.__getitem__)) == in_order(after)
+        assert whole.items() <= found.items()

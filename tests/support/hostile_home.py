@@ -8,6 +8,7 @@ from instep.errors import NotAllowedError
 from instep.model.ids import NodeName
 from instep.model.lock import LockAnswer
 from instep.net.messages import messages as m
+from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
 from instep.net.transfer import TransferAnswer
 
 __all__ = ["HostileHome"]
@@ -46,6 +47,9 @@ class HostileHome:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
+    async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
     async def submit_have(self, who: NodeName, request: m.SubmitHave) -> m.SubmitHaveReply:

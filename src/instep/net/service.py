@@ -17,6 +17,7 @@ import msgspec
 from instep.errors import PeerError
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
+from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
 from instep.net.transfer import TransferAnswer
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -69,7 +70,8 @@ SYNC = Call("sync", m.SyncRequest, m.SyncReply)
 SIDE_FACTS = Call("side_facts", m.SideFactsRequest, m.SideFactsReply)
 SYNC_MARKS = Call("sync_marks", m.MarksRequest, m.MarksReply)
 SYNC_PROFILE = Call("sync_profile", m.ProfileNotice, m.ProfileReply)
-_OF_SYNC = (FLUSH, SYNC, SYNC_MARKS, SYNC_PROFILE, SIDE_FACTS)
+DIFFERENCE = Call("difference", DifferenceRequest, DifferenceReply)
+_OF_SYNC = (FLUSH, DIFFERENCE, SYNC, SYNC_MARKS, SYNC_PROFILE, SIDE_FACTS)
 _OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, *_OF_SYNC)
 CALLS: dict[str, Call[Any, Any]] = {
     call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
@@ -156,6 +158,10 @@ class PeerService(Protocol):
 
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         """Keep and give the marks of a sync profile's bases; only for peers whose changes the home takes."""
+        ...
+
+    async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:
+        """What changed from one generation to another; only for peers whose changes the home takes."""
         ...
 
     async def submit(

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import msgspec
 
 from instep.errors import PeerError, RefusedError
-from instep.model.ids import Digest
+from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.manifest.cutter import SPEC, Shape, Stack
 from instep.model.manifest.diff import Change, diff
 from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry, Kind
-from instep.model.manifest.entry_rules import not_in_order
+from instep.model.manifest.entry_rules import check_entries, not_in_order
 from instep.model.manifest.pages import (
     GetPage,
+    PutPage,
     decode_inner,
     decode_leaf,
     drop_page,
@@ -30,7 +32,7 @@ from instep.model.manifest.pages import (
     refuse_empty,
 )
 from instep.model.manifest.walk import Reader, totals
-from instep.model.paths import is_below, parent_of, shown, sort_key
+from instep.model.paths import is_below, parent_of, shown, sort_key, validated
 
 INCREMENTAL_MIN, INCREMENTAL_MAX, INCREMENTAL_SHARE = 1_000, 50_000, 100
 """``check_diff`` reads the whole tree when more than one entry in ``INCREMENTAL_SHARE`` changed, within these
@@ -68,6 +70,45 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
         built = stack.finish()
     if built != root:
         raise _wrong_shape(root, built)
+
+
+def build_difference(
+    old: Digest,
+    new: Digest,
+    entries: Sequence[Entry],
+    removed: Sequence[bytes],
+    get: GetPage,
+    put: PutPage,
+    shape: Shape = SPEC,
+) -> None:
+    """Put the pages of ``new`` that ``old`` lacks. A peer said that it has these entries where ``old`` has others or
+    none, and none at the removed paths; ``PeerError`` when that breaks a rule or makes another manifest. ``old`` was
+    checked before."""
+    check_entries(entries)
+    for path in removed:
+        validated(path)
+    named: list[tuple[bytes, Entry | None]] = [(entry.path, entry) for entry in entries]
+    named = sorted([*named, *((path, None) for path in removed)], key=lambda each: sort_key(each[0]))
+    for before, after in pairwise(named):
+        if before[0] == after[0]:
+            raise not_in_order(after[0])
+    made: dict[Digest, bytes] = {}
+    with _refused_of_a_peer():
+        built = edit(old, named, get, made.__setitem__, shape)
+    if built != new:
+        raise _wrong_shape(new, built)
+
+    def found(digest: Digest) -> bytes:
+        return made.get(digest) or get(digest)
+
+    before_it = Reader(get)
+    changes = [Change(path, before_it.lookup(old, path), entry, EMPTY_DIGEST, 0) for path, entry in named]
+    if any(_moves_a_link_group(change) for change in changes):
+        check_tree(new, found, shape)
+    else:
+        _check_relations(changes, new, Reader(found))
+    for digest, raw in made.items():
+        put(digest, raw)
 
 
 def check_diff(old: Digest, new: Digest, get: GetPage, shape: Shape = SPEC) -> None:

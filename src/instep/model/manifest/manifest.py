@@ -12,7 +12,7 @@ from zlib import crc32
 
 from instep.model.ids import Digest
 from instep.model.limits import INLINE_XATTR_MAX
-from instep.model.manifest.check import check_diff, check_tree, missing
+from instep.model.manifest.check import build_difference, check_diff, check_tree, missing
 from instep.model.manifest.cutter import SPEC, Shape, Stack
 from instep.model.manifest.diff import Change, diff
 from instep.model.manifest.edit import edit
@@ -29,6 +29,7 @@ __all__ = [
     "Reader",
     "Totals",
     "build",
+    "build_difference",
     "check_diff",
     "check_tree",
     "diff",

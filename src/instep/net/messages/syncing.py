@@ -9,13 +9,16 @@ import msgspec
 
 from instep.model.external import EXTERNALS_MAX, External
 from instep.model.ids import HeadRef, LineId
+from instep.model.manifest.entry import Entry
 from instep.model.sync import BASES_KEPT, LockedEdit, ProfileNews, SyncMark
-from instep.net.messages.parts import Count, Message, Name, StreamMessage, Text, Word
+from instep.net.messages.parts import Count, Message, Name, RawDigest, StreamMessage, Text, Word
 
 SYNC_BYTES_MAX = 3 << 20
 FACTS_MAX = 128
 EDITS_SENT = 1_000
 SERVERS_MAX = 256
+DIFFERENCE_MAX = 16_384
+DIFFERENCE_BYTES_MAX = 3 << 20
 
 
 class SyncRefusal(msgspec.Struct, frozen=True, array_like=True):
@@ -109,3 +112,21 @@ class SideFactsReply(Message, tag="side_facts_reply", frozen=True, array_like=Tr
     """The home itself comes first."""
 
     servers: Annotated[tuple[NodeFacts, ...], msgspec.Meta(min_length=1, max_length=SERVERS_MAX)]
+
+
+class DifferenceRequest(Message, tag="difference", frozen=True, array_like=True):
+    """What changed in a line from the generation ``since``, whose pages the asker has, to ``generation``; for partners
+    whose changes are taken."""
+
+    line: LineId
+    generation: RawDigest
+    since: RawDigest
+
+
+class DifferenceReply(Message, tag="difference_reply", frozen=True, array_like=True):
+    """The entries that are others or new, in order, and the paths that are gone. ``is_whole`` is false, and nothing
+    named, where that is too much: then pages are asked for."""
+
+    entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=DIFFERENCE_MAX)] = ()
+    removed: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=DIFFERENCE_MAX)] = ()
+    is_whole: bool = True

@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from blake3 import blake3
 
 from instep.core.vocabulary import SignerVerdict
-from instep.errors import ConfigError, PeerError, RefusedError, UnavailableError
+from instep.errors import ConfigError, InstepError, PeerError, RefusedError, UnavailableError
 from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.manifest.check import check_diff, check_tree, missing
+from instep.model.manifest.check import build_difference, check_diff, check_tree, missing
 from instep.model.manifest.pages import PAGE_MAX_BYTES, decode_inner, digest_of, level_of, verify_page
 from instep.model.rollout import decode_policy
 from instep.net.messages import messages as m
 from instep.net.messages.messages import Head
+from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
 from instep.net.service import HEADS, PeerCalls
 from instep.node.lines.signed_again import keep_newer_signature
 from instep.node.runtime.runtime import Runtime
@@ -120,6 +121,9 @@ PAGES_MAX = 1 << 18
 """Of one manifest: enough for 60 million entries."""
 SLACK = 64
 
+_NO_DIFFERENCE = frozenset({"superseded", "unknown_request"})
+"""A generation or page that the source keeps no more, and a source from before differences were sent."""
+AskDifference = Callable[[DifferenceRequest], Awaitable[DifferenceReply]]
 AskPages = Callable[[m.PagesRequest], Awaitable[m.PagesReply]]
 
 
@@ -158,6 +162,29 @@ class Fetcher:
         else:
             raise PeerError("the manifest has more levels than any tree needs", code="endless_manifest")
         await asyncio.to_thread(self._check, head.root, complete)
+
+    async def difference(self, line: LineId, head: HeadRef, since: HeadRef, ask: AskDifference) -> bool:
+        """All pages of ``head``, made of what changed since an older generation whose pages are here. False where the
+        source cannot say what changed, or it is too much: then ``pages`` has them. ``PeerError`` as there."""
+        if head.root == since.root:
+            return True
+        if self._runtime.store.get_page(since.root) is None:
+            return False
+        try:
+            reply = await ask(DifferenceRequest(line, head.id, since.id))
+        except InstepError as error:
+            if error.error_code not in _NO_DIFFERENCE:
+                raise
+            return False
+        if reply.is_whole:
+            await asyncio.to_thread(self._build, since.root, head.root, reply)
+        return reply.is_whole
+
+    def _build(self, old: Digest, new: Digest, reply: DifferenceReply) -> None:
+        pages: dict[Digest, bytes] = {}
+        get = must_have(self._runtime.store.get_page)
+        build_difference(old, new, reply.entries, reply.removed, get, pages.__setitem__)
+        self._runtime.store.put_pages(pages.items())
 
     def _missing(self, root: Digest, complete: Digest | None) -> list[Digest]:
         return missing(root, self._runtime.store.get_page, complete=complete)

@@ -12,11 +12,11 @@ from instep.core.sync.bases import with_mark
 from instep.core.vocabulary import error_of
 from instep.errors import InstepError, PeerError
 from instep.model.change import change_set_of
-from instep.model.ids import LineId, NodeName
+from instep.model.ids import Digest, LineId, NodeName
 from instep.model.sync import RUN_MAX, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
-from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, NodeFacts
+from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, DifferenceReply, DifferenceRequest, NodeFacts
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
@@ -26,6 +26,8 @@ from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.profiles.known_profiles import keep_news, last_run, require_known
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms
+from instep.node.trees.keeping.page_walk import generation_gone
+from instep.node.trees.keeping.shelf import difference_reply
 
 SYNC_MARKS = "sync/marks/"
 """Where the store has the marks of the bases of such a profile, by line, profile and carrier."""
@@ -105,6 +107,18 @@ class HomeCalls(PeerContext):
             marks = with_mark(marks, request.new)
             store.put(key, msgspec.msgpack.encode(marks))
         return m.MarksReply(marks)
+
+    async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:
+        self._home(who, request.line)
+        old, new = (self._root_of(request.line, each) for each in (request.since, request.generation))
+        return await asyncio.to_thread(difference_reply, self.runtime.store, old, new)
+
+    def _root_of(self, line: LineId, generation: Digest) -> Digest:
+        """Of a generation of this very line: naming another line shows nothing of it."""
+        signed = self.runtime.store.generation(generation)
+        if signed is None or signed.body().line != line:
+            raise generation_gone(line, generation)
+        return signed.body().root
 
     async def sync_profile(self, who: NodeName, request: m.ProfileNotice) -> m.ProfileReply:
         home, news, fileset = self._home(who, request.line), request.profile, request.line.fileset

@@ -34,6 +34,7 @@ from instep.node.peers.peer_context import Dial
 from instep.node.peers.questions.passed_changes import PassedChanges
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
+from instep.node.trees.keeping.page_walk import generation_gone
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 
 ASK_S = 5.0
@@ -309,12 +310,7 @@ class Peers(HomeCalls):
         service = self.access.require(who, self.service(line), line)
         signed = self.runtime.store.generation(Digest(generation))
         if signed is None or signed.body().line != line:
-            raise UnavailableError(
-                f"generation {generation.hex()[:16]} of {line} is not kept here",
-                hint="take the newer head",
-                code="superseded",
-                generation=generation.hex(),
-            )
+            raise generation_gone(line, generation)
         return service, signed
 
     async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:

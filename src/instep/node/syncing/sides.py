@@ -25,6 +25,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.net.messages.syncing import EDITS_SENT, NodeFacts
 from instep.net.service import (
+    DIFFERENCE,
     FLUSH,
     HEADS,
     PAGES,
@@ -168,9 +169,16 @@ class FarHome:
     """The line of a partner, which this node dials and whose changes it takes from here."""
 
     def __init__(
-        self, runtime: Runtime, line: LineId, profile: SyncSettings, calls: Callable[[], PeerCalls]
+        self,
+        runtime: Runtime,
+        line: LineId,
+        profile: SyncSettings,
+        calls: Callable[[], PeerCalls],
+        seen: HeadRef | None = None,
     ) -> None:
+        """``seen`` is a head of the line whose pages are here."""
         self._runtime = runtime
+        self._seen = seen
         self._profile = profile.name
         self._calls = calls
         self.node = line.origin
@@ -181,10 +189,18 @@ class FarHome:
         reply = await client.call(FLUSH, m.FlushRequest(self.line), total_s=FLUSH_S)
         head = _there(reply.head, self)
         signed = await self._signed(client, head)
-        fetcher = Fetcher(self._runtime)
-        await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
+        await self._fetch(client, head, known)
         definition = _definition_of(self._runtime, self.node, signed)
         return SeenTree(head, signed, reply.external, reply.withheld, reply.rollbacks, definition)
+
+    async def _fetch(self, client: PeerCalls, head: HeadRef, known: Digest) -> None:
+        """All pages of a head. A path that changed costs its entry, where this side was seen before."""
+        fetcher, seen = Fetcher(self._runtime), self._seen
+        if seen is None or not await fetcher.difference(
+            self.line, head, seen, lambda asked: client.call(DIFFERENCE, asked)
+        ):
+            await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
+        self._seen = head
 
     async def marks(self, new: SyncMark | None) -> tuple[SyncMark, ...]:
         """The marks of the bases that the home keeps; with ``new``, it keeps this one first."""
@@ -253,8 +269,7 @@ class FarHome:
         if signed is not None:
             self._check_head(signed, head)
             try:
-                fetcher = Fetcher(self._runtime)
-                await fetcher.pages(self.line, head, known.head.root, lambda asked: client.call(PAGES, asked))
+                await self._fetch(client, head, known.head.root)
             except UnavailableError as error:
                 if error.error_code != "superseded":
                     raise

@@ -123,9 +123,13 @@ class SyncRuns:
     # --- housekeeping -------------------------------------------------------------------------------------------
 
     def page_roots(self) -> list[Digest]:
-        """The roots of the bases, whose pages are kept."""
-        profiles = self._runtime.settings.sync.values()
-        return [base.root for each in profiles for base in SyncBases(self._runtime.store, each).kept()]
+        """The roots whose pages are kept: of the bases, and of both sides as the last run left them."""
+        roots: list[Digest] = []
+        for profile in self._runtime.settings.sync.values():
+            kept = SyncBases(self._runtime.store, profile).kept()
+            roots += [base.root for base in kept]
+            roots += [head.root for base in kept[-1:] for head in (base.left, base.right)]
+        return roots
 
     @property
     def is_at_work(self) -> bool:
@@ -184,8 +188,13 @@ class SyncRuns:
                 code="not_the_writer",
                 profile=profile.name,
             )
+        base = self.base_of(profile.name)
         far_home = FarHome(
-            self._runtime, LineId(far.fileset, far.home), profile, lambda: self._calls(far, profile.name)
+            self._runtime,
+            LineId(far.fileset, far.home),
+            profile,
+            lambda: self._calls(far, profile.name),
+            None if base is None else base.right if is_left else base.left,
         )
         return NearHome(self._runtime, service, self._facts_of), far_home
 

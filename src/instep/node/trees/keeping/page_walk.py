@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from instep.errors import DamagedError, PeerError, UnavailableError
-from instep.model.ids import Digest
+from instep.model.ids import Digest, LineId
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import CHUNK_TAG, decode_inner, level_of
 from instep.store.port import NodeStore
@@ -59,6 +59,15 @@ def page_gone(digest: Digest) -> UnavailableError:
         hint="take the newer head",
         code="superseded",
         page=digest.hex(),
+    )
+
+
+def generation_gone(line: LineId, generation: bytes) -> UnavailableError:
+    return UnavailableError(
+        f"generation {generation.hex()[:16]} of {line} is not kept here",
+        hint="take the newer head",
+        code="superseded",
+        generation=generation.hex(),
     )
 
 

@@ -18,8 +18,10 @@ from blake3 import blake3
 from instep.errors import DamagedError, PeerError
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry, Kind
-from instep.model.manifest.pages import decode_leaf, level_of
+from instep.model.manifest.leaves import leaf_of
+from instep.model.manifest.pages import body_of, level_of
 from instep.net.messages.messages import (
     PAGES_REPLY_BYTES_MAX,
     ChunkPagesRequest,
@@ -27,6 +29,7 @@ from instep.net.messages.messages import (
     PagesReply,
     PagesRequest,
 )
+from instep.net.messages.syncing import DIFFERENCE_BYTES_MAX, DIFFERENCE_MAX, DifferenceReply
 from instep.net.transfer import PIECE_BYTES, AnswerStatus, TransferAnswer, pieces_of_file
 from instep.node.trees.keeping.page_walk import PageMembership, page_gone
 from instep.node.trees.keeping.serving_checks import ServingChecks, Where
@@ -60,6 +63,29 @@ def pages_reply(
     return PagesReply(tuple(pages), getattr(request, "number", 0))
 
 
+def difference_reply(store: NodeStore, old: Digest, new: Digest) -> DifferenceReply:
+    """What changed from one manifest of a line to another, where it is not too much."""
+
+    def get(digest: Digest) -> bytes:
+        raw = store.get_page(digest)
+        if raw is None:
+            raise page_gone(digest)
+        return raw
+
+    entries: list[Entry] = []
+    removed: list[bytes] = []
+    size = 0
+    for change in diff(old, new, get):
+        size += len(change.path) + (len(body_of(change.new)) if change.new is not None else 0)
+        if max(len(entries), len(removed)) >= DIFFERENCE_MAX or size > DIFFERENCE_BYTES_MAX:
+            return DifferenceReply(is_whole=False)
+        if change.new is not None:
+            entries.append(change.new)
+        else:
+            removed.append(change.path)
+    return DifferenceReply(tuple(entries), tuple(removed))
+
+
 def entries_asked(store: NodeStore, request: ContentsRequest) -> Iterator[Entry]:
     """The entries that a request names, in its order; ``PeerError`` for positions that are not there. Lazy: one
     request may name more pages than an event loop should decode in one go."""
@@ -80,7 +106,7 @@ def _leaf(store: NodeStore, digest: Digest) -> Sequence[Entry]:
         raise page_gone(digest)
     if level_of(raw) != 0:
         raise PeerError("contents were asked for by an inner page", code="bad_want", page=digest.hex())
-    return decode_leaf(raw, trusted=True)
+    return leaf_of(digest, raw, trusted=True).entries
 
 
 def _at(leaf: Sequence[Entry], position: int, page: Digest) -> Entry:
