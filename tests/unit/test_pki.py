@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from instep.errors import ConfigError, DamagedError, InstepError, NotAllowedError, PeerError, RefusedError
+from instep.fleet.scratch import scratch_folder
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
 from instep.net.connections.tls import Trust
@@ -272,16 +274,48 @@ def test_a_backup_comes_back_whole_or_not_at_all(
 def test_exports_for_other_programs(ca: Pki, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import pkcs12
 
-    files = keystore.export(ca, keystore.ExportFormat.PEM, tmp_path / "pem", b"pass phrase")
+    files = keystore.export(ca, keystore.ExportFormat.PEM, tmp_path / "pem", b"pass phrase", scratch_folder)
     assert [f.name for f in files] == ["main.crt", "main.key", "ca-bundle.crt"]
     assert b"ENCRYPTED" in files[1].read_bytes()
     bundle = decoding.certificates_of_pem(files[2].read_bytes() + b"\n# and a note\n" + files[0].read_bytes())
     assert [certs.facts_of(each).is_ca for each in bundle] == [True, False, True]
-    (packed,) = keystore.export(ca, keystore.ExportFormat.PKCS12, tmp_path / "main.p12", b"pass phrase")
+    (packed,) = keystore.export(
+        ca, keystore.ExportFormat.PKCS12, tmp_path / "main.p12", b"pass phrase", scratch_folder
+    )
     key, certificate, others = pkcs12.load_key_and_certificates(packed.read_bytes(), b"pass phrase")
     assert key is not None
     assert certificate == ca.certificate(Purpose.TLS)
     assert others == ca.authorities()
+
+
+KEYTOOL = """#!/bin/sh
+while [ $# -gt 1 ]; do
+    case $1 in
+        -srckeystore) source=$2 ;;
+        -destkeystore) dest=$2 ;;
+        -srcstorepass:file) given=$2 ;;
+        -deststorepass:file) wanted=$2 ;;
+    esac
+    shift
+done
+grep -rq 'pass phrase' "$(dirname "$source")" && exit 3
+cat "$given" "$wanted" > "$dest"
+"""
+
+
+def test_the_passphrase_of_an_export_for_java_is_in_no_file(
+    ca: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a killed export leaves nothing that opens the key, and nothing beside the asked file."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/keytool").write_text(KEYTOOL)
+    (tmp_path / "bin/keytool").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    to = tmp_path / "out" / "main.jks"
+    to.parent.mkdir()
+    assert keystore.export(ca, keystore.ExportFormat.JKS, to, b"pass phrase", scratch_folder) == [to]
+    assert to.read_bytes() == b"pass phrase" * 2 and to.stat().st_mode & 0o777 == 0o600
+    assert list(to.parent.iterdir()) == [to]
 
 
 def test_damage_is_named(ca: Pki) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import time
@@ -21,6 +22,7 @@ from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
 from instep.errors import NotAllowedError, PeerError, RefusedError, ResourceError
+from instep.fleet.scratch import scratch_folder, sweep_scratch
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import presented
@@ -196,7 +198,9 @@ def pki_export(
             fileset=around.name,
         )
     passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
-    files = export(found, ExportFormat(form), target, passphrase)
+    with contextlib.suppress(OSError):
+        sweep_scratch()
+    files = export(found, ExportFormat(form), target, passphrase, scratch_folder)
     _show_written(session, name, files, made)
 
 

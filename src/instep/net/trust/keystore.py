@@ -6,12 +6,14 @@ and arrive here as bytes; they are never arguments of a program.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import secrets
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -34,6 +36,8 @@ _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 16, 8, 1
 _PASSPHRASE_MIN = 8
 _BACKUP_MAX = 64 << 20
 _KEYTOOL_S = 60.0
+Scratch = Callable[[], AbstractContextManager[Path]]
+"""Makes a folder of this user's alone, which is removed at the end of the block."""
 
 
 class ExportFormat(enum.Enum):
@@ -156,10 +160,10 @@ def _key(passphrase: bytes, salt: bytes) -> bytes:
     return Scrypt(salt=salt, length=32, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P).derive(passphrase)
 
 
-def export(pki: Pki, form: ExportFormat, to: Path, passphrase: bytes) -> list[Path]:
+def export(pki: Pki, form: ExportFormat, to: Path, passphrase: bytes, scratch: Scratch) -> list[Path]:
     """This node's TLS identity for another program (E8, K13); the written files, keys with mode 0600.
     ``pem``: ``NAME.crt`` (with the CA), ``NAME.key`` (encrypted) and ``ca-bundle.crt`` below the directory
-    ``to``; ``pkcs12`` and ``jks``: one file."""
+    ``to``; ``pkcs12`` and ``jks``: one file. ``scratch`` gives a folder for the length of a call."""
     if len(passphrase) < _PASSPHRASE_MIN:
         raise UsageError(f"a passphrase has at least {_PASSPHRASE_MIN} characters", code="passphrase_short")
     name = pki.name
@@ -190,12 +194,13 @@ def export(pki: Pki, form: ExportFormat, to: Path, passphrase: bytes) -> list[Pa
     if form is ExportFormat.PKCS12:
         write_file(to, packed, mode=0o600)
         return [to]
-    _keytool(packed, to, passphrase)
+    with scratch() as folder:
+        write_file(to, _keytool(packed, to, passphrase, folder), mode=0o600)
     return [to]
 
 
-def _keytool(packed: bytes, to: Path, passphrase: bytes) -> None:
-    """Only Java writes its old format. The passphrase goes through a file that only we can read."""
+def _keytool(packed: bytes, to: Path, passphrase: bytes, folder: Path) -> bytes:
+    """Only Java writes its old format. The passphrase is in memory, never in a file of the disk or an argument."""
     tool = shutil.which("keytool")
     if tool is None:
         raise ResourceError(
@@ -205,21 +210,32 @@ def _keytool(packed: bytes, to: Path, passphrase: bytes) -> None:
         )
     if to.exists():
         raise RefusedError(f"{to} exists", hint="name another file", code="exists", path=str(to))
-    with tempfile.TemporaryDirectory(prefix=".instep-export-", dir=to.parent) as folder:
-        source, secret, made = (Path(folder) / part for part in ("source.p12", "secret", "made.jks"))
-        write_file(source, packed, mode=0o600)
-        write_file(secret, passphrase, mode=0o600)
+    source, made = folder / "source.p12", folder / "made.jks"
+    write_file(source, packed, mode=0o600)
+    with _in_memory(passphrase) as secret:
         arguments = [tool, "-importkeystore", "-noprompt", "-srcstoretype", "PKCS12", "-deststoretype", "JKS"]
         arguments += ["-srckeystore", str(source), "-destkeystore", str(made)]
-        arguments += ["-srcstorepass:file", str(secret), "-deststorepass:file", str(secret)]
+        arguments += ["-srcstorepass:file", f"/dev/fd/{secret}", "-deststorepass:file", f"/dev/fd/{secret}"]
         try:
             done = subprocess.run(
-                arguments, capture_output=True, timeout=_KEYTOOL_S, check=False, stdin=subprocess.DEVNULL
-            )
+                arguments, capture_output=True, timeout=_KEYTOOL_S, check=False, stdin=subprocess.DEVNULL,
+                pass_fds=(secret,),
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ResourceError(f"keytool took longer than {_KEYTOOL_S:.0f} s", code="keytool") from error
-        if done.returncode or not made.exists():
-            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-500:]
-            raise ResourceError(f"keytool failed: {said}", code="keytool")
-        os.chmod(made, 0o600)
-        made.rename(to)
+    if done.returncode or not made.exists():
+        said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-500:]
+        raise ResourceError(f"keytool failed: {said}", code="keytool")
+    return made.read_bytes()
+
+
+@contextlib.contextmanager
+def _in_memory(secret: bytes) -> Iterator[int]:
+    """A descriptor that a program opens again by its number."""
+    fd = os.memfd_create("passphrase", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(secret)
+        yield fd
+    finally:
+        os.close(fd)
