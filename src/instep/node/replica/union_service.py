@@ -122,6 +122,7 @@ class UnionService(FollowService):
     def __init__(self, replica: UnionOwner, fileset: FilesetSettings, net: LineNet) -> None:
         self.replica = replica
         super().__init__(replica.runtime, fileset, net)
+        self.driver.on_step = replica.turned
 
     @property
     def offered(self) -> Any:

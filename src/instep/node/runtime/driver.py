@@ -120,6 +120,8 @@ class Driver(Generic[EventT, EffectT]):
         self.failure: BaseException | None = None
         self.stuck: InstepError | None = None
         """Why the effect under way cannot be performed now."""
+        self.on_step: Callable[[], None] | None = None
+        """Called after every event, also one that had no effects."""
         self.on_stuck: Callable[[InstepError | None], Awaitable[None]] | None = None
         """Called with the reason whenever it changes, and with None when it is over."""
         self._hurry = asyncio.Event()
@@ -229,6 +231,8 @@ class Driver(Generic[EventT, EffectT]):
         for effect in effects:
             await self._carry_out(effect)
         self._performed += 1
+        if self.on_step is not None:
+            self.on_step()
 
     async def _carry_out(self, effect: EffectT) -> None:
         pause = AGAIN_MIN_S
