@@ -47,6 +47,30 @@ async def test_changes_that_a_home_has_not_published_are_never_taken_back(
 
 
 @in_virtual_time
+async def test_edits_while_an_earlier_one_waits_at_a_home_are_no_collision(tmp_path: Path) -> None:
+    """Goal: what production got and publishes later is what both sides had: a newer edit of staging goes over it, and one
+    that production made upon it goes to staging."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        await site.begin()
+        s1, p1 = site.s1, site.p1
+        await p1.set(publish="manual")
+        s1.write({"a": "2", "d/x": "2", "page": "2"})
+        await s1.refuses("sync_held", "sync_run", profile="site")
+        s1.write({"a": "3"})
+        (s1.tree / "page").unlink()
+        p1.write({"d/x": "3"})
+        await p1.publish()
+        await s1.refuses("sync_held", "sync_run", profile="site")
+        await p1.publish()
+        ran = await site.run()
+        assert (ran["phase"], ran["listed"]) == ("done", [])
+        assert (await s1.call("sync_collisions", profile="site"))["listed"] == []
+        whole = site.same()
+        assert (whole["a"], whole["d/x"], "page" in whole) == ("3", "3", False)
+
+
+@in_virtual_time
 async def test_changes_that_a_person_took_back_by_hand_hold_no_run(tmp_path: Path) -> None:
     async with services(tmp_path) as cluster:
         site = Site(cluster)

@@ -32,9 +32,20 @@ class SyncMark(msgspec.Struct, frozen=True, array_like=True):
     right: _Id
 
 
+class RefusedTree(msgspec.Struct, frozen=True, array_like=True):
+    """What a run brought to a side (``left`` or ``right``), and its partners refused: the root, and why."""
+
+    side: str
+    root: Digest
+    reason: str
+
+
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     """The base of a profile after run number ``run``: a manifest with the root ``root``. ``left`` and ``right`` are the
     heads that the run left behind. ``is_whole``: they are just what it made, so equal heads mean nothing to do.
+
+    ``waiting``: by side, what the base would be with the changes that the home made and had not published, or that its
+    partners refused. ``refused``: of such a side the head is still the one before.
     """
 
     run: Count
@@ -42,6 +53,14 @@ class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     left: HeadRef
     right: HeadRef
     is_whole: bool = True
+    waiting: tuple[tuple[str, Digest], ...] = ()
+    refused: RefusedTree | None = None
+
+    @property
+    def roots(self) -> tuple[Digest, ...]:
+        """The manifests that it names."""
+        refused = (self.refused.root,) if self.refused is not None else ()
+        return (self.root, *(root for _, root in self.waiting), *refused)
 
     @property
     def mark(self) -> SyncMark:
@@ -115,6 +134,8 @@ class SyncPhase(enum.StrEnum):
     """The right home is sent its changes."""
     LEFT = "left"
     """The left home is sent its changes."""
+    FOLLOWING = "following"
+    """The partners of the homes that made changes take them."""
     BASE = "base"
     """The base is recorded."""
     DONE = "done"

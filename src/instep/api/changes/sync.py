@@ -224,6 +224,7 @@ class SyncRunCommand(Command[SyncRunDocument], frozen=True, kw_only=True):
     initial: SideName | None = None
     accept_rollback: bool = False
     accept_deletions: bool = False
+    retry_refused: bool = False
     message: Message = ""
     author: str = ""
 

@@ -88,6 +88,7 @@ def add(
 @click.option(
     "--accept-deletions", is_flag=True, help="Remove more on a side than its max_deletions lets go."
 )
+@click.option("--retry-refused", is_flag=True, help="Bring to a side once more what its partners refused.")
 @click.option("-m", "--message", default="", help="Why, for the logs of both homes.")
 @click.option("--ok-set-aside", is_flag=True, help="Exit 0 also when paths are listed.")
 @timeout_option("1h")
@@ -98,6 +99,7 @@ def run(
     initial: str | None,
     accept_rollback: bool,
     accept_deletions: bool,
+    retry_refused: bool,
     message: str,
     ok_set_aside: bool,
     timeout_ms: int,
@@ -113,6 +115,7 @@ def run(
         initial=initial,
         accept_rollback=accept_rollback,
         accept_deletions=accept_deletions,
+        retry_refused=retry_refused,
         message=message,
     )
     document = session.call(asked, timeout_ms / 1000)
@@ -223,7 +226,8 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     if run.error is not None:
         yield f"  it {'is held' if run.phase == 'held' else 'failed'}: {printable(run.error.reason)}"
         again = f"; then: instep sync run {run.profile}"
-        yield f"  next: {(run.error.hint or 'repair the cause').removesuffix(again)}{again}"
+        step = run.error.hint or "repair the cause"
+        yield f"  next: {step if 'instep sync run' in step else step + again}"
     for side, each in (("left", run.left), ("right", run.right)):
         at = f", generation {each.generation.number}" if each.generation is not None else ""
         counts = (

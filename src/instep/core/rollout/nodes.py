@@ -13,7 +13,7 @@ from instep.model.rollout import Order, RolloutPolicy, Verdict
 from instep.model.standing import Standing
 
 _HOOK_FAILED = ("reload_failed", "probe_failed")
-_LEFT_OUT = (Standing.PAUSED, Standing.OBSERVING, Standing.BLOCKED)
+LEFT_OUT = (Standing.PAUSED, Standing.OBSERVING, Standing.BLOCKED)
 
 
 class NodePlace(enum.Enum):
@@ -71,7 +71,7 @@ def is_counted(partner: Partner, now_ms: int, policy_waits: bool, absent_after_m
     """Whether the barrier waits for this partner."""
     if partner.lost_at_ms is not None and now_ms - partner.lost_at_ms >= absent_after_ms:
         return policy_waits
-    return partner.report is None or partner.report.standing not in _LEFT_OUT
+    return partner.report is None or partner.report.standing not in LEFT_OUT
 
 
 def failure_of(report: PartnerReport | None, target: HeadRef) -> tuple[str, str] | None:

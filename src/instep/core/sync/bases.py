@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from instep.core.sync.plan import same
+from instep.core.sync.table import Side
+from instep.model.ids import Digest
+from instep.model.manifest.diff import diff
+from instep.model.manifest.entry import Entry
+from instep.model.manifest.pages import GetPage
+from instep.model.manifest.walk import Reader
+from instep.model.paths import sort_key
 from instep.model.sync import BASES_KEPT, SyncBase, SyncMark
 
 
@@ -20,3 +28,19 @@ def with_base(bases: Sequence[SyncBase], new: SyncBase) -> tuple[SyncBase, ...]:
 
 def with_mark(marks: Sequence[SyncMark], new: SyncMark) -> tuple[SyncMark, ...]:
     return (*(each for each in marks if each.run < new.run), new)[-BASES_KEPT:]
+
+
+def published_since(
+    root: Digest, waiting: Sequence[tuple[str, Digest]], heads: Mapping[Side, Digest], get: GetPage
+) -> tuple[tuple[bytes, Entry | None], ...]:
+    """What both sides have had since the base ``root``: changes that a home made and that waited to be published, where
+    its head is the base no more. Where it still is, a person took the change back, and it is to be made again."""
+    found: dict[bytes, Entry | None] = {}
+    taken_back: set[bytes] = set()
+    reader = Reader(get)
+    for side, wanted in waiting:
+        for change in diff(root, wanted, get):
+            found[change.path] = change.new
+            if same(reader.lookup(heads[Side(side)], change.path), change.old):
+                taken_back.add(change.path)
+    return tuple((path, found[path]) for path in sorted(found, key=sort_key) if path not in taken_back)

@@ -13,9 +13,12 @@ from typing import Any
 from instep.core.sync.bases import common_base
 from instep.core.sync.plan import SyncPlan
 from instep.core.sync.rollbacks import went_back
+from instep.core.sync.side_changes import changes_of, sets_of, sources_of
 from instep.core.sync.table import Side
 from instep.core.sync.work import (
+    AwaitPartners,
     EditBase,
+    FindAgain,
     FindOthers,
     HeldBack,
     KeepBase,
@@ -27,22 +30,19 @@ from instep.core.sync.work import (
     SendChanges,
     SyncRequest,
     SyncWork,
+    TakeWaiting,
 )
 from instep.errors import RefusedError
-from instep.model.change import CHANGE_SET_MAX_BYTES, CHANGES_MAX, ChangeAnswer, OutcomeKind, PathChange
+from instep.model.change import ChangeAnswer, OutcomeKind
 from instep.model.counts import counted
 from instep.model.ids import Digest
 from instep.model.manifest import manifest
-from instep.model.manifest.entry import Entry, Kind
-from instep.model.paths import is_below, shown
-from instep.model.sync import SyncBase, SyncPhase
+from instep.model.manifest.entry import Entry
+from instep.model.sync import RefusedTree, SyncBase, SyncPhase
 
 ROUNDS_MAX = 3
 HELD = "sync_held"
 """The code of a run that changed nothing, for something must agree first."""
-_BYTES_OF_CHANGE = 400
-"""A change set with so many bytes for each change is sure to fit."""
-
 Steps = Generator[SyncRequest, Any, Any]
 
 
@@ -57,6 +57,14 @@ class SyncRun:
         self.work = work
         self._made: dict[Side, set[bytes]] = {}
         """What the homes made and published in this round."""
+        self._waiting: dict[Side, set[bytes]] = {}
+        """What they made and did not publish."""
+        self._refused: dict[Side, str] = {}
+        """Why the partners of a side refused its newest generation."""
+        self._held_back: set[Side] = set()
+        """Sides that get nothing in this round: it would be what their partners refused."""
+        self._kept = manifest.EMPTY_ROOT
+        """The base that the next run goes from, as far as partners refused nothing."""
         self._is_whole = True
         """The heads after this round are what it made of those before: there is nothing to do while they stand."""
 
@@ -65,34 +73,44 @@ class SyncRun:
         yield from self._enter(SyncPhase.FLUSHING)
         known: KnownBases = yield ReadBases()
         self._base = self._common(known)
-        root = self._base.root if self._base is not None else manifest.EMPTY_ROOT
+        root = self._kept = self._base.root if self._base is not None else manifest.EMPTY_ROOT
         while True:
             heads: Looked = yield LookAtHomes(root)
             self._looked(heads)
             if self._is_settled(heads):
+                self._say_refused()
                 return
+            if work.rounds == 0 and self._base is not None and self._base.waiting:
+                root = yield TakeWaiting(root, self._base.waiting, heads.left.root, heads.right.root)
+                self._kept = self._kept if self._refused else root
             yield from self._enter(SyncPhase.PLANNING)
             if work.initial is not None and work.rounds == 0:
-                root = (heads.right if work.initial is Side.LEFT else heads.left).root
+                root = self._kept = (heads.right if work.initial is Side.LEFT else heads.left).root
             initial = work.initial if work.rounds == 0 else None  # What persons did meanwhile counts.
             plan: SyncPlan = yield MakePlan(root, heads.left.root, heads.right.root, initial)
             work.planned(plan)
             if work.is_dry_run:
                 return
             self._refuse_held(plan)
+            yield from self._hold_back(plan)
             work.undone.clear()
             work.withheld.clear()
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
-            yield from self._send(Side.RIGHT, plan)
-            yield from self._send(Side.LEFT, plan)
+            self._waiting = {Side.LEFT: set(), Side.RIGHT: set()}
+            for side in (Side.RIGHT, Side.LEFT):
+                if side not in self._held_back:
+                    yield from self._send(side, plan)
+            yield from self._await_partners()
             yield from self._enter(SyncPhase.BASE)
             yield from self._find_others(plan, heads)
-            root = yield EditBase(root, tuple(self._base_changes(plan)))
+            root = yield from self._edited(root, plan)
             work.rounds += 1
             moved = any(outcome.kind is OutcomeKind.OUTDATED for _, outcome in work.undone)
-            if not moved or work.rounds >= ROUNDS_MAX:
+            if not moved or work.withheld or work.rounds >= ROUNDS_MAX:
+                self._say_refused()
                 self._say_withheld()
-                yield KeepBase(self._new_base(root))
+                waiting = yield from self._with_waiting(root, plan)
+                yield KeepBase(self._new_base(self._kept if self._refused else root, waiting, heads))
                 return
             yield from self._enter(SyncPhase.FLUSHING)
 
@@ -112,6 +130,30 @@ class SyncRun:
             node=node,
             paths=withheld.paths,
         )
+
+    def _say_refused(self) -> None:
+        """The run ends as held where the partners of a side do not take what it has."""
+        for side, reason in self._refused.items():
+            fileset, _, node = self._names[side].partition("@")
+            number = self.work.heads[side].number
+            self.work.error = RefusedError(
+                f"the partners of {node} refused generation {number} of {fileset}: {reason}",
+                hint=f"correct it on the other side; or repair that server, and there: instep retry {fileset}",
+                code=HELD,
+                node=node,
+                generation=number,
+            )
+        for side in self._held_back:
+            assert self._base is not None
+            assert self._base.refused is not None
+            node = self._names[side].partition("@")[2]
+            self.work.error = RefusedError(
+                f"{node} gets nothing: its partners refused the same changes before: {self._base.refused.reason}",
+                hint=f"correct them on the other side; or once more as they are: instep sync run {self._profile}"
+                " --retry-refused",
+                code=HELD,
+                node=node,
+            )
 
     def _enter(self, phase: SyncPhase) -> Steps:
         self.work.phase = phase
@@ -143,6 +185,7 @@ class SyncRun:
         for side in Side:
             self.work.heads[side] = heads.of(side)
             self._refuse_gone_back(side, heads)
+        self._refused = dict(heads.refused)
         for side, waiting in heads.withheld:
             if not self.work.is_dry_run:
                 raise self._withheld(side, waiting)
@@ -198,13 +241,23 @@ class SyncRun:
             wanted=first.wanted,
         )
 
+    def _hold_back(self, plan: SyncPlan) -> Steps:
+        """A side gets nothing while all that it would get is what its partners refused: the next change goes."""
+        self._held_back.clear()
+        refused = self._base.refused if self._base is not None else None
+        if refused is None or self.work.retries_refused:
+            return
+        changes = tuple(changes_of(plan, Side(refused.side)))
+        if changes and (yield FindAgain(refused.root, changes)):
+            self._held_back.add(Side(refused.side))
+
     # --- sending ------------------------------------------------------------------------------------------------
 
     def _send(self, side: Side, plan: SyncPlan) -> Steps:
         """Have one home make its changes, with the contents that it lacks from the other side."""
         yield from self._enter(SyncPhase.RIGHT if side is Side.RIGHT else SyncPhase.LEFT)
-        sources = _sources(plan, side)
-        for changes in _sets(_changes(plan, side)):
+        sources = sources_of(plan, side)
+        for changes in sets_of(changes_of(plan, side)):
             answer: ChangeAnswer = yield SendChanges(side, changes, sources)
             self._answered(side, answer)
 
@@ -214,20 +267,33 @@ class SyncRun:
         if answer.head is not None:
             work.heads[side] = answer.head
             self._made[side].update(answer.made)
+            self._refused.pop(side, None)
         elif answer.made:
             work.withheld[side] = HeldBack(len(answer.made), answer.reason)
+            self._waiting[side].update(answer.made)
         work.made[side] += len(answer.made)
         work.undone += [(side, outcome) for outcome in answer.outcomes if not outcome.is_made]
         work.done += len(answer.outcomes)
 
+    def _await_partners(self) -> Steps:
+        """What a side got counts once its partners have it."""
+        sides = [side for side in Side if self._made[side]]
+        if sides:
+            yield from self._enter(SyncPhase.FOLLOWING)
+        for side in sides:
+            reason = yield AwaitPartners(side)
+            if reason:
+                self._refused[side] = reason
+
     def _find_others(self, plan: SyncPlan, heads: Looked) -> Steps:
         """What people changed meanwhile may be published with what the homes made."""
         work = self.work
-        self._is_whole = not work.undone and not work.withheld and not work.left_out
+        is_held = work.undone or work.withheld or work.left_out or self._refused or self._held_back
+        self._is_whole = not is_held
         for side in Side:
             before, after = heads.of(side), work.heads[side]
             if self._is_whole and before.id != after.id:
-                wanted = {change.path: change.new for change in _changes(plan, side)}
+                wanted = {change.path: change.new for change in changes_of(plan, side)}
                 self._is_whole = not (yield FindOthers(side, before.root, after.root, wanted))
 
     # --- the base -----------------------------------------------------------------------------------------------
@@ -243,52 +309,35 @@ class SyncRun:
             ):
                 yield step.path, step.base_after
 
-    def _new_base(self, root: Digest) -> SyncBase:
-        heads = self.work.heads
-        return SyncBase(self._last_run + 1, root, heads[Side.LEFT], heads[Side.RIGHT], self._is_whole)
+    def _edited(self, root: Digest, plan: SyncPlan) -> Steps:
+        """The base that both sides have after this round. The one that is kept follows no changes that the partners of
+        a side refused: they may be put back there."""
+        changes = tuple(self._base_changes(plan))
+        refused = {change.path for side in self._refused for change in changes_of(plan, side)}
+        settled = tuple(change for change in changes if change[0] not in refused)
+        is_one = self._kept == root and settled == changes
+        after: Digest = yield EditBase(root, changes)
+        self._kept = after if is_one else (yield EditBase(self._kept, settled))
+        return after
 
+    def _with_waiting(self, root: Digest, plan: SyncPlan) -> Steps:
+        """By side, the base with what the home made and did not publish, or what its partners refused."""
+        found = [(side.value, root) for side in self._refused]
+        for side in self.work.withheld:
+            paths = self._waiting[side]
+            steps = ((step.path, step.base_after) for step in plan.steps if step.path in paths)
+            found.append((side.value, (yield EditBase(root, tuple(steps)))))
+        return tuple(found)
 
-def _changes(plan: SyncPlan, side: Side) -> Iterator[PathChange]:
-    for step in plan.steps:
-        if side is Side.RIGHT and step.changes_right:
-            yield PathChange(step.path, step.right, step.to_right)
-        elif side is Side.LEFT and step.changes_left:
-            yield PathChange(step.path, step.left, step.to_left)
-
-
-def _sets(changes: Iterator[PathChange]) -> Iterator[tuple[PathChange, ...]]:
-    """As few sets as hold them; a removed directory and what lay in it stay in one."""
-    most = min(CHANGES_MAX, CHANGE_SET_MAX_BYTES // _BYTES_OF_CHANGE)
-    group: list[PathChange] = []
-    batch: list[PathChange] = []
-    top: PathChange | None = None
-    for change in changes:
-        if top is not None and not is_below(change.path, top.path):
-            top = None
-        if top is None:
-            if batch and len(batch) + len(group) > most:
-                yield tuple(batch)
-                batch = []
-            batch += group
-            group = []
-            is_kept = change.new is not None and change.new.kind is Kind.DIR
-            top = change if change.base is not None and change.base.kind is Kind.DIR and not is_kept else None
-        group.append(change)
-        if len(group) > CHANGES_MAX:
-            raise RefusedError(
-                f"{shown(group[0].path)} alone has more than {CHANGES_MAX} changes",
-                hint="remove the directory on both sides, or in parts",
-                code="too_many_changes",
-                path=shown(group[0].path),
-            )
-    if batch and len(batch) + len(group) > most:
-        yield tuple(batch)
-        batch = []
-    if batch or group:
-        yield (*batch, *group)
-
-
-def _sources(plan: SyncPlan, side: Side) -> dict[Digest, Entry]:
-    """Where the other side has each content."""
-    entries = (step.left if side is Side.RIGHT else step.right for step in plan.steps)
-    return {entry.digest: entry for entry in entries if entry is not None and entry.kind is not Kind.DIR}
+    def _new_base(self, root: Digest, waiting: tuple[tuple[str, Digest], ...], looked: Looked) -> SyncBase:
+        """Of a side whose partners refused what it got, the head stays the one before: going back to it is no going
+        back."""
+        heads, base, refused = dict(self.work.heads), self._base, None
+        if base is not None and self._held_back:
+            refused = base.refused
+        for side, reason in self._refused.items():
+            refused = RefusedTree(side.value, heads[side].root, reason)
+            before = looked if base is None else base
+            heads[side] = before.left if side is Side.LEFT else before.right
+        left, right = heads[Side.LEFT], heads[Side.RIGHT]
+        return SyncBase(self._last_run + 1, root, left, right, self._is_whole, waiting, refused)

@@ -48,18 +48,44 @@ class HeldBack(NamedTuple):
 
 class Looked(NamedTuple):
     """The heads of both homes. Their pages are here. ``withheld``: no run begins before these are published.
-    ``rollbacks``: the generations of the left and of the right that brought an older one back, the newest last."""
+    ``rollbacks``: the generations of the left and of the right that brought an older one back, the newest last.
+    ``refused``: why partners of a side refused its head."""
 
     left: HeadRef
     right: HeadRef
     withheld: tuple[tuple[Side, HeldBack], ...] = ()
     rollbacks: tuple[tuple[Rollback, ...], tuple[Rollback, ...]] = ((), ())
+    refused: tuple[tuple[Side, str], ...] = ()
 
     def of(self, side: Side) -> HeadRef:
         return self.left if side is Side.LEFT else self.right
 
     def rollbacks_of(self, side: Side) -> tuple[Rollback, ...]:
         return self.rollbacks[0 if side is Side.LEFT else 1]
+
+
+class TakeWaiting(NamedTuple):
+    """Change a base by what homes had made and not published, where their heads have it now. ``waiting`` as in a
+    ``SyncBase``. Answered by the root."""
+
+    root: Digest
+    waiting: tuple[tuple[str, Digest], ...]
+    left: Digest
+    right: Digest
+
+
+class FindAgain(NamedTuple):
+    """Look whether a tree has all of these changes just so. Answered by that."""
+
+    root: Digest
+    changes: tuple[PathChange, ...]
+
+
+class AwaitPartners(NamedTuple):
+    """Wait until the partners of a side have its newest generation, or refused it. Answered by the reason of the
+    refusal, which is empty where there is none, or where it takes them too long."""
+
+    side: Side
 
 
 class MakePlan(NamedTuple):
@@ -97,7 +123,19 @@ class EditBase(NamedTuple):
     changes: tuple[tuple[bytes, Entry | None], ...]
 
 
-SyncRequest = SyncPhase | ReadBases | LookAtHomes | MakePlan | SendChanges | FindOthers | EditBase | KeepBase
+SyncRequest = (
+    SyncPhase
+    | ReadBases
+    | LookAtHomes
+    | TakeWaiting
+    | MakePlan
+    | FindAgain
+    | SendChanges
+    | AwaitPartners
+    | FindOthers
+    | EditBase
+    | KeepBase
+)
 """What a run asks for; a phase is said as it begins, and answered by nothing."""
 
 
@@ -112,6 +150,8 @@ class SyncWork:
     initial: Side | None = None
     accepts_rollback: bool = False
     accepts_deletions: bool = False
+    retries_refused: bool = False
+    """Bring to a side once more what its partners refused."""
     number: int = 0
     ended_at_ms: int | None = None
     phase: SyncPhase = SyncPhase.FLUSHING

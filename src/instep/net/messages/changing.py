@@ -222,6 +222,8 @@ class FlushReply(Message, tag="flush_reply", frozen=True, array_like=True):
     """So many paths that change sets made are in no generation yet."""
     rollbacks: Annotated[tuple[Rollback, ...], msgspec.Meta(max_length=ROLLBACKS_KEPT)] = ()
     """The newest generations of the line that brought an older one back, the newest last."""
+    refused: Text = ""
+    """Why partners that follow the line refused its head."""
 
 
 def why_not_positions(request: SubmitHave, reply: SubmitHaveReply) -> str | None:

@@ -72,11 +72,14 @@ class ProfileNotice(Message, tag="sync_profile", frozen=True, array_like=True):
 
 class HomeState(msgspec.Struct, frozen=True, array_like=True):
     """A home's line as it is now. ``reason``: why its tree may have other contents than its head, such as edits that
-    are not published; empty where it has not."""
+    are not published; empty where it has not. ``is_rolling_out``: partners still take the head; ``refused``: why some
+    did not."""
 
     head: HeadRef | None
     reason: Text = ""
     external: Annotated[tuple[External, ...], msgspec.Meta(max_length=EXTERNALS_MAX)] = ()
+    is_rolling_out: bool = False
+    refused: Text = ""
 
 
 class ProfileReply(Message, tag="profile_reply", frozen=True, array_like=True):

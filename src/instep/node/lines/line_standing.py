@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -31,7 +31,7 @@ SAVED = (Standing.PAUSED, Standing.BLOCKED, Standing.FAILING)
 """With nothing seen yet only saved facts lead to these; any other standing wants a look at tree or partners."""
 UNPUBLISHED = "unpublished"
 """The code of a writer in step whose tree has edits that wait for ``instep publish``."""
-_REASON_MAX = 1_000
+REASON_MAX = 1_000
 _NOTHING_PUBLISHED = PublishSeen(is_working=False, trouble=None, is_first_held=False, is_fetching=False)
 _NOTHING_FOLLOWED = Seen(
     is_working=False,
@@ -46,6 +46,13 @@ _NOTHING_FOLLOWED = Seen(
     drift_trouble=None,
     compared=None,
 )
+
+
+class RolloutNow(NamedTuple):
+    """Whether partners that can be reached still take the newest generation, and why some refused it."""
+
+    is_going: bool = False
+    refused: str = ""
 
 
 class LineStanding(ABC):
@@ -78,8 +85,13 @@ class LineStanding(ABC):
         """How the line is at this home: also why the tree may have other contents than the newest generation."""
         standing, reason = self.standing, ""
         if standing.standing is not Standing.IN_STEP or standing.code == UNPUBLISHED:
-            reason = (standing.reason or standing.standing.value)[:_REASON_MAX]
-        return HomeState(self.live, reason, self.fileset.external)
+            reason = (standing.reason or standing.standing.value)[:REASON_MAX]
+        going, refused = self.rollout_now()
+        return HomeState(self.live, reason, self.fileset.external, going, refused[:REASON_MAX])
+
+    def rollout_now(self) -> RolloutNow:
+        """How the partners of a written line take its newest generation."""
+        return RolloutNow()
 
     @property
     def drivers(self) -> tuple[Driver[Any, Any], ...]:

@@ -20,6 +20,7 @@ from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, DifferenceReply
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
+from instep.node.lines.line_standing import REASON_MAX
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
@@ -94,7 +95,8 @@ class HomeCalls(PeerContext):
             raise error_of(trouble)
         withheld = await home.withheld()
         rollbacks = rollbacks_of(self.runtime.store, request.line)
-        return m.FlushReply(service.head, service.fileset.external, withheld, rollbacks)
+        refused = service.rollout_now().refused[:REASON_MAX]
+        return m.FlushReply(service.head, service.fileset.external, withheld, rollbacks, refused)
 
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         self._home(who, request.line)

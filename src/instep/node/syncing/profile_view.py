@@ -115,6 +115,8 @@ class ProfileView:
         state = look.reply.state
         if state is None:
             return f"{settings.home} does not say whether {settings.fileset} has changed: upgrade it"
+        if state.refused:
+            return f"partners of {settings.home} refused its newest generation: {state.refused}"
         known = (
             base.left if base is not None and side is Side.LEFT else base.right if base is not None else None
         )

@@ -66,6 +66,8 @@ class SeenTree(NamedTuple):
     """The newest generations of the line that brought an older one back, the newest last."""
     definition: Definition = Definition()
     """That of the generation: what it ignores is not in its tree, and may lie there all the same."""
+    refused: str = ""
+    """Why partners of the home refused the generation."""
 
 
 class SyncHome(Protocol):
@@ -121,7 +123,8 @@ class NearHome:
         withheld = await self._home.withheld()
         rollbacks = rollbacks_of(self._runtime.store, self.line)
         definition = _definition_of(self._runtime, self.node, signed)
-        return SeenTree(head, signed, self._service.fileset.external, withheld, rollbacks, definition)
+        external, refused = self._service.fileset.external, self._service.rollout_now().refused
+        return SeenTree(head, signed, external, withheld, rollbacks, definition, refused)
 
     async def missing(self, contents: Sequence[tuple[Digest, int]]) -> tuple[int, ...]:
         return await self._home.missing(contents)
@@ -191,7 +194,8 @@ class FarHome:
         signed = await self._signed(client, head)
         await self._fetch(client, head, known)
         definition = _definition_of(self._runtime, self.node, signed)
-        return SeenTree(head, signed, reply.external, reply.withheld, reply.rollbacks, definition)
+        external, rollbacks = reply.external, reply.rollbacks
+        return SeenTree(head, signed, external, reply.withheld, rollbacks, definition, reply.refused)
 
     async def _fetch(self, client: PeerCalls, head: HeadRef, known: Digest) -> None:
         """All pages of a head. A path that changed costs its entry, where this side was seen before."""

@@ -11,13 +11,16 @@ from itertools import chain
 
 from instep.core.follow.gates import parse_gate
 from instep.core.sync.answers import confirmed, has_others
+from instep.core.sync.bases import published_since
 from instep.core.sync.gates import gate_rows, gates_due
-from instep.core.sync.plan import SyncPlan
+from instep.core.sync.plan import SyncPlan, same
 from instep.core.sync.reconcile import Merges, reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, GateRow, KindRules, Side
 from instep.core.sync.work import (
+    AwaitPartners,
     EditBase,
+    FindAgain,
     FindOthers,
     HeldBack,
     KeepBase,
@@ -29,9 +32,17 @@ from instep.core.sync.work import (
     SendChanges,
     SyncRequest,
     SyncWork,
+    TakeWaiting,
 )
 from instep.errors import PeerError, UnavailableError
-from instep.model.change import CHANGE_SET_VERSION, NONCE_BYTES, ChangeAnswer, ChangeSet, wanted_contents
+from instep.model.change import (
+    CHANGE_SET_VERSION,
+    NONCE_BYTES,
+    ChangeAnswer,
+    ChangeSet,
+    PathChange,
+    wanted_contents,
+)
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
@@ -50,6 +61,10 @@ from instep.tree.root.failpoints import failpoint, register
 
 FAILPOINTS = {phase: register(f"sync.{phase.value}") for phase in SyncPhase if not phase.is_over}
 """As a phase begins."""
+FOLLOWING_S = 900.0
+"""How long a run waits for the partners of a home that made changes."""
+ASK_AGAIN_S = 0.05
+ASK_AGAIN_MAX_S = 1.0
 EARLIER = "an earlier run or offer changed them there"
 
 
@@ -113,6 +128,14 @@ class SyncRunner:
                 return await self._send(request)
             case FindOthers(_, before, after, wanted):
                 return await asyncio.to_thread(has_others, before, after, wanted, self._page)
+            case TakeWaiting(root, waiting, left, right):
+                heads = {Side.LEFT: left, Side.RIGHT: right}
+                changes = await asyncio.to_thread(published_since, root, waiting, heads, self._page)
+                return await asyncio.to_thread(self._edited, root, changes)
+            case FindAgain(root, wanted_changes):
+                return await asyncio.to_thread(self._has_all, root, wanted_changes)
+            case AwaitPartners(side):
+                return await self._partners_ended(side)
             case EditBase(root, changes):
                 return await asyncio.to_thread(self._edited, root, changes)
             case _:
@@ -152,7 +175,8 @@ class SyncRunner:
         self.work.ignores = {side: tree.definition.ignore for side, tree in self._trees.items()}
         sides = ((Side.LEFT, left), (Side.RIGHT, right))
         withheld = tuple((side, HeldBack(tree.withheld, EARLIER)) for side, tree in sides if tree.withheld)
-        return Looked(left.head, right.head, withheld, (left.rollbacks, right.rollbacks))
+        refused = tuple((side, tree.refused) for side, tree in sides if tree.refused)
+        return Looked(left.head, right.head, withheld, (left.rollbacks, right.rollbacks), refused)
 
     async def _planned(self, asked: MakePlan) -> SyncPlan:
         """The plan, with the files merged that both sides changed and whose kinds have a format."""
@@ -247,6 +271,27 @@ class SyncRunner:
         if answer.head is None:
             return answer
         return await asyncio.to_thread(confirmed, change_set, answer, self._entries_of(answer.head))
+
+    async def _partners_ended(self, side: Side) -> str:
+        """Asks the home until its partners have its newest generation, or one refused it; the reason then. Partners
+        that need longer than ``FOLLOWING_S`` go on without the run."""
+        home = self._near if side is self._near_side else self._far
+        news = news_of(self._profile, side, self.work.number)
+        pause_s = ASK_AGAIN_S
+        try:
+            async with asyncio.timeout(FOLLOWING_S):
+                while True:
+                    state = (await home.announce(news)).state
+                    if state is None or not state.is_rolling_out:
+                        return state.refused if state is not None else ""
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, ASK_AGAIN_MAX_S)
+        except TimeoutError:
+            return ""
+
+    def _has_all(self, root: Digest, changes: Sequence[PathChange]) -> bool:
+        reader = Reader(self._page)
+        return all(same(reader.lookup(root, each.path), each.new) for each in changes)
 
     def _entries_of(self, head: HeadRef) -> Callable[[bytes], Entry | None]:
         reader = Reader(self._page)

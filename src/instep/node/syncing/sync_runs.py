@@ -123,11 +123,11 @@ class SyncRuns:
     # --- housekeeping -------------------------------------------------------------------------------------------
 
     def page_roots(self) -> list[Digest]:
-        """The roots whose pages are kept: of the bases, and of both sides as the last run left them."""
+        """The roots whose pages are kept: those that bases name, and of both sides as the last run left them."""
         roots: list[Digest] = []
         for profile in self._runtime.settings.sync.values():
             kept = SyncBases(self._runtime.store, profile).kept()
-            roots += [base.root for base in kept]
+            roots += [root for base in kept for root in base.roots]
             roots += [head.root for base in kept[-1:] for head in (base.left, base.right)]
         return roots
 

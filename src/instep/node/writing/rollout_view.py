@@ -12,17 +12,21 @@ from msgspec.structs import replace
 from instep.api.looking import RunningRolloutDocument
 from instep.api.parts import FailureDocument, generation
 from instep.api.rollouts import RolloutDocument, RolloutNodeDocument, RolloutsDocument
+from instep.core.rollout.nodes import LEFT_OUT, NodePlace
 from instep.core.rollout.vocabulary import RolloutFacts, RolloutState, RolloutView, ended
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages.messages import Report
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
+from instep.node.lines.line_standing import RolloutNow
 from instep.node.lines.snapshot import moment, pick_fileset
 from instep.node.writing.rollout import FAILED, finished_rollouts, saved_rollout
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
 PAST_SHOWN = 20
+_STILL = ("unreachable", NodePlace.SWITCHED.value, NodePlace.PUT_BACK.value)
+"""States of nodes in a rollout that take no step by themselves."""
 _QUIET = (RolloutState.NONE, RolloutState.DONE, RolloutState.SUPERSEDED)
 
 
@@ -107,6 +111,31 @@ def why_never(
         if report.refused == target and not is_handled:
             return FailureDocument(name, report.standing.code, report.standing.reason, None)
     return None
+
+
+def rollout_now(
+    facts: RolloutFacts, view: RolloutView | None, head: HeadRef | None, reports: Mapping[NodeName, Report]
+) -> RolloutNow:
+    """How the partners take ``head``, the newest generation."""
+    failure = why_never(facts, head, reports) if head is not None else None
+    if head is None or failure is None:
+        return RolloutNow(head is not None and _is_going(facts, view, head, reports))
+    reason = failure.reason or failure.code or "the rollout ended"
+    return RolloutNow(refused=f"{failure.node}: {reason}" if failure.node else reason)
+
+
+def _is_going(
+    facts: RolloutFacts, view: RolloutView | None, head: HeadRef, reports: Mapping[NodeName, Report]
+) -> bool:
+    """Whether a partner that can be reached still takes ``head``, or goes back from it. One that is paused, observing
+    or blocked takes nothing by itself; a rollout that an operator paused or has to confirm waits for that."""
+    if facts.target is None or facts.target.position < head.position:
+        return bool(view is not None and view.nodes)
+    if ended(facts.state) or facts.is_paused or facts.state is RolloutState.CONFIRMING or view is None:
+        return False
+    taking = (node.node for node in view.nodes if node.state not in _STILL)
+    standings = (reports[name].standing.standing for name in taking if name in reports)
+    return any(standing not in LEFT_OUT for standing in standings)
 
 
 def status_document(

@@ -42,7 +42,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.hook_calls import note_hooks, run_hook
 from instep.node.lines.line_net import Lender, LineNet
 from instep.node.lines.line_service import LineService
-from instep.node.lines.line_standing import first_writer_standing
+from instep.node.lines.line_standing import RolloutNow, first_writer_standing
 from instep.node.lines.saved_facts import publish_facts
 from instep.node.runtime.draining import rollout_key
 from instep.node.runtime.driver import Driver, wall_ms
@@ -62,7 +62,7 @@ from instep.node.writing.home_check import home_rows
 from instep.node.writing.publish_config import publish_config
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
-from instep.node.writing.rollout_view import status_document, why_never
+from instep.node.writing.rollout_view import rollout_now, status_document, why_never
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.history import History
 from instep.tree.root.failpoints import failpoint, register
@@ -283,6 +283,9 @@ class WriterService(LineService):
         """The rollout of the target failed, or a node refused it."""
         reports = {name: report for name, report in self.reports().items() if name in nodes}
         return None if target is None else why_never(self.rollout.facts, target, reports)
+
+    def rollout_now(self) -> RolloutNow:
+        return rollout_now(self.rollout.facts, self.rollout.view, self.head, self.reports())
 
     def progress_of(self, nodes: Collection[NodeName]) -> list[tuple[int, int]]:
         return [(r.done_bytes, r.total_bytes) for name, r in self.reports().items() if name in nodes]

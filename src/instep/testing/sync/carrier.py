@@ -7,12 +7,13 @@ from random import Random
 from typing import Any
 
 from instep.core.sync.answers import has_others
-from instep.core.sync.bases import with_base, with_mark
+from instep.core.sync.bases import published_since, with_base, with_mark
 from instep.core.sync.plan import SyncPlan
 from instep.core.sync.reconcile import reconcile
 from instep.core.sync.run import SyncRun
 from instep.core.sync.table import Direction, KindRules, RulesOf, Side
 from instep.core.sync.work import (
+    AwaitPartners,
     EditBase,
     FindOthers,
     KeepBase,
@@ -23,6 +24,7 @@ from instep.core.sync.work import (
     ReadBases,
     SendChanges,
     SyncWork,
+    TakeWaiting,
 )
 from instep.errors import InstepError, UnavailableError
 from instep.model.ids import Digest, NodeName
@@ -130,6 +132,13 @@ class SyncCarrier:
                 case KeepBase(base):
                     self._keep(base)
                     answer = None
+                case TakeWaiting(root, waiting, left, right):
+                    heads = {Side.LEFT: left, Side.RIGHT: right}
+                    get = self.pages.__getitem__
+                    changes = published_since(root, waiting, heads, get)
+                    answer = manifest.edit(root, changes, get, self.pages.__setitem__)
+                case AwaitPartners():
+                    answer = ""
                 case MakePlan():
                     answer = self.planned(request)
                 case SendChanges():

@@ -118,8 +118,10 @@ class _SettledByOneSide(SyncRun):
 class _DoneWhenMade(SyncRun):
     """Takes the heads after a run for reconciled: an edit that was published with its changes is in them too."""
 
-    def _new_base(self, root: Digest) -> SyncBase:
-        return msgspec.structs.replace(super()._new_base(root), is_whole=not self.work.undone)
+    def _new_base(self, root: Digest, waiting: tuple[tuple[str, Digest], ...], looked: Looked) -> SyncBase:
+        return msgspec.structs.replace(
+            super()._new_base(root, waiting, looked), is_whole=not self.work.undone
+        )
 
 
 class _NamesByRun(SyncCarrier):

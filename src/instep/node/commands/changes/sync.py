@@ -62,6 +62,7 @@ class SyncCommands(CommandHandlers):
             initial=Side(asked.initial) if asked.initial is not None else None,
             accepts_rollback=asked.accept_rollback,
             accepts_deletions=asked.accept_deletions,
+            retries_refused=asked.retry_refused,
         )
         task = self._context.sync.begin(asked.profile, work, initiator)
         while not task.done():
