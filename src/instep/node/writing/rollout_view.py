@@ -15,6 +15,7 @@ from instep.api.rollouts import RolloutDocument, RolloutNodeDocument, RolloutsDo
 from instep.core.rollout.nodes import LEFT_OUT, NodePlace
 from instep.core.rollout.vocabulary import RolloutFacts, RolloutState, RolloutView, ended
 from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.standing import Standing
 from instep.net.messages.messages import Report
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
@@ -111,6 +112,14 @@ def why_never(
         if report.refused == target and not is_handled:
             return FailureDocument(name, report.standing.code, report.standing.reason, None)
     return None
+
+
+def is_behind(report: Report, target: HeadRef) -> bool:
+    """Whether a partner does not serve ``target`` well, or a newer generation."""
+    live = report.live
+    if live is None or live.position < target.position:
+        return True
+    return live.id == target.id and report.standing.standing is not Standing.IN_STEP
 
 
 def rollout_now(

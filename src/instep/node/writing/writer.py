@@ -62,7 +62,7 @@ from instep.node.writing.home_check import home_rows
 from instep.node.writing.publish_config import publish_config
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
-from instep.node.writing.rollout_view import rollout_now, status_document, why_never
+from instep.node.writing.rollout_view import is_behind, rollout_now, status_document, why_never
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.history import History
 from instep.tree.root.failpoints import failpoint, register
@@ -271,11 +271,7 @@ class WriterService(LineService):
             report = reports.get(name)
             if report is None or not self._net.has_reported(self.line, name):
                 waiting.append(WaitingDocument(name, Standing.UNKNOWN.value))
-            elif (
-                report.live is None
-                or report.live.position < target.position
-                or (report.live.id == target.id and report.standing.standing is not Standing.IN_STEP)
-            ):
+            elif is_behind(report, target):
                 waiting.append(WaitingDocument(name, report.standing.standing.value))
         return tuple(waiting)
 
