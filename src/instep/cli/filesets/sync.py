@@ -20,7 +20,7 @@ _SHOWN = 20
 _NAMED = 10
 """Paths in one line."""
 PHASES = {"incomplete": "not all was made"}
-"""What is printed of a phase that is no plain word."""
+"""The words for a phase that is no plain word."""
 NOT_IN_SYNC = 11
 """Exit code of a run that went well while a database is not marked, as of a standing that is not ``in_step``."""
 WORDS = {
@@ -227,7 +227,7 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
         yield f"  it {'is held' if run.phase == 'held' else 'failed'}: {printable(run.error.reason)}"
         again = f"; then: instep sync run {run.profile}"
         step = run.error.hint or "repair the cause"
-        yield f"  next: {step if 'instep sync run' in step else step + again}"
+        yield f"  next: {step if f'sync run {run.profile}' in step else step + again}"
     for side, each in (("left", run.left), ("right", run.right)):
         at = f", generation {each.generation.number}" if each.generation is not None else ""
         counts = (
