@@ -20,7 +20,8 @@ class DifferenceDocument(Document, frozen=True, kw_only=True):
 
 
 class VerifiedNodeDocument(Document, frozen=True):
-    """The root that a node attests and where its tree differs; ``reason`` where it attests none."""
+    """The root that a node attests and where its tree differs; ``reason`` where it attests none. ``origin`` names the
+    line, in a fileset of many homes."""
 
     name: str
     root: str | None
@@ -29,10 +30,12 @@ class VerifiedNodeDocument(Document, frozen=True):
     differs: tuple[DifferenceDocument, ...] = ()
     reason: str | UnsetType = UNSET
     code: str | UnsetType = UNSET
+    origin: str | UnsetType = UNSET
 
 
 class VerifyDocument(Document, frozen=True):
-    """Whether all roots are the same and no tree differs from its own."""
+    """Whether all roots of each line are the same and no tree differs from its own. In a fileset of many homes a node
+    is listed once for each line."""
 
     fileset: str
     deep: bool
@@ -42,7 +45,8 @@ class VerifyDocument(Document, frozen=True):
 
 @command("verify", Role.OPERATOR, UnavailableError, DamagedError, is_audited=False)
 class VerifyCommand(FilesetCommand[VerifyDocument], frozen=True):
-    """Compare the roots of the fleet, and each tree's stat with its manifest; ``deep`` reads every byte."""
+    """Compare the roots of the fleet, and each tree's stat with its manifest; ``deep`` reads every byte. In a fileset
+    of many homes, of every line on every node."""
 
     deep: bool = False
     fleet: bool = False

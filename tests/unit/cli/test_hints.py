@@ -46,6 +46,10 @@ WHOLE_NODE = frozenset({"status", "retry", "collisions list"})
 """Commands that mean every fileset of the node where none is named."""
 NUMBERED = frozenset({"diff", "rollback", "archive restore"})
 """Commands whose fileset is the first of their words, where it is named."""
+OF_MANY_HOMES = ("core/keep/", "core/union/", "core/unite/", "node/replica/")
+"""The rooms of filesets of many homes."""
+NOT_WITH_MANY_HOMES = ("fileset accept", "handover", "promote", "rollback", "rollout")
+"""Commands that are refused there."""
 NO_COMMANDS = ("errors.py", "fleet/balancers/plan.py", "net/connections/dial.py", "cli/cluster/topology.py")
 """Modules with texts that begin like a command and are none: a pattern, a mark in a file, a question, a graph."""
 
@@ -120,3 +124,9 @@ def test_every_printed_command_is_taken_as_it_is_printed(monkeypatch: pytest.Mon
     assert len(printed) > 250
     wrong = {f"{where}: instep {typed}": why_not_typed(typed) for where, typed in printed}
     assert not {key: why for key, why in wrong.items() if why is not None}
+
+
+def test_no_step_for_many_homes_is_a_command_that_is_refused_there() -> None:
+    printed = [(where, typed) for where, typed in _printed() if where.startswith(OF_MANY_HOMES)]
+    assert len(printed) > 5
+    assert not [(where, typed) for where, typed in printed if typed.startswith(NOT_WITH_MANY_HOMES)]

@@ -21,6 +21,7 @@ from instep.cli.cluster.joined_database import check_database, use_database
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.filesets.recipes import recipe_options, recipe_settings, show_recipe
 from instep.cli.filesets.roots import check_root, mark_root
+from instep.cli.filesets.status_text import taking_part
 from instep.cli.session import EXISTING_FILE, Session, absolute, command, service_option, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
 from instep.model.decoding import DECODE_ERRORS
@@ -114,8 +115,8 @@ def join(
         "changed": changed or started or any(a["changed"] for a in accepted),
         "started": started, "accepted": accepted, "offers": offers, "service": service.document,
     }  # fmt: skip
-    open_offers = [offer["name"] for offer in offers if offer["name"] not in dict(wanted)]
-    document["next"] = [f"instep --dir {node.path} fileset accept {name} PATH" for name in open_offers]
+    open_offers = {offer["name"]: offer["mode"] for offer in offers if offer["name"] not in dict(wanted)}
+    document["next"] = [taking_part(name, mode, node.path) for name, mode in open_offers.items()]
     if not session.gave_json(document):
         print(
             f"node {chosen.name} in {node.path} is linked with {invitation.inviter}"

@@ -359,7 +359,7 @@ def fileset_list(session: Session) -> None:
         ]
         table(rows, ("fileset", "path", "written", "class"))
         for offer in document.offers or ():
-            print(f"offered by {offer.writer}: instep fileset accept {offer.name} PATH")
+            print(f"offered by {offer.writer}: {taking_part(offer.name, offer.mode)}")
 
 
 def _offline_list(session: Session) -> api.FilesetsDocument:

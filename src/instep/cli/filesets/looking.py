@@ -233,14 +233,18 @@ def _offline_events(session: Session, since_ms: int) -> api.EventsDocument:
 @click.option("--fleet", is_flag=True, help="Have the partners verify theirs as well.")
 @timeout_option("1h")
 def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeout_ms: int) -> None:
-    """Compare the attested roots of the fleet, and each tree with its manifest; exit 10 on a difference."""
+    """Compare the attested roots of the fleet, and each tree with its manifest; exit 10 on a difference.
+
+    In a fileset of many homes a node is shown once for each line.
+    """
     document = session.call(VerifyCommand(fileset, deep=deep, fleet=fleet), timeout_ms / 1000)
     if not session.gave_json(document):
         print(f"{document.fileset}: " + ("identical" if document.identical else "NOT identical"))
         for one in document.nodes:
             root, reason = (one.root or "-")[:16], f"  {one.reason}" if one.reason else ""
             differ = f"{counted(len(one.differs), 'path')} {which(len(one.differs), 'differs', 'differ')}"
-            print(f"  {one.name}  root {root}  {differ}{reason}")
+            line = f"line of {one.origin}  " if one.origin else ""
+            print(f"  {one.name}  {line}root {root}  {differ}{reason}")
             for path in one.differs:
                 print(f"    {printable(path.path)}: {printable(path.why)}")
     if not document.identical:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from pathlib import Path
 from typing import Any
 
 from instep.api import looking as api
@@ -27,11 +28,12 @@ BAD_CONFIGURATION = 3
 DATABASE_AWAY = 7
 
 
-def taking_part(name: str, mode: str) -> str:
-    """The command by which a partner takes part in a fileset."""
+def taking_part(name: str, mode: str, node: Path | None = None) -> str:
+    """The command by which a partner takes part in a fileset; with the directory of its node where one is named."""
+    begin = "instep" if node is None else f"instep --dir {node}"
     if mode == MANY_HOMES:
-        return f"instep fileset add {name} PATH --mode replicate"
-    return f"instep fileset accept {name} PATH"
+        return f"{begin} fileset add {name} PATH --mode replicate"
+    return f"{begin} fileset accept {name} PATH"
 
 
 def not_dialled(settings: Any, mode: str, partners: Iterable[str]) -> list[str]:

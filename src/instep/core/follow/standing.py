@@ -8,6 +8,7 @@ from instep.core.follow.floor import STATE_OLDER, is_below, why_held
 from instep.core.follow.vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
 from instep.core.heads.stand import (
     Stand,
+    between_claimants,
     disputed,
     heard_of,
     named,
@@ -95,7 +96,7 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
             (f"instep resume {line.fileset}",),
         )
     if facts.epochs.disputed is not None:
-        return disputed(line, facts.epochs)
+        return disputed(facts.epochs, between_claimants(line))
     if facts.refused is not None and facts.refused in (facts.tree, facts.head):
         return _refused(line, facts, seen)
     if seen.trouble is not None:
@@ -142,7 +143,8 @@ def _named(paths: tuple[bytes, ...], total: int) -> str:
 
 
 def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> Stand:
-    heard = heard_of(line, config.writer, head, seen.is_contact_lost, seen.ahead, seen.cut_off)
+    way_out = without_writer(line, config.writer)
+    heard = heard_of(line, head, seen.is_contact_lost, seen.ahead, seen.cut_off, way_out)
     if heard is not None:
         return heard
     if seen.blind is not None:

@@ -39,17 +39,20 @@ def without_writer(line: LineId, writer: NodeName) -> tuple[str, ...]:
     )
 
 
-def disputed(line: LineId, epochs: EpochBook) -> Stand:
+def disputed(epochs: EpochBook, way_out: tuple[str, ...] = ()) -> Stand:
+    """``way_out``: how an operator decides between the two."""
     names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
     return Stand(
         Standing.BLOCKED,
         "epoch_conflict",
         f"epoch {epochs.disputed} was given to {names}",
-        (
-            f"find out which of them shall write, and there: instep promote {line.fileset} --home-is-dead",
-            "take one that was stolen out with: instep pki revoke NAME",
-        ),
+        (*way_out, "take one that was stolen out with: instep pki revoke NAME"),
     )
+
+
+def between_claimants(line: LineId) -> tuple[str, ...]:
+    """The way out where two nodes write a line."""
+    return (f"find out which of them shall write, and there: instep promote {line.fileset} --home-is-dead",)
 
 
 def of_trouble(line: LineId, trouble: Trouble) -> Stand:
@@ -73,17 +76,18 @@ def of_trouble(line: LineId, trouble: Trouble) -> Stand:
 
 def heard_of(
     line: LineId,
-    writer: NodeName,
     head: HeadRef,
     is_contact_lost: bool,
     ahead: tuple[NodeName, HeadRef] | None,
     cut_off: tuple[NodeName, ...],
+    way_out: tuple[str, ...] = (),
 ) -> Stand | None:
     """Why ``head``, which is served here, may not be the newest one; None when nothing says so. ``ahead`` is the hub
-    that knows a newer head, and that head; ``cut_off`` are all hubs, where none of them has a source."""
+    that knows a newer head, and that head; ``cut_off`` are all hubs, where none of them has a source; ``way_out``
+    the steps where the writer is dead."""
     if is_contact_lost:
         reason = f"serves generation {head.number}; since the contact was lost it may be behind"
-        return out_of_reach(reason, without_writer(line, writer))
+        return out_of_reach(reason, way_out)
     if ahead is not None:
         hub, known = ahead
         return Stand(
@@ -97,6 +101,6 @@ def heard_of(
         hubs = " and ".join(cut_off[:NAMED_MAX])
         return out_of_reach(
             f"serves generation {head.number}; {hubs}, from which it comes, lost its own contact: it may be behind",
-            (f"on {cut_off[0]}: instep status {line.fileset}", *without_writer(line, writer)),
+            (f"on {cut_off[0]}: instep status {line.fileset}", *way_out),
         )
     return None

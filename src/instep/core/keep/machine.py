@@ -21,7 +21,6 @@ from instep.core.heads.stand import (
     named,
     of_trouble,
     out_of_reach,
-    without_writer,
 )
 from instep.core.keep import contract
 from instep.core.keep import vocabulary as k
@@ -228,12 +227,13 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
             self._out.append(told)
 
     def _stand(self) -> Stand:
-        facts, line, writer = self._facts, self.line, self._config.writer
+        """Its files stay as they are while its home is away, and no other node becomes its writer."""
+        facts, line = self._facts, self.line
         if facts.is_paused:
             step = f"instep resume {line.fileset}"
             return Stand(Standing.PAUSED, "paused", facts.paused_reason or "paused here", (step,))
         if facts.epochs.disputed is not None:
-            return disputed(line, facts.epochs)
+            return disputed(facts.epochs)
         trouble = self._trouble or self._offer_trouble
         if trouble is not None:
             return of_trouble(line, trouble)
@@ -244,11 +244,10 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
         if facts.kept != facts.head:
             reason = f"{named(facts.kept)} is here, head is generation {facts.head.number}"
             if not self._sources.is_any_up:
-                steps = () if facts.kept is None else without_writer(line, writer)
-                return out_of_reach(f"{reason}; no node that has it can be reached", steps)
+                return out_of_reach(f"{reason}; no node that has it can be reached")
             return Stand(Standing.BEHIND, None, reason)
         is_lost = self._lost_at_ms is not None and self._now - self._lost_at_ms >= self._contact_ms()
         source = self._sources.ahead_of(facts.head)
         ahead = (source.name, source.knows) if source is not None and source.knows is not None else None
-        heard = heard_of(line, writer, facts.head, is_lost, ahead, self._sources.cut_off())
+        heard = heard_of(line, facts.head, is_lost, ahead, self._sources.cut_off())
         return heard or Stand(Standing.IN_STEP)

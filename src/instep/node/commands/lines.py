@@ -167,7 +167,9 @@ class Lines(CommandHandlers):
         if service.line not in session.accepted:
             raise RefusedError(
                 f"{node} does not follow {name} from here",
-                hint=f"on {node}: instep fileset accept {name} PATH",
+                hint=f"on {node}: instep fileset accept {name} PATH"
+                if not service.fileset.is_of_many_homes
+                else f"on {node}: instep fileset add {name} PATH --mode replicate",
                 code="not_accepted",
                 node=node,
             )

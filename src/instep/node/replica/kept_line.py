@@ -219,14 +219,14 @@ class KeptLine(LineService):
         return tuple(head for head in used if head is not None)
 
     def report_message(self) -> m.Report:
-        live = self.live
+        live, is_attested = self.live, self.standing.standing is Standing.IN_STEP
         return m.Report(
             self.line,
             self.runtime.name,
             live,
             self.facts.head,
             self.standing,
-            attested_root=live.root if live is not None else b"",
+            attested_root=live.root if live is not None and is_attested else b"",
             at_ms=wall_ms(),
             tree=live,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,10 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.shown_changes import changes_shown
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
+from instep.tree.scan.compare import Difference
+
+TOGETHER_S = 0.1
+"""So long a look waits for questions about other lines."""
 
 
 class UnionLooks:
@@ -26,6 +31,8 @@ class UnionLooks:
     unions: Unions
     foreign: ForeignPaths
     union: UnionService
+    _verifying: dict[bool, asyncio.Task[dict[NodeName, Numbers]]]
+    """Looks that have not begun, by whether they read every byte."""
     _own_head: Callable[[], HeadRef | None]
 
     def live_of(self, origin: NodeName) -> HeadRef | None:
@@ -76,17 +83,33 @@ class UnionLooks:
         return any(each.origin != self.me for each in laid.ownership.of(path))
 
     async def verified(self, origin: NodeName, *, is_deep: bool) -> Numbers:
-        return await self.own_tree.worker.run(self._verified_now, origin, is_deep)
+        """Questions about several lines that come together are answered by one look."""
+        look = self._verifying.get(is_deep)
+        if look is None:
+            look = asyncio.get_running_loop().create_task(self._verify_soon(is_deep))
+            self._verifying[is_deep] = look
+        return (await asyncio.shield(look)).get(origin) or Numbers()
 
-    def _verified_now(self, origin: NodeName, is_deep: bool) -> Numbers:
+    async def _verify_soon(self, is_deep: bool) -> dict[NodeName, Numbers]:
+        await asyncio.sleep(TOGETHER_S)
+        del self._verifying[is_deep]  # whoever asks from now on gets another look
+        return await self.own_tree.worker.run(self._verified_now, is_deep)
+
+    def _verified_now(self, is_deep: bool) -> dict[NodeName, Numbers]:
+        """By line. A path that no line has is the own line's to publish; withheld entries are missing."""
         laid, comparison = self._wanted_now(), self._comparison()
-        found = comparison.everything(laid.united.root, wall_ms(), deep=is_deep)
-        return comparison.numbers(each for each in found if self._is_of(laid, each.path, origin))
-
-    def _is_of(self, laid: Laid, path: bytes, origin: NodeName) -> bool:
-        """A path that no line has is the own line's to publish."""
-        sources = laid.ownership.of(path)
-        return any(each.origin == origin for each in sources) or (not sources and origin == self.me)
+        self.own_tree.looks_with(comparison)
+        of: dict[NodeName, list[Difference]] = {}
+        for each in comparison.everything(laid.united.root, wall_ms(), deep=is_deep):
+            origins = [source.origin for source in laid.ownership.of(each.path)]
+            for origin in origins or [self.me]:
+                of.setdefault(origin, []).append(each)
+        numbers = {origin: comparison.numbers(iter(found)) for origin, found in of.items()}
+        for held in laid.withheld:
+            one = numbers.setdefault(held.origin, Numbers())
+            one.missing += 1
+            one.sample.append((held.wanted.path, "withheld"))
+        return numbers
 
     def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
         laid, comparison = self._wanted_now(), self._comparison()

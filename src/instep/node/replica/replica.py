@@ -83,6 +83,7 @@ class Replica(LaidSearch, UnionLooks):
         """The heads of other homes that partners were sent from here."""
         self.refusals: dict[NodeName, Trouble] = {}
         self.in_the_way: set[tuple[NodeName, bytes]] = set()
+        self._verifying = {}
         self.unseen: InstepError | None = None
         """Why the last look at the tree failed."""
         self.publish: Callable[[], Awaitable[None]] | None = None
@@ -145,6 +146,7 @@ class Replica(LaidSearch, UnionLooks):
             every: list[asyncio.Task[Any]] = [
                 *always,
                 *self._tasks.values(),
+                *self._verifying.values(),
                 *(t for t in (waiting, self._finding) if t is not None),
             ]
             for task in every:
@@ -271,6 +273,13 @@ class Replica(LaidSearch, UnionLooks):
         self._differing = frozenset(chosen.differing)
         self.union.post(u.PartsKnown(chosen.parts))
 
+    def _silent(self, origin: NodeName) -> list[NodeName]:
+        """Other homes that send their own line here, and not this one."""
+        senders = self.kept[origin].sources
+        return [
+            name for name, kept in sorted(self.kept.items()) if name in kept.sources and name not in senders
+        ]
+
     def stand_of(self, origin: NodeName, head: HeadRef | None) -> StandingRecord | None:
         changes = self.foreign.changes.values()
         return stand_in_union(
@@ -283,6 +292,8 @@ class Replica(LaidSearch, UnionLooks):
             unseen=self.unseen,
             withheld=[each for each in self.withheld() if each.origin == origin],
             in_the_way=self.in_the_way,
+            asked=sorted(self.kept[origin].sources),
+            silent=self._silent(origin),
             differs=origin in self._differing,
             is_refused=UnionPart(origin, head) in self.union.facts.attempts.refused
             if head is not None

@@ -29,6 +29,8 @@ def stand_in_union(
     unseen: InstepError | None,
     withheld: Sequence[Withheld],
     in_the_way: Collection[tuple[NodeName, bytes]],
+    asked: Sequence[NodeName],
+    silent: Sequence[NodeName],
     differs: bool,
     is_refused: bool,
     trouble: Trouble | None,
@@ -36,7 +38,8 @@ def stand_in_union(
     """Why the tree is not as the line's newest head says; None where it is. ``is_live``: that head is in the tree;
     ``changed``: paths of the line that were changed here, ``offered`` why its home does not take that; ``unseen``: why
     the tree could not be looked at; ``in_the_way``: withheld entries, by origin and path, because unpublished files
-    here have their names. ``trouble`` is why the head was left out of the last union."""
+    here have their names; ``asked`` are the nodes that send the line, ``silent`` other homes that are connected and do
+    not. ``trouble`` is why the head was left out of the last union."""
     now = wall_ms()
     if unseen is not None:
         return _of_unseen(unseen)
@@ -44,7 +47,7 @@ def stand_in_union(
     if is_live and taken:
         return _of_taken(name, taken)
     if is_live and withheld:
-        return _of_withheld(name, withheld)
+        return _of_withheld(name, origin, withheld, asked, silent)
     if is_live:
         if not changed:
             return None
@@ -94,11 +97,23 @@ def paths_named(held: Sequence[Withheld]) -> str:
     return names_of([each.wanted.path for each in held])
 
 
-def _of_withheld(name: str, held: Sequence[Withheld]) -> StandingRecord:
-    reason = (
-        f"{counted(len(held), 'file')} cannot be had from any node: {paths_named(held)}; all else is live"
-    )
-    return StandingRecord(Standing.BEHIND, wall_ms(), reason, "withheld", (f"instep retry {name}",))
+def _of_withheld(
+    name: str,
+    origin: NodeName,
+    held: Sequence[Withheld],
+    asked: Sequence[NodeName],
+    silent: Sequence[NodeName],
+) -> StandingRecord:
+    who = f"of {' and '.join(asked)}, which {which(len(asked), 'was', 'were')} asked" if asked else "now"
+    reason = f"{counted(len(held), 'file')} cannot be had {who}: {paths_named(held)}; all else is live"
+    steps: tuple[str, ...] = (f"instep retry {name}",)
+    if silent:
+        may = which(len(silent), "has", "have")
+        reason += (
+            f". {' and '.join(silent)} {may} the line of {origin} as well and may not pass it on to this node"
+        )
+        steps += (f"on {silent[0]}, where it may: instep partner set NAME --hub (NAME: this node)",)
+    return StandingRecord(Standing.BEHIND, wall_ms(), reason, "withheld", steps)
 
 
 def _of_taken(name: str, held: Sequence[Withheld]) -> StandingRecord:

@@ -230,6 +230,10 @@ class FilesetTree:
 
         return comparison.numbers(differing())
 
+    def looks_with(self, comparison: TreeComparison) -> None:
+        """This is the verify under way."""
+        self._comparison = comparison
+
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
         return self._comparison.read_bytes if self._comparison is not None else 0

@@ -36,6 +36,8 @@ TEST_S = 600.0
 
 
 SYNC_MAX = 8
+VERIFY_MAX = 16
+"""One of each line, in a fileset of many homes: they share a look at the tree."""
 Slow = (
     m.VerifyRequest
     | m.SyncRequest
@@ -68,7 +70,7 @@ class StreamReplies:
         self._reply = reply
         self._answers: dict[type, _Answers[Any]] = {
             m.VerifyRequest: _Answers(
-                2,
+                VERIFY_MAX,
                 UnavailableError("verifications are under way already", code="busy"),
                 self._verify,
                 _no_verify,
