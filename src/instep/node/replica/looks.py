@@ -10,8 +10,8 @@ from instep.api.looking import ChangeDocument
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
 from instep.model.replication.union import Withheld
-from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.laid import Laid, Unions
+from instep.node.replica.offers import ForeignPaths
 from instep.node.replica.union_service import UnionService
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
@@ -92,7 +92,7 @@ class UnionLooks:
 
     async def _verify_soon(self, is_deep: bool) -> dict[NodeName, Numbers]:
         await asyncio.sleep(TOGETHER_S)
-        del self._verifying[is_deep]  # whoever asks from now on gets another look
+        del self._verifying[is_deep]  # a caller from now on gets another look
         return await self.own_tree.worker.run(self._verified_now, is_deep)
 
     def _verified_now(self, is_deep: bool) -> dict[NodeName, Numbers]:

@@ -7,19 +7,51 @@ archived and restored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from instep.core.changes.offer_vocabulary import OwnedPath
 from instep.core.follow.vocabulary import OffersChanged
-from instep.core.union.divide import ForeignChange
+from instep.core.union.divide import ForeignChange, Waiting
 from instep.core.vocabulary import Trouble
 from instep.model.ids import HeadRef, NodeName
+from instep.model.paths import parent_of
 from instep.node.following.offering import Offering
 from instep.node.replica.own_scan import TreeDivided
 from instep.node.replica.port import OfferPort
 from instep.node.trees.drift_look import DRIFT_PATHS_MAX, DriftFound
 from instep.tree.scan.compare import Difference
+
+
+class ForeignPaths:
+    """As the own line's looks found them, until they are as laid. On the event loop. A look at some paths says nothing of the others."""
+
+    def __init__(self) -> None:
+        self.changes: dict[bytes, ForeignChange] = {}
+        self.waiting: dict[bytes, Waiting] = {}
+        """New paths that are not published before the change of another path is answered."""
+        self.chmodded: tuple[bytes, ...] = ()
+
+    def take(self, looked: TreeDivided) -> None:
+        """What a look found replaces what was known of the paths that it looked at."""
+        if looked.is_full:
+            self.changes.clear()
+            self.waiting.clear()
+        else:
+            alone, trees = set(looked.alone), set(looked.trees)
+            for known in (self.changes, self.waiting):
+                for path in [
+                    each for each in known if each in alone or any(up in trees for up in _upwards(each))
+                ]:
+                    del known[path]
+        divided = looked.divided
+        self.changes.update((change.path, change) for change in divided.foreign)
+        self.waiting.update((each.path, each) for each in divided.waiting)
+        self.chmodded = divided.chmodded
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        return tuple(self.changes)
 
 
 class ReplicaOffers:
@@ -115,3 +147,9 @@ def _as_found(differences: Iterable[Difference], looked: TreeDivided) -> DriftFo
     found = tuple(differences)
     first = found[:DRIFT_PATHS_MAX]
     return DriftFound(tuple(each.path for each in first), len(found), None, first, looked.alone, looked.trees)
+
+
+def _upwards(path: bytes) -> Iterator[bytes]:
+    while path:
+        yield path
+        path = parent_of(path)

@@ -25,12 +25,11 @@ from instep.node.following.follower import is_one_generation
 from instep.node.following.offering import Offering
 from instep.node.lines.line_net import LineNet
 from instep.node.replica.collision_list import CollisionList
-from instep.node.replica.foreign import ForeignPaths
 from instep.node.replica.kept_line import KeptLine
 from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.laid_search import LaidSearch
 from instep.node.replica.looks import UnionLooks
-from instep.node.replica.offers import ReplicaOffers
+from instep.node.replica.offers import ForeignPaths, ReplicaOffers
 from instep.node.replica.own_scan import TreeDivided
 from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
