@@ -24,7 +24,8 @@ from instep.tree.scan.compare import Difference
 
 
 class ForeignPaths:
-    """As the own line's looks found them, until they are as laid. On the event loop. A look at some paths says nothing of the others."""
+    """Paths of other homes that were changed here, as the own line's looks found them, until they are as laid. On the
+    event loop. A look at some paths says nothing of the others."""
 
     def __init__(self) -> None:
         self.changes: dict[bytes, ForeignChange] = {}
