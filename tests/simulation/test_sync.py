@@ -67,5 +67,12 @@ def test_what_a_restored_home_lost_may_be_in_the_archive_of_the_other_one(seed: 
     assert result.broken is None, story(result)
 
 
+@pytest.mark.parametrize("seed", [31000234, 31000377])
+def test_a_change_that_waits_is_had_by_both_only_once_its_home_is_not_as_before(seed: int) -> None:
+    """The home had an edit of its own there: its head was never the base, and the next run took that for the change."""
+    result = simulate_sync(seed)
+    assert result.broken is None, story(result)
+
+
 def test_the_same_seed_is_the_same_run() -> None:
     assert simulate_sync(4).trace == simulate_sync(4).trace

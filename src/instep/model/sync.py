@@ -40,12 +40,20 @@ class RefusedTree(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class WaitingTree(msgspec.Struct, frozen=True, array_like=True):
+    """What the base would be with changes that the home of a side made and had not published, or that its partners
+    refused. ``seen`` is the root that the side had before these changes."""
+
+    side: str
+    root: Digest
+    seen: Digest
+
+
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     """The base of a profile after run number ``run``: a manifest with the root ``root``. ``left`` and ``right`` are the
     heads that the run left behind. ``is_whole``: they are just what it made, so equal heads mean nothing to do.
 
-    ``waiting``: by side, what the base would be with the changes that the home made and had not published, or that its
-    partners refused. ``refused``: of such a side the head is still the one before.
+    ``refused``: of that side the head is still the one before.
     """
 
     run: Count
@@ -53,14 +61,15 @@ class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     left: HeadRef
     right: HeadRef
     is_whole: bool = True
-    waiting: tuple[tuple[str, Digest], ...] = ()
+    waiting: tuple[WaitingTree, ...] = ()
     refused: RefusedTree | None = None
 
     @property
     def roots(self) -> tuple[Digest, ...]:
         """The manifests that it names."""
         refused = (self.refused.root,) if self.refused is not None else ()
-        return (self.root, *(root for _, root in self.waiting), *refused)
+        waiting = (root for each in self.waiting for root in (each.root, each.seen))
+        return (self.root, *waiting, *refused)
 
     @property
     def mark(self) -> SyncMark:

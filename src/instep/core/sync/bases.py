@@ -12,7 +12,7 @@ from instep.model.manifest.entry import Entry
 from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import sort_key
-from instep.model.sync import BASES_KEPT, SyncBase, SyncMark
+from instep.model.sync import BASES_KEPT, SyncBase, SyncMark, WaitingTree
 
 
 def common_base(bases: Sequence[SyncBase], marks: Sequence[SyncMark]) -> SyncBase | None:
@@ -31,16 +31,17 @@ def with_mark(marks: Sequence[SyncMark], new: SyncMark) -> tuple[SyncMark, ...]:
 
 
 def published_since(
-    root: Digest, waiting: Sequence[tuple[str, Digest]], heads: Mapping[Side, Digest], get: GetPage
+    root: Digest, waiting: Sequence[WaitingTree], heads: Mapping[Side, Digest], get: GetPage
 ) -> tuple[tuple[bytes, Entry | None], ...]:
     """What both sides have had since the base ``root``: changes that a home made and that waited to be published, where
-    its head is the base no more. Where it still is, a person took the change back, and it is to be made again."""
+    its head is not as before them. Where it is, a person took the change back, and it is to be made again."""
     found: dict[bytes, Entry | None] = {}
     taken_back: set[bytes] = set()
     reader = Reader(get)
-    for side, wanted in waiting:
-        for change in diff(root, wanted, get):
+    for each in waiting:
+        for change in diff(root, each.root, get):
             found[change.path] = change.new
-            if same(reader.lookup(heads[Side(side)], change.path), change.old):
+            now, before = (reader.lookup(tree, change.path) for tree in (heads[Side(each.side)], each.seen))
+            if same(now, before):
                 taken_back.add(change.path)
     return tuple((path, found[path]) for path in sorted(found, key=sort_key) if path not in taken_back)

@@ -35,10 +35,10 @@ from instep.core.sync.work import (
 from instep.errors import RefusedError
 from instep.model.change import ChangeAnswer, OutcomeKind
 from instep.model.counts import counted
-from instep.model.ids import Digest
+from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
-from instep.model.sync import RefusedTree, SyncBase, SyncPhase
+from instep.model.sync import RefusedTree, SyncBase, SyncPhase, WaitingTree
 
 ROUNDS_MAX = 3
 HELD = "sync_held"
@@ -59,6 +59,8 @@ class SyncRun:
         """What the homes made and published in this round."""
         self._waiting: dict[Side, set[bytes]] = {}
         """What they made and did not publish."""
+        self._before: dict[Side, HeadRef] = {}
+        """The heads of the homes before the first changes that they made in this run."""
         self._refused: dict[Side, str] = {}
         """Why the partners of a side refused its newest generation."""
         self._held_back: set[Side] = set()
@@ -110,7 +112,7 @@ class SyncRun:
                 self._say_refused()
                 self._say_withheld()
                 waiting = yield from self._with_waiting(root, plan)
-                yield KeepBase(self._new_base(self._kept if self._refused else root, waiting, heads))
+                yield KeepBase(self._new_base(self._kept if self._refused else root, waiting))
                 return
             yield from self._enter(SyncPhase.FLUSHING)
 
@@ -264,6 +266,8 @@ class SyncRun:
     def _answered(self, side: Side, answer: ChangeAnswer) -> None:
         """A change that is held back from publishing is in no generation, and so in no base."""
         work = self.work
+        if answer.made:
+            self._before.setdefault(side, work.heads[side])
         if answer.head is not None:
             work.heads[side] = answer.head
             self._made[side].update(answer.made)
@@ -321,15 +325,19 @@ class SyncRun:
         return after
 
     def _with_waiting(self, root: Digest, plan: SyncPlan) -> Steps:
-        """By side, the base with what the home made and did not publish, or what its partners refused."""
-        found = [(side.value, root) for side in self._refused]
+        """The base with what a home made and did not publish, or with what its partners refused."""
+        known = {each.side: each.seen for each in self._base.waiting} if self._base is not None else {}
+        seen = known | {side.value: head.root for side, head in self._before.items()}
+        found = [
+            WaitingTree(side.value, root, seen[side.value]) for side in self._refused if side.value in seen
+        ]
         for side in self.work.withheld:
             paths = self._waiting[side]
             steps = ((step.path, step.base_after) for step in plan.steps if step.path in paths)
-            found.append((side.value, (yield EditBase(root, tuple(steps)))))
+            found.append(WaitingTree(side.value, (yield EditBase(root, tuple(steps))), seen[side.value]))
         return tuple(found)
 
-    def _new_base(self, root: Digest, waiting: tuple[tuple[str, Digest], ...], looked: Looked) -> SyncBase:
+    def _new_base(self, root: Digest, waiting: tuple[WaitingTree, ...]) -> SyncBase:
         """Of a side whose partners refused what it got, the head stays the one before: going back to it is no going
         back."""
         heads, base, refused = dict(self.work.heads), self._base, None
@@ -337,7 +345,9 @@ class SyncRun:
             refused = base.refused
         for side, reason in self._refused.items():
             refused = RefusedTree(side.value, heads[side].root, reason)
-            before = looked if base is None else base
-            heads[side] = before.left if side is Side.LEFT else before.right
+            if side in self._before:
+                heads[side] = self._before[side]
+            elif base is not None:
+                heads[side] = base.left if side is Side.LEFT else base.right
         left, right = heads[Side.LEFT], heads[Side.RIGHT]
         return SyncBase(self._last_run + 1, root, left, right, self._is_whole, waiting, refused)

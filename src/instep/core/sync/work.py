@@ -13,7 +13,7 @@ from instep.model.change import PathChange, PathOutcome
 from instep.model.external import External
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
-from instep.model.sync import Rollback, SyncBase, SyncMark, SyncPhase
+from instep.model.sync import Rollback, SyncBase, SyncMark, SyncPhase, WaitingTree
 
 
 class ReadBases(NamedTuple):
@@ -65,11 +65,11 @@ class Looked(NamedTuple):
 
 
 class TakeWaiting(NamedTuple):
-    """Change a base by what homes had made and not published, where their heads have it now. ``waiting`` as in a
-    ``SyncBase``. Answered by the root."""
+    """Change a base by what homes had made and not published, where their heads are not as before that. Answered by the
+    root."""
 
     root: Digest
-    waiting: tuple[tuple[str, Digest], ...]
+    waiting: tuple[WaitingTree, ...]
     left: Digest
     right: Digest
 

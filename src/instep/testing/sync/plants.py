@@ -18,7 +18,7 @@ from instep.model.change import ChangeAnswer
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry
 from instep.model.paths import sort_key
-from instep.model.sync import SyncBase
+from instep.model.sync import SyncBase, WaitingTree
 from instep.testing.sync.carrier import SyncCarrier
 from instep.testing.sync.side import SyncDisk
 
@@ -118,10 +118,8 @@ class _SettledByOneSide(SyncRun):
 class _DoneWhenMade(SyncRun):
     """Takes the heads after a run for reconciled: an edit that was published with its changes is in them too."""
 
-    def _new_base(self, root: Digest, waiting: tuple[tuple[str, Digest], ...], looked: Looked) -> SyncBase:
-        return msgspec.structs.replace(
-            super()._new_base(root, waiting, looked), is_whole=not self.work.undone
-        )
+    def _new_base(self, root: Digest, waiting: tuple[WaitingTree, ...]) -> SyncBase:
+        return msgspec.structs.replace(super()._new_base(root, waiting), is_whole=not self.work.undone)
 
 
 class _NamesByRun(SyncCarrier):
