@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
 
+from instep.core.union import collide
 from instep.core.union.collide import names_of
 from instep.core.union.divide import divide
 from instep.core.union.lines import COMPONENT_MAX, KnownLines
@@ -18,6 +20,7 @@ from instep.model.definition import Definition, FilesetClass, Mode
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, NodeName
 from instep.model.limits import PATH_MAX
 from instep.model.manifest.entry import Entry, Extra, Kind
+from instep.model.paths import sort_key
 from instep.model.replication.union import UnionPart, UnionRecord, Withheld, decode_union
 from tests.support.unions import Lines, Store, entry, in_store, known, shown_by, union_of, whole
 
@@ -52,6 +55,27 @@ def test_an_old_file_renames_the_directories_of_others_as_a_whole() -> None:
     )
     assert takes_names(before, made, A, store.__getitem__) == made.collisions
     assert not takes_names(before, made, B, store.__getitem__)
+
+
+@pytest.mark.parametrize("born_ms", [1, 99])
+def test_a_deep_directory_is_not_climbed_for_each_of_its_files(
+    monkeypatch: pytest.MonkeyPatch, born_ms: int
+) -> None:
+    """Goal: a partner cannot hold this node by the depth of its paths. Method: 100 files 100 directories down, below
+    another line's file that wins or loses; the directories that are looked at are counted."""
+    deep, looked, above = b"d/" * 100, count(), collide._above
+
+    def counted(path: bytes, top: bytes) -> Iterator[bytes]:
+        for parent in above(path, top):
+            next(looked)
+            yield parent
+
+    monkeypatch.setattr(collide, "_above", counted)
+    below = whole([file(deep + b"%04d" % n) for n in range(100)])
+    sides = [(A, [file(b"d", born_ms)]), (B, [below[path] for path in sorted(below, key=sort_key)])]
+    (lost,) = collide.losers_of(b"d", sides)
+    assert (lost.origin, lost.entries) == ((B, 100) if born_ms == 1 else (A, 1))
+    assert next(looked) < 4 * (100 + 100)
 
 
 def test_a_component_over_the_bound_is_not_taken_by_an_old_file() -> None:

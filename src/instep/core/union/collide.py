@@ -5,7 +5,7 @@ Implements the sections "Winners and losers" and "The name of a loser" of ``docs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -58,17 +58,19 @@ def losers_of(top: bytes, sides: Iterable[tuple[NodeName, Sequence[Entry]]]) -> 
     order."""
     files: dict[bytes, NodeName] = {}
     directories: dict[bytes, NodeName] = {}
+    covers: dict[bytes, bytes | None] = {}
     lost: dict[tuple[bytes, NodeName], Displaced] = {}
     for each in sorted(one for origin, entries in sides for one in contenders(origin, entries)):
         path, origin = each.path, each.origin
-        above = list(_above(path, top))
-        at = next((parent for parent in above if parent in files), None)
+        at = _file_above(path, top, files, covers)
         if at is None and (path in files or (path in directories and not each.is_directory)):
             at = path
         if at is None:
             (directories if each.is_directory else files).setdefault(path, origin)
-            for parent in above:
-                directories.setdefault(parent, origin)
+            for parent in _above(path, top):
+                if parent in directories:
+                    break  # and so are those above it
+                directories[parent] = origin
             continue
         before = lost.get((at, origin))
         born_ms = None if each.is_directory or at != path else each.born_ms
@@ -78,12 +80,29 @@ def losers_of(top: bytes, sides: Iterable[tuple[NodeName, Sequence[Entry]]]) -> 
 
 
 def _above(path: bytes, top: bytes) -> Iterator[bytes]:
-    """The directories above ``path``, from ``top`` downwards."""
-    at = len(top)
-    while at < len(path):
-        yield path[:at]
-        following = path.find(b"/", at + 1)
-        at = len(path) if following < 0 else following
+    """The directories above ``path``, up to ``top``."""
+    while len(path) > len(top):
+        path = path[: max(path.rfind(b"/"), len(top))]
+        yield path
+
+
+def _file_above(
+    path: bytes, top: bytes, files: Mapping[bytes, NodeName], covers: dict[bytes, bytes | None]
+) -> bytes | None:
+    """The winning file above ``path``: at most one, for below a file no file wins. ``covers`` has the answer of each
+    directory that was asked about. It holds: the directories above a path without a file above it belong to a winner
+    from then on."""
+    asked, found = [], None
+    for parent in _above(path, top):
+        if parent in covers:
+            found = covers[parent]
+            break
+        asked.append(parent)
+        if parent in files:
+            found = parent
+            break
+    covers.update(dict.fromkeys(asked, found))
+    return found
 
 
 def names_of(component: bytes, origin: NodeName, born_ms: int | None) -> Iterator[tuple[bytes, str]]:
