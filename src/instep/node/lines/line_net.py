@@ -99,6 +99,10 @@ class LineNet(Protocol):
         """What connected senders offer under this name now."""
         ...
 
+    def offerers(self, line: LineId) -> tuple[NodeName, ...]:
+        """The connected senders that offer this line now."""
+        ...
+
     def lenders(self, line: LineId) -> tuple[Lender, ...]:
         """Connected partners that can be asked for contents of a line that is written here."""
         ...

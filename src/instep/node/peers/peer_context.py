@@ -143,6 +143,10 @@ class PeerContext(abc.ABC):
         offers = (offer for link in self.senders.values() for offer in link.offers.values())
         return tuple(offer for offer in offers if offer.line.fileset == fileset)
 
+    def offerers(self, line: LineId) -> tuple[NodeName, ...]:
+        """The connected senders that offer this line now."""
+        return tuple(name for name, link in self.senders.items() if line in link.offers)
+
     def epochs_of(self, line: LineId) -> m.Epochs | None:
         """The message about the writers of a line; None while it has had only one."""
         service = self.service(line)

@@ -116,6 +116,8 @@ class KeptLine(LineService):
     async def _perform(self, effect: Any) -> None:
         match effect:
             case k.SaveKept(facts):
+                if facts.head is not None:
+                    self._union.proved(self.line.origin)
                 self._save_facts(facts, None, is_live_new=False)
                 self.runtime.tell()
             case k.KeptHead():

@@ -122,6 +122,9 @@ class UnionPort(Protocol):
 
     def retry(self) -> None: ...
 
+    def proved(self, origin: NodeName) -> None:
+        """A head of the line is verified."""
+
     def reachable(self, origin: NodeName) -> None:
         """A source of the line is connected."""
 

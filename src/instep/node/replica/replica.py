@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
 from instep.core.follow import vocabulary as f
 from instep.core.union.divide import ForeignChange
 from instep.core.union.parts import KnownHead, choose_parts
@@ -30,14 +28,12 @@ from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.laid_search import LaidSearch
 from instep.node.replica.looks import UnionLooks
 from instep.node.replica.offers import ForeignPaths, ReplicaOffers
+from instep.node.replica.origins import Origins
 from instep.node.replica.own_scan import TreeDivided
 from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import FilesetTree
-
-LINES_MAX = 256
-"""So many lines of other homes a fileset can have."""
 
 
 class Replica(LaidSearch, UnionLooks):
@@ -72,7 +68,7 @@ class Replica(LaidSearch, UnionLooks):
         self.recovered = asyncio.Event()
         self.kept: dict[NodeName, KeptLine] = {}
         self._differing: frozenset[NodeName] = frozenset()
-        self._key = f"kept/{own_tree.name}"
+        self.origins = Origins(runtime, own_tree.name, net)
         self._tasks: dict[NodeName, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._is_running = False
@@ -119,7 +115,7 @@ class Replica(LaidSearch, UnionLooks):
         self._is_running = True
         works = (self.union.run(), self.collisions.run(self.own_tree.worker))
         always = [asyncio.get_running_loop().create_task(work) for work in works]
-        for origin in self._known_origins():
+        for origin in self.origins.known():
             self._keep_line(origin)
         for offer in self._net.offers_of(self._fileset.name):
             self.offered(offer)
@@ -140,6 +136,7 @@ class Replica(LaidSearch, UnionLooks):
                 for task in tasks:
                     if task.done():
                         task.result()
+                await self._tend_lines()
         finally:
             self._is_running = False
             every: list[asyncio.Task[Any]] = [
@@ -165,23 +162,35 @@ class Replica(LaidSearch, UnionLooks):
             await kept.failures.close()
         self.kept.clear()
 
-    def _known_origins(self) -> list[NodeName]:
-        raw = self.runtime.store.get(self._key)
-        return [] if raw is None else msgspec.msgpack.decode(raw, type=list[NodeName])
-
     def offered(self, offer: m.Offer) -> None:
         """A partner offers a line of this fileset."""
         origin = offer.line.origin
         is_other = offer.mode == Mode.REPLICATE.value and origin != self.me and origin not in self.kept
-        if is_other and self._is_running:
-            self._keep_line(origin)
+        if is_other and self._is_running and self.origins.has_room(origin, self.kept.values()):
+            self._begin_line(origin)
+
+    def proved(self, origin: NodeName) -> None:
+        """A head of the line is verified: it is kept from now on, and another one may be tried in its place."""
+        if self.origins.proved(origin):
+            self._changed.set()
+
+    async def _tend_lines(self) -> None:
+        """Drop the lines of which nothing is left, and look at offers for which there was no room."""
+        for origin in [origin for origin, kept in self.kept.items() if self.origins.is_over(kept)]:
+            kept, task = self.kept.pop(origin), self._tasks.pop(origin)
+            self._net.drop_line(kept.line)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await kept.failures.close()
+        for offer in self._net.offers_of(self._fileset.name):
+            self.offered(offer)
 
     def _keep_line(self, origin: NodeName) -> None:
-        if origin in self.kept or origin == self.me or len(self.kept) >= LINES_MAX:
-            return
-        known = self._known_origins()
-        if origin not in known:
-            self.runtime.store.put(self._key, msgspec.msgpack.encode([*known, origin]))
+        """The state or the tree names this home: its line is kept, offered or not."""
+        if origin != self.me and self.origins.named(origin) and origin not in self.kept:
+            self._begin_line(origin)
+
+    def _begin_line(self, origin: NodeName) -> None:
         kept = self.kept[origin] = KeptLine(self.runtime, self._settings(origin), self._net, self)
         self._tasks[origin] = asyncio.get_running_loop().create_task(kept.run())
         self._changed.set()
