@@ -8,7 +8,7 @@ import msgspec
 
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.messages import messages as m
-from instep.node.replica.origins import UNPROVEN_MAX
+from instep.node.following.kept_origins import UNPROVEN_MAX
 from instep.node.replica.own_line import OwnLine
 from tests.support.replicas import alike, mesh
 from tests.support.services import ServiceNode, services
@@ -57,5 +57,5 @@ async def test_a_partner_that_names_many_homes_shuts_out_no_other_one(tmp_path: 
         assert _kept(a) == {"b", "c"}
         for offer in name_many():
             a.node.peers.uplinks[NodeName("b")]._offered(msgspec.structs.replace(offer, is_withdrawn=True))
-        await reached(is_left, lambda: f"what was withdrawn is over: {_kept(a)}")
+        await reached(is_left, lambda: f"withdrawn lines are over: {_kept(a)}")
         await alike(a, b, c, holding={"a.xml": "a", "b.xml": "b", "c.xml": "of c"})

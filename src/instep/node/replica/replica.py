@@ -20,6 +20,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import is_one_generation
+from instep.node.following.kept_origins import Origins
 from instep.node.following.offering import Offering
 from instep.node.lines.line_net import LineNet
 from instep.node.replica.collision_list import CollisionList
@@ -28,7 +29,6 @@ from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.laid_search import LaidSearch
 from instep.node.replica.looks import UnionLooks
 from instep.node.replica.offers import ForeignPaths, ReplicaOffers
-from instep.node.replica.origins import Origins
 from instep.node.replica.own_scan import TreeDivided
 from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService

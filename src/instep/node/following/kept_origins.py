@@ -9,8 +9,8 @@ import msgspec
 
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.node.lines.line_net import LineNet
+from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import keep_facts
-from instep.node.replica.kept_line import KeptLine
 from instep.node.runtime.runtime import Runtime
 
 LINES_MAX = 256
@@ -52,7 +52,7 @@ class Origins:
         self._runtime.store.put(self._key, msgspec.msgpack.encode([*known, origin]))
         return True
 
-    def has_room(self, origin: NodeName, kept: Collection[KeptLine]) -> bool:
+    def has_room(self, origin: NodeName, kept: Collection[LineService]) -> bool:
         """Whether the line of another home may be kept beside these."""
         unproven = [line.line for line in kept if line.head is None]
         if len(kept) - len(unproven) >= LINES_MAX:
@@ -63,7 +63,7 @@ class Origins:
             for source in self._net.offerers(LineId(self._fileset, origin))
         )
 
-    def is_over(self, line: KeptLine) -> bool:
+    def is_over(self, line: LineService) -> bool:
         """Whether nothing is left of a line: no head of it was verified, nothing here names it, and no partner offers
         it any more."""
         return line.head is None and line.line.origin not in self._named and not self._net.offerers(line.line)
