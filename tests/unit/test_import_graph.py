@@ -23,10 +23,6 @@ LONGER_FOLDERS: dict[str, tuple[int, str]] = {
     "src/instep/node/config": (17, "a module for each table of the file, above one reader"),
     "src/instep/node/lines": (18, "what both roles of a line share, each on its own"),
     "src/instep/node/peers": (16, "one class for each part of a connection"),
-    "src/instep/node/replica": (
-        16,
-        "the own line, the lines of others and their union, each with what it acts on",
-    ),
     "src/instep/node/runtime": (16, "small services that every room above uses, each on its own"),
     "src/instep/node/writing": (17, "publishing, restoring and changes from elsewhere meet in the writer"),
 }
