@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.machine import RolloutMachine
 from instep.core.vocabulary import TimerFired
 from instep.model.ids import NodeName
-from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
+from instep.model.rollout import Approval, Order, RolloutPolicy, Strategy, Verdict
 from instep.model.standing import Standing
 from tests.golden.dialogue import LINE, Dialogue, ref
 
@@ -141,3 +143,37 @@ def test_a_canary_that_is_gone_when_its_time_ends_has_failed() -> None:
     w.at(5_000).say(TimerFired("watch"))
     assert w.orders[S2].verdict is Verdict.PUT_BACK
     w.check("rollout_canary")
+
+
+@pytest.mark.parametrize(
+    ("author", "own"),
+    [
+        ("ana", "ana"),
+        ("auto, files of ana", "ana"),
+        ("ben, by ana", "ben"),
+        ("ben, by ana", "ana"),
+        ("s1: ana", "ana"),
+    ],
+)
+def test_a_rollout_waits_for_the_word_of_another_person(author: str, own: str) -> None:
+    w = Writer(RolloutPolicy(strategy=Strategy.TOGETHER, approve=Approval.OTHER_THAN_AUTHOR))
+    w.say(v.HeadPublished(ref(3), ref(2), author))
+    for name in (S1, S2):
+        w.tell(name, head=ref(3), staged=ref(3), live=ref(2), tree=ref(2), waits_for_permit=True)
+    w.say(v.ApproveAsked(1, own))
+    assert w.orders[S1].verdict is w.orders[S2].verdict is Verdict.HOLD
+    w.say(v.ApproveAsked(2, "eve"))
+    assert w.orders[S1].verdict is w.orders[S2].verdict is Verdict.SWITCH
+    if author == "ana":
+        w.check("rollout_approve")
+
+
+def test_what_waited_for_an_approval_waits_for_another_after_a_restart_and_after_a_failure() -> None:
+    w = Writer(RolloutPolicy(strategy=Strategy.ROLLING, approve=Approval.ONE))
+    w.staged(S1, S2)
+    assert w.orders[S1].verdict is Verdict.HOLD
+    w.say(v.ApproveAsked(1, "ana"), v.ApproveAsked(2, "ana"))
+    assert w.machine.facts.approved_by == "ana"
+    w.tell(S1, refused=ref(2), code="probe_failed", reason="it answers 500")
+    w.say(v.BeginAnewAsked(3))
+    assert w.machine.facts.is_to_approve

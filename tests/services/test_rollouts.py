@@ -166,3 +166,26 @@ async def test_unconfirmed_goes_back_by_itself_and_confirmed_stays(tmp_path: Pat
         assert (answer["changed"], answer["state"]) == (True, "done"), answer
         late = await main.call("wait", fileset="data", timeout_s=3600)
         assert late["reached"] and hooked.words() == ["third"] * 3
+
+
+@in_virtual_time
+async def test_no_partner_switches_before_an_approval(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        hooked = _Hooked(cluster, tmp_path)
+        await hooked.begin('strategy = "together"')
+        main = cluster["main"]
+        main.tail += '\napprove = "one"'
+        await main.reload()
+        main.write({"file": "second"})
+        await main.publish()
+        shown = await hooked.await_state("barrier")
+        assert shown["next"][0] == "instep rollout approve data", shown
+        late = await main.call("wait", fileset="data", timeout_s=60)
+        assert not late["reached"] and hooked.words() == ["first"] * 3, late
+        answer = await main.call("rollout_approve", fileset="data")
+        assert answer["changed"], answer
+        assert not (await main.call("rollout_approve", fileset="data"))["changed"]
+        assert (await main.call("wait", fileset="data", timeout_s=3600))["reached"]
+        assert hooked.words() == ["second"] * 3
+        assert (await main.call("rollout_show", fileset="data"))["rollout"]["approved_by"]
+        await main.refuses("no_rollout", "rollout_approve", fileset="data")

@@ -90,6 +90,7 @@ NOTES: Mapping[str, str] = {
     "accepted": "a fileset is followed here",
     "address_changed": "a partner has another address, which stands in `instep.toml` now",
     "adopted": "a writer took a newer head of its line from a partner, or a fileset its root again",
+    "approved": "a person approved the rollout of a generation",
     "archive_index_mended": "the index of an archive batch was written anew",
     "archive_pruned": "batches of the archive were removed",
     "balancer_rendered": "a balancer's file was written",

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from instep.api.command import Document, FilesetCommand, Role, command
 from instep.api.parts import FailureDocument, GenerationDocument, WaitingDocument
-from instep.errors import RefusedError, ResourceError, UnavailableError
+from instep.errors import NotAllowedError, RefusedError, ResourceError, UnavailableError
 
 
 class RolloutNodeDocument(Document, frozen=True):
@@ -39,6 +39,7 @@ class RolloutDocument(Document, frozen=True):
     switched: int | UnsetType = UNSET
     total: int | UnsetType = UNSET
     next: tuple[str, ...] | UnsetType = UNSET
+    approved_by: str | UnsetType = UNSET
 
 
 class RolloutsDocument(Document, frozen=True):
@@ -89,6 +90,11 @@ class RolloutAbortCommand(FilesetCommand[RolloutStateDocument], frozen=True):
 @command("rollout_confirm", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class RolloutConfirmCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Say in time that the generation is good, so that no partner goes back."""
+
+
+@command("rollout_approve", Role.APPROVER, RefusedError, NotAllowedError, UnavailableError, ResourceError)
+class RolloutApproveCommand(FilesetCommand[RolloutStateDocument], frozen=True):
+    """Let the partners have a generation that waits for an approval."""
 
 
 @command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)

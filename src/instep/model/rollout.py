@@ -45,6 +45,14 @@ class Absent(enum.Enum):
     WAIT = "wait"
 
 
+class Approval(enum.Enum):
+    """Whose word a rollout waits for before a partner may switch."""
+
+    OFF = "off"
+    ONE = "one"
+    OTHER_THAN_AUTHOR = "other_than_author"
+
+
 class Verdict(enum.Enum):
     """A node's permission or duty about the head that an order names."""
 
@@ -68,10 +76,15 @@ class RolloutPolicy(msgspec.Struct, frozen=True, array_like=True):
     confirm_within_ms: int | None = None
     finish_within_ms: int = 300_000
     canary_for_ms: int = 10_000
+    approve: Approval = Approval.OFF
 
     def encoded(self) -> bytes:
-        """As ``Definition.rollout`` carries it: nothing for the defaults."""
-        return b"" if self == DEFAULT_POLICY else msgspec.msgpack.encode(self)
+        """As ``Definition.rollout`` carries it: nothing for the defaults, and ``approve`` only where it is on, which
+        nodes of an older version do not take."""
+        if self == DEFAULT_POLICY:
+            return b""
+        fields = msgspec.structs.astuple(self)
+        return msgspec.msgpack.encode(fields[:-1] if self.approve is Approval.OFF else fields)
 
     def needs_permit(self, *, has_reload: bool) -> bool:
         """Whether a partner waits for the writer's permit before it switches."""
@@ -131,6 +144,8 @@ def why_not_policy(policy: RolloutPolicy) -> str | None:
         return f"quorum is {policy.quorum_percent}%, it goes from 1% to 100%"
     if len(policy.order) > ORDER_MAX:
         return f"order names {len(policy.order)} nodes, the limit is {ORDER_MAX}"
+    if policy.approve is not Approval.OFF and policy.strategy is Strategy.AUTO:
+        return f"approve is {policy.approve.value}, it needs a strategy where all partners wait, not auto"
     if len(set(policy.order)) != len(policy.order):
         return "order names a node twice"
     if not all(1 <= len(name) <= NAME_MAX for name in policy.order):

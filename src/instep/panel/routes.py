@@ -96,6 +96,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_FILESET}/rollout/resume", rollouts.RolloutResumeCommand, seen=rollouts.RolloutShowCommand),
     Route("POST", f"{_FILESET}/rollout/abort", rollouts.RolloutAbortCommand, seen=rollouts.RolloutShowCommand),
     Route("POST", f"{_FILESET}/rollout/confirm", rollouts.RolloutConfirmCommand, seen=rollouts.RolloutShowCommand),
+    Route("POST", f"{_FILESET}/rollout/approve", rollouts.RolloutApproveCommand, seen=rollouts.RolloutShowCommand),
     Route("POST", f"{_FILESET}/rollout/retry", rollouts.RolloutRetryCommand, seen=rollouts.RolloutShowCommand),
     Route("GET", f"{_FILESET}/archive", archive.ArchiveListCommand, paged="items"),
     Route("POST", f"{_FILESET}/archive/restore", archive.ArchiveRestoreCommand),

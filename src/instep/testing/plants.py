@@ -237,10 +237,10 @@ class _ForgetsASwitchedNode(RolloutMachine):
 class _ResumesTwice(RolloutMachine):
     """Begins the waves again after a restart of the writer."""
 
-    def _start(self, head: HeadRef | None) -> None:
+    def _start(self, head: HeadRef | None, author: str) -> None:
         if not v.ended(self._facts.state):
             self._set(granted=(), state=v.RolloutState.BARRIER)
-        super()._start(head)
+        super()._start(head, author)
 
 
 class _ConfirmsWhatIsPutBack(RolloutMachine):

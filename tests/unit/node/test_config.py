@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from instep.errors import ConfigError
 from instep.model.definition import FilesetClass, Preserve
 from instep.model.ids import FilesetName, NodeName
-from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, decode_policy
+from instep.model.rollout import Absent, Approval, OnFailure, RolloutPolicy, Strategy, decode_policy
 from instep.net.connections.allow import AllowList
 from instep.node.config.kinds import BadValue
 from instep.node.config.loading import parse
@@ -297,6 +298,7 @@ def test_the_rollout_travels_in_the_definition() -> None:
 
     assert policy("") == RolloutPolicy()
     assert policy('strategy = "together"') == RolloutPolicy(strategy=Strategy.TOGETHER)
+    assert policy('strategy = "rolling"\napprove = "one"').approve is Approval.ONE
     written = """strategy = "canary"
 batch = 2
 order = ["s2", "s1"]
@@ -318,6 +320,17 @@ canary_for = "30s"
         finish_within_ms=90_000,
         canary_for_ms=30_000,
     )
+
+
+def test_an_approval_needs_a_strategy_where_all_partners_wait() -> None:
+    (found,) = problems(EXAMPLE.replace('strategy = "together"', 'approve = "one"'))
+    assert found["key"].endswith("rollout.approve") and "not auto" in str(found), found
+
+
+def test_a_policy_without_an_approval_has_the_bytes_that_older_nodes_know() -> None:
+    ten = msgspec.msgpack.decode(RolloutPolicy(strategy=Strategy.ROLLING).encoded())
+    eleven = msgspec.msgpack.decode(RolloutPolicy(strategy=Strategy.ROLLING, approve=Approval.ONE).encoded())
+    assert (len(ten), len(eleven)) == (10, 11) and eleven[:10] == ten
 
 
 def test_problems_of_a_rollout_are_told_at_once() -> None:

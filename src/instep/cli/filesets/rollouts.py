@@ -127,6 +127,13 @@ def confirm(session: Session, fileset: str | None) -> None:
     _ask(session, api.RolloutConfirmCommand(fileset), "confirmed")
 
 
+@command("approve", parent=rollout, example="instep rollout approve catalog")
+@click.argument("fileset", required=False)
+def approve(session: Session, fileset: str | None) -> None:
+    """Let the partners have a generation that waits for an approval."""
+    _ask(session, api.RolloutApproveCommand(fileset), "approved")
+
+
 @command("retry", parent=rollout, example="instep rollout retry catalog")
 @click.argument("fileset", required=False)
 def retry(session: Session, fileset: str | None) -> None:

@@ -13,14 +13,14 @@ from instep.core.contract import check_all
 from instep.core.rollout import contract
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import GOING, UNCONFIRMED
-from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
+from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, persons_of, tries_again
 from instep.core.rollout.show import RolloutShow
 from instep.core.rollout.vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
-from instep.core.vocabulary import TimerFired, Trouble
+from instep.core.vocabulary import Note, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.counts import lasting
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import OnFailure
+from instep.model.rollout import Approval, OnFailure
 from instep.model.standing import Standing
 
 SERIAL_LEAP_MAX = 1_000_000
@@ -53,8 +53,8 @@ class RolloutMachine(RolloutShow):
 
     def _take(self, event: RolloutEvent) -> None:
         match event:
-            case v.RolloutStarted(head):
-                self._start(head)
+            case v.RolloutStarted(head, author):
+                self._start(head, author)
             case v.PolicyChanged():
                 self._configure(event)
             case v.PartnersChanged(partners):
@@ -112,7 +112,7 @@ class RolloutMachine(RolloutShow):
             self._absent_after_ms = event.absent_after_ms
             self._timer("absent", self._now + event.absent_after_ms)
 
-    def _start(self, head: HeadRef | None) -> None:
+    def _start(self, head: HeadRef | None, author: str) -> None:
         """Timers restart with their whole length: the time that passed before the start is unknown."""
         self._is_started = True
         facts = self._facts
@@ -121,7 +121,7 @@ class RolloutMachine(RolloutShow):
             and head != facts.target
             and (facts.target is None or _is_above(head, facts.target))
         ):
-            self._begin(head, facts.target, "")
+            self._begin(head, facts.target, author)
             return
         if facts.state is RolloutState.WATCHING:
             self._timer("watch", self._now + facts.policy.canary_for_ms)
@@ -184,6 +184,8 @@ class RolloutMachine(RolloutShow):
                 self._set(is_confirmed=True, serial=facts.serial + 1)
                 self._timer("confirm", None)
                 self._end(RolloutState.DONE)
+            case v.ApproveAsked(_, person):
+                return self._approve(person)
             case v.BeginAnewAsked():
                 if facts.target is None or not v.ended(state) or state is RolloutState.DONE:
                     return self._refusal("to retry")
@@ -196,6 +198,19 @@ class RolloutMachine(RolloutShow):
                 self._set(serial=serial + 1, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)
+        return None
+
+    def _approve(self, person: str) -> Trouble | None:
+        """Let the partners have it, by the word of a person whom the policy lets say so."""
+        facts = self._facts
+        if not facts.is_to_approve:
+            return self._refusal("that waits for an approval")
+        if facts.policy.approve is Approval.OTHER_THAN_AUTHOR and person in persons_of(facts.author):
+            reason = f"{person} may not approve this: its author is {facts.author}, and approve is other_than_author"
+            return Trouble("own_change", reason, Retry.NEVER, 5, "let another person approve it")
+        number = facts.target.number if facts.target is not None else 0
+        self._set(approved_by=person, serial=facts.serial + 1)
+        self._out.append(Note("approved", f"{person} approved generation {number}", (("person", person),)))
         return None
 
     def _retry(self) -> None:
@@ -247,7 +262,8 @@ class RolloutMachine(RolloutShow):
             if all(self._is_back(name) or self._is_overdue(name) for name in self._partners):
                 self._end(RolloutState.ABORTED if facts.failed_code == "aborted" else RolloutState.PUT_BACK)
             return
-        if self._facts.state is RolloutState.BARRIER and not self._facts.is_paused and self._is_barrier_met():
+        is_open = self._facts.state is RolloutState.BARRIER and not self._facts.is_paused
+        if is_open and not self._facts.is_to_approve and self._is_barrier_met():
             self._set(state=RolloutState.WAVES)
         if self._facts.state is RolloutState.WAVES and not self._facts.is_paused:
             self._grant()

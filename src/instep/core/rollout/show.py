@@ -40,6 +40,8 @@ class RolloutShow(RolloutOrders):
             return self._failure()
         if facts.is_paused:
             return "paused"
+        if facts.is_to_approve:
+            return f"waits for an approval: instep rollout approve {self.line.fileset}"
         if facts.state is RolloutState.BARRIER:
             late = [n for n in self._expected() if self._place(n) is NodePlace.STAGING]
             if late:

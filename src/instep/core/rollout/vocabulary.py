@@ -9,7 +9,7 @@ import msgspec
 from instep.core.vocabulary import MachineWord, Note, SetTimer, TimerFired, Trouble
 from instep.core.vocabulary import PartnerReport as PartnerReport
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import Order, RolloutPolicy
+from instep.model.rollout import Approval, Order, RolloutPolicy
 
 
 class RolloutState(enum.Enum):
@@ -73,6 +73,14 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     attempt: int = 1
     finishing: tuple[NodeName, ...] = ()
     permits: tuple[int, ...] = ()
+    approved_by: str = ""
+    """The person whose word it waited for; empty until then, and where it waits for none."""
+
+    @property
+    def is_to_approve(self) -> bool:
+        """Whether it waits for the word of a person before any partner may switch."""
+        is_asked = self.policy.approve is not Approval.OFF and not self.approved_by
+        return is_asked and self.state is RolloutState.BARRIER
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -82,6 +90,7 @@ class RolloutStarted(MachineWord):
     """First event after birth. ``head`` is the line's head, or None before the first generation."""
 
     head: HeadRef | None = None
+    author: str = ""
 
 
 class PolicyChanged(MachineWord):
@@ -139,6 +148,12 @@ class AbortAsked(RolloutAsked):
 class ConfirmAsked(RolloutAsked): ...
 
 
+class ApproveAsked(RolloutAsked):
+    """``person`` says that the partners may have the generation."""
+
+    person: str = ""
+
+
 class BeginAnewAsked(RolloutAsked):
     """Begin the ended rollout of the head anew."""
 
@@ -157,7 +172,7 @@ class AnswersDiffered(RolloutAsked):
     reason: str
 
 
-Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | BeginAnewAsked | ReloadAsked
+Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | ApproveAsked | BeginAnewAsked | ReloadAsked
 
 RolloutEvent = (
     RolloutStarted

@@ -20,7 +20,7 @@ from instep.net.messages import messages as m
 from instep.net.task_group import TaskGroup
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.outcomes import author, outcome_document, raise_for, writer_of
+from instep.node.commands.outcomes import author_as, outcome_document, raise_for, writer_of
 from instep.node.commands.patience import change_within, deadline_in
 from instep.node.commands.targets import (
     accepted_by,
@@ -50,7 +50,7 @@ class Lines(CommandHandlers):
         held = tuple(path.rstrip(b"/") for path in asked.held_b64) if asked.accept_held else None
         ask = partial(
             p.PublishAsked,
-            author=asked.author or author(),
+            author=author_as(asked.author),
             message=asked.message,
             accept_deletions=asked.accept_deletions,
             is_dry_run=asked.dry_run,

@@ -50,6 +50,13 @@ def author() -> str:
         return ""
 
 
+def author_as(named: str | None) -> str:
+    """The author that a program names, with the person who gave the command where that is another one."""
+    person = author()
+    is_another = named and CALLER.get() is not None and named != person
+    return f"{named}, by {person}" if is_another else named or person
+
+
 def outcome_document(service: WriterService, outcome: p.Outcome) -> OutcomeDocument:
     """The answer of ``publish`` and ``rollback``; an error where nothing was published."""
     head = service.head if isinstance(outcome, p.WouldPublish) else None

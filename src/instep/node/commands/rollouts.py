@@ -18,7 +18,7 @@ from instep.model.ids import HeadRef
 from instep.net.messages.partner_reports import view_of_report
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.outcomes import raise_for, writer_of
+from instep.node.commands.outcomes import author, raise_for, writer_of
 from instep.node.commands.patience import change_within, deadline_in, watched
 from instep.node.lines.hook_calls import run_hook
 from instep.node.lines.snapshot import reports_of
@@ -71,6 +71,12 @@ class Rollouts(CommandHandlers):
     async def confirm(self, asked: api.RolloutConfirmCommand, speaker: Speaker) -> api.RolloutStateDocument:
         facts = writer_of(self._node, asked.fileset).rollout.facts
         return await self._ask(asked.fileset, r.ConfirmAsked, is_done=facts.is_confirmed)
+
+    async def approve(self, asked: api.RolloutApproveCommand, speaker: Speaker) -> api.RolloutStateDocument:
+        """By the person who gave the command."""
+        facts, person = writer_of(self._node, asked.fileset).rollout.facts, author()
+        is_done = bool(facts.approved_by) and facts.state in (*GOING, r.RolloutState.CONFIRMING)
+        return await self._ask(asked.fileset, lambda number: r.ApproveAsked(number, person), is_done=is_done)
 
     async def retry(self, asked: api.RolloutRetryCommand, speaker: Speaker) -> api.RolloutStateDocument:
         """Begin the ended rollout of the head anew; partners drop their refusals."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from instep.core.follow.gates import GATES_MAX, BadGate, parse_gate
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import NodeName
-from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, why_not_policy
+from instep.model.rollout import Absent, Approval, OnFailure, RolloutPolicy, Strategy, why_not_policy
 from instep.node.config.keys import key, keys_of, section
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, off_or, only, some_of, strings
 from instep.node.config.table_reader import Table
@@ -56,6 +56,9 @@ class RolloutKeys:
     """A partner that began is live or back within this time."""
     canary_for_ms: int = key("10s", duration_ms)
     """How long the first wave of a canary is watched."""
+    approve: Approval = key("off", enum_of(Approval))
+    """`one`: no partner switches before `instep rollout approve`; `other_than_author`: by another person than the
+    generation's author. Not with the strategy `auto`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,8 @@ def read_rollout(table: Table) -> RolloutPolicy:
     policy = RolloutPolicy(**{**row, "quorum_percent": int(row["quorum_percent"])})
     # One key at a time against the defaults, so that every problem is named at once.
     for one in keys_of(RolloutKeys):
-        why = why_not_policy(RolloutPolicy(**{one.field: getattr(policy, one.field)}))
+        others = {"strategy": policy.strategy} if one.field == "approve" else {}
+        why = why_not_policy(RolloutPolicy(**{one.field: getattr(policy, one.field), **others}))
         if why is not None:
             table.wrong(one.name, why.partition(", ")[2] or why.removeprefix(f"{one.name} "))
     return policy

@@ -50,7 +50,8 @@ class RolloutService:
         """First of all: the line's head when its service starts, and the policy that this head names."""
         self.reconfigure(policy)
         self.partners_changed()
-        self.driver.post(r.RolloutStarted(head))
+        signed = self._runtime.store.generation(head.id) if head is not None else None
+        self.driver.post(r.RolloutStarted(head, signed.body().author if signed is not None else ""))
 
     def reconfigure(self, policy: RolloutPolicy) -> None:
         """The policy that the head names; a partner that is away for longer than a poll interval is absent."""

@@ -46,6 +46,7 @@ def rollout_document(
         state=facts.state.value,
         paused=facts.is_paused,
         strategy=facts.policy.strategy.value,
+        approved_by=facts.approved_by or UNSET,
         started_at=moment(facts.started_wall_ms),
         ended_at=moment(facts.ended_wall_ms),
         took_ms=took_ms,
@@ -168,6 +169,8 @@ def status_document(
 
 def _next_steps(line: LineId, facts: RolloutFacts) -> tuple[str, ...]:
     name = line.fileset
+    if facts.is_to_approve:
+        return (f"instep rollout approve {name}", f"instep rollout abort {name}")
     if facts.state is RolloutState.CONFIRMING:
         return (f"instep rollout confirm {name}", f"instep rollout abort {name}")
     if facts.is_paused:

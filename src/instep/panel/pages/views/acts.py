@@ -25,6 +25,7 @@ from instep.api.members import DrainCommand, PartnerResendCommand, UndrainComman
 from instep.api.rollouts import (
     ReloadCommand,
     RolloutAbortCommand,
+    RolloutApproveCommand,
     RolloutConfirmCommand,
     RolloutPauseCommand,
     RolloutResumeCommand,
@@ -150,6 +151,11 @@ async def rollout_confirm(visit: Visit) -> str:
     return f"{visit.base}/rollout"
 
 
+async def rollout_approve(visit: Visit) -> str:
+    await visit.ask(RolloutApproveCommand(visit.found["fileset"]))
+    return f"{visit.base}/rollout"
+
+
 async def rollout_retry(visit: Visit) -> str:
     await visit.ask(RolloutRetryCommand(visit.found["fileset"]))
     return f"{visit.base}/rollout"
@@ -159,7 +165,7 @@ OF_FILESET: dict[str, Act] = {
     "publish": publish, "rollback": rollback, "pause": pause, "resume": resume, "retry": retry, "reload": reload,
     "verify": verify, "archive-restore": archive_restore, "rollout-pause": rollout_pause,
     "rollout-resume": rollout_resume, "rollout-abort": rollout_abort, "rollout-confirm": rollout_confirm,
-    "rollout-retry": rollout_retry,
+    "rollout-approve": rollout_approve, "rollout-retry": rollout_retry,
 }  # fmt: skip
 """By the last part of the path of a fileset."""
 

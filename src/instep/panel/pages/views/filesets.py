@@ -97,7 +97,7 @@ async def rollout(visit: Visit) -> Page:
         waves.setdefault(one.wave, []).append(one)
     context = {
         "fileset": name, "base": visit.base, "rollout": told.rollout, "past": told.past, "may": visit.may,
-        "why": _why_not(told.rollout), "again": name,
+        "why": _why_not(name, told.rollout), "again": name,
         "waves": sorted(waves.items(), key=lambda item: (item[0] is None, item[0] or 0)),
     }  # fmt: skip
     return Page(
@@ -105,15 +105,17 @@ async def rollout(visit: Visit) -> Page:
     )
 
 
-def _why_not(rollout: RolloutDocument | None) -> dict[str, str]:
+def _why_not(name: str, rollout: RolloutDocument | None) -> dict[str, str]:
     """By act why the rollout cannot take it now; empty where it can."""
     state = "none" if rollout is None else rollout.state
     is_paused = rollout is not None and rollout.paused
     over = "" if state not in ENDED else "no rollout runs"
+    is_to_approve = rollout is not None and f"instep rollout approve {name}" in (rollout.next or ())
     return {
         "pause": over or ("it is paused" if is_paused else ""),
         "resume": "" if is_paused else "it is not paused",
         "abort": over,
+        "approve": "" if is_to_approve else "it waits for no approval",
         "confirm": "" if state == "confirming" else "nothing waits for that",
         "retry": "" if state in ("put_back", "stopped", "aborted") else "nothing has failed",
     }
