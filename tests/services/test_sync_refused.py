@@ -29,7 +29,8 @@ async def test_what_production_refused_is_held_until_something_changes(tmp_path:
         for _ in range(2):
             error = await s1.refuses("sync_held", "sync_run", profile="site")
             assert f"the partners of p1 refused generation {good + 1} of data: p2: " in error.reason
-            assert ((p1.tree / "a").read_text(), (p2.tree / "a").read_text()) == ("2", "1")
+            await p2.holds("a", "1")
+            assert (p1.tree / "a").read_text() == "2"
         assert await p1.head() == good + 1
         shown = await s1.call("sync_show", profile="site")
         assert not shown["in_sync"] and "refused its newest generation: p2: " in shown["why_not"]

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from instep.core.sync.bases import common_base
-from instep.core.sync.plan import SyncPlan
+from instep.core.sync.plan import SyncPlan, SyncStep
 from instep.core.sync.rollbacks import went_back
 from instep.core.sync.side_changes import changes_of, sets_of, sources_of
 from instep.core.sync.table import Side
@@ -332,19 +332,24 @@ class SyncRun:
             WaitingTree(side.value, root, seen[side.value]) for side in self._refused if side.value in seen
         ]
         for side in self.work.withheld:
-            paths = self._waiting[side]
-            steps = ((step.path, step.base_after) for step in plan.steps if step.path in paths)
-            found.append(WaitingTree(side.value, (yield EditBase(root, tuple(steps))), seen[side.value]))
+            steps = [step for step in plan.steps if step.path in self._waiting[side] and self._is_made(step)]
+            after = yield EditBase(root, tuple((step.path, step.base_after) for step in steps))
+            found.append(WaitingTree(side.value, after, seen[side.value]))
         return tuple(found)
+
+    def _is_made(self, step: SyncStep) -> bool:
+        """Whether each home that the step changes made it, published or not."""
+        sides = zip(Side, (step.changes_left, step.changes_right), strict=True)
+        return all(not is_so or step.path in self._made[x] | self._waiting[x] for x, is_so in sides)
 
     def _new_base(self, root: Digest, waiting: tuple[WaitingTree, ...]) -> SyncBase:
         """Of a side whose partners refused what it got, the head stays the one before: going back to it is no going
         back."""
-        heads, base, refused = dict(self.work.heads), self._base, None
-        if base is not None and self._held_back:
-            refused = base.refused
+        heads, base = dict(self.work.heads), self._base
+        refused = base.refused if base is not None and (self._held_back or self._refused) else None
         for side, reason in self._refused.items():
-            refused = RefusedTree(side.value, heads[side].root, reason)
+            if refused is None or side in self._before:
+                refused = RefusedTree(side.value, heads[side].root, reason)
             if side in self._before:
                 heads[side] = self._before[side]
             elif base is not None:

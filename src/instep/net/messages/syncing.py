@@ -80,6 +80,8 @@ class HomeState(msgspec.Struct, frozen=True, array_like=True):
     external: Annotated[tuple[External, ...], msgspec.Meta(max_length=EXTERNALS_MAX)] = ()
     is_rolling_out: bool = False
     refused: Text = ""
+    is_working: bool = False
+    """A scan or a publish is under way: how the line is shows a moment later."""
 
 
 class ProfileReply(Message, tag="profile_reply", frozen=True, array_like=True):

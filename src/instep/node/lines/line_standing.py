@@ -87,7 +87,9 @@ class LineStanding(ABC):
         if standing.standing is not Standing.IN_STEP or standing.code == UNPUBLISHED:
             reason = (standing.reason or standing.standing.value)[:REASON_MAX]
         going, refused = self.rollout_now()
-        return HomeState(self.live, reason, self.fileset.external, going, refused[:REASON_MAX])
+        is_working = standing.standing is Standing.APPLYING
+        external = self.fileset.external
+        return HomeState(self.live, reason, external, going, refused[:REASON_MAX], is_working)
 
     def rollout_now(self) -> RolloutNow:
         """How the partners of a written line take its newest generation."""

@@ -39,6 +39,8 @@ from instep.node.syncing.sync_record import open_listings, reviewed, run_documen
 from instep.node.syncing.sync_run import SyncRunner
 from instep.tree.root.os_errors import help_for
 
+LOOK_AGAIN_S, LOOKS_MAX = 0.1, 20
+"""A home that scans or publishes is asked again for so long."""
 RECORD, LISTED, NUMBER = "sync/run/", "sync/listed/", "sync/number/"
 log = logging.getLogger(__name__)
 
@@ -215,7 +217,14 @@ class SyncRuns:
         try:
             near, far = self._homes(profile)
             home = near if profile.side(side).home == near.node else far
-            return HomeLook(await home.announce(news_of(profile, side, self._last_number(profile))))
+            news = news_of(profile, side, self._last_number(profile))
+            reply = await home.announce(news)
+            for _ in range(LOOKS_MAX):
+                if reply.state is None or not reply.state.is_working:
+                    break
+                await asyncio.sleep(LOOK_AGAIN_S)
+                reply = await home.announce(news)
+            return HomeLook(reply)
         except InstepError as error:
             return HomeLook(None, error)
 
