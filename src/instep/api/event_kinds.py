@@ -40,6 +40,7 @@ WARNINGS: Mapping[str, str] = {
     "late_archived": "files that were written into a tree while it was exchanged are in the archive",
     "late_edits": "paths changed here after the line was given away",
     "late_unknown": "whether paths changed here after the line was given away is not known yet",
+    "line_forgotten": "an operator let go of the line of a home that left",
     "link_down": "the connection to the node `node` is lost; `code` says why",
     "listen_not_listening": "the port for peers cannot be opened; the one before stays",
     "locked_edit": "a path was changed at a home where a sync profile locks its kind",

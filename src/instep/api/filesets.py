@@ -147,3 +147,31 @@ class FilesetAdoptCommand(FilesetCommand[AcceptedDocument], frozen=True):
     path: str = ""
     dry_run: bool = False
     empty: bool = False
+
+
+# A home that left -------------------------------------------------------------------------------------------
+
+
+class ForgottenDocument(Document, frozen=True, kw_only=True):
+    """What the tree showed of the home ``origin``: its generation, and how many paths and bytes leave the tree.
+    ``edits`` counts the edits made here that wait for that home, which go to the archive as well."""
+
+    fileset: str
+    origin: str
+    changed: bool
+    dry_run: bool
+    generation: int | None
+    paths: int
+    bytes: int
+    edits: int = 0
+
+
+@command("fileset_forget_line", Role.ADMIN, RefusedError, UnavailableError, ResourceError)
+class ForgetLineCommand(Command[ForgottenDocument], frozen=True, kw_only=True):
+    """Let go of the line of a home that left for ever: its files leave this node's tree, and go to the archive.
+    ``take_back`` keeps that line again."""
+
+    fileset: str
+    origin: str
+    dry_run: bool = False
+    take_back: bool = False

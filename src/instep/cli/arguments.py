@@ -221,7 +221,7 @@ def _person(value: str, shown: str) -> str:
 
 _RULES: dict[str, Callable[[str, str], str]] = {
     "fileset": _fileset, "fileset name": _fileset, "top words": _fileset_or_generation,
-    "node": _node, "nodes": _node, "home": _node, "source": _node, "to": _node, "node name": _node,
+    "node": _node, "nodes": _node, "home": _node, "origin": _node, "source": _node, "to": _node, "node name": _node,
     "partner name": _node, "pki name": _node, "top name": _node, "top names": _node,
     "trust address": _address, "trust pin": _fingerprint, "address": _peer_address, "at": _peer_address,
     "lease_name": _lease, "job work": _shared, "request kind": _shared, "request request_id": _shared,

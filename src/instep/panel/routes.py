@@ -158,6 +158,7 @@ NOT_OVER_HTTP: Mapping[str, str] = {
     "fileset_accept": "names a directory of this machine",
     "fileset_adopt": "names a directory of this machine",
     "fileset_check": "names a directory of this machine",
+    "fileset_forget_line": "takes files out of a tree for good: at the command line",
     "fileset_offers": "answers the command line while it accepts a fileset",
     "handover": "changes the writer: at the command line",
     "lease_check": "belongs to a program on this machine that runs under a lease",

@@ -9,6 +9,7 @@ import click
 from instep.api import members as api
 from instep.cli.arguments import read_network
 from instep.cli.control import DaemonDown
+from instep.cli.filesets.forgetting import totals_of_home
 from instep.cli.output import moment, say, table
 from instep.cli.session import Function, Session, command, daemon_word, group, timeout_option
 from instep.errors import UsageError
@@ -136,15 +137,27 @@ def _is_member(session: Session, name: str) -> bool:
 
 @command("remove", parent=partner, example="instep partner remove s1")
 @click.argument("name")
-def partner_remove(session: Session, name: str) -> None:
+@click.option("--dry-run", is_flag=True, help="Show what this node has of it, and change nothing.")
+def partner_remove(session: Session, name: str, dry_run: bool) -> None:
     """Take a node from the list; it gets nothing more.
 
     A node of this cluster keeps its certificate: see instep pki revoke. The keys of a node of another cluster
-    are trusted no more.
+    are trusted no more. Its files in filesets of many homes stay here until instep fileset forget-line.
     """
     from instep.net.trust.pki import Pki
     from instep.node.config.editing import edits
 
+    stays = totals_of_home(session, name)
+    if not session.is_json:
+        for one in stays:
+            what = f"{counted(one.paths, 'path')} of {name} in {one.fileset}"
+            print(f"{what} stay here; let them go: instep fileset forget-line {one.fileset} {name}")
+    if dry_run:
+        kept = [{"fileset": one.fileset, "paths": one.paths, "bytes": one.bytes} for one in stays]
+        would = node_name(name) in session.settings().partners
+        document = {"partner": name, "changed": would, "dry_run": True, "stays": kept}
+        session.show(document, f"{name} would be no partner any more" if would else f"{name} is no partner")
+        return
     changed = edits.remove_partner(session.node, name)
     changed = Pki(session.node.pki).pins.unpin(node_name(name)) or changed
     session.show_change({"partner": name}, changed, f"{name} is no partner any more")

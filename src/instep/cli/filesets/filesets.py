@@ -17,6 +17,7 @@ from instep.api import filesets as api
 from instep.api.command import as_json
 from instep.cli.completion import complete_setting
 from instep.cli.filesets.external import external
+from instep.cli.filesets.forgetting import fileset_remove, forget_line
 from instep.cli.filesets.recipes import (
     parameter_option,
     recipe_fields,
@@ -45,7 +46,8 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 
 fileset = group("fileset", "The directories that are kept in step.")
-fileset.add_command(external)
+for one in (external, fileset_remove, forget_line):
+    fileset.add_command(one)
 
 
 @command(
@@ -311,20 +313,6 @@ def _ready_for(session: Session, name: str, chosen: str | None, params: tuple[st
     found = session.settings().filesets.get(name)  # type: ignore[call-overload]
     role = WRITTEN if found is None or found.is_written_here else FOLLOWED
     return recipe_settings(session, chosen, params, role, str(found.path if found is not None else ""))
-
-
-@command("remove", parent=fileset, example="instep fileset remove catalog")
-@click.argument("name")
-def fileset_remove(session: Session, name: str) -> None:
-    """Forget a fileset on this node; its files, archive and history stay."""
-    from instep.node.trees.placing import forget_root
-
-    found = session.settings().filesets.get(name)  # type: ignore[call-overload]
-    changed = edits.remove_fileset(session.node, name)
-    where = f"; its files stay in {found.path}" if found is not None else ""
-    session.show_change({"fileset": name}, changed, f"{name} is forgotten here{where}")
-    if found is not None and changed:
-        forget_root(found.name, found.path, session.settings().name)
 
 
 @command("adopt", parent=fileset, example="instep fileset adopt catalog /srv/catalog --dry-run")

@@ -7,11 +7,11 @@ section "A refused union" of ``docs/spec/replication.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from instep.model.ids import HeadRef
+from instep.model.ids import HeadRef, NodeName
 from instep.model.replication.union import UnionPart
 
 
@@ -57,6 +57,12 @@ class UnionAttempts(msgspec.Struct, frozen=True, array_like=True):
         in_order = tuple(refused[origin] for origin in sorted(refused))
         after = UnionAttempts(self.live, in_order, self.is_single)
         return after if after.wanted(newest) else UnionAttempts(self.live, in_order)
+
+    def without(self, origins: Collection[NodeName]) -> UnionAttempts:
+        """The same without the lines of these homes."""
+        live = tuple(part for part in self.live if part.origin not in origins)
+        refused = tuple(part for part in self.refused if part.origin not in origins)
+        return UnionAttempts(live, refused, self.is_single)
 
     def retried(self) -> UnionAttempts:
         """An operator asks to try again: nothing is refused any more."""

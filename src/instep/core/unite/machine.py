@@ -58,6 +58,7 @@ class UniteMachine(FollowMachine):
         self._absent: set[NodeName] = set()
         """Lines of which nothing could be had when it was tried last."""
         self._is_withheld_due = bool(self._facts.withheld)
+        self._forgotten: frozenset[NodeName] = frozenset()
         self._keeps_names = False
         """Whether the tree has names that its parts would not give: then their union is made anew."""
         self._sources.up(config.writer, is_writer=True)  # all pages of a union are here
@@ -80,7 +81,7 @@ class UniteMachine(FollowMachine):
             case u.TreeKnown():
                 self._tree_known(event)
             case u.PartsKnown():
-                self._newest = event.parts
+                self._newest, self._forgotten = event.parts, frozenset(event.forgotten)
             case u.OwnCommitted():
                 self._own_committed(event)
             case u.UnionMade():
@@ -152,9 +153,11 @@ class UniteMachine(FollowMachine):
         ):
             return
         tried = facts.attempts.wanted(part for part in self._newest if part.origin not in self._absent)
-        parts = facts.attempts.parts_with(tried)
+        wanted = facts.attempts.parts_with(tried)
+        parts = tuple(part for part in wanted if part.origin not in self._forgotten)
+        is_moved = bool(tried) or parts != wanted
         is_again = self._is_withheld_due and bool(facts.withheld)
-        if (not tried or parts == facts.aim) and not is_again and not self._keeps_names:
+        if (not is_moved or parts == facts.aim) and not is_again and not self._keeps_names:
             return
         withheld = () if is_again else facts.withheld
         self._is_withheld_due = False
@@ -227,7 +230,8 @@ class UniteMachine(FollowMachine):
     def _replace_live(self, tree: HeadRef) -> None:
         facts = self._facts
         if tree == facts.head and tree != facts.live:
-            self._set(attempts=facts.attempts.went_live(self._tried(), self._newest))
+            attempts = facts.attempts.went_live(self._tried(), self._newest)
+            self._set(attempts=attempts.without(self._forgotten))
         super()._replace_live(tree)
 
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:

@@ -37,9 +37,11 @@ class TreeKnown(MachineWord):
 
 
 class PartsKnown(MachineWord):
-    """The newest head of each line of another home whose pages are here and whose definition agrees."""
+    """The newest head of each line of another home whose pages are here and whose definition agrees. The lines of
+    ``forgotten`` homes leave the tree."""
 
     parts: tuple[UnionPart, ...]
+    forgotten: tuple[NodeName, ...] = ()
 
 
 class OwnCommitted(MachineWord):

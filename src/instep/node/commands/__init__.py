@@ -11,6 +11,7 @@ from instep.node.access.door import Commands, Handler
 from instep.node.commands.adopting import Adopting
 from instep.node.commands.archive import Archives
 from instep.node.commands.changes.collisions import Collisions
+from instep.node.commands.changes.forgetting import Forgetting
 from instep.node.commands.changes.locks import Locks
 from instep.node.commands.changes.offers import Offers
 from instep.node.commands.changes.sync import SyncCommands
@@ -35,9 +36,9 @@ from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
 HANDLERS: tuple[type[CommandHandlers], ...] = (
-    AccessCommands, Adopting, Archives, BalancerCommands, Collisions, Explaining, Filesets, Handover, Jobs, Leases,
-    Lines, Locks, Looking, Mapper, MemberCommands, Offers, Promote, Restores, Rollouts, Seats, SyncCommands, Trying,
-    Verifying, Debugging,
+    AccessCommands, Adopting, Archives, BalancerCommands, Collisions, Explaining, Filesets, Forgetting, Handover, Jobs,
+    Leases, Lines, Locks, Looking, Mapper, MemberCommands, Offers, Promote, Restores, Rollouts, Seats, SyncCommands,
+    Trying, Verifying, Debugging,
 )  # fmt: skip
 
 

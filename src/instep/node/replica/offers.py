@@ -111,6 +111,11 @@ class ReplicaOffers:
         for origin, offering in self._offerings.items():
             offering.reached(self._port.live_of(origin))
 
+    def forget(self, origin: NodeName) -> None:
+        """The line of this home is let go: no path waits for its answer."""
+        self._of.pop(origin, None)
+        self.tell()
+
     def set_aside(self, paths: tuple[bytes, ...]) -> None:
         """These paths were archived and restored."""
         for offering in self._offerings.values():

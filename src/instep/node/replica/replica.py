@@ -24,6 +24,7 @@ from instep.node.following.kept_origins import Origins
 from instep.node.following.offering import Offering
 from instep.node.lines.line_net import LineNet
 from instep.node.replica.collision_list import CollisionList
+from instep.node.replica.forgetting import ForgottenLines
 from instep.node.replica.kept_line import KeptLine
 from instep.node.replica.laid import Laid, Unions
 from instep.node.replica.laid_search import LaidSearch
@@ -60,6 +61,7 @@ class Replica(LaidSearch, UnionLooks):
         self._fileset = own_tree.fileset
         self.unions = Unions(runtime.store, own_tree.name, self.me)
         self.collisions = CollisionList(runtime, self.unions, lambda: self._fileset)
+        self.forgotten = ForgottenLines(runtime, own_tree.name, self.unions)
         self.foreign = ForeignPaths()
         self.turn = asyncio.Lock()
         """Held by whatever moves the union: a switch, a commit of the own line, a change from elsewhere."""
@@ -134,7 +136,7 @@ class Replica(LaidSearch, UnionLooks):
                     waiting.cancel()
                     self._look_again()
                 for task in tasks:
-                    if task.done():
+                    if task.done() and not task.cancelled():  # the task of a forgotten line is
                         task.result()
                 await self._tend_lines()
         finally:
@@ -177,11 +179,7 @@ class Replica(LaidSearch, UnionLooks):
     async def _tend_lines(self) -> None:
         """Drop the lines of which nothing is left, and look at offers for which there was no room."""
         for origin in [origin for origin, kept in self.kept.items() if self.origins.is_over(kept)]:
-            kept, task = self.kept.pop(origin), self._tasks.pop(origin)
-            self._net.drop_line(kept.line)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await kept.failures.close()
+            await self._end_line(origin)
         for offer in self._net.offers_of(self._fileset.name):
             self.offered(offer)
 
@@ -191,10 +189,34 @@ class Replica(LaidSearch, UnionLooks):
             self._begin_line(origin)
 
     def _begin_line(self, origin: NodeName) -> None:
+        if origin in self.forgotten:
+            return
         kept = self.kept[origin] = KeptLine(self.runtime, self._settings(origin), self._net, self)
         self._tasks[origin] = asyncio.get_running_loop().create_task(kept.run())
         self._changed.set()
         self._net.add_line(kept)
+
+    async def _end_line(self, origin: NodeName) -> None:
+        kept, task = self.kept.pop(origin), self._tasks.pop(origin)
+        self._net.drop_line(kept.line)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await kept.failures.close()
+
+    async def forget(self, origin: NodeName) -> None:
+        """Keep the line of this home no more; the next union is without it."""
+        self.forgotten.add(origin)
+        if origin in self.kept:
+            await self._end_line(origin)
+        self.offers.forget(origin)
+        self.parts_changed()
+
+    def take_back(self, origin: NodeName) -> None:
+        """Keep the line of this home again, from whichever partner offers it."""
+        self.forgotten.take_back(origin)
+        for offer in self._net.offers_of(self._fileset.name):
+            self.offered(offer)
+        self.parts_changed()
 
     # What the tree holds ------------------------------------------------------------------------------------
 
@@ -279,7 +301,7 @@ class Replica(LaidSearch, UnionLooks):
         ]
         chosen = choose_parts(known, self.definition.digest)
         self._differing = frozenset(chosen.differing)
-        self.union.post(u.PartsKnown(chosen.parts))
+        self.union.post(u.PartsKnown(chosen.parts, self.forgotten.origins))
 
     def _silent(self, origin: NodeName) -> list[NodeName]:
         """Other homes that send their own line here, and not this one."""

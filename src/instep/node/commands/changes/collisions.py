@@ -23,6 +23,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author
 from instep.node.commands.targets import service_of
 from instep.node.config.filesets import FilesetSettings
+from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
 from instep.node.replica.collision_list import CollisionSide
 from instep.node.replica.own_line import OwnLine
@@ -90,14 +91,7 @@ class Collisions(CommandHandlers):
         """The filesets of many homes here; the named one must be one."""
         if fileset is None:
             return [each for each in self._node.services.values() if isinstance(each, OwnLine)]
-        line = service_of(self._node, fileset)
-        if not isinstance(line, OwnLine):
-            raise RefusedError(
-                f"{line.fileset.name} has one home, so it has no collisions",
-                hint="instep collisions list",
-                code="of_one_home",
-            )
-        return [line]
+        return [of_many_homes(service_of(self._node, fileset))]
 
     def _found(self, which: str, fileset: str | None) -> Found | None:
         """The collision of this id in a fileset; None where no fileset has one."""
@@ -140,6 +134,17 @@ class Collisions(CommandHandlers):
         asked = sync_api.SyncCollisionsCommand(profile=profile, all=is_all)
         told = await SyncCommands(self._context).sync_collisions(asked, speaker)
         return [_of_sync(profile, each) for each in told.listed]
+
+
+def of_many_homes(line: LineService) -> OwnLine:
+    """The service of a fileset of many homes; ``RefusedError`` for another one."""
+    if not isinstance(line, OwnLine):
+        raise RefusedError(
+            f"{line.fileset.name} has one home, and no lines of others beside it",
+            hint="instep fileset list",
+            code="of_one_home",
+        )
+    return line
 
 
 def _document(fileset: FilesetName, row: ListedCollision) -> api.CollisionDocument:
