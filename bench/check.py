@@ -13,7 +13,7 @@ __all__ = ["Verdict", "compare"]
 
 _PIECE = 4 << 20
 # Bookkeeping that tools keep inside the tree; not part of the carried tree.
-_BOOKKEEPING = (b".instep", b".stfolder", b".stversions", b".stignore")
+_BOOKKEEPING = (b".instep", b".stfolder", b".stversions", b".stignore", b".svn")
 
 
 @dataclass

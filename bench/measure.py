@@ -28,6 +28,7 @@ __all__ = ["Measurement", "Plan", "measure"]
 
 _LIVE_WRITES, _LIVE_BUDGET_S, _LIVE_AT_LEAST = 200, 40.0, 20
 _MILLION_WRITES = 20
+_LOCKED_EDITS = 20
 # What a tool, its set-up or the machine can do wrong; it fails one measurement, the others go on.
 _TROUBLE = (
     ToolFailed,
@@ -134,6 +135,11 @@ def _do(
         case Can.BOTH:
             _both(taken, session, scenario, plan, place)
             return
+        case Can.CATCH_UP:
+            _catch_up(taken, session, step, scenario, plan, place)
+        case Can.LOCK:
+            _start_equal(session, scenario, plan, place)
+            _lock(taken, session, plan, place)
         case Can.UNCHANGED:
             _start_equal(session, scenario, plan, place)
             _clocked(taken, session, place.sync, session.unchanged)
@@ -168,6 +174,48 @@ def _both(taken: Measurement, session: Session, scenario: Scenario, plan: Plan, 
     _check(taken, place, edited.apart)
     if not edited.landed(place.targets[0]):
         taken.error = "a text of a path that both sides changed is gone"
+
+
+def _catch_up(
+    taken: Measurement, session: Session, step: Step, scenario: Scenario, plan: Plan, place: Field
+) -> None:
+    """The edits are made and taken in at the source while the target is away; its coming back is timed."""
+    assert step.edit is not None
+    _start_equal(session, scenario, plan, place)
+    session.cut_off()
+    edited = step.edit(place.source, plan.seed, plan.scale)
+    place.sync()
+    session.noticed()
+    _clocked(taken, session, place.sync, session.catch_up)
+    if taken.sent_bytes is not None:
+        taken.more["sent_share"] = taken.sent_bytes / edited.changed_bytes
+
+
+def _lock(taken: Measurement, session: Session, plan: Plan, place: Field) -> None:
+    """Files of the target changed under a lock, one after another, each until the source shows the new bytes."""
+    waits_ms: list[float] = []
+    found = sorted(str(path.relative_to(place.source)) for path in (place.source / "data").rglob("*.xml"))
+    chosen = random.Random(f"{plan.seed} locks").sample(found, _LOCKED_EDITS)
+    cpu, sent = session.cage.cpu_s(), session.cage.sent_bytes()
+    session.cage.forget_peak()
+    for number, path in enumerate(chosen):
+        _, body = live_write(place.source, plan.seed, number)
+        started = time.perf_counter()
+        session.locked_edit(path, body)
+        until(lambda: (place.source / path).read_bytes() == body, plan.within_s, f"{path} at the source")  # noqa: B023
+        waits_ms.append((time.perf_counter() - started) * 1e3)
+    taken.cpu_s, taken.peak_bytes = session.cage.cpu_s() - cpu, session.cage.peak_bytes()
+    now = session.cage.sent_bytes()
+    taken.sent_bytes = now - sent if now is not None and sent is not None else None
+    waits_ms.sort()
+    taken.wall_s = statistics.median(waits_ms) / 1e3
+    taken.more |= {"writes": len(waits_ms), "p50_ms": statistics.median(waits_ms), "p99_ms": waits_ms[-1]}
+    until(
+        lambda: compare(place.source, place.targets[0]).is_right,
+        plan.within_s,
+        "target equal to source",
+        0.05,
+    )
 
 
 def _clocked(

@@ -204,7 +204,7 @@ def _told(bound: Bound) -> str:
         what = {"wall_s": "wall", "sent_bytes": "bytes sent"}[bound.value]
         name = {
             "rsync-ssh": "rsync over ssh", "cp": "`cp -a` (the aim)", "unison": "Unison over ssh",
-            "rclone": "rclone bisync",
+            "rclone": "rclone bisync", "syncthing": "Syncthing", "subversion": "Subversion over ssh",
         }[bound.against]  # fmt: skip
         return f"{what} at most {bound.most:g} x {name}"
     match bound.value:

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers.base import Can, Landed
-from bench.workloads import big_file, edit_both_sides, edit_in_place, insert_into, small_files, texts_beside
+from bench.workloads import (
+    big_file,
+    edit_both_sides,
+    edit_in_place,
+    insert_into,
+    rewrite,
+    small_files,
+    texts_beside,
+)
 
 __all__ = ["SCENARIOS", "Bound", "Edited", "Scenario", "Step", "every_row"]
 
@@ -130,6 +138,10 @@ def _count(directory: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(directory))
 
 
+def _rewrite(source: Path, seed: int, scale: float) -> Edited:
+    return Edited(lambda _: True, rewrite(source, seed, max(100, int(10_000 * scale))))
+
+
 def _rename(source: Path, seed: int, scale: float) -> Edited:
     os.rename(source / "data", source / "renamed")
     wanted = _count(source / "renamed")
@@ -226,6 +238,22 @@ SCENARIOS: tuple[Scenario, ...] = (
         _GIB,
         settle="default",
         edit_both=_edit_both,
+    ),
+    Scenario(
+        "catchup",
+        (Step("catchup", "10,000 of 20,000 small files changed while the target was away", Can.CATCH_UP, _rewrite,
+              (Bound("wall_s", "unison", 1.0), Bound("wall_s", "syncthing", 1.0))),),
+        _plain(20_000, 1200),
+        _GIB,
+        settle="default",
+    ),
+    Scenario(
+        "lock",
+        (Step("lock", "lock, change and submit at the target, until the source shows it", Can.LOCK, None,
+              (Bound("wall_s", "subversion", 1.0),)),),
+        _plain(1_000, 1200),
+        _GIB,
+        settle="5ms",
     ),
     Scenario(
         "million",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
-    "big_file", "edit_both_sides", "edit_in_place", "insert_into", "live_write", "small_files", "texts_beside",
+    "big_file", "edit_both_sides", "edit_in_place", "insert_into", "live_write", "rewrite", "small_files", "texts_beside",
 ]  # fmt: skip
 
 _MIB = 1 << 20
@@ -144,6 +144,18 @@ def edit_both_sides(source: Path, target: Path, seed: int, scale: float) -> tupl
             _write_anew(side / path, body)
             changed += len(body)
     return changed, apart
+
+
+def rewrite(source: Path, seed: int, count: int) -> int:
+    """Write ``count`` files anew, each with as many bytes as it had; returns the bytes changed."""
+    random_ = random.Random(f"{seed} rewrite")
+    found = sorted((source / "data").rglob("*.xml"))
+    changed = 0
+    for path in random_.sample(found, min(count, len(found))):
+        body = random_.randbytes(path.stat().st_size)
+        _write_anew(path, body)
+        changed += len(body)
+    return changed
 
 
 def _write_anew(path: Path, body: bytes) -> None:

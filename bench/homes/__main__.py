@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ from bench.cage import NAME, Cage, remove_left_over_groups
 from bench.homes.figures import FIGURES, Found
 from bench.homes.rig import Rig
 
-_COLUMNS = "| figure | value | demanded | measured | |\n|---|---|---:|---:|---|\n"
+_COLUMNS = "| figure | value | demanded | measured | | scale, load |\n|---|---|---:|---:|---|---|\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             for found in FIGURES[name](new, given.seed, given.scale):
                 missed = missed or _misses(found)
-                rows.append(_row(name, found))
+                rows.append(f"{_row(name, found)} {given.scale:g}, {load:.1f} |")
                 print(rows[-1], flush=True)
         print(f"{name}: {time.monotonic() - began:.0f} s, load {load:.1f}", file=sys.stderr, flush=True)
     _write(given, rows)
@@ -67,11 +66,18 @@ def _row(name: str, found: Found) -> str:
 
 
 def _write(given: argparse.Namespace, rows: Sequence[str]) -> None:
-    about = "\n".join(f"- **{name}:** {' '.join((figure.__doc__ or '').split())}" for name, figure in FIGURES.items())
-    today = datetime.datetime.now(datetime.UTC).date()
+    """Rows of figures that were not measured now stay as they are."""
+    about = "\n".join(
+        f"- **{name}:** {' '.join((figure.__doc__ or '').split())}" for name, figure in FIGURES.items()
+    )
+    present = given.output.read_text().splitlines() if given.output.exists() else []
+    shown = {name: [row for row in rows if row.startswith(f"| {name} |")] for name in FIGURES}
+    for name in FIGURES:
+        shown[name] = shown[name] or [row for row in present if row.startswith(f"| {name} |")]
+    lines = "\n".join(row for each in shown.values() for row in each)
     given.output.write_text(
-        f"# Filesets of many homes\n\nMade by `./run bench homes` on {today}, scale {given.scale:g}, load "
-        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n\n{about}\n\n{_COLUMNS}" + "\n".join(rows) + "\n"
+        f"# Filesets of many homes\n\nMade by `./run bench homes`, on {os.cpu_count()} cores; *load* is that of the machine before "
+        f"the figure.\n\n{about}\n\n{_COLUMNS}{lines}\n"
     )
 
 

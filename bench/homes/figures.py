@@ -82,7 +82,9 @@ def _homes(rig: Rig, *names: str, mode: str = "replicate") -> list[Home]:
     return homes
 
 
-def _written(rig: Rig, writers: list[Home], homes: list[Home], seed: int, count: int, tables: int) -> tuple[float, float]:
+def _written(
+    rig: Rig, writers: list[Home], homes: list[Home], seed: int, count: int, tables: int
+) -> tuple[float, float]:
     """Seconds until documents, and then updates, are everywhere; each of ``writers`` has its share of them."""
     names = [home.name for home in homes]
     share = len(names) // len(writers)
@@ -176,7 +178,9 @@ def _updates(home: Home, partner: Home, files: list[Path], seed: int, count: int
     place = files[0].parent
     here = [file for file in files if file.parent == place]
     with INotify() as watch:
-        watch.add_watch(partner.tree / place.relative_to(home.tree), flags.MOVED_TO | flags.CREATE | flags.CLOSE_WRITE)
+        watch.add_watch(
+            partner.tree / place.relative_to(home.tree), flags.MOVED_TO | flags.CREATE | flags.CLOSE_WRITE
+        )
         for number in range(count):
             file = here[number % len(here)]
             target = partner.tree / file.relative_to(home.tree)
@@ -211,13 +215,13 @@ def catch_up(new: Callable[[], Rig], seed: int, scale: float) -> Iterable[Found]
         rig.share(home, "--mode", "replicate")
     rig.await_lines(partner, [*names])
     rig.require_equal(hub, partner)
+    switches = rig.switches(partner)
     rig.stop(partner)
     written = 0
     for number, home in enumerate(homes):
         written += edit(files[home.name], seed + number, 0.5)
     rig.wait(*homes[1:])
     rig.await_lines(hub, [*names])
-    switches = rig.switches(partner)
     sent = rig.cage.sent_bytes()
     began = time.perf_counter()
     rig.start(partner)

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ class Home:
     tree: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
-    names: list[str] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -86,7 +86,9 @@ class Rig:
 
     def add(self, name: str) -> Home:
         """A node that runs: the first one makes the cluster, the others join it."""
-        home = Home(name, self._base / name / "node", self._base / name / "tree", _FIRST_PORT + len(self.homes))
+        home = Home(
+            name, self._base / name / "node", self._base / name / "tree", _FIRST_PORT + len(self.homes)
+        )
         home.tree.mkdir(parents=True)
         listening = ("--listen", home.address, "--panel", "off")
         if not self.homes:
@@ -134,13 +136,13 @@ class Rig:
         """Both list and dial each other; with ``hub`` the first one passes on what others write. The other one gets
         nothing unless ``other_gets``."""
         for here, there in ((one, other), (other, one)):
-            until(lambda: there.name in self._known(here), self.within_s, f"{here.name} to know {there.name}", 0.1)  # noqa: B023
+            until(partial(self._knows, here, there), self.within_s, f"{here.name} to know {there.name}", 0.1)
             rights = ["--replicate", "--data"] if here is other or other_gets else ["--no-replicate"]
             rights += ["--hub"] if hub and here is one and other_gets else []
             self.tell(here, "partner", "set", there.name, *rights, "--address", there.address)
 
-    def _known(self, home: Home) -> set[str]:
-        return {row["name"] for row in home.ask("node_list")["nodes"]}
+    def _knows(self, home: Home, other: Home) -> bool:
+        return other.name in {row["name"] for row in home.ask("node_list")["nodes"]}
 
     def share(self, home: Home, *words: str) -> None:
         """Make the tree of this node a home's."""
@@ -191,6 +193,8 @@ class Rig:
 
         def are_equal() -> bool | str:
             verdicts = [compare(first.tree, other.tree) for other in others]
-            return next((f"{len(each.wrong)} paths, {each.wrong[0]}" for each in verdicts if each.wrong), True)
+            return next(
+                (f"{len(each.wrong)} paths, {each.wrong[0]}" for each in verdicts if each.wrong), True
+            )
 
         until(are_equal, self.within_s, "equal trees", 0.2)

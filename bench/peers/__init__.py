@@ -9,6 +9,7 @@ from bench.peers.instep import Instep
 from bench.peers.lsyncd import Lsyncd
 from bench.peers.rclone import Rclone
 from bench.peers.rsync import RsyncDaemon, RsyncOverSsh
+from bench.peers.subversion import Subversion
 from bench.peers.syncthing import Syncthing
 from bench.peers.unison import Unison
 
@@ -24,6 +25,7 @@ def every_peer() -> list[Peer]:
         Syncthing(),
         Unison(),
         Rclone(),
+        Subversion(),
         Csync2(),
         Lsyncd(),
         TarOverSsh(),

@@ -34,6 +34,8 @@ class Can(enum.Enum):
     FOUR = "serve four targets"
     MILLION = "live with a million files"
     BOTH = "bring together two trees that were both changed"
+    CATCH_UP = "bring a target forward that was away"
+    LOCK = "change a file under a lock at the other end"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,20 @@ class Session(ABC):
 
     def both(self) -> None:
         """Bring together what was edited on both sides since ``adopt``. Timed from the end of the edits."""
+        raise NotImplementedError
+
+    def cut_off(self) -> None:
+        """End what runs at the target, untimed. Tools without a daemon there have nothing to end."""
+
+    def noticed(self) -> None:
+        """Let the source's side take in what was edited while the target was away, untimed."""
+
+    def catch_up(self) -> None:
+        """Start again what ``cut_off`` ended and bring the target forward. Timed."""
+        self.first()
+
+    def locked_edit(self, path: str, body: bytes) -> None:
+        """At the target: lock the file, write it, hand it in and end the lock. Timed until the source shows it."""
         raise NotImplementedError
 
     def nudge(self) -> Handle | None:

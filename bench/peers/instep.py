@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class _Publishing(Session):
         self._instep = command
         self._home = self.field.left / "state" / "node"
         self._homes = [self._home, *(right / "state" / "node" for right in self.field.rights)]
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._tell(self._home, "init", "main", *self._listen(0))
         self._serve(self._home, "main")
         is_watching = self.setting.settle is not None
@@ -50,6 +52,8 @@ class _Publishing(Session):
         self._tell(self._home, "fileset", "add", _FILESET, self.source, *how)
         for number, (home, target) in enumerate(zip(self._homes[1:], self.targets, strict=True), 1):
             self._join(home, number, "--accept", f"{_FILESET}={target}")
+        partners = ",".join(f"s{number}" for number in range(1, len(self._homes)))
+        self._tell(self._home, "fileset", "set", _FILESET, f"offers_from={partners}")
         if not is_watching:
             self._publish()
             self._wait()  # a writer that publishes by itself does not publish an empty tree: nothing to wait for yet
@@ -74,6 +78,28 @@ class _Publishing(Session):
 
     def adopt(self) -> None:
         self.first()
+
+    def cut_off(self) -> None:
+        """The first partner's daemon ends; it was in step."""
+        self._wait()
+        partner = self._processes[1]
+        partner.terminate()
+        self.cage.finish(partner, self.within_s)
+
+    def noticed(self) -> None:
+        self._tell(self._home, "publish", _FILESET, "--accept-deletions", *self._patience())
+
+    def catch_up(self) -> None:
+        self._serve(self._homes[1], "s1")
+        self._wait()
+
+    def locked_edit(self, path: str, body: bytes) -> None:
+        """The release submits, and returns when the home has made the change."""
+        at = self._homes[1]
+        self._tell(at, "lock", "acquire", _FILESET, path)
+        file = self.targets[0] / path
+        file.write_bytes(body)
+        self._tell(at, "lock", "release", _FILESET, path)
 
     def unchanged(self) -> None:
         self._tell(self._home, "verify", _FILESET, "--fleet", *self._patience())
@@ -108,6 +134,7 @@ class _Publishing(Session):
             return (home / "control.sock").is_socket()
 
         until(answers, 30, f"control socket of {name}", 0.02)
+        self._processes.append(process)
 
     def _tell(self, home: Path, *words: str | Path, as_json: bool = True) -> Any:
         argv = [self._instep, *words, "--dir", home, *(["--json"] if as_json else [])]
@@ -127,6 +154,7 @@ class _Syncing(_Publishing):
         command = _command()
         assert command is not None
         self._instep = command
+        self._processes = []
         right = self.field.rights[0] / "state" / "node"
         self._home = self.field.left / "state" / "node"
         self._tell(self._home, "init", "main", *self._listen(0))

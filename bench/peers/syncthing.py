@@ -105,6 +105,21 @@ class _Indexing(Session):
     def change(self, landed: Landed) -> None:
         self.first()
 
+    def cut_off(self) -> None:
+        target = self._devices[1]
+        target.ask("POST", "system/shutdown")
+        until(lambda: not _answers(target), self.within_s, "the end of the target's Syncthing", 0.02)
+
+    def noticed(self) -> None:
+        self._devices[0].ask("POST", f"db/scan?folder={_FOLDER}", self.within_s)
+
+    def catch_up(self) -> None:
+        target = self._devices[1]
+        _serve(self.cage, target)
+        until(lambda: _answers(target), self.within_s, "Syncthing's REST interface", 0.02)
+        until(self._is_connected, self.within_s, "Syncthing's connections", 0.02)
+        self._wait_in_step()
+
     def _wait_in_step(self) -> None:
         until(self._in_step, self.within_s, "Syncthing in step", 0.01)
 
@@ -184,7 +199,7 @@ def _answers(device: _Device) -> bool:
 
 class Syncthing(Peer):
     name, title, needs = "syncthing", "Syncthing", ("syncthing",)
-    can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY, Can.FOUR})
+    can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY, Can.FOUR, Can.CATCH_UP})
     is_slow = True
     clock = (
         "from the order to scan the source until every target knows its newest index entry, needs nothing and is idle; "

@@ -50,7 +50,7 @@ class _Reconciling(Session):
 
 class Unison(Peer):
     name, title, needs = "unison", "Unison over ssh", ("unison", *ssh.NEEDS)
-    can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY, Can.BOTH})
+    can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY, Can.BOTH, Can.CATCH_UP})
     clock = (
         "`unison -batch -force SOURCE`, from start to exit, ssh handshake included; two-way without `-force`, and paths "
         "that both sides changed stay apart"
