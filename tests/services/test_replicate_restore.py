@@ -89,7 +89,7 @@ async def test_a_restore_that_is_interrupted_is_brought_to_its_end(
 @in_virtual_time
 async def test_an_emptied_tree_is_said_by_every_line_and_is_restored(tmp_path: Path) -> None:
     async with services(tmp_path) as cluster:
-        nodes = _, b = mesh(cluster, "a", "b")
+        nodes = a, b = mesh(cluster, "a", "b")
         for node in nodes:
             node.write({f"{node.name}/{n}.xml": f"{node.name} {n}" for n in range(30)})
             node.start()
@@ -109,6 +109,19 @@ async def test_an_emptied_tree_is_said_by_every_line_and_is_restored(tmp_path: P
         assert "of a were changed or removed here" in lines["a"]["reason"]
         await b.call("restore", fileset="data")
         await alike(*nodes, holding=everything)
+        await a.stop()
+        for folder in "ab":
+            shutil.rmtree(b.tree / folder)
+        await b.stands("blocked", code="max_deletions")
+        await b.call("restore", fileset="data")
+
+        async def is_own_back() -> bool:
+            return len(texts(b.tree)) == len(everything) // 2
+
+        await reached(is_own_back, lambda: "own files come from the history here")
+        assert (await standings(b))["a"] == "drifted"
+        a.start()
+        await alike(*nodes, holding=everything)
 
 
 @in_virtual_time
@@ -125,5 +138,8 @@ async def test_a_root_that_is_gone_is_said_by_every_line(tmp_path: Path) -> None
             return await standings(b) == {"a": "blocked", "b": "blocked"}
 
         await reached(are_blocked, lambda: "both lines are blocked")
+        await b.stop()
+        b.start()
+        await reached(are_blocked, lambda: "both lines are blocked after a start")
         (tmp_path / "away").rename(b.tree)
         await alike(*nodes, holding={"a.xml": "1", "b.xml": "1"})

@@ -190,8 +190,9 @@ class KeptLine(LineService):
         if told is None:
             return
         record = StandingRecord(told.standing, wall_ms(), told.reason, told.code, told.next_steps)
-        if told.standing is Standing.IN_STEP:
-            record = self._union.stand_of(self.line.origin, told.head) or record
+        here = self._union.stand_of(self.line.origin, told.head)
+        if here is not None and (told.standing is Standing.IN_STEP or _outweighs(here, told.standing)):
+            record = here
         await self._stand(record)
 
     @property
@@ -315,6 +316,11 @@ class KeptLine(LineService):
 
     async def _verified(self, live: HeadRef, is_deep: bool) -> Numbers:
         return await self._union.verified(self.line.origin, is_deep=is_deep)
+
+
+def _outweighs(here: StandingRecord, told: Standing) -> bool:
+    """A tree that is not as the line says is said also while no source can be reached."""
+    return told is Standing.UNREACHABLE and here.standing in (Standing.BLOCKED, Standing.DRIFTED)
 
 
 def _fetch_failed(req: int, trouble: Trouble) -> k.KeepEvent:

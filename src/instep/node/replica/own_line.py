@@ -96,6 +96,10 @@ class OwnLine(WriterService):
         super().reconfigure(fileset)
         self.replica.reconfigure(fileset)
 
+    async def _root_turned(self, trouble: Trouble | None) -> None:
+        await super()._root_turned(trouble)
+        await self.replica.root_turned(trouble)
+
     # Effects ------------------------------------------------------------------------------------------------
 
     async def _perform(self, effect: s.WriterEffect) -> None:

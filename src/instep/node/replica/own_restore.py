@@ -2,7 +2,7 @@
 
 As any restore of a writer, but for its goal: a union, in which the own line's part is that generation, with the paths
 of other homes as they lie there now. Of those, removals that no home was sent yet are put back as well, where the
-whole tree is asked for. Other generations are not restored in this mode.
+whole tree is asked for; while a home is away, when it is back. Other generations are not restored in this mode.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class OwnRestoring(Restoring):
         if laid is not None:
             self._replica.union.post(u.TreeKnown(laid.ref, laid.parts))
         if not effect.paths:
-            self._replica.offers.judge_removals(are_accepted=False)
+            self._replica.undoes_removals = True
         return ended
 
     async def _wait_for_rest(self) -> None:

@@ -11,7 +11,7 @@ from instep.core.follow import vocabulary as f
 from instep.core.union.divide import ForeignChange
 from instep.core.union.parts import KnownHead, choose_parts
 from instep.core.unite import vocabulary as u
-from instep.core.vocabulary import Trouble
+from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import ContentionError, InstepError
 from instep.model.definition import Definition, Mode
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -81,8 +81,11 @@ class Replica(LaidSearch, UnionLooks):
         self.refusals: dict[NodeName, Trouble] = {}
         self.in_the_way: set[tuple[NodeName, bytes]] = set()
         self._verifying = {}
-        self.unseen: InstepError | None = None
-        """Why the last look at the tree failed."""
+        self._unseen: tuple[Trouble | None, Trouble | None] = None, None
+        """Why the root cannot be seen, and why the last look at the tree failed."""
+        self.undoes_removals = False
+        """Whether all that is missing of other homes is put back, as soon as each home is connected: an operator asked
+        for the whole tree."""
         self.publish: Callable[[], Awaitable[None]] | None = None
         """Publishes the own line's changes, where that goes by itself."""
         self.finish_own_switch: Callable[[], None] = lambda: None
@@ -241,6 +244,10 @@ class Replica(LaidSearch, UnionLooks):
         before = self.foreign.paths
         self.foreign.take(looked)
         await self.offers.looked(looked)
+        if self.undoes_removals:
+            are_missing = any(change.found is None for change in self.foreign.changes.values())
+            self.undoes_removals = are_missing or not looked.is_full
+            self.offers.judge_removals(are_accepted=False)
         if self.foreign.paths != before:
             await self.union_stands()
         if looked.divided.foreign or (looked.is_full and self.foreign.changes):
@@ -254,9 +261,16 @@ class Replica(LaidSearch, UnionLooks):
     async def looked(self, error: InstepError | None) -> None:
         """The own line looked at the tree, or could not."""
         if error is None or not isinstance(error, ContentionError):
-            was, self.unseen = self.unseen, error
-            if was != error:
-                await self.union_stands()
+            await self._sees(self._unseen[0], trouble_of(error) if error is not None else None)
+
+    async def root_turned(self, trouble: Trouble | None) -> None:
+        """The root cannot be seen any more, or is seen again."""
+        await self._sees(trouble, self._unseen[1])
+
+    async def _sees(self, root: Trouble | None, look: Trouble | None) -> None:
+        was, self._unseen = self._unseen, (root, look)
+        if was != self._unseen:
+            await self.union_stands()
 
     def is_of_now(self, laid: Laid) -> bool:
         """Whether the union has the same heads of all other homes as the one that the tree holds."""
@@ -319,7 +333,7 @@ class Replica(LaidSearch, UnionLooks):
             is_live=head == self.live_of(origin),
             changed=[c.path for c in changes if any(each.origin == origin for each in c.sources)],
             offered=self.kept[origin].offering.offered_edits()[1],
-            unseen=self.unseen,
+            unseen=self._unseen[0] or self._unseen[1],
             withheld=[each for each in self.withheld() if each.origin == origin],
             in_the_way=self.in_the_way,
             asked=sorted(self.kept[origin].sources),

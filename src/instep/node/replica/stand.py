@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from instep.core.vocabulary import Trouble
-from instep.errors import InstepError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName, NodeName
 from instep.model.paths import shown
@@ -26,7 +25,7 @@ def stand_in_union(
     is_live: bool,
     changed: Sequence[bytes],
     offered: Trouble | None,
-    unseen: InstepError | None,
+    unseen: Trouble | None,
     withheld: Sequence[Withheld],
     in_the_way: Collection[tuple[NodeName, bytes]],
     asked: Sequence[NodeName],
@@ -67,10 +66,10 @@ def stand_in_union(
     return StandingRecord(Standing.BEHIND, now, "it is about to be brought into the tree", None)
 
 
-def _of_unseen(unseen: InstepError) -> StandingRecord:
+def _of_unseen(unseen: Trouble) -> StandingRecord:
     """No line is in step in a tree that cannot be seen."""
     steps = (unseen.hint,) if unseen.hint else ()
-    return StandingRecord(Standing.BLOCKED, wall_ms(), unseen.reason, unseen.error_code, steps)
+    return StandingRecord(Standing.BLOCKED, wall_ms(), unseen.reason, unseen.code, steps)
 
 
 def _of_changed(
