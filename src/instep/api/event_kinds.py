@@ -22,6 +22,7 @@ WARNINGS: Mapping[str, str] = {
     "drift_reverted": "local changes were archived or the generation's files restored, here or at the partner `node`",
     "edit_set_aside": "edits made here were not taken by the home: they are in the archive",
     "epoch_conflict": "an epoch of a line was given to more than one node",
+    "file_mended": "a file of another home that the disk had changed was fetched anew",
     "file_damaged": "a file of the tree has other bytes than its generation says",
     "generation_twice": "two generations of a line have one number",
     "golden_differs": "golden answers differ from those before the change",

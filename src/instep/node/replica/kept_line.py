@@ -69,7 +69,7 @@ class KeptLine(LineService):
         self.offered = OfferedHeads(runtime, Mode.REPLICATE)
         self.lending = Lending(self.tree.contents)
         shown = partial(union.shown, self.line.origin)
-        self._serving = ServedTree(self.tree, lambda path: union.doubt((path,)), shown=shown)
+        self._serving = ServedTree(self.tree, lambda path: union.doubt((shown(path),)), shown=shown)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._asking: set[tuple[NodeName, bool]] = set()
         self.machine = KeepMachine(self.line, self.config(), random.Random(), self.facts)

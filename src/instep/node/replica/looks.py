@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from instep.api.looking import ChangeDocument
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
-from instep.model.replication.union import Withheld
+from instep.model.replication.union import UnionPart, Withheld
+from instep.node.replica.kept_line import KeptLine
 from instep.node.replica.laid import Laid, Unions
-from instep.node.replica.offers import ForeignPaths
+from instep.node.replica.offers import ForeignPaths, RottenPaths
 from instep.node.replica.union_service import UnionService
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
@@ -19,20 +20,23 @@ from instep.node.trees.shown_changes import changes_shown
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.scan.compare import Difference
 
+ROTTEN_MAX = 10_000
 TOGETHER_S = 0.1
 """So long a look waits for questions about other lines."""
 
 
 class UnionLooks:
-    """The part of a ``Replica`` that looks and changes nothing."""
+    """The part of a ``Replica`` that looks. A deep look has the files restored that it finds rotten."""
 
     me: NodeName
     own_tree: FilesetTree
     unions: Unions
     foreign: ForeignPaths
+    rotten: RottenPaths
     union: UnionService
     _verifying: dict[bool, asyncio.Task[dict[NodeName, Numbers]]]
     """Looks that have not begun, by whether they read every byte."""
+    kept: dict[NodeName, KeptLine]
     _own_head: Callable[[], HeadRef | None]
 
     def live_of(self, origin: NodeName) -> HeadRef | None:
@@ -51,6 +55,27 @@ class UnionLooks:
 
     def shown(self, origin: NodeName, path: bytes) -> bytes:
         return self.unions.shown(origin, path)
+
+    def _homes_of(self, path: bytes) -> list[NodeName]:
+        """The connected nodes that can send what the tree has at ``path``."""
+        laid = self.unions.now
+        sources = laid.ownership.of(path) if laid is not None else ()
+        kept = [self.kept[each.origin] for each in sources if each.origin in self.kept]
+        return sorted({name for line in kept for name in line.sources})
+
+    def is_of_now(self, laid: Laid) -> bool:
+        """Whether the union has the same heads of all other homes as the one that the tree holds."""
+        now = self.unions.now
+        return now is not None and self._others(now) == self._others(laid)
+
+    def _others(self, laid: Laid) -> list[UnionPart]:
+        return [part for part in laid.parts if part.origin != self.me]
+
+    def contents_of(self, origin: NodeName, part: HeadRef) -> Mapping[Digest, bytes]:
+        """Small contents that came with a head."""
+        kept = self.kept.get(origin)
+        bundle = kept.offered.bundle if kept is not None else None
+        return bundle[1] if bundle is not None and bundle[0] == part.id else {}
 
     def foreign_now(self, asked: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
         """Those of the changed paths of other homes that differ still; in the worker thread."""
@@ -93,10 +118,15 @@ class UnionLooks:
     async def _verify_soon(self, is_deep: bool) -> dict[NodeName, Numbers]:
         await asyncio.sleep(TOGETHER_S)
         del self._verifying[is_deep]  # a caller from now on gets another look
-        return await self.own_tree.worker.run(self._verified_now, is_deep)
+        numbers, rotten = await self.own_tree.worker.run(self._verified_now, is_deep)
+        if rotten:
+            self.rotten.doubt(rotten)
+        return numbers
 
-    def _verified_now(self, is_deep: bool) -> dict[NodeName, Numbers]:
-        """By line. A path that no line has is the own line's to publish; withheld entries are missing."""
+    def _verified_now(self, is_deep: bool) -> tuple[dict[NodeName, Numbers], tuple[bytes, ...]]:
+        """By line, and the files of other homes that the disk changed. A path that no line has is the own line's to
+        publish; withheld entries are missing."""
+        rotten: list[bytes] = []
         laid, comparison = self._wanted_now(), self._comparison()
         self.own_tree.looks_with(comparison)
         of: dict[NodeName, list[Difference]] = {}
@@ -104,12 +134,15 @@ class UnionLooks:
             origins = [source.origin for source in laid.ownership.of(each.path)]
             for origin in origins or [self.me]:
                 of.setdefault(origin, []).append(each)
+            is_rotten = each.problem is not None and each.problem.what == "damaged"
+            if is_rotten and self.me not in origins and len(rotten) < ROTTEN_MAX:
+                rotten.append(each.path)
         numbers = {origin: comparison.numbers(iter(found)) for origin, found in of.items()}
         for held in laid.withheld:
             one = numbers.setdefault(held.origin, Numbers())
             one.missing += 1
             one.sample.append((held.wanted.path, "withheld"))
-        return numbers
+        return numbers, tuple(rotten)
 
     def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
         laid, comparison = self._wanted_now(), self._comparison()

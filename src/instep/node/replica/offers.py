@@ -7,18 +7,21 @@ archived and restored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import msgspec
 
 from instep.core.changes.offer_vocabulary import OwnedPath
 from instep.core.follow.vocabulary import OffersChanged
 from instep.core.union.divide import ForeignChange, Waiting
 from instep.core.vocabulary import Trouble
-from instep.model.ids import HeadRef, NodeName
-from instep.model.paths import parent_of
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.paths import parent_of, shown
 from instep.node.following.offering import Offering
 from instep.node.replica.own_scan import TreeDivided
 from instep.node.replica.port import OfferPort
+from instep.node.runtime.runtime import Runtime
 from instep.node.trees.drift_look import DRIFT_PATHS_MAX, DriftFound
 from instep.tree.scan.compare import Difference
 
@@ -55,6 +58,54 @@ class ForeignPaths:
         return tuple(self.changes)
 
 
+class RottenPaths:
+    """Paths of other homes whose bytes changed here under an unchanged time and size: damage by the disk, and no edit
+    that its home would want. Kept in the state before their stats are forgotten, so that no restart makes edits of
+    them. ``touched`` has the tree looked at there; ``homes_of`` names the nodes that can send such a path."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        line: LineId,
+        touched: Callable[[tuple[bytes, ...], bool], None],
+        homes_of: Callable[[bytes], Iterable[NodeName]],
+    ) -> None:
+        self._runtime = runtime
+        self._line = line
+        self._touched = touched
+        self._homes_of = homes_of
+        self._key = f"rotten/{line.fileset}"
+        raw = runtime.store.get(self._key)
+        self.paths: frozenset[bytes] = (
+            frozenset() if raw is None else msgspec.msgpack.decode(raw, type=frozenset[bytes])
+        )
+
+    def doubt(self, paths: Iterable[bytes]) -> None:
+        """These are restored, and offered to no home."""
+        found = tuple(paths)
+        self._save(self.paths | frozenset(found))
+        self._runtime.store.delete_stat_rows(self._line.fileset, found)
+        self._touched(found, False)
+
+    def drop(self, paths: Iterable[bytes]) -> None:
+        """These were looked at, and are as laid."""
+        self._save(self.paths - frozenset(paths))
+
+    def restored(self, paths: Iterable[bytes]) -> None:
+        """These paths of the tree were archived and restored."""
+        mended = self.paths & frozenset(paths)
+        for path in sorted(mended):
+            name, nodes = shown(path), " or ".join(self._homes_of(path)) or "this node's own files"
+            text = f"{name} had other bytes under an unchanged time and size; it was restored from {nodes}"
+            self._runtime.note("file_mended", text, self._line, path=name)
+        self._save(self.paths - mended)
+
+    def _save(self, paths: frozenset[bytes]) -> None:
+        if paths != self.paths:
+            self._runtime.store.put(self._key, msgspec.msgpack.encode(sorted(paths)))
+            self.paths = paths
+
+
 class ReplicaOffers:
     """As the union's service knows the offers of one line."""
 
@@ -70,8 +121,10 @@ class ReplicaOffers:
     async def looked(self, looked: TreeDivided) -> None:
         """The own line looked at the tree."""
         by_home: dict[NodeName, list[Difference]] = {}
+        seen = {*looked.alone, *(self._port.rotten.paths if looked.is_full else ())}
+        self._port.rotten.drop(seen - self._port.foreign_changes().keys())
         for change in looked.divided.foreign:
-            source = offered_source(change)
+            source = self._source_of(change)
             if source is not None:
                 by_home.setdefault(source.origin, []).append(
                     Difference(source.path, source.entry, change.found)
@@ -86,14 +139,17 @@ class ReplicaOffers:
         """Say which paths stay as they are, and which are put back."""
         pending = [path for told in self._of.values() for path in told.pending]
         lost = [path for told in self._of.values() for path in told.lost]
-        lost += [
-            path for path, change in self._port.foreign_changes().items() if offered_source(change) is None
-        ]
+        changes = self._port.foreign_changes()
+        lost += [path for path, change in changes.items() if self._source_of(change) is None]
         trouble = next((told.trouble for told in self._of.values() if told.trouble is not None), None)
         told = OffersChanged(tuple(sorted(set(pending))), tuple(sorted(set(lost) - set(pending))), trouble)
         if told != self._told:
             self._told = told
             self._port.offers_changed(told)
+
+    def _source_of(self, change: ForeignChange) -> Any:
+        """The line that a changed path is offered to; None for what is put back, damage too."""
+        return None if change.path in self._port.rotten.paths else offered_source(change)
 
     def owns(self, origin: NodeName, told: OffersChanged) -> None:
         """The paths of one line that its offering owns."""
@@ -118,6 +174,7 @@ class ReplicaOffers:
 
     def set_aside(self, paths: tuple[bytes, ...]) -> None:
         """These paths were archived and restored."""
+        self._port.rotten.restored(paths)
         for offering in self._offerings.values():
             offering.set_aside(paths)
 

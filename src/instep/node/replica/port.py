@@ -22,7 +22,9 @@ from instep.node.trees.tree_comparison import Numbers
 
 
 class OfferPort(Protocol):
-    """What the offers of all lines ask of the fileset."""
+    """What the offers of all lines ask of the fileset. ``rotten`` are paths that the disk changed."""
+
+    rotten: Any
 
     @property
     def offerings(self) -> dict[NodeName, Offering]:

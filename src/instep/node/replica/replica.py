@@ -14,7 +14,7 @@ from instep.core.unite import vocabulary as u
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import ContentionError, InstepError
 from instep.model.definition import Definition, Mode
-from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.ids import HeadRef, NodeName
 from instep.model.replication.union import UnionPart
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
@@ -26,10 +26,10 @@ from instep.node.lines.line_net import LineNet
 from instep.node.replica.collision_list import CollisionList
 from instep.node.replica.forgetting import ForgottenLines
 from instep.node.replica.kept_line import KeptLine
-from instep.node.replica.laid import Laid, Unions
+from instep.node.replica.laid import Unions
 from instep.node.replica.laid_search import LaidSearch
 from instep.node.replica.looks import UnionLooks
-from instep.node.replica.offers import ForeignPaths, ReplicaOffers
+from instep.node.replica.offers import ForeignPaths, ReplicaOffers, RottenPaths
 from instep.node.replica.own_scan import TreeDivided
 from instep.node.replica.stand import stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
@@ -63,6 +63,7 @@ class Replica(LaidSearch, UnionLooks):
         self.collisions = CollisionList(runtime, self.unions, lambda: self._fileset)
         self.forgotten = ForgottenLines(runtime, own_tree.name, self.unions)
         self.foreign = ForeignPaths()
+        self.rotten = RottenPaths(runtime, own_tree.line, touched, self._homes_of)
         self.turn = asyncio.Lock()
         """Held by whatever moves the union: a switch, a commit of the own line, a change from elsewhere."""
         self.still = asyncio.Event()
@@ -272,14 +273,6 @@ class Replica(LaidSearch, UnionLooks):
         if was != self._unseen:
             await self.union_stands()
 
-    def is_of_now(self, laid: Laid) -> bool:
-        """Whether the union has the same heads of all other homes as the one that the tree holds."""
-        now = self.unions.now
-        return now is not None and self._others(now) == self._others(laid)
-
-    def _others(self, laid: Laid) -> list[UnionPart]:
-        return [part for part in laid.parts if part.origin != self.me]
-
     def turned(self) -> None:
         """The union's machine made a step."""
         if self.union.is_still and self.unions.now is not None:
@@ -346,8 +339,7 @@ class Replica(LaidSearch, UnionLooks):
         )
 
     def doubt(self, paths: tuple[bytes, ...]) -> None:
-        self.runtime.store.delete_stat_rows(self._fileset.name, paths)
-        self._touched(paths, False)
+        self.rotten.doubt(paths)
 
     # Edits of other homes' paths ----------------------------------------------------------------------------
 
@@ -372,12 +364,6 @@ class Replica(LaidSearch, UnionLooks):
         self.union.asked_to("retry")
 
     # The union's own ----------------------------------------------------------------------------------------
-
-    def contents_of(self, origin: NodeName, part: HeadRef) -> Mapping[Digest, bytes]:
-        """Small contents that came with a head."""
-        kept = self.kept.get(origin)
-        bundle = kept.offered.bundle if kept is not None else None
-        return bundle[1] if bundle is not None and bundle[0] == part.id else {}
 
     def went_live(self) -> None:
         """Another union is live. Own paths that a collision moved, and paths that waited, are looked at again."""
