@@ -61,6 +61,26 @@ def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
     talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("burst")
 
 
+def test_a_read_only_node_looks_but_publishes_only_after_its_end() -> None:
+    """A run under way ends without a generation, a request is refused by name; what changed meanwhile comes at the end."""
+    talk = published(publisher(), 1)
+    talk.at(1_000).say(p.TreeChanged((b"global.xml",))).at(1_200).say(TimerFired("settle"))
+    why = Trouble("read_only", "main is read-only", Retry.LATER, 4, "instep readonly off")
+    config = p.PublishConfig(node=MAIN, mode=p.PublishMode.MANUAL, read_only=why)
+    scan = talk.asked(p.Scan)
+    talk.say(p.PublishConfigChanged(config))
+    talk.say(p.TreeScanned(scan, found("root 2", changed=1)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", changed=1)))
+    report = talk.machine.report
+    assert (report.standing, report.code) == (Standing.HELD, "read_only")
+    talk.say(p.PublishAsked(7)).say(s.RestoreAsked(8, ref(1)))
+    talk.at(2_000).say(p.TreeChanged((b"late.xml",)))
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN)))
+    talk.at(2_300).say(TimerFired("settle"))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", added=1, changed=1)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("read_only")
+
+
 def test_a_hook_that_writes_into_the_tree_makes_no_endless_row_of_generations() -> None:
     """The second generation is the hook's own write, the third what it wrote while it ran for that; no fourth comes."""
     talk = published(publisher(), 1)

@@ -18,9 +18,9 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 MODULES_MAX = 15
 LONGER_FOLDERS: dict[str, tuple[int, str]] = {
     "src/instep/api": (16, "a module for each subject of commands, and no module knows another one's"),
-    "src/instep/cli/filesets": (16, "a module for each subject of commands about filesets, each on its own"),
+    "src/instep/cli/filesets": (17, "a module for each subject of commands about filesets, each on its own"),
     "src/instep/core/changes": (16, "two machines, each with its facts, words and floors, and one contract"),
-    "src/instep/model": (17, "a module for each noun, and no module knows more than those below"),
+    "src/instep/model": (18, "a module for each noun, and no module knows more than those below"),
     "src/instep/node/config": (17, "a module for each table of the file, above one reader"),
     "src/instep/node/lines": (18, "what both roles of a line share, each on its own"),
     "src/instep/node/peers": (16, "one class for each part of a connection"),
@@ -28,7 +28,7 @@ LONGER_FOLDERS: dict[str, tuple[int, str]] = {
         16,
         "the own line, the lines of others and their union, each with what it acts on",
     ),
-    "src/instep/node/runtime": (16, "small services that every room above uses, each on its own"),
+    "src/instep/node/runtime": (17, "small services that every room above uses, each on its own"),
     "src/instep/node/writing": (17, "publishing, restoring and changes from elsewhere meet in the writer"),
 }
 """Folders with more modules: how many they may have, and why."""

@@ -126,6 +126,7 @@ NOTES: Mapping[str, str] = {
     "pinned_key": "the signing key of a pinned node is known",
     "published": "a generation was published",
     "put_back": "the generation before is back",
+    "read_only": "this node begins to be read-only, or takes edits again",
     "recovered": "an interrupted switch was finished",
     "removed": "a node was taken out of the cluster",
     "renamed": "a node has another name",

@@ -36,6 +36,25 @@ class InviteCommand(Command[InviteDocument], frozen=True):
     source: str | None = field(default=None, name="from")
 
 
+class ReadOnlyDocument(Document, frozen=True):
+    """Whether the node is read-only; ``since``, ``by`` and ``reason`` while it is."""
+
+    node: str
+    changed: bool
+    on: bool
+    since: str | None
+    by: str | None
+    reason: str | None
+
+
+@command("readonly", Role.OPERATOR, ResourceError)
+class ReadOnlyCommand(Command[ReadOnlyDocument], frozen=True):
+    """Publish, take and offer no edits on this node until that is ended; following and serving go on."""
+
+    on: bool
+    reason: Message = ""
+
+
 # Partners -----------------------------------------------------------------------------------------------
 
 

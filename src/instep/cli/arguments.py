@@ -19,6 +19,7 @@ from instep.errors import UsageError
 from instep.model.address import DEFAULT_PORT, Address, parse_address
 from instep.model.ids import COUNT_MAX, fileset_name, node_name, shared_name
 from instep.model.lease import lease_name
+from instep.model.share import is_server
 
 if TYPE_CHECKING:
     from instep.node.config.values import IpNetwork
@@ -199,6 +200,26 @@ def read_network(raw: str, option: str = "") -> IpNetwork:
         raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_network") from None
 
 
+def _server(value: str, shown: str) -> str:
+    if not is_server(value):
+        raise UsageError(
+            f"{shown} {value!r} is not a host, such as files.example.org", code="bad_name", argument=shown
+        )
+    return value
+
+
+def _reader(value: str, shown: str) -> str:
+    return _network(value, shown) if "/" in value else _server(value, shown)
+
+
+def _exported(value: str, shown: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/"):
+        raise UsageError(
+            f"{shown} {value!r} is not an absolute path without '..'", code="bad_value", argument=shown
+        )
+    return value
+
+
 def _fingerprint(value: str, shown: str) -> str:
     from instep.node.config.kinds import BadValue
     from instep.node.config.values import fingerprint
@@ -230,6 +251,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
     "collision_id": _listing, "of_fileset": _fileset,
     "external part": _shared, "backup_id": _backup, "schedule": _cron, "zone": _time_zone,
+    "server": _server, "readers": _reader, "exported": _exported,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

@@ -22,7 +22,8 @@ from instep.errors import InstepError, NotAllowedError, UsageError
 
 COMMANDS: dict[str, str] = {
     "init": "cluster.lifecycle", "join": "cluster.joining", "start": "cluster.lifecycle",
-    "stop": "cluster.lifecycle", "serve": "cluster.lifecycle", "invite": "cluster.members",
+    "stop": "cluster.lifecycle", "serve": "cluster.lifecycle", "readonly": "cluster.lifecycle",
+    "invite": "cluster.members",
     "node": "cluster.members", "partner": "cluster.partners", "allow": "cluster.partners",
     "check": "cluster.members", "pki": "cluster.pki", "config": "cluster.configuration",
     "fileset": "filesets.filesets", "recipe": "filesets.recipes", "publish": "filesets.publishing",

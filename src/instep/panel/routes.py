@@ -123,6 +123,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/seats/{pool}/{user}", seats.SeatAcquireCommand),
     Route("DELETE", "/seats/{pool}/{user}", seats.SeatReleaseCommand, hidden=frozenset({"all"})),
     Route("POST", "/maintenance", jobs.MaintenanceCommand),
+    Route("POST", "/readonly", members.ReadOnlyCommand),
     Route("GET", "/sync", sync.SyncListCommand, paged="profiles"),
     Route("GET", "/sync/{profile}", sync.SyncShowCommand),
     Route("POST", "/sync/{profile}/run", sync.SyncRunCommand, hidden=_NO_AUTHOR),

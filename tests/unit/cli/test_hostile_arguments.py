@@ -16,7 +16,7 @@ from instep.cli.main import cli, run
 from instep.cli.session import InstepCommand
 
 TYPED = {
-    "left": "site@s1", "right": "site@p1",
+    "server": "files", "left": "site@s1", "right": "site@p1",
     "networks": "10.0.0.0/8", "address": "10.0.0.1:7443", "pin": "ab" * 32, "words": "41", "assignments": "settle=5ms",
     "token": "TOKEN", "backup_id": "20261130T021500Z", "collision_id": "0d7316be", "kind": "haproxy", "shell": "bash", "form": "pem",
 }  # fmt: skip

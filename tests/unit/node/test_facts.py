@@ -16,12 +16,13 @@ import pytest
 
 from instep.model.address import Address
 from instep.model.ids import FilesetName, NodeName
+from instep.model.share import share_of
 from instep.node.config.facts import FactSettings, ServiceSettings
 from instep.node.config.filesets import ExpectedMount, FilesetSettings
 from instep.node.config.settings import Settings
 from instep.node.facts import cache, facts
 from instep.node.facts.cache import FactCache
-from instep.node.facts.mounts import is_expected, mount_at, why_shared
+from instep.node.facts.mounts import is_expected, mount_at, row_of, why_shared
 from instep.node.facts.people import access_of, run_as, service_of
 from tests.support.waiting import eventually, eventually_async
 
@@ -198,6 +199,12 @@ def test_the_mount_that_holds_a_path() -> None:
     assert "every machine that mounts it may write" in str(why_shared(maps))
     assert str(mount_at(Path("/mnt/mapsomething"), table)) == "ext4 rw,relatime"
     assert str(mount_at(Path("/mnt/other"), table)) == "tmpfs ro"
+    assert is_expected(maps, ExpectedMount("nfs4", share=share_of("nfs://SRV/m/")))
+    assert not is_expected(maps, ExpectedMount("nfs4", share=share_of("srv:/other")))
+    assert not is_expected(maps, ExpectedMount(share=share_of("//srv/m"), kind=None))
+    assert row_of(maps, Path("/mnt/ma ps"), is_observed=False)[2] is None
+    assert "mount it ro" in str(row_of(maps, Path("/mnt/ma ps"), is_observed=True)[2])
+    assert row_of(maps, Path("/mnt/ma ps"), is_observed=True)[0].endswith(" from srv:/m")
     assert is_expected(maps, ExpectedMount("nfs4"))
     assert is_expected(maps, ExpectedMount(None, "/mnt/ma ps"))
     assert not is_expected(maps, ExpectedMount("nfs4", "/mnt/maps"))

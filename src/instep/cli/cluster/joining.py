@@ -20,9 +20,9 @@ from instep.cli.cluster.addresses import Chosen, new_node_options
 from instep.cli.cluster.joined_database import check_database, use_database
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.filesets.recipes import recipe_options, recipe_settings, show_recipe
-from instep.cli.filesets.roots import check_root, mark_root
+from instep.cli.filesets.roots import check_root, mark_root, root_of
 from instep.cli.filesets.status_text import taking_part
-from instep.cli.session import EXISTING_FILE, Session, absolute, command, service_option, timeout_option
+from instep.cli.session import EXISTING_FILE, Session, command, service_option, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import fileset_name
@@ -140,7 +140,7 @@ def _accepts(raw: tuple[str, ...]) -> list[tuple[str, str]]:
             raise UsageError(
                 f"--accept {one!r} is not NAME=PATH", hint="--accept catalog=/srv/catalog", code="bad_accept"
             )
-        found.append((fileset_name(name), absolute(path)))
+        found.append((fileset_name(name), root_of(path)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""``init``, ``start``, ``stop``, ``serve``: a node begins, runs and ends."""
+"""``init``, ``start``, ``stop``, ``serve``, ``readonly``: a node begins, runs, takes no edits, and ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from instep.api.members import ReadOnlyCommand
 from instep.cli.cluster import addresses
 from instep.cli.cluster.addresses import new_node_options
 from instep.cli.cluster.launch import start_daemon, stop_daemon
 from instep.cli.cluster.service import NodeService, enable, place_of_new_node
 from instep.cli.control import DaemonDown
-from instep.cli.session import Session, command, service_option, timeout_option
+from instep.cli.output import printable
+from instep.cli.session import Session, command, group, service_option, timeout_option
 from instep.errors import RefusedError
 from instep.node.directory import user_name
 
@@ -127,3 +129,38 @@ def serve(session: Session) -> None:
     from instep.daemon.process import run
 
     run(node.path)
+
+
+readonly = group(
+    "readonly", "This node takes no edits for a while, its own or others', and goes on following and serving."
+)
+
+
+def _read_only(session: Session, asked: ReadOnlyCommand) -> None:
+    document = session.call(asked)
+    if not session.gave_json(document):
+        if not document.on:
+            print(f"{document.node} takes edits" + ("" if document.changed else ", as before"))
+            return
+        why = f": {document.reason}" if document.reason else ""
+        print(printable(f"{document.node} is read-only since {document.since}, by {document.by}{why}"))
+        print("  what is written here is not published; locks, offers and sync runs are refused")
+        print("  next: instep readonly off")
+
+
+@command("on", parent=readonly, example='instep readonly on --reason "stocktaking"')
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Shown by status, and to each node that is refused."
+)
+def readonly_on(session: Session, reason: str) -> None:
+    """Publish nothing that is written here, and refuse locks, offers and sync runs by name, until it is ended.
+
+    Filesets that are followed go on. Restarts change nothing.
+    """
+    _read_only(session, ReadOnlyCommand(on=True, reason=reason))
+
+
+@command("off", parent=readonly, example="instep readonly off")
+def readonly_off(session: Session) -> None:
+    """Take edits again: changes that waited are published and offered at once."""
+    _read_only(session, ReadOnlyCommand(on=False))

@@ -18,6 +18,7 @@ from instep.api.command import as_json
 from instep.cli.completion import complete_setting
 from instep.cli.filesets.external import external
 from instep.cli.filesets.forgetting import fileset_remove, forget_line
+from instep.cli.filesets.mounting import mount_lines
 from instep.cli.filesets.recipes import (
     parameter_option,
     recipe_fields,
@@ -31,13 +32,15 @@ from instep.cli.filesets.roots import (
     all_wrong,
     check_root,
     foreign_owners,
+    how_to_invite,
     mark_root,
     require_no_writer,
+    root_of,
     words_of_root,
 )
 from instep.cli.filesets.status_text import not_dialled, taking_part
 from instep.cli.output import printable, table
-from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
+from instep.cli.session import Session, command, daemon_word, group, later, timeout_option
 from instep.errors import InstepError, RefusedError, UsageError
 from instep.model.definition import Preserve
 from instep.model.ids import fileset_name
@@ -46,7 +49,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 
 fileset = group("fileset", "The directories that are kept in step.")
-for one in (external, fileset_remove, forget_line):
+for one in (external, fileset_remove, forget_line, mount_lines):
     fileset.add_command(one)
 
 
@@ -98,7 +101,7 @@ def fileset_add(
         later("mode shared")
     chosen = fileset_name(name)
     settings = session.settings()
-    root = absolute(path)
+    root = root_of(path)
     given = {
         "mode": mode if mode != "mirror" else None,
         "class": fileset_class, "publish": publish, "settle": settle, "trigger": trigger,
@@ -141,18 +144,7 @@ def fileset_add(
         for partner in offered:
             print(f"  next, on {partner}: {taking_part(name, mode)}{with_words(recipe_name, params)}")
         if not offered and not reasons:
-            print(f"  next: {_how_to_invite(session, settings)}")
-
-
-def _how_to_invite(session: Session, settings: Any) -> str:
-    """The command that can work: a node that only this machine reaches needs an address first."""
-    from instep.node.peers.reachability import check_invitation
-
-    try:
-        check_invitation(settings, ("NAME",), None, session.node.path)
-    except RefusedError as error:
-        return str(error.hint)
-    return "instep invite NAME"
+            print(f"  next: {how_to_invite(session, settings)}")
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
@@ -218,7 +210,7 @@ def fileset_accept(
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", code="bad_flags")
     how = chosen[0] if chosen else None
-    root = absolute(path)
+    root = root_of(path)
     ready = recipe_settings(session, recipe_name, params, FOLLOWED, root)
     typed = {"from": home, "mode": how, "drift": drift, "switch": switch, "carry": carry, "without": without}
     kind = api.FilesetCheckCommand if dry_run else api.FilesetAcceptCommand
@@ -325,7 +317,7 @@ def fileset_adopt(session: Session, name: str, path: str, empty: bool, dry_run: 
 
     A directory that holds nothing of the generation that it should hold is refused: its disk may not be mounted.
     """
-    asked = api.FilesetAdoptCommand(name, path=absolute(path), dry_run=dry_run, empty=empty)
+    asked = api.FilesetAdoptCommand(name, path=root_of(path), dry_run=dry_run, empty=empty)
     told = session.call(asked, 600.0)
     if not session.gave_json(told):
         print(f"  only here: {told.only_here}")

@@ -9,10 +9,11 @@ from typing import Any
 
 from instep.api.filesets import FilesetOffersCommand
 from instep.cli.control import DaemonDown
-from instep.cli.session import Session
+from instep.cli.session import Session, absolute
 from instep.errors import ConfigError, InstepError, RefusedError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
+from instep.model.share import share_of
 from instep.node.config.editing import edits
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.owners import Foreign, foreign_in, of_written
@@ -21,6 +22,22 @@ from instep.tree.root.marker import check_marker, create_marker, read_marker
 from instep.tree.root.place import resolve_place
 
 OFFERS_S = 30.0
+
+
+def root_of(typed: str) -> str:
+    """The root as configuration keeps it. ``RefusedError`` for a directory of a file server, in any form: a path of a
+    file server is no path of this machine, and a root that is not mounted must not look like an empty one."""
+    share = share_of(typed)
+    if share is None:
+        return absolute(typed)
+    place = f"/mnt/{share.path.strip('/').rpartition('/')[2] or 'files'}"
+    raise RefusedError(
+        f"{typed} is a directory of the file server {share.host}, and a root is a directory of this machine",
+        hint=f"mount {quote(str(share))}, for example at {quote(place)}, and name that place",
+        code="root_is_share",
+        root=typed,
+        server=share.host,
+    )
 
 
 def all_wrong(
@@ -115,3 +132,14 @@ def words_of_root(session: Session, fileset: FilesetSettings) -> tuple[list[str]
     carried = [f"files belong to {foreign}: their owners are carried, by name"] if foreign.names else []
     warnings = [str(each) for each in (trouble, git_words(fileset)) if each is not None]
     return warnings, [] if trouble is not None else carried
+
+
+def how_to_invite(session: Session, settings: Any) -> str:
+    """The command that can work: a node that only this machine reaches needs an address first."""
+    from instep.node.peers.reachability import check_invitation
+
+    try:
+        check_invitation(settings, ("NAME",), None, session.node.path)
+    except RefusedError as error:
+        return str(error.hint)
+    return "instep invite NAME"

@@ -62,8 +62,9 @@ def saves_the_number(machine: PublishState, effects: _EFFECTS) -> bool:
 
 
 def never_commits_while_paused(machine: PublishState, effects: _EFFECTS) -> bool:
-    """A paused line, and one that another node writes by now, commits nothing."""
-    is_held = machine._facts.is_paused or machine._not_the_writer() is not None
+    """A paused line, one of a read-only node, and one that another node writes by now, commits nothing."""
+    is_kept = machine._facts.is_paused or machine._config.read_only is not None
+    is_held = is_kept or machine._not_the_writer() is not None
     return not is_held or not any(isinstance(e, p.Commit) for e in effects)
 
 

@@ -23,6 +23,14 @@ class PublishLook(PublishGuards):
             after_ms = rescan_after_ms(cost, is_watched=self._blind is None, most_ms=most_ms)
         self._out.append(SetTimer("rescan", self._now + after_ms))
 
+    def _doubt_all(self) -> None:
+        """Scan the whole tree soon; where this node is read-only, to see whether changes wait."""
+        if self._config.read_only is None:
+            self._unpublished.touch((), self._now, everything=True)
+        else:
+            self._unpublished.remember((), everything=True)
+            self._must_look = True
+
     def _look_at_held(self) -> None:
         """See whether held paths can be carried by now. Where publishing is manual it is a mere look, and one at the
         whole tree is left to the rescan."""

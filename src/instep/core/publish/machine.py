@@ -160,7 +160,7 @@ class PublishMachine(PublishRestore):
 
     def _start(self) -> None:
         self._is_started = True
-        self._unpublished.touch((), self._now, everything=True)
+        self._doubt_all()
         self._arm_full_look()
         self._ask_partners()
 
@@ -171,7 +171,7 @@ class PublishMachine(PublishRestore):
         self._hook_loop = HookLoop()
         self._backoff.clear_all()
         if self._is_started:
-            self._unpublished.touch((), self._now, everything=True)
+            self._doubt_all()
             self._arm_full_look()
             if set(config.partners) - set(old.partners):
                 self._ask_partners()
@@ -199,7 +199,7 @@ class PublishMachine(PublishRestore):
             return w.Trouble(
                 "paused", self._facts.paused_reason or "publishing is paused here", Retry.NEVER, 4, resume
             )
-        return self._not_the_writer()
+        return self._not_the_writer() or self._config.read_only
 
     def _timer(self, name: str) -> None:
         if name == "settle":
@@ -357,10 +357,9 @@ class PublishMachine(PublishRestore):
             return
         if not self._facts.has_pages and self._fetch_adopted():
             return
-        if self._run is not None and (
-            self._is_run_passed or self._facts.is_paused or self._not_the_writer() is not None
-        ):
+        if self._is_run_stopped:
             self._drop_run()
+            self._must_look = self._must_look or self._config.read_only is not None
         if self._run is None and not self._begin_run():
             return
         assert self._run is not None
@@ -411,6 +410,8 @@ class PublishMachine(PublishRestore):
         if self._facts.is_paused or self._not_the_writer() is not None:
             self._answer_all_refused()
             return False
+        if self._config.read_only is not None:
+            self._answer_all_refused()
         if not self._is_asked:
             return False
         restore = next((r for r in self._requests if isinstance(r, s.RestoreAsked)), None)
@@ -437,7 +438,7 @@ class PublishMachine(PublishRestore):
             return True
         if not self._is_due():
             return False
-        is_look = by_hand and not owes_a_generation(self._facts, self._config.node)
+        is_look = by_hand and not self._owes()
         self._run = self._new_run((), is_look=is_look)
         return True
 
@@ -451,7 +452,7 @@ class PublishMachine(PublishRestore):
     def _is_due(self) -> bool:
         if not self._backoff.is_ready("publish", self._now):
             return False
-        if owes_a_generation(self._facts, self._config.node):
+        if self._owes():
             return True
         if self._must_look:
             return True
@@ -545,6 +546,7 @@ class PublishMachine(PublishRestore):
             blind=self._blind,
             undeclared=self._hook_loop.undeclared,
             beside=self._holding.beside,
+            read_only=self._config.read_only,
         )
         report = publish_stand_of(self.line, self._facts, seen)
         if report != self._reported:

@@ -42,6 +42,8 @@ class PublishSeen:
     """A path of ``hold_while`` that is there for too long to wait for."""
     undeclared: tuple[HookWrite, ...] = ()
     """The paths that hooks of this node write, and do not name."""
+    read_only: Trouble | None = None
+    """Why this node publishes nothing for now."""
 
 
 def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> PublishReport:
@@ -84,6 +86,8 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Pu
             ),
             None,
         )
+    if seen.read_only is not None and (seen.is_unpublished or not facts.held.total):
+        return _of_read_only(line, head, seen.read_only, is_unpublished=seen.is_unpublished)
     if head is None:
         return PublishReport(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
     if seen.is_working:
@@ -97,6 +101,11 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Pu
             (),
             head,
         )
+    return _looked_at(line, facts, seen, head)
+
+
+def _looked_at(line: LineId, facts: PublishFacts, seen: PublishSeen, head: HeadRef) -> PublishReport:
+    """By what the last look at the tree found."""
     if seen.is_unpublished and not facts.held.total:
         return PublishReport(
             Standing.IN_STEP,
@@ -108,6 +117,18 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Pu
     if facts.held.total:
         return _of_held(line, facts, head, is_unpublished=seen.is_unpublished)
     return _in_step(seen, head)
+
+
+def _of_read_only(line: LineId, head: HeadRef | None, why: Trouble, *, is_unpublished: bool) -> PublishReport:
+    """Changes that wait for its end are held; a tree that is its head is in step, and says why that may not last."""
+    steps = () if why.hint is None else (why.hint,)
+    if not is_unpublished and head is not None:
+        return PublishReport(Standing.IN_STEP, why.code, why.reason, steps, head)
+    since = (
+        f"changes since generation {head.number} wait" if head is not None else "nothing was published yet"
+    )
+    steps = (f"instep diff {line.fileset}", *steps)
+    return PublishReport(Standing.HELD, why.code, f"{why.reason}; {since}", steps, head)
 
 
 def _in_step(seen: PublishSeen, head: HeadRef) -> PublishReport:

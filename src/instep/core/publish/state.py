@@ -13,7 +13,7 @@ from instep.core.line_machine import LineJob, LineMachine
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.hold import PublishHold
-from instep.core.publish.right_to_write import why_not_writer
+from instep.core.publish.right_to_write import owes_a_generation, why_not_writer
 from instep.core.publish.unpublished import Unpublished
 from instep.core.publish.vocabulary import PublishConfig, PublishFacts, ScanSummary
 from instep.core.rescan import ScanCost
@@ -176,6 +176,20 @@ class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.Writ
         """Whether the head moved, or a number came to exist twice, since the run began."""
         run = self._run
         return run is not None and (run.parent, run.twins) != (self._facts.head, self._facts.twins)
+
+    @property
+    def _is_run_stopped(self) -> bool:
+        """Whether the run under way may not go on: looks go on where this node is read-only."""
+        run = self._run
+        if run is None:
+            return False
+        is_kept_back = self._config.read_only is not None and not (run.is_look or run.is_hook)
+        is_held = self._facts.is_paused or self._not_the_writer() is not None
+        return self._is_run_passed or is_held or is_kept_back
+
+    def _owes(self) -> bool:
+        """Whether a generation has to come by itself, because this node writes the line anew."""
+        return self._config.read_only is None and owes_a_generation(self._facts, self._config.node)
 
     def _retry_later(self, key: str) -> None:
         self._hold_back(key, self._config.retry_min_ms, self._config.retry_max_ms)

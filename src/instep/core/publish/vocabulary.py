@@ -67,6 +67,8 @@ class PublishConfig(MachineWord):
     """Any held path refuses the publish."""
     has_past: bool = False
     """Something here shows that the line was published from this node before."""
+    read_only: Trouble | None = None
+    """Why this node publishes nothing for now, not even when an operator asks; its mode is then ``MANUAL``."""
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):

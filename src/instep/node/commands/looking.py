@@ -155,6 +155,9 @@ class Looking(CommandHandlers):
                     f"two nodes use the identity of {name}, the second was refused at {moment(at_ms)}; next: "
                     "stop the copy; a new server gets its own keys: instep invite NAME"
                 )
+        read_only = self._node.runtime.read_only.trouble()
+        if read_only is not None:
+            warnings.append(f"{read_only.reason}; next: {read_only.hint}")
         for drain in self._node.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""

@@ -12,6 +12,7 @@ from instep.model.definition import Definition, Mode, Preserve
 from instep.model.external import External
 from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
 from instep.model.rollout import RolloutPolicy, Strategy
+from instep.model.share import Share, share_of
 from instep.node.config import values
 from instep.node.config.definitions import TravellingKeys, read_rollout
 from instep.node.config.external import ExternalSettings, read_external
@@ -59,20 +60,34 @@ _WITHOUT = (*(item.value for item in Preserve), "setuid", "security", "mode", "t
 
 @dataclass(frozen=True, slots=True)
 class ExpectedMount:
-    """What ``expect_mount`` says: a kind, where not None, and a mount point, where not None."""
+    """What ``expect_mount`` says: a kind, a mount point and a directory of a file server, each where not None."""
 
     kind: str | None
     at: str | None = None
+    share: Share | None = None
 
     def __str__(self) -> str:
-        return (self.kind or "any") + (f" on {self.at}" if self.at is not None else "")
+        at = f" on {self.at}" if self.at is not None else ""
+        return (self.kind or "any") + at + (f" from {self.share}" if self.share is not None else "")
 
 
 def _expected(raw: object) -> ExpectedMount:
-    of_kind, on, at = string(raw).partition(" on ")
+    before, named, of_server = string(raw).partition(" from ")
+    of_kind, on, at = before.partition(" on ")
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", of_kind):
         raise BadValue('is not a kind of file system such as "nfs4", or "nfs4 on /mnt/maps"')
-    return ExpectedMount(None if of_kind == "any" else of_kind, str(absolute_path(at)) if on else None)
+    share = share_of(of_server) if named else None
+    if named and share is None:
+        raise BadValue(
+            'names no directory of a file server after "from", such as files:/srv/maps or //files/maps'
+        )
+    return ExpectedMount(None if of_kind == "any" else of_kind, str(absolute_path(at)) if on else None, share)
+
+
+def _root(raw: object) -> Path:
+    if isinstance(raw, str) and share_of(raw) is not None:
+        raise BadValue("is a directory of a file server: mount it, and name the place where it is mounted")
+    return absolute_path(raw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +112,7 @@ class FilesetSettings:
     """One fileset on this node."""
 
     name: FilesetName
-    path: Path = key(NO_DEFAULT, absolute_path)
+    path: Path = key(NO_DEFAULT, _root)
     """The root directory on this node."""
     writer: NodeName = key(NO_DEFAULT, node_name)
     """This node's name: written here. Another name: followed here."""

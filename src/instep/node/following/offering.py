@@ -292,6 +292,7 @@ class Offering:
         return None
 
     async def _submit(self, effect: o.SubmitOffer) -> o.OfferEvent:
+        self._runtime.read_only.require_off()
         client, change_set = self.require_home().client, effect.change_set
         wanted = wanted_contents(change_set)
         if sum(size for _, size in wanted) > SENT_UNASKED_BYTES:
@@ -312,6 +313,8 @@ class Offering:
         return o.PathsLooked(effect.req, edits, base)
 
     async def _ask_lock(self, effect: o.AskLock) -> o.OfferEvent:
+        if effect.fence is None or effect.wanted.steals:
+            self._runtime.read_only.require_off()
         client, wanted, line = self.require_home().client, effect.wanted, self._tree.line
         owner = wanted.owner
         if wanted.steals and effect.fence is None:

@@ -44,6 +44,8 @@ class HomeElsewhere(Protocol):
 
     def judge_removals(self, *, are_accepted: bool) -> None: ...
 
+    def retry(self) -> None: ...
+
 
 class LineLocks(LineStanding):
     """Where the line is written these ask the home in this process, and where it is followed the one elsewhere."""
@@ -67,6 +69,8 @@ class LineLocks(LineStanding):
         of that token is refreshed."""
         if self.elsewhere is not None:
             return await self.elsewhere.lock(owner, path, ttl_ms, reason, steals=steals, fence=fence)
+        if fence is None:
+            self.runtime.read_only.require_off()
         home, me, user, client = self._required_home(), self.runtime.name, owner.user, owner.client
         if steals:
             asked = m.BreakRequest(self.line, path, user, reason, client, steals=True, ttl_ms=ttl_ms)

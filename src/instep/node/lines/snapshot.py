@@ -31,6 +31,7 @@ from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
 from instep.node.last_end import last_end
 from instep.node.lines.saved_facts import load_facts
+from instep.node.runtime.read_only import read_only_in
 from instep.node.trees.fileset_tree import definition_of
 from instep.node.trees.scanning.held_view import held_of_line
 from instep.store.port import EVENTS_KEPT, NodeStore
@@ -234,11 +235,16 @@ def offline_status(directory: Path) -> api.StatusDocument:
         bad = api.ConfigDocument("bad", problems=tuple(problems))
         return api.StatusDocument(None, daemon, bad, (), next=steps, ended=ended)
     filesets: tuple[api.FilesetStatusDocument, ...] = ()
+    read_only = None
     if (node.state / "node.db").exists():
         with closing(SqliteStore(node.state / "node.db")) as store:
             filesets = tuple(_offline_fileset(store, one, record) for one in settings.filesets.values())
+            read_only = read_only_in(store)
+    warnings = UNSET if read_only is None else (read_only.words(settings.name),)
     current = api.ConfigDocument("current", problems=())
-    return api.StatusDocument(settings.name, daemon, current, filesets, next=steps, ended=ended)
+    return api.StatusDocument(
+        settings.name, daemon, current, filesets, warnings=warnings, next=steps, ended=ended
+    )
 
 
 def _ended(node: NodeDirectory) -> api.EndDocument | UnsetType:

@@ -53,7 +53,8 @@ class HomeCalls(PeerContext):
         hub = self._passes(who, request.line)
         if hub is not None:
             return await self.passed.lock(who, hub, request)
-        return m.LockReply(await self._home(who, request.line).lock(who, request))
+        home = self._home(who, request.line, takes_edits=request.fence is None)
+        return m.LockReply(await home.lock(who, request))
 
     async def unlock(self, who: NodeName, request: m.UnlockRequest) -> m.LockReply:
         hub = self._passes(who, request.line)
@@ -65,7 +66,8 @@ class HomeCalls(PeerContext):
         hub = self._passes(who, request.line)
         if hub is not None:
             return await self.passed.break_lock(who, hub, request)
-        return m.LockReply(await self._home(who, request.line).break_lock(who, request))
+        home = self._home(who, request.line, takes_edits=request.steals)
+        return m.LockReply(await home.break_lock(who, request))
 
     async def locks(self, who: NodeName, request: m.LocksRequest) -> m.LocksReply:
         hub = self._passes(who, request.line)
@@ -169,7 +171,7 @@ class HomeCalls(PeerContext):
         hub = self._passes(who, request.line)
         if hub is not None:
             return await self.passed.submit(who, hub, request, contents)
-        home = self._home(who, request.line)
+        home = self._home(who, request.line, takes_edits=True)
         change_set = change_set_of(request.change_set)
         if change_set.line != request.line:
             raise PeerError(
@@ -193,9 +195,13 @@ class HomeCalls(PeerContext):
             return None
         return self.access.require(who, service, line)
 
-    def _home(self, who: NodeName, line: LineId) -> LineHome:
-        """The home of this line for a partner whose changes it takes, else ``NotAllowedError``."""
-        return self.access.require_home(who, self.service(line), line)
+    def _home(self, who: NodeName, line: LineId, *, takes_edits: bool = False) -> LineHome:
+        """The home of this line for a partner whose changes it takes, else ``NotAllowedError``. ``takes_edits``: for a
+        new edit, which a read-only node refuses."""
+        home = self.access.require_home(who, self.service(line), line)
+        if takes_edits:
+            self.runtime.read_only.require_off(who)
+        return home
 
 
 def _named(facts: Sequence[tuple[str, str]], names: Collection[str]) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,7 @@ from instep.node.config.editing.writer_edit import check_change
 from instep.node.lines.line_service import LineService
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.reachability import is_covered
+from instep.node.runtime.read_only import ENDING
 
 
 def obstacles(peers: PeerContext, service: LineService, partners: Sequence[NodeName]) -> tuple[Obstacle, ...]:
@@ -28,6 +29,8 @@ def obstacles(peers: PeerContext, service: LineService, partners: Sequence[NodeN
                 f"instep fileset accept {service.fileset.name} {quote(str(service.fileset.path))} --seed",
             )
         )
+    if peers.runtime.read_only.now is not None:
+        found.append(_here(peers, "is read-only", ENDING))
     definition = service.known_definition()
     if definition is None:
         found.append(_here(peers, "knows no generation of it yet", "instep status"))

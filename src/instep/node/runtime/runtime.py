@@ -23,6 +23,7 @@ from instep.node.runtime.deferred import Deferred
 from instep.node.runtime.draining import Draining
 from instep.node.runtime.driver import monotonic_ms, own_error, wall_ms
 from instep.node.runtime.event_throttle import Quiet
+from instep.node.runtime.read_only import ReadOnly
 from instep.node.runtime.retention_time import RetentionTime
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
@@ -122,6 +123,8 @@ class Runtime:
         self.retention = RetentionTime()
         self.draining = Draining(lambda: self.store, self.tell, ran_out=self._drain_ran_out)
         """Whether this node wants new work, and which balancers know."""
+        self.read_only = ReadOnly(lambda: self.store, self.tell, lambda: self.name)
+        """Whether this node takes edits, its own and those of others."""
 
     @property
     def name(self) -> NodeName:

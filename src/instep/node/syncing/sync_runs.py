@@ -151,6 +151,7 @@ class SyncRuns:
                 code="no_initiator",
                 node=initiator,
             )
+        self._runtime.read_only.require_off(initiator)
         running = self._running.get(name)
         if running is not None:
             raise _busy(name, running)

@@ -29,9 +29,10 @@ def loss_guard(tree: FilesetTree, machine: PublishMachine) -> LossGuard:
 def publish_config(tree: FilesetTree) -> PublishConfig:
     """As ``instep.toml`` says now, and what the root and the state show."""
     fileset, runtime = tree.fileset, tree.runtime
+    read_only = runtime.read_only.trouble()
     return PublishConfig(
         node=runtime.name,
-        mode=PublishMode(fileset.publish),
+        mode=PublishMode.MANUAL if read_only is not None else PublishMode(fileset.publish),
         settle_ms=fileset.settle_ms,
         settle_max_ms=fileset.settle_max_ms,
         trigger=fileset.trigger,
@@ -44,4 +45,5 @@ def publish_config(tree: FilesetTree) -> PublishConfig:
         overrules=overrules(runtime.store, fileset.line, fileset.writer),
         is_strict=fileset.strict,
         has_past=runtime.state_note is not None or (tree.live is None and tree.has_past),
+        read_only=read_only,
     )

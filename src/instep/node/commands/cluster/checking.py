@@ -24,7 +24,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.targets import accepted_by, owner_trouble
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
-from instep.node.facts.mounts import mount_at, why_shared
+from instep.node.facts.mounts import mount_at, row_of
 from instep.node.facts.owners import foreign_in, of_written
 from instep.node.facts.work_tree import git_words
 from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
@@ -275,9 +275,9 @@ class Preflight:
         await self._source(service)
 
     async def _mount(self, service: LineService) -> None:
-        root = service.fileset.path
-        mount = mount_at(root)
-        await self._row(f"mount of {service.fileset.name}", True, str(mount), why_shared(mount) or str(root))
+        fileset = service.fileset
+        ours, theirs, note = row_of(mount_at(fileset.path), fileset.path, is_observed=fileset.observe)
+        await self._row(f"mount of {fileset.name}", True, ours, theirs, note=note or UNSET)
 
     async def _watch(self, service: LineService) -> None:
         """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be

@@ -22,6 +22,7 @@ from instep.net.trust.pki import Pki
 from instep.node.commands.cluster.checking import Preflight
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
+from instep.node.commands.outcomes import author
 from instep.node.commands.targets import current_reports, is_connected, session_of
 from instep.node.config.editing import edits
 from instep.node.facts.facts import told
@@ -275,6 +276,31 @@ class MemberCommands(CommandHandlers):
         if changed:
             runtime.note("undrained", f"{runtime.name} is not drained any more")
         return api.DrainDocument(runtime.name, changed, runtime.draining.is_drained)
+
+    async def read_only(self, asked: api.ReadOnlyCommand, speaker: Speaker) -> api.ReadOnlyDocument:
+        """Each line looks at it anew: what waited for the end goes on at once."""
+        runtime = self._node.runtime
+        state = runtime.read_only
+        changed = state.begin(author() or "", asked.reason) if asked.on else state.end()
+        if changed:
+            words = (
+                state.now.words(runtime.name)
+                if state.now is not None
+                else f"{runtime.name} takes edits again"
+            )
+            runtime.note("read_only", words)
+            for service in self._node.services.values():
+                for line in (service, *service.beside):
+                    if line.elsewhere is None:
+                        line.reconfigure(line.fileset)
+                    else:
+                        line.elsewhere.retry()
+                await service.driver.settled()
+        now = state.now
+        since, by, reason = (
+            (moment(now.since_ms), now.by, now.reason) if now is not None else (None, None, None)
+        )
+        return api.ReadOnlyDocument(runtime.name, changed, now is not None, since, by, reason)
 
     async def _drain_partner(
         self, node: str, reason: str, for_s: float | None, *, is_drained: bool
