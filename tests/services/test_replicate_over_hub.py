@@ -67,6 +67,20 @@ async def test_a_lock_reaches_over_a_hub_and_its_end_is_heard_of(tmp_path: Path)
 
 
 @in_virtual_time
+async def test_a_node_behind_a_hub_verifies_with_the_nodes_that_it_can_ask(tmp_path: Path) -> None:
+    """The home of a line, which is no partner here, is not missing; a hub that is away is."""
+    async with services(tmp_path) as cluster:
+        _, hub, c = await _chain(cluster)
+        document = await c.call("verify", fileset="data", deep=True, fleet=True)
+        assert document["identical"], document
+        assert {(each["origin"], each["name"]) for each in document["nodes"]} == {
+            (line, name) for line in ("a", "c", "hub") for name in ("c", "hub")
+        }
+        await hub.stop()
+        assert not (await c.call("verify", fileset="data", deep=True, fleet=True))["identical"]
+
+
+@in_virtual_time
 async def test_a_hub_that_names_its_partners_passes_on_no_changes_of_others(tmp_path: Path) -> None:
     async with services(tmp_path) as cluster:
         a, hub, c = await _chain(cluster)

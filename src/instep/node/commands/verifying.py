@@ -72,7 +72,7 @@ class Verifying(CommandHandlers):
 
     def _asked_of_partners(self, own: LineService, line: LineService, *, is_deep: bool) -> Looks:
         """Partners look at a line that they follow over the connection that they dialled here, and at the one that they
-        write over the connection that this node dialled."""
+        write over the connection that this node dialled. A home behind a hub is asked by nodes that list it."""
         looks: Looks = {}
         for name, session in accepted_by(self._node, own).items():
             if name != line.writer:
@@ -81,7 +81,7 @@ class Verifying(CommandHandlers):
         if home is not None:
             request = m.VerifyRequest(0, line.line, is_deep)
             looks[line, home.name] = home.client.call(VERIFY, request, total_s=VERIFY_S)
-        elif line is not own:
+        elif line is not own and line.writer in self._node.runtime.settings.partners:
             looks[line, line.writer] = _not_connected(line)
         return looks
 
