@@ -35,7 +35,8 @@ def adversary(minutes: float, seed: int) -> int:
 
 
 def simulation(minutes: float, seed: int) -> int:
-    """Simulated clusters, with and without changes of the writer, homes that take changes from elsewhere, sync runs."""
+    """Simulated clusters, with and without changes of the writer, homes that take changes from elsewhere, homes of one fileset,
+    sync runs."""
 
     return in_rounds("simulation", minutes, seed, ["tests/simulation", "-k", "fresh_seeds"])
 
@@ -99,6 +100,7 @@ def one_round(seed: int, seconds: float, arguments: Sequence[str]) -> subprocess
         "INSTEP_SUCCESSION_SECONDS": longer,
         "INSTEP_CHANGES_SECONDS": longer,
         "INSTEP_SYNC_SECONDS": longer,
+        "INSTEP_UNION_SECONDS": longer,
         "INSTEP_EXAMPLES": "20000",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={MARGIN_S}", *arguments]

@@ -111,6 +111,22 @@ def test_a_file_that_cannot_be_had_and_a_line_without_a_source_keep_nothing_else
     live(talk, 4).say(TimerFired("poll")).check("unite_withheld")
 
 
+def test_withheld_files_come_though_the_own_line_goes_on_and_another_one_is_missing_still() -> None:
+    """The union without withheld entries is passed by an own commit, and made again. Then one of two files is there: it
+    does not wait for the other."""
+    one, other = (Entry(path, Kind.FILE, 0o644, 3, 1, digest("bad"), 1) for path in (b"one", b"other"))
+    talk = begun(uniter())
+    made(talk.say(u.PartsKnown((part(A, 1),))), 2)
+    trouble = Trouble("contents_missing", "2 files cannot be had: one, other", Retry.LATER, 7)
+    missing = (Withheld(A, one), Withheld(A, other))
+    talk.say(u.ContentsMissing(talk.asked(f.StageContents), (), missing, trouble))
+    live(talk, 3)
+    talk.at(30_000).say(TimerFired("poll"), u.OwnCommitted(union(4), part(ME, 2)))
+    made(talk, 5)
+    made(talk, 6).say(u.ContentsMissing(talk.asked(f.StageContents), (), missing[1:], trouble))
+    live(talk, 7).check("unite_withheld_again")
+
+
 def test_a_head_that_takes_names_waits_for_an_operator() -> None:
     talk = begun(uniter()).say(u.PartsKnown((part(A, 1),)))
     trouble = Trouble("takes_names", "it would take 30 names", Retry.NEVER, 4)

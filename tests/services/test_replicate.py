@@ -9,7 +9,7 @@ import pytest
 from instep.node.replica import own_scan
 from instep.store.memory import MemoryStore
 from tests.support.replicas import MODE, alike, link_both, mesh, own_paths, texts
-from tests.support.services import services
+from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time, reached
 
 LARGE = 200_000
@@ -265,3 +265,37 @@ async def test_homes_in_a_row_get_each_other_s_files_over_hubs(tmp_path: Path) -
         nodes[3].write({"d.xml": "2"})
         nodes[1].start()
         await alike(*nodes, holding={"a.xml": "2", "b.xml": "1", "c.xml": "1", "d.xml": "2"})
+
+
+@in_virtual_time
+async def test_a_winner_that_its_home_removes_takes_nothing_of_the_loser_along(tmp_path: Path) -> None:
+    """Its removal gives the name to the other home's file, in the tree of the home that removed it too."""
+    async with services(tmp_path) as cluster:
+        a, b = nodes = mesh(cluster, "a", "b")
+        b.writes(MODE, 'publish = "manual"')
+        for node in nodes:
+            node.start()
+        cluster.cut("a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "kept", "p.xml": f"of {node.name}"})
+            await node.publish()
+        cluster.heal("a", "b")
+        kept = {"a.xml": "kept", "b.xml": "kept"}
+        (lost,) = [path for path in await _shown_at(a) if ".collision-b-" in path]
+        (a.tree / "p.xml").unlink()
+        await alike(*nodes, holding={**kept, "p.xml": "of b"})
+        assert await own_paths(a) == {"a.xml"}, lost
+        assert await own_paths(b) == {"b.xml", "p.xml"}
+
+
+async def _shown_at(node: ServiceNode) -> dict[str, str]:
+    """The files of a node, once another home's loser is among them."""
+    found: dict[str, str] = {}
+
+    async def is_there() -> bool:
+        found.clear()
+        found.update(texts(node.tree))
+        return any(".collision-" in path for path in found)
+
+    await reached(is_there, lambda: f"{node.name} shows a collision: {sorted(found)}")
+    return found

@@ -51,14 +51,16 @@ class UniteMachine(FollowMachine):
     ) -> None:
         super().__init__(line, config, rng, facts or u.UniteFacts())
         self._newest: tuple[UnionPart, ...] = ()
-        self._uniting: tuple[int, tuple[UnionPart, ...]] | None = None
-        """The number of the ``Unite`` under way, and its parts."""
+        self._uniting: u.Unite | None = None
+        """The one under way."""
         self._is_known = False
         """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
         self._absent: set[NodeName] = set()
         """Lines of which nothing could be had when it was tried last."""
         self._is_withheld_due = bool(self._facts.withheld)
         self._forgotten: frozenset[NodeName] = frozenset()
+        self._withheld = self._aim_withheld = self._facts.withheld
+        """Of the next union, and of the one that was made last. The facts have those of the live one."""
         self._keeps_names = False
         """Whether the tree has names that its parts would not give: then their union is made anew."""
         self._sources.up(config.writer, is_writer=True)  # all pages of a union are here
@@ -139,6 +141,7 @@ class UniteMachine(FollowMachine):
             begun=None,
             floor=None,
         )
+        self._aim_withheld = self._facts.withheld
         self._forget_refusal()
         self._progress = None
 
@@ -157,18 +160,19 @@ class UniteMachine(FollowMachine):
         parts = tuple(part for part in wanted if part.origin not in self._forgotten)
         is_moved = bool(tried) or parts != wanted
         is_again = self._is_withheld_due and bool(facts.withheld)
-        if (not is_moved or parts == facts.aim) and not is_again and not self._keeps_names:
+        withheld = () if is_again else self._withheld
+        is_other = (is_moved and parts != facts.aim) or withheld != self._aim_withheld
+        if not is_other and not self._keeps_names:
             return
-        withheld = () if is_again else facts.withheld
         self._is_withheld_due = False
-        self._set(withheld=withheld)
+        self._withheld = withheld
         req = self._next_req()
-        self._uniting = req, parts
-        self._say(u.Unite(req, parts, withheld, facts.allowed))
+        self._uniting = u.Unite(req, parts, withheld, facts.allowed)
+        self._say(self._uniting)
 
     def _is_answer(self, req: int) -> bool:
         """Whether this ends the ``Unite`` under way."""
-        if self._uniting is None or self._uniting[0] != req:
+        if self._uniting is None or self._uniting.req != req:
             return False
         self._uniting = None
         return True
@@ -185,7 +189,7 @@ class UniteMachine(FollowMachine):
         After an answer that names nothing new the next attempt waits: its union would be the same."""
         self._progress = None
         facts = self._facts
-        known = {(each.origin, each.wanted.path): each for each in facts.withheld}
+        known = {(each.origin, each.wanted.path): each for each in self._aim_withheld}
         is_news = any(known.get((each.origin, each.wanted.path)) != each for each in event.withheld)
         if event.absent:
             is_news = is_news or not self._absent.issuperset(event.absent)
@@ -194,7 +198,8 @@ class UniteMachine(FollowMachine):
         known |= {(each.origin, each.wanted.path): each for each in event.withheld}
         if not is_news:
             self._fail("apply", event.trouble)
-        self._set(withheld=tuple(known.values()), head=facts.tree, aim=facts.attempts.live)
+        self._withheld, self._aim_withheld = tuple(known.values()), facts.withheld
+        self._set(head=facts.tree, aim=facts.attempts.live)
         if event.withheld:
             self._note("withheld", event.trouble.reason, total=len(event.withheld))
 
@@ -206,17 +211,18 @@ class UniteMachine(FollowMachine):
             super()._timer(name)
 
     def _united(self, event: u.UnionMade) -> None:
-        parts = self._uniting[1] if self._uniting is not None else ()
-        if not self._is_answer(event.req):
+        made = self._uniting
+        if made is None or not self._is_answer(event.req):
             return
         self._succeed("apply")
         is_leaving = self._facts.refused is not None and self._facts.refused == self._facts.tree
         tree = self._facts.tree
-        is_passed = self._own_of(parts) != self._own_of(self._facts.attempts.live)
+        is_passed = self._own_of(made.parts) != self._own_of(self._facts.attempts.live)
         if is_leaving or is_passed or (tree is not None and event.union.position <= tree.position):
             return  # the own line went past it: the next step asks again
         self._keeps_names = False
-        self._set(head=event.union, aim=parts)
+        self._aim_withheld = made.withheld
+        self._set(head=event.union, aim=made.parts)
         self._head_accepted(event.union)
 
     def _own_of(self, parts: Iterable[UnionPart]) -> HeadRef | None:
@@ -231,7 +237,7 @@ class UniteMachine(FollowMachine):
         facts = self._facts
         if tree == facts.head and tree != facts.live:
             attempts = facts.attempts.went_live(self._tried(), self._newest)
-            self._set(attempts=attempts.without(self._forgotten))
+            self._set(attempts=attempts.without(self._forgotten), withheld=self._aim_withheld)
         super()._replace_live(tree)
 
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:

@@ -16,7 +16,7 @@ class UniteFacts(FollowFacts, frozen=True, array_like=True):
     attempts: UnionAttempts = UnionAttempts()
     aim: tuple[UnionPart, ...] = ()
     withheld: tuple[Withheld, ...] = ()
-    """Entries that could not be had, and what the union says instead."""
+    """Of ``live``: entries that could not be had, and what the union says instead."""
     allowed: tuple[UnionPart, ...] = ()
     """Heads that may take names of other lines: they were refused for that, and an operator asked again."""
 

@@ -99,10 +99,7 @@ class OwnTree(WriterTree):
             root = _born_as_in(before, root, keeper)
         keeper.flush()
         tally = _Tally()
-        read, self.contents = (
-            self.contents,
-            {},
-        )  # what was read of other homes does not go along with the head
+        read, self.contents = self.contents, {}  # files of other homes do not go along with the head
         for change in diff(before, root, keeper.get):
             tally.saw(change.path, change.old, change.new)
             if change.new is not None and change.new.digest in read:
