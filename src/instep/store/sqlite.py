@@ -309,7 +309,7 @@ class SqliteStore:
             yield from batch
             if len(batch) < most:
                 return
-            start, most = stat_table.key_of(batch[-1].path), stat_table.READ_BATCH
+            start, most = stat_table.key_of(batch[-1].path), min(4 * most, stat_table.READ_BATCH)
 
     def stat_row(self, fileset: FilesetName, path: bytes) -> StatRow | None:
         with self._database.held() as connection:

@@ -11,8 +11,8 @@ from instep.model.ids import FilesetName
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 
-READ_BATCH_FIRST = 64
-"""Rows of the first batch: many callers want no more."""
+READ_BATCH_FIRST = 16
+"""Rows of the first batch: many callers want no more. Each batch behind it is four times as large."""
 READ_BATCH = 4096
 WRITE_BATCH = 4096
 

@@ -123,3 +123,28 @@ def test_a_rotten_archive_costs_the_history_nothing(tmp_path: Path) -> None:
 def test_an_empty_file_needs_nobody(tmp_path: Path) -> None:
     contents = Contents(World.make(tmp_path).place, None, lambda: iter(()))
     assert contents.missing_of([entry(b"empty", b"")]) == []
+
+
+def test_the_rows_of_the_tree_are_read_only_for_contents_that_no_history_has(tmp_path: Path) -> None:
+    """Goal: a change set with ten copies of kept files reads no row of a million; what the history lost is found in the
+    tree all the same."""
+    world = World.make(tmp_path)
+    tree: Tree = {b"kept": b"1", b"moved": b"2"}
+    world.apply(tree)
+    asked = 0
+
+    def counted() -> Iterator[StatRow]:
+        nonlocal asked
+        asked += 1
+        yield from rows(world, tree)
+
+    history = History(world.place)
+    history.put(digest(b"1"), b"1")
+    contents = Contents(world.place, history, counted)
+    contents.expect([entry(b"copy of kept", b"1"), entry(b"copy of moved", b"2")])
+    assert text(contents, b"copy of kept", b"1") == b"1"
+    assert asked == 0
+    assert text(contents, b"copy of moved", b"2") == b"2"
+    assert text(contents, b"another copy", b"2") == b"2"
+    assert asked == 1
+    history.close()

@@ -291,8 +291,8 @@ class Scan(MachineWord):
     """Scan the tree against ``base`` (all of it when ``paths`` is empty, unless ``by_watch`` is set); take in what the
     watcher has queued before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too;
     ``reads_open`` reads those among them anew that a program has open for writing. Losses are counted from the base and
-    from ``since``; those of ``accepted`` paths are none. Held paths in ``lets_go`` keep no last entry. ``hot`` files are
-    carried only with a copy of their contents, those that are ``cooling`` only when they are quiet. ``holds``: scan
+    from ``since``; those of ``accepted`` paths are none. Held paths in ``lets_go`` keep no last entry. ``hot`` files go
+    along only with a copy of their contents, those that are ``cooling`` only when they are quiet. ``holds``: scan
     nothing while a path of ``hold_while`` exists. Answer: ``TreeScanned`` or ``ScanFailed``, with the code
     ``hold_while`` in that case."""
 

@@ -50,6 +50,7 @@ class Contents:
         self._history = history
         self._rows = rows
         self._in_tree: dict[Digest, bytes] = {}
+        self._announced: set[Digest] = set()
         self._looked_for: set[Digest] = set()
         self._last: tuple[Digest, int] | None = None
 
@@ -112,16 +113,21 @@ class Contents:
         return [entry for entry in entries if not self.has(entry)]
 
     def expect(self, entries: Iterable[Entry]) -> None:
-        """Announce entries: find in one pass which files of the tree held their digests, wherever they lie. An
-        entry that was not announced is looked for at its own path only, and in history and archive."""
-        wanted = {e.digest for e in entries if e.kind is Kind.FILE} - self._looked_for
-        if not wanted:
-            return
-        self._looked_for |= wanted
-        for row in self._rows():
-            digest = Digest(row.digest)
-            if digest in wanted and digest not in self._in_tree:
-                self._in_tree[digest] = row.path
+        """Announce entries: one pass finds which files of the tree held their digests, wherever they lie, as soon as
+        one of them is in no history. An entry that was not announced is looked for at its own path only, and in history
+        and archive."""
+        self._announced |= {e.digest for e in entries if e.kind is Kind.FILE} - self._looked_for
+
+    def _elsewhere(self, digest: Digest) -> bytes | None:
+        """Where in the tree a file held the announced digest."""
+        if digest in self._announced:
+            for row in self._rows():
+                found = Digest(row.digest)
+                if found in self._announced and found not in self._in_tree:
+                    self._in_tree[found] = row.path
+            self._looked_for |= self._announced
+            self._announced = set()
+        return self._in_tree.get(digest)
 
     def _candidates(self, entry: Entry) -> Iterator[tuple[int, bool]]:
         """Descriptors, and whether each comes from the history."""
@@ -131,7 +137,7 @@ class Contents:
             fd = self._of_history(entry.digest)
             if fd is not None:
                 yield fd, True
-        elsewhere = self._in_tree.get(entry.digest)
+        elsewhere = self._elsewhere(entry.digest)
         for path in dict.fromkeys((entry.path, *(() if elsewhere is None else (elsewhere,)))):
             fd = self._of_tree(path, entry.size)
             if fd is not None:
