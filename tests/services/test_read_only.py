@@ -9,6 +9,7 @@ from tests.support.offering import alike, begun
 from tests.support.replicas import alike as alike_homes
 from tests.support.replicas import mesh, texts
 from tests.support.services import ServiceNode, services
+from tests.support.sync_site import Site
 from tests.support.virtual_time import in_virtual_time, reached
 
 
@@ -116,3 +117,24 @@ async def test_a_read_only_home_of_many_keeps_its_own_edits_and_takes_the_files_
         await a.call("readonly", on=False)
         both = {f"{new}of-{n}": "1" if new else "2" for n in "ab" for new in ("", "new-")}
         await alike_homes(*nodes, holding=both | {"of-c": "1"})
+
+
+@in_virtual_time
+async def test_a_sync_run_changes_nothing_while_one_side_is_read_only(tmp_path: Path) -> None:
+    """Goal: the home that carries runs out refuses them by name; with the far home read-only a run ends before it
+    changed either side, and says why. After the end the next run brings both together."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        await site.begin()
+        site.s1.write({"a": "2"})
+        site.p1.write({"of-p1": "1"})
+        await site.s1.call("readonly", on=True)
+        await site.s1.refuses("read_only", "sync_run", profile="site")
+        await site.s1.call("readonly", on=False)
+        await site.p1.call("readonly", on=True, reason="audit")
+        error = await site.s1.refuses("read_only", "sync_run", profile="site")
+        assert "p1 is read-only" in error.reason
+        assert not (site.s1.tree / "of-p1").exists() and (site.p1.tree / "a").read_text() != "2"
+        await site.p1.call("readonly", on=False)
+        await site.run()
+        assert site.same() == texts(site.p1.tree)

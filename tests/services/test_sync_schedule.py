@@ -34,7 +34,7 @@ async def test_a_run_starts_at_its_tick_and_the_next_one_is_named(tmp_path: Path
 
 @in_virtual_time
 async def test_a_tick_that_passed_meanwhile_is_named_and_not_made_up_for(tmp_path: Path) -> None:
-    """Goal: the home was down, is in maintenance, or has a run under way: the tick is named with the reason."""
+    """Goal: the home was down, is in maintenance or read-only, or has a run under way: the tick is named with the reason."""
     async with services(tmp_path) as cluster:
         site = Site(cluster, keys='schedule = "0 0 * * *"\n')
         s1 = site.s1
@@ -57,6 +57,10 @@ async def test_a_tick_that_passed_meanwhile_is_named_and_not_made_up_for(tmp_pat
         s1.daemon.sync_schedule.look(_midnight_s(1))
         await missed("it is in maintenance")
         await s1.call("maintenance", on=False)
+        await s1.call("readonly", on=True)
+        s1.daemon.sync_schedule.look(_midnight_s(2))
+        await missed("s1 is read-only")
+        await s1.call("readonly", on=False)
 
         async def is_under_way() -> bool:
             return s1.daemon.sync.is_at_work
@@ -64,7 +68,7 @@ async def test_a_tick_that_passed_meanwhile_is_named_and_not_made_up_for(tmp_pat
         async with TaskGroup() as tasks:
             tasks.create_task(site.run())
             await reached(is_under_way, lambda: "a run is under way")
-            s1.daemon.sync_schedule.look(_midnight_s(2))
+            s1.daemon.sync_schedule.look(_midnight_s(3))
         await missed("a run of site is under way, started by s1")
         assert (await _shown(site))["schedule"]["missed_at"] is not None
         assert site.same()["a"] == "2"
