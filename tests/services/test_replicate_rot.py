@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from instep.model.ids import fileset_name
-from tests.support.replicas import alike, mesh, texts
+from tests.support.replicas import MODE, alike, mesh, texts
 from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -36,6 +36,7 @@ async def test_rot_in_a_file_of_another_home_is_mended_and_never_offered(tmp_pat
     generation; the same through a restart between the look and the repair. An edit afterwards is an edit again."""
     async with services(tmp_path) as cluster:
         nodes = a, *_ = mesh(cluster, "a", "b", "c")
+        a.writes(MODE, 'fixity = "2m"')
         for node in nodes:
             node.write({f"of-{node.name}.xml": f"text of {node.name}"})
             node.start()
@@ -56,6 +57,10 @@ async def test_rot_in_a_file_of_another_home_is_mended_and_never_offered(tmp_pat
         ]
         assert (await a.archived())[FILE]["bytes"] == len("text of b")
 
+        rot(a, FILE, "teXt of b")  # found by itself, within the interval
+        await reached(mended, lambda: f"the bytes of b are back: {texts(a.tree)}", 300.0)
+        assert "audit_differs" in {each["what"] for each in await a.events()}
+
         cluster.cut("a", "b")
         rot(a, FILE, "texT of b")
         await a.call("verify", fileset="data", deep=True)
@@ -67,3 +72,29 @@ async def test_rot_in_a_file_of_another_home_is_mended_and_never_offered(tmp_pat
         assert {node.name: await node.head() for node in nodes} == heads
         a.write({FILE: "an edit at a"})
         await alike(*nodes, holding=holding | {FILE: "an edit at a"})
+
+
+@in_virtual_time
+async def test_rot_at_a_follower_that_offers_its_edits_is_named_and_not_offered(tmp_path: Path) -> None:
+    async with services(tmp_path) as cluster:
+        main, s1 = cluster.add("main"), cluster.add("s1")
+        main.writes('offers_from = ["s1"]')
+        s1.follows(main, 'drift = "offer"')
+        cluster.link("main", "s1")
+        for node in (main, s1):
+            node.start()
+        main.write({FILE: "text of b"})
+        await main.publish()
+        await cluster.in_step("s1")
+        head = await main.head()
+        rot(s1, FILE, "tExt of b")
+        told = await s1.call("verify", fileset="data", deep=True)
+        assert [row["path"] for node in told["nodes"] for row in node["differs"]] == [FILE]
+        s1.write({"edit": "by a person"})
+
+        async def is_there() -> bool:
+            return "edit" in texts(main.tree)
+
+        await reached(is_there, lambda: "the edit is at the home")
+        assert texts(main.tree)[FILE] == "text of b"
+        assert await main.head() == head + 1

@@ -9,6 +9,7 @@ WARNINGS: Mapping[str, str] = {
     "agent_not_listening": "the port of HAProxy's agent check cannot be opened",
     "archive_index_damaged": "the index of an archive batch cannot be read",
     "archive_objects_gone": "archived objects were removed, and not by `instep`",
+    "audit_differs": "a look that read every byte found paths that differ from their generation",
     "bad_address": "a node says that it serves at an address that is none",
     "balancer_refused": "a balancer's file could not be rendered, or its parser refused it",
     "changes_refused": "a rule of this home refuses changes of a partner; `code` says which",
@@ -47,6 +48,7 @@ WARNINGS: Mapping[str, str] = {
     "locked_edit": "a path was changed at a home where a sync profile locks its kind",
     "lock_not_enforced": "edits of locked paths could not be put back at once",
     "lock_lost": "a lock that a program here held is over; `why` says the reason",
+    "not_audited": "the look that reads every byte could not be made",
     "not_confirmed": "no operator confirmed a generation in time, and it is put back",
     "not_drained": "a home stays in its balancers while changes go live: no follower serves in its place",
     "not_finished": "an apply did not end in time, and the generation is refused",
@@ -89,6 +91,7 @@ WARNINGS: Mapping[str, str] = {
     "writer_unknown": "the new writer of a line has no address here",
 }
 NOTES: Mapping[str, str] = {
+    "audited": "every byte of a fileset was read, and is as its generation says",
     "accepted": "a fileset is followed here",
     "address_changed": "a partner has another address, which stands in `instep.toml` now",
     "adopted": "a writer took a newer head of its line from a partner, or a fileset its root again",

@@ -30,6 +30,7 @@ from instep.node.runtime.state import StateLost, watch_state
 from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.syncing.sync_schedule import SyncSchedule
+from instep.node.upkeep.fixity import Fixity
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 from instep.node.upkeep.notices import Notices
@@ -112,6 +113,7 @@ class Daemon:
             "seats": self.seat_desk.run,
             "sync schedules": self.sync_schedule.run,
             "notices": self.notices.run,
+            "fixity": Fixity(self.node).run,
             "sync notices": self.sync_notices.run,
             "events": self.node.runtime.deferred.run,
             "succession": Succession(self.node).run,

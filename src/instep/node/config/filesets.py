@@ -128,6 +128,10 @@ class FilesetSettings:
     """Quiet time before an automatic publish."""
     settle_max_ms: int = key("10s", duration_ms)
     """Latest automatic publish while changes go on."""
+    fixity_ms: int | None = key("off", off_or(duration_ms))
+    """How often every byte of the tree is read and compared with its digest, such as `7d`, or `off`. A file that the
+    disk changed is fetched anew where it is followed, and named where it is written. Meanwhile nothing is published or
+    applied."""
     trigger: bytes | None = key(None, relative_path)
     """A file whose change publishes at once after settle."""
     trigger_max_ms: int = key("5s", duration_ms)

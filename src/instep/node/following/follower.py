@@ -363,7 +363,10 @@ class FollowService(LineService):
 
     def doubt(self, paths: tuple[bytes, ...]) -> None:
         """A deep look found these different: their stats are not believed any more, so that rot under an unchanged
-        stat is met by the drift policy like any other change."""
+        stat is met by the drift policy like any other change. Where edits are offered to the writer it is named alone:
+        the writer would take it for an edit."""
+        if self.fileset.drift == "offer":
+            return
         self.runtime.store.delete_stat_rows(self.fileset.name, paths)
         self.driver.post(f.TreeTouched(paths))
 
