@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from instep.api.parts import WaitingDocument
-from instep.api.steps import typed_at, typed_with, with_steps
+from instep.api.steps import with_steps
 from instep.cli.main import COMMANDS, run
+from instep.model.typed_steps import typed_at, typed_with
 from instep.node.config.editing import edits
 from instep.node.directory import NodeDirectory
 

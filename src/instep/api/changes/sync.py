@@ -103,12 +103,13 @@ class SyncGateDocument(Document, frozen=True, kw_only=True):
 
 
 class SyncErrorDocument(Document, frozen=True, kw_only=True):
-    """Why a run failed."""
+    """Why a run failed. ``told_by``: the other node that said so; the commands of the hint are typed there."""
 
     code: str
     exit_code: int
     reason: str
     hint: str | None
+    told_by: str | None = None
 
 
 class SyncRunDocument(Document, frozen=True, kw_only=True):

@@ -224,7 +224,8 @@ def _told(run: api.SyncRunDocument) -> Iterator[str]:
     word = PHASES.get(run.phase, run.phase)
     yield f"{number}: {word}{'' if run.ended_at else f', {run.percent} %'}{when}"
     if run.error is not None:
-        yield f"  it {'is held' if run.phase == 'held' else 'failed'}: {printable(run.error.reason)}"
+        by = f", {printable(run.error.told_by)} says" if run.error.told_by else ""
+        yield f"  it {'is held' if run.phase == 'held' else 'failed'}{by}: {printable(run.error.reason)}"
         again = f"; then: instep sync run {run.profile}"
         step = run.error.hint or "repair the cause"
         yield f"  next: {step if f'sync run {run.profile}' in step else step + again}"

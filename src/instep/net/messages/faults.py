@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from instep.errors import InstepError, UnavailableError, family_of
+from instep.model.typed_steps import typed_at
 from instep.net.messages.messages import FACTS_BYTES_MAX, ErrorReply
 
 _TEXT_MAX = 2_000
@@ -38,9 +39,7 @@ def error_of_reply(reply: ErrorReply, node: str) -> InstepError:
     facts = {
         key: value for key, value in reply.known_facts().items() if key.isidentifier() and key not in _TAKEN
     }
-    hint = None if reply.hint is None else _printable(reply.hint)
-    if hint is not None and hint.startswith("instep "):  # a command of the peer's own shell
-        hint = f"on {node}: {hint}"
+    hint = None if reply.hint is None else typed_at(_printable(reply.hint), node, is_writer=False)
     code = reply.code if reply.code.replace("_", "").isalnum() else kind.code
     return kind(_printable(reply.reason), hint=hint, code=code, **{**facts, "told_by": node})
 

@@ -14,7 +14,6 @@ from msgspec.structs import asdict, replace
 from instep.api import looking as api
 from instep.api.event_kinds import level_of
 from instep.api.parts import ExternalDocument, FullGenerationDocument, generation
-from instep.api.steps import typed_at
 from instep.core.follow.vocabulary import FollowFacts
 from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import ConfigError, UsageError
@@ -23,6 +22,7 @@ from instep.model.external import External, mark_steps, why_unmarked
 from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
+from instep.model.typed_steps import typed_at
 from instep.net.messages import messages as m
 from instep.net.trust.pki_problems import PkiProblem
 from instep.node.config.filesets import FilesetSettings

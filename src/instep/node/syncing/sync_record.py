@@ -148,6 +148,11 @@ def _undone(side: Side, outcome: PathOutcome) -> api.SyncUndoneDocument:
 def _error(error: InstepError | None) -> api.SyncErrorDocument | None:
     if error is None:
         return None
+    told_by = error.facts.get("told_by")
     return api.SyncErrorDocument(
-        code=error.error_code, exit_code=error.exit_code, reason=error.reason, hint=error.hint
+        code=error.error_code,
+        exit_code=error.exit_code,
+        reason=error.reason,
+        hint=error.hint,
+        told_by=told_by if isinstance(told_by, str) else None,
     )

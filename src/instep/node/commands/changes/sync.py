@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from instep.api.changes import sync as api
 from instep.api.command import Command, Document
+from instep.api.steps import with_steps
 from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
 from instep.model.change import author_from
 from instep.model.ids import FilesetName, NodeName
 from instep.model.sync import ProfileNews
+from instep.model.typed_steps import typed_at
 from instep.net.messages import messages as m
 from instep.net.service import SYNC
 from instep.node.commands.context import CommandContext, CommandHandlers
@@ -196,7 +198,8 @@ class SyncCommands(CommandHandlers):
             raise UnavailableError(
                 f"{carrier} answered in another form", hint="upgrade both nodes", code="bad_answer"
             ) from error
-        return found
+        shown: D = with_steps(found, lambda step: typed_at(step, carrier, is_writer=False))
+        return shown
 
     async def _answer(self, who: NodeName, request: m.SyncRequest) -> m.SyncReply:
         """Another node asks: an initiator, or to look and review any server of a side."""
