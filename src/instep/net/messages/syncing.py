@@ -82,6 +82,8 @@ class HomeState(msgspec.Struct, frozen=True, array_like=True):
     refused: Text = ""
     is_working: bool = False
     """A scan or a publish is under way: how the line is shows a moment later."""
+    line: LineId | None = None
+    """Its own name, which has the node that wrote it first: the writer may be another one now."""
 
 
 class ProfileReply(Message, tag="profile_reply", frozen=True, array_like=True):

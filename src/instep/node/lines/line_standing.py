@@ -89,7 +89,7 @@ class LineStanding(ABC):
         going, refused = self.rollout_now()
         is_working = standing.standing is Standing.APPLYING
         external = self.fileset.external
-        return HomeState(self.live, reason, external, going, refused[:REASON_MAX], is_working)
+        return HomeState(self.live, reason, external, going, refused[:REASON_MAX], is_working, self.line)
 
     def rollout_now(self) -> RolloutNow:
         """How the partners of a written line take its newest generation."""

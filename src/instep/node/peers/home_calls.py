@@ -10,7 +10,7 @@ import msgspec
 
 from instep.core.sync.bases import with_mark
 from instep.core.vocabulary import error_of
-from instep.errors import InstepError, PeerError
+from instep.errors import InstepError, PeerError, RefusedError
 from instep.model.change import change_set_of
 from instep.model.ids import Digest, LineId, NodeName
 from instep.model.sync import RUN_MAX, SyncMark
@@ -24,7 +24,7 @@ from instep.node.lines.line_standing import REASON_MAX
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
-from instep.node.profiles.known_profiles import keep_news, last_run, require_known
+from instep.node.profiles.known_profiles import MOVED, keep_news, known_profiles, last_run, require_known
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import generation_gone
@@ -124,8 +124,27 @@ class HomeCalls(PeerContext):
             raise generation_gone(line, generation)
         return signed.body().root
 
+    def _side(self, who: NodeName, request: m.ProfileNotice) -> LineId:
+        """The line that a profile means by a fileset and this node: also one that another node wrote first.
+        ``RefusedError`` where it is written elsewhere now, for the home that named the profile before."""
+        asked, me = request.line, self.runtime.name
+        written = (x for x in self.lines.values() if x.line.fileset == asked.fileset and x.home is not None)
+        line = next((x.line for x in written), asked) if asked.origin == me else asked
+        service = self.service(line)
+        known = known_profiles(self.runtime.store, asked.fileset)
+        if service is not None and service.home is None and any(each.carrier == who for each in known):
+            raise RefusedError(
+                f"{me} does not write {asked.fileset} any more: {service.writer} does",
+                code=MOVED,
+                node=me,
+                writer=service.writer,
+            )
+        return line
+
     async def sync_profile(self, who: NodeName, request: m.ProfileNotice) -> m.ProfileReply:
-        home, news, fileset = self._home(who, request.line), request.profile, request.line.fileset
+        self.access.require_partner(who)
+        line = self._side(who, request)
+        home, news, fileset = self._home(who, line), request.profile, line.fileset
         if news.carrier != who:
             raise PeerError(f"{who} named a profile that {news.carrier} carries out", code="bad_profile")
         if news.run > RUN_MAX:
@@ -138,7 +157,7 @@ class HomeCalls(PeerContext):
         keep_news(self.runtime.store, fileset, msgspec.structs.replace(news, run=run))
         edits = [edit for edit in home.locked_edits() if edit.profile == news.name]
         shown = tuple(msgspec.structs.replace(edit, reference=None) for edit in edits[:EDITS_SENT])
-        service = self.service(request.line)
+        service = self.service(line)
         assert service is not None
         return m.ProfileReply(shown, len(edits), run, service.home_state())
 

@@ -18,6 +18,8 @@ from instep.node.config.sync import LockEnforcement, SyncSettings
 from instep.store.port import NodeStore
 
 PROFILES_MAX = 16
+MOVED = "home_moved"
+"""The code of a home that a profile names and that does not write the fileset any more."""
 _NEWS = "sync/profiles/"
 
 

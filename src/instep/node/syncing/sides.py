@@ -238,7 +238,11 @@ class FarHome:
         return reply.missing
 
     async def announce(self, news: ProfileNews) -> m.ProfileReply:
-        return await self._calls().call(SYNC_PROFILE, m.ProfileNotice(self.line, news), total_s=ANNOUNCE_S)
+        asked = m.ProfileNotice(self.line, news)
+        reply = await self._calls().call(SYNC_PROFILE, asked, total_s=ANNOUNCE_S)
+        if reply.state is not None and reply.state.line is not None:
+            self.line = LineId(self.line.fileset, reply.state.line.origin)
+        return reply
 
     async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
         asked = m.SideFactsRequest(self.line, key, tuple(names))

@@ -20,16 +20,18 @@ from instep.errors import (
     RefusedError,
     ResourceError,
     UnavailableError,
+    UsageError,
 )
 from instep.model.counts import counted
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
+from instep.model.ids import node_name as parse_node_name
 from instep.model.sync import RUN_MAX, SyncBase, SyncPhase
 from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
 from instep.node.config.sync import SideSettings, SyncSettings
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
-from instep.node.profiles.known_profiles import known_profile, news_of
+from instep.node.profiles.known_profiles import MOVED, known_profile, news_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.bases import SyncBases
@@ -184,7 +186,9 @@ class SyncRuns:
         is_left = profile.left.home == me
         near, far = (profile.left, profile.right) if is_left else (profile.right, profile.left)
         service = self._service_of(near.fileset)
-        if near.home != me or service is None or not service.is_written_here:
+        if near.home == me and service is not None and not service.is_written_here:
+            raise _moved(profile, Side.LEFT if is_left else Side.RIGHT, service.writer)
+        if near.home != me or service is None:
             raise RefusedError(
                 f"{me} does not write {near.fileset}, its side of {profile.name}",
                 hint="instep fileset list; instep sync list",
@@ -227,7 +231,7 @@ class SyncRuns:
                 reply = await home.announce(news)
             return HomeLook(reply)
         except InstepError as error:
-            return HomeLook(None, error)
+            return HomeLook(None, _with_step(profile, error))
 
     def _calls(self, far: SideSettings, profile: str) -> PeerCalls:
         calls = self._calls_of(far.home)
@@ -253,7 +257,7 @@ class SyncRuns:
             raise
         except InstepError as error:
             work.phase = SyncPhase.HELD if error.error_code == HELD else SyncPhase.FAILED
-            work.error = error
+            work.error = _with_step(profile, error)
         except OSError as error:
             code, step = help_for(error.errno or 0, self._runtime.directory.path)
             reason = f"the run of {profile.name} met a disk that fails: {error.strerror or error}"
@@ -294,6 +298,38 @@ class SyncRuns:
 
     def _document(self, profile: SyncSettings, running: _Running) -> api.SyncRunDocument:
         return run_document(profile, running.work, running.initiator, self._runtime.name)
+
+
+def _moved(profile: SyncSettings, side: Side, writer: object) -> RefusedError:
+    """Another node writes this side now: the profile names it, and begins anew with it."""
+    was = profile.side(side)
+    now = _sides_with(profile, side, str(writer))
+    return RefusedError(
+        f"{was.home} does not write {was.fileset} any more: {writer} does",
+        hint=f"on each server that has the profile: instep sync add {profile.name} --left {now[0]} --right {now[1]}; "
+        f"then, with the side that is right: instep sync run {profile.name} --initial left (or right)",
+        code=MOVED,
+        node=was.home,
+        writer=str(writer),
+    )
+
+
+def _sides_with(profile: SyncSettings, side: Side, home: str) -> tuple[str, str]:
+    """Both sides as the profile names them, one with another home."""
+    names = {each: str(profile.side(each)) for each in Side} | {side: f"{profile.side(side).fileset}@{home}"}
+    return names[Side.LEFT], names[Side.RIGHT]
+
+
+def _with_step(profile: SyncSettings, error: InstepError) -> InstepError:
+    """The error of a home that moved, with what to type."""
+    writer, node = error.facts.get("writer"), error.facts.get("node")
+    if error.error_code != MOVED or error.hint or not isinstance(writer, str):
+        return error
+    side = Side.LEFT if profile.left.home == node else Side.RIGHT
+    try:
+        return _moved(profile, side, parse_node_name(writer))
+    except UsageError:
+        return error
 
 
 def _busy(name: str, running: _Running) -> ContentionError:
