@@ -97,4 +97,5 @@ def config_reload(session: Session) -> None:
     if not session.gave_json(document):
         for warning in (*session.settings().warnings, *document.troubles):
             say(f"instep: {printable(warning)}")
-        print("the daemon runs this configuration" if document.changed else "nothing has changed")
+        already = "" if document.changed else " already: it takes a changed file by itself"
+        print(f"the daemon runs this configuration{already}")
