@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instep.cli.main import COMMANDS
-from instep.model.typed_steps import typed_with
+from instep.model.standing import typed_with
 from tests.support.services import ServiceNode, services
 from tests.support.sync_site import Site
 from tests.support.virtual_time import in_virtual_time

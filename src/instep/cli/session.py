@@ -58,7 +58,7 @@ class Session:
         one had to. A program that asked for JSON knows it."""
         if self.directory_option is None or self.is_json or "instep " not in text:
             return text
-        from instep.model.typed_steps import typed_with
+        from instep.model.standing import typed_with
         from instep.node.directory import resolve
 
         path = self.node.path

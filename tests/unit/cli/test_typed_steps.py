@@ -11,7 +11,7 @@ import pytest
 from instep.api.parts import WaitingDocument
 from instep.api.steps import with_steps
 from instep.cli.main import COMMANDS, run
-from instep.model.typed_steps import typed_at, typed_with
+from instep.model.standing import typed_at, typed_with
 from instep.node.config.editing import edits
 from instep.node.directory import NodeDirectory
 

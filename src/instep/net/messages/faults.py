@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from instep.errors import InstepError, UnavailableError, family_of
-from instep.model.typed_steps import typed_at
+from instep.model.standing import typed_at
 from instep.net.messages.messages import FACTS_BYTES_MAX, ErrorReply
 
 _TEXT_MAX = 2_000

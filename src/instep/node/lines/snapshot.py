@@ -21,8 +21,7 @@ from instep.model.definition import Definition
 from instep.model.external import External, mark_steps, why_unmarked
 from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
-from instep.model.standing import Standing, StandingRecord
-from instep.model.typed_steps import typed_at
+from instep.model.standing import Standing, StandingRecord, typed_at
 from instep.net.messages import messages as m
 from instep.net.trust.pki_problems import PkiProblem
 from instep.node.config.filesets import FilesetSettings

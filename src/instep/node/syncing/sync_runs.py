@@ -303,21 +303,18 @@ class SyncRuns:
 def _moved(profile: SyncSettings, side: Side, writer: object) -> RefusedError:
     """Another node writes this side now: the profile names it, and begins anew with it."""
     was = profile.side(side)
-    now = _sides_with(profile, side, str(writer))
+    now = {each: profile.side(each) for each in Side}
+    now[side] = SideSettings(was.fileset, NodeName(str(writer)))
+    left, right = now[Side.LEFT], now[Side.RIGHT]
     return RefusedError(
         f"{was.home} does not write {was.fileset} any more: {writer} does",
-        hint=f"on each server that has the profile: instep sync add {profile.name} --left {now[0]} --right {now[1]}; "
+        hint=f"on each server that has the profile: instep sync add {profile.name} "
+        f"--left {left.fileset}@{left.home} --right {right.fileset}@{right.home}; "
         f"then, with the side that is right: instep sync run {profile.name} --initial left (or right)",
         code=MOVED,
         node=was.home,
         writer=str(writer),
     )
-
-
-def _sides_with(profile: SyncSettings, side: Side, home: str) -> tuple[str, str]:
-    """Both sides as the profile names them, one with another home."""
-    names = {each: str(profile.side(each)) for each in Side} | {side: f"{profile.side(side).fileset}@{home}"}
-    return names[Side.LEFT], names[Side.RIGHT]
 
 
 def _with_step(profile: SyncSettings, error: InstepError) -> InstepError:

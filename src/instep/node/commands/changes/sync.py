@@ -17,8 +17,8 @@ from instep.core.sync.work import SyncWork
 from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
 from instep.model.change import author_from
 from instep.model.ids import FilesetName, NodeName
+from instep.model.standing import typed_at
 from instep.model.sync import ProfileNews
-from instep.model.typed_steps import typed_at
 from instep.net.messages import messages as m
 from instep.net.service import SYNC
 from instep.node.commands.context import CommandContext, CommandHandlers
