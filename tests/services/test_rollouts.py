@@ -179,13 +179,18 @@ async def test_no_partner_switches_before_an_approval(tmp_path: Path) -> None:
         main.write({"file": "second"})
         await main.publish()
         shown = await hooked.await_state("barrier")
-        assert shown["next"][0] == "instep rollout approve data", shown
+        assert shown["next"][0] == "instep rollout approve data --generation 2", shown
+        main.write({"file": "third"})
+        await main.publish()
+        unseen = await main.refuses("other_generation", "rollout_approve", fileset="data", generation=2)
+        assert "--generation 3" in str(unseen.hint), unseen.hint
         late = await main.call("wait", fileset="data", timeout_s=60)
         assert not late["reached"] and hooked.words() == ["first"] * 3, late
-        answer = await main.call("rollout_approve", fileset="data")
+        answer = await main.call("rollout_approve", fileset="data", generation=3)
         assert answer["changed"], answer
         assert not (await main.call("rollout_approve", fileset="data"))["changed"]
+        await main.refuses("other_generation", "rollout_approve", fileset="data", generation=2)
         assert (await main.call("wait", fileset="data", timeout_s=3600))["reached"]
-        assert hooked.words() == ["second"] * 3
+        assert hooked.words() == ["third"] * 3
         assert (await main.call("rollout_show", fileset="data"))["rollout"]["approved_by"]
         await main.refuses("no_rollout", "rollout_approve", fileset="data")

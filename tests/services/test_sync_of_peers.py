@@ -10,11 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from instep.api.changes import sync as api
+from instep.api.command import Role
 from instep.errors import InstepError
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
 from instep.model.sync import RUN_MAX, ProfileNews, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.parts import INT_MAX
+from instep.node.access.caller import Caller, DoorName
+from instep.node.access.door import CALLER
 from instep.node.profiles.known_profiles import PROFILES_MAX, keep_news, known_profile, known_profiles
 from instep.node.syncing import peer_commands
 from tests.support.services import ServiceNode, services
@@ -71,6 +74,13 @@ async def test_an_initiator_of_one_profile_has_no_part_in_another(tmp_path: Path
         assert (await _asked(site.s1, "sync_run", "site", raw))["undone"] == []
         rows = await site.p1.log()
         assert rows[max(rows)]["author"] == "s1: s2: the boss@s1"
+        site.s1.write({"new": "2"})
+        mark = CALLER.set(Caller("ana", Role.OPERATOR, None, DoorName.SOCKET))
+        await site.s1.refuses("bad_author", "sync_run", profile="site", author="b" * 129)
+        await site.s1.call("sync_run", profile="site", author="ben")
+        CALLER.reset(mark)
+        rows = await site.p1.log()
+        assert rows[max(rows)]["author"] == "s1: ben, by ana"
 
 
 @in_virtual_time

@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from instep.api.command import Document, FilesetCommand, Role, command
 from instep.api.parts import FailureDocument, GenerationDocument, WaitingDocument
 from instep.errors import NotAllowedError, RefusedError, ResourceError, UnavailableError
+from instep.model.ids import Count
 
 
 class RolloutNodeDocument(Document, frozen=True):
@@ -94,7 +95,9 @@ class RolloutConfirmCommand(FilesetCommand[RolloutStateDocument], frozen=True):
 
 @command("rollout_approve", Role.APPROVER, RefusedError, NotAllowedError, UnavailableError, ResourceError)
 class RolloutApproveCommand(FilesetCommand[RolloutStateDocument], frozen=True):
-    """Let the partners have a generation that waits for an approval."""
+    """Let the partners have a generation that waits for an approval; with ``generation`` only that one."""
+
+    generation: Count | None = None
 
 
 @command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)

@@ -127,11 +127,12 @@ def confirm(session: Session, fileset: str | None) -> None:
     _ask(session, api.RolloutConfirmCommand(fileset), "confirmed")
 
 
-@command("approve", parent=rollout, example="instep rollout approve catalog")
+@command("approve", parent=rollout, example="instep rollout approve catalog --generation 42")
 @click.argument("fileset", required=False)
-def approve(session: Session, fileset: str | None) -> None:
+@click.option("--generation", type=click.IntRange(min=1), help="Only this one: a newer one is refused.")
+def approve(session: Session, fileset: str | None, generation: int | None) -> None:
     """Let the partners have a generation that waits for an approval."""
-    _ask(session, api.RolloutApproveCommand(fileset), "approved")
+    _ask(session, api.RolloutApproveCommand(fileset, generation=generation), "approved")
 
 
 @command("retry", parent=rollout, example="instep rollout retry catalog")

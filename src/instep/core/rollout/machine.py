@@ -184,8 +184,8 @@ class RolloutMachine(RolloutShow):
                 self._set(is_confirmed=True, serial=facts.serial + 1)
                 self._timer("confirm", None)
                 self._end(RolloutState.DONE)
-            case v.ApproveAsked(_, person):
-                return self._approve(person)
+            case v.ApproveAsked(_, person, number):
+                return self._approve(person, number)
             case v.BeginAnewAsked():
                 if facts.target is None or not v.ended(state) or state is RolloutState.DONE:
                     return self._refusal("to retry")
@@ -200,15 +200,20 @@ class RolloutMachine(RolloutShow):
                 assert_never(ask)
         return None
 
-    def _approve(self, person: str) -> Trouble | None:
-        """Let the partners have it, by the word of a person whom the policy lets say so."""
+    def _approve(self, person: str, seen: int | None) -> Trouble | None:
+        """Let the partners have it, by the word of a person whom the policy lets say so. One who looked at another
+        generation than the present one (``seen``) approves nothing."""
         facts = self._facts
+        number = facts.target.number if facts.target is not None else 0
+        if seen not in (None, number):
+            reason = f"generation {seen} is to be approved, and the newest one is generation {number}"
+            step = f"look at it, then: instep rollout approve {self.line.fileset} --generation {number}"
+            return Trouble("other_generation", reason, Retry.NEVER, 4, step)
         if not facts.is_to_approve:
             return self._refusal("that waits for an approval")
         if facts.policy.approve is Approval.OTHER_THAN_AUTHOR and person in persons_of(facts.author):
             reason = f"{person} may not approve this: its author is {facts.author}, and approve is other_than_author"
             return Trouble("own_change", reason, Retry.NEVER, 5, "let another person approve it")
-        number = facts.target.number if facts.target is not None else 0
         self._set(approved_by=person, serial=facts.serial + 1)
         self._out.append(Note("approved", f"{person} approved generation {number}", (("person", person),)))
         return None

@@ -41,7 +41,8 @@ class RolloutShow(RolloutOrders):
         if facts.is_paused:
             return "paused"
         if facts.is_to_approve:
-            return f"waits for an approval: instep rollout approve {self.line.fileset}"
+            number = facts.target.number if facts.target is not None else 0
+            return f"waits for an approval: instep rollout approve {self.line.fileset} --generation {number}"
         if facts.state is RolloutState.BARRIER:
             late = [n for n in self._expected() if self._place(n) is NodePlace.STAGING]
             if late:

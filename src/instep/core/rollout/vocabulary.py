@@ -149,9 +149,10 @@ class ConfirmAsked(RolloutAsked): ...
 
 
 class ApproveAsked(RolloutAsked):
-    """``person`` says that the partners may have the generation."""
+    """``person`` says that the partners may have the generation: the one of this ``number``, where it is named."""
 
     person: str = ""
+    number: int | None = None
 
 
 class BeginAnewAsked(RolloutAsked):

@@ -11,12 +11,15 @@ from instep.api.lines import OutcomeDocument
 from instep.api.parts import generation
 from instep.core.publish import vocabulary as p
 from instep.core.vocabulary import Trouble, error_of
-from instep.errors import RefusedError
+from instep.errors import RefusedError, UsageError
 from instep.node.access.door import CALLER
 from instep.node.commands.targets import running_service_of
 from instep.node.node import Node
 from instep.node.trees.scanning.held_view import held_documents
 from instep.node.writing.writer import WriterService
+
+NAMED_MAX = 128
+"""Bytes of an author that a program names: with the person and a node before it, it still fits in a change set."""
 
 
 def raise_for(trouble: Trouble | None) -> None:
@@ -51,8 +54,16 @@ def author() -> str:
 
 
 def author_as(named: str | None) -> str:
-    """The author that a program names, with the person who gave the command where that is another one."""
+    """The author that a program names, with the person who gave the command where that is another one.
+    ``UsageError`` for one so long that it would leave no room for the others."""
     person = author()
+    size = len((named or "").encode())
+    if size > NAMED_MAX:
+        raise UsageError(
+            f"the author has {size} bytes, the limit is {NAMED_MAX}",
+            hint="name a person; what there is to say is the message",
+            code="bad_author",
+        )
     is_another = named and CALLER.get() is not None and named != person
     return f"{named}, by {person}" if is_another else named or person
 

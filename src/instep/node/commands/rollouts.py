@@ -74,9 +74,12 @@ class Rollouts(CommandHandlers):
 
     async def approve(self, asked: api.RolloutApproveCommand, speaker: Speaker) -> api.RolloutStateDocument:
         """By the person who gave the command."""
-        facts, person = writer_of(self._node, asked.fileset).rollout.facts, author()
-        is_done = bool(facts.approved_by) and facts.state in (*GOING, r.RolloutState.CONFIRMING)
-        return await self._ask(asked.fileset, lambda number: r.ApproveAsked(number, person), is_done=is_done)
+        facts, person, seen = writer_of(self._node, asked.fileset).rollout.facts, author(), asked.generation
+        is_seen = seen is None or (facts.target is not None and facts.target.number == seen)
+        is_done = is_seen and bool(facts.approved_by) and facts.state in (*GOING, r.RolloutState.CONFIRMING)
+        return await self._ask(
+            asked.fileset, lambda number: r.ApproveAsked(number, person, seen), is_done=is_done
+        )
 
     async def retry(self, asked: api.RolloutRetryCommand, speaker: Speaker) -> api.RolloutStateDocument:
         """Begin the ended rollout of the head anew; partners drop their refusals."""

@@ -169,8 +169,9 @@ def status_document(
 
 def _next_steps(line: LineId, facts: RolloutFacts) -> tuple[str, ...]:
     name = line.fileset
-    if facts.is_to_approve:
-        return (f"instep rollout approve {name}", f"instep rollout abort {name}")
+    if facts.is_to_approve and facts.target is not None:
+        approve = f"instep rollout approve {name} --generation {facts.target.number}"
+        return (approve, f"instep rollout abort {name}")
     if facts.state is RolloutState.CONFIRMING:
         return (f"instep rollout confirm {name}", f"instep rollout abort {name}")
     if facts.is_paused:

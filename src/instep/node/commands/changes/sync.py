@@ -23,7 +23,7 @@ from instep.net.messages import messages as m
 from instep.net.service import SYNC
 from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.outcomes import author
+from instep.node.commands.outcomes import author_as
 from instep.node.config.sync import SyncSettings
 from instep.node.profiles.known_profiles import known_profile, known_profiles
 from instep.node.runtime.driver import wall_ms
@@ -46,7 +46,7 @@ class SyncCommands(CommandHandlers):
         me = self._node.runtime.name
         if me not in profile.may_start:
             raise _no_initiator(me, profile.name, profile.may_start)
-        named = msgspec.structs.replace(asked, author=asked.author or author())
+        named = msgspec.structs.replace(asked, author=author_as(asked.author))
         if profile.carrier != me:
             return await self._passed_on(profile.name, profile.carrier, named)
         return await self._started(named, me, speaker)

@@ -152,7 +152,11 @@ async def rollout_confirm(visit: Visit) -> str:
 
 
 async def rollout_approve(visit: Visit) -> str:
-    await visit.ask(RolloutApproveCommand(visit.found["fileset"]))
+    """Of the generation that the page showed."""
+    number = visit.number("generation")
+    if number is None:
+        raise UsageError("a generation is needed", code="bad_parameter")
+    await visit.ask(RolloutApproveCommand(visit.found["fileset"], generation=number))
     return f"{visit.base}/rollout"
 
 

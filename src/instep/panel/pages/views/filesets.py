@@ -110,7 +110,9 @@ def _why_not(name: str, rollout: RolloutDocument | None) -> dict[str, str]:
     state = "none" if rollout is None else rollout.state
     is_paused = rollout is not None and rollout.paused
     over = "" if state not in ENDED else "no rollout runs"
-    is_to_approve = rollout is not None and f"instep rollout approve {name}" in (rollout.next or ())
+    is_to_approve = rollout is not None and any(
+        step.startswith(f"instep rollout approve {name} ") for step in rollout.next or ()
+    )
     return {
         "pause": over or ("it is paused" if is_paused else ""),
         "resume": "" if is_paused else "it is not paused",
