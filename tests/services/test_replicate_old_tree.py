@@ -10,6 +10,7 @@ import pytest
 
 from instep.model.ids import fileset_name
 from instep.model.replication.union import decode_union
+from instep.node.replica.union_service import UnionApplying
 from instep.node.replica.union_tree import UnionTree
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.store.memory import MemoryStore
@@ -276,3 +277,30 @@ async def test_a_put_back_that_was_undone_leaves_no_record_of_an_older_union(
         newest = {"a/0.xml": "a 0", "a/1.xml": "newer", "a/new.xml": "new"}
         await alike(*nodes, holding=newest | {f"b/{n}.xml": f"b {n}" for n in range(3)})
         assert (await own_paths(b), await b.head()) == (own, head)
+
+
+@in_virtual_time
+async def test_a_switch_that_ends_after_the_state_was_lost_keeps_no_publish_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of a switch is brought to its end by a node whose state knows nothing of it."""
+    async with services(tmp_path) as cluster:
+        a, b = nodes = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes)
+
+        def fails(applying: UnionApplying) -> None:
+            raise OSError(errno.EIO, "the disk does not answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(UnionApplying, "record_now", fails)
+            a.write({"late.xml": "1"})
+            await b.holds("late.xml", "1")
+            await b.stop()
+        b.store = MemoryStore()
+        b.start()
+        await alike(*nodes)
+        b.write({"new.xml": "1"})
+        await a.holds("new.xml", "1")

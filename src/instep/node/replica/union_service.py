@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from instep.core.union.in_the_way import is_own_place, is_same_object, withheld_
 from instep.core.unite import vocabulary as u
 from instep.core.unite.machine import UniteMachine
 from instep.core.vocabulary import trouble_of
-from instep.errors import ContentionError
+from instep.errors import ContentionError, UnavailableError
 from instep.model.counts import counted
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.manifest.diff import diff
@@ -308,6 +309,10 @@ class UnionService(FollowService):
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
             is_known = await self.worker.run(self.tree.is_known_whole, target)
             is_known = is_known and target in (facts.tree, facts.head, facts.live, facts.replaced)
+            if kind is f.RecoveryKind.FINISHED and not is_known:
+                # No live is recorded of a union that the state does not know: this ends its journal.
+                await self.worker.run(self.applying.record_now)
+                await self.worker.run(self.applying.close_now)
             return f.RecoveryEnded(req, kind, target, found.is_doubtful, is_known=is_known)
         was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
         await self.worker.run(self.applying.record_now)
@@ -330,7 +335,8 @@ class UnionService(FollowService):
         if found.journal is not None and found.kind is RecoveredKind.FINISHED:
             target = found.journal.header.target
             self.tree.hold(self.tree.taken(), target, is_synced=True)
-            unions.holds(target.id)
+            with contextlib.suppress(UnavailableError):  # ``find_laid`` fetches the manifests that were lost
+                unions.holds(target.id)
         return found
 
     async def _switch(self, effect: f.Switch) -> Any:
