@@ -60,9 +60,10 @@ def _misses(found: Found) -> bool:
 
 
 def _row(name: str, found: Found) -> str:
-    demanded = "-" if found.most is None else f"{found.most:g} {found.unit}"
+    demanded = "-" if found.most is None else f"{found.most:g} {found.unit}".strip()
     verdict = "" if found.most is None else ("**missed**" if _misses(found) else "met")
-    return f"| {name} | {found.what} | {demanded} | {found.value:.4g} {found.unit} | {verdict} |"
+    value = f"{found.value:.4g} {found.unit}" if found.unit else f"{found.value:,.0f}"
+    return f"| {name} | {found.what} | {demanded} | {value} | {verdict} |"
 
 
 def _write(given: argparse.Namespace, rows: Sequence[str]) -> None:

@@ -162,17 +162,19 @@ class Rig:
         return len({item["generation"] for item in items})
 
     def await_lines(self, where: Home, names: list[str]) -> None:
-        """Wait until the node holds these lines as they are now at their homes, as far as those run."""
+        """Wait until the node holds these lines as they are at their homes; of one that ended, its newest head."""
 
         def stand() -> bool | str:
             lines = where.lines()
             for name in names:
-                found = lines.get(name)
-                if found is None or found["standing"] != "in_step" or found.get("live") is None:
-                    return f"{name} at {where.name}: {found and (found['standing'], found['reason'])}"
-                home = self.homes[name]
-                if home.process is not None and home.lines()[name]["head"]["id"] != found["live"]["id"]:
-                    return f"{name} at {where.name}: {found['live']['number']}"
+                found, home = lines.get(name), self.homes[name]
+                if found is None or found.get("live") is None:
+                    return f"{name} is not live at {where.name}"
+                newest = found["head"] if home.process is None else home.lines()[name]["head"]
+                if newest is None or found["live"]["id"] != newest["id"]:
+                    return f"{name} at {where.name}: {found['standing']}, {found['reason']}"
+                if home.process is not None and found["standing"] != "in_step":
+                    return f"{name} at {where.name}: {found['standing']}, {found['reason']}"
             return True
 
         until(stand, self.within_s, "lines in step", 0.05)
