@@ -18,7 +18,7 @@ MAIN, S1 = node_name("main"), node_name("s1")
 
 
 def test_it_outlives_the_daemon_and_each_refusal_says_where_it_is_ended(tmp_path: Path) -> None:
-    """Goal: the state alone says it, with the first beginning; another node is told to go to this one."""
+    """Goal: the state alone says it, with the first beginning; another node gets the name of this one in the hint."""
     node = NodeDirectory(tmp_path / "node")
     node.create()
     node.config.write_text('name = "main"\n')
