@@ -101,7 +101,7 @@ class SyncLedger:
         """A run kept a base: a state brought back until then is taken as it is."""
         self._may_name = False
 
-    def restored(self, home: SyncHomeNode, tree: Tree) -> None:
+    def restored(self, home: SyncHomeNode, tree: Tree, generation: Tree) -> None:
         """The tree is an older one, which no person of today made. Contents that lay here alone are gone; those that a
         run had brought to the other home are that one's alone from now on."""
         (other,) = (each for each in self._homes.values() if each is not home)
@@ -110,7 +110,7 @@ class SyncLedger:
             if digest in there and digest not in here:
                 self._written[digest] = (other.side, path)
         kept = here | there
-        for path in sorted({*home.disk.tree, *tree, *home.disk.published[-1]}):
+        for path in sorted({*home.disk.tree, *tree, *generation, *home.disk.published[-1]}):
             was = home.disk.tree.get(path)
             self._touched[path] = self._world.now  # Its newest generation may be another than the tree.
             if was is not None and was.digest not in kept:

@@ -145,7 +145,7 @@ class _Site(SimCluster):
         if self._backups and not self.carrier.is_running:
             tree, generations, marks = self.rng.choice(self._backups[-3:])
             home = self.homes[Side.RIGHT]
-            self.checks.restored(home, tree)
+            self.checks.restored(home, tree, home.disk.published[generations - 1])
             self.checks.brings_back()
             self.checks.forgets()
             home.restore(tree, generations)
