@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 from instep.core.vocabulary import RetryAsked
@@ -31,10 +32,19 @@ PATHS = tuple(
 BACKUP_MS = 3_000
 
 
-def simulate_union(seed: int, plant: str | None = None, options: UnionOptions | None = None) -> Result:
-    """Run one seed to its end or to its first broken promise."""
+def simulate_union(
+    seed: int,
+    plant: str | None = None,
+    options: UnionOptions | None = None,
+    *,
+    has_older_states: bool = False,
+) -> Result:
+    """Run one seed to its end or to its first broken promise. ``has_older_states``: a state may come back from an older
+    copy beside a newer tree, which does not hold in every seed yet."""
     stream = World(seed, Options()).stream
     drawn = options or UnionOptions.drawn(stream("union options"))
+    if not has_older_states:
+        drawn = replace(drawn, older_state_every_ms=0)
     return _Homes(World(seed, network_options(stream("network options")), plant), drawn).run()
 
 
