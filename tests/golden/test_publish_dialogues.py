@@ -16,12 +16,10 @@ from instep.core.vocabulary import (
     HookEnded,
     HookKind,
     HookWrite,
-    RootBack,
     RunHook,
     SignerVerdict,
     TimerFired,
     Trouble,
-    WatchChanged,
 )
 from instep.errors import Retry
 from instep.model.ids import NodeName
@@ -170,34 +168,6 @@ def test_requests_share_a_scan_and_each_gets_one_answer() -> None:
     talk.say(p.Committed(talk.asked(p.Commit), ref(1)))
     talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 1")))
     talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 1"))).check("requests")
-
-
-def test_a_wait_counts_on_the_watch_and_a_publish_by_hand_on_nothing() -> None:
-    """Goal: with nothing changed, a wait or a sync run looks at no file; where the watch is gone, an operator asks as
-    well, or paths are known to have changed, they get what they always got."""
-    talk = published(publisher(), 1)
-
-    def scanned(*asked: p.PublishAsked) -> tuple[bool, tuple[bytes, ...]]:
-        for one in asked:
-            talk.say(one)
-        scan = next(each for each in talk.effects if isinstance(each, p.Scan))
-        talk.say(p.TreeScanned(scan.req, found("root 1")))
-        return scan.is_full, scan.paths
-
-    flush = p.PublishAsked(2, is_flush=True, by_watch=True)
-    assert scanned(flush) == (False, ())
-    assert scanned(p.PublishAsked(3)) == (True, ())
-    assert scanned(p.PublishAsked(4, is_flush=True)) == (True, ())
-    talk.say(p.TreeChanged((b"a",)))
-    assert scanned(flush) == (False, (b"a",))
-    talk.say(WatchChanged(Trouble("watch_lost", "no watch", Retry.LATER, 7)))
-    assert scanned(flush) == (True, ())
-    talk.say(WatchChanged(None))
-    assert scanned(flush)[0] is False
-    talk.say(RootBack())
-    assert scanned(flush) == (True, ())
-    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, has_reload=True)))
-    assert scanned(flush) == (True, ())
 
 
 def test_mass_deletions_need_a_word() -> None:

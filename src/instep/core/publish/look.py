@@ -83,13 +83,10 @@ class PublishLook(PublishGuards):
             self._unpublished.touch(held, self._now)
 
     def _begin_scan(self, run: Run) -> None:
-        """Scan what is known to have changed; all of it where the watch cannot be counted on, or nothing is known and a
-        person asked."""
+        """Scan what is known to have changed; all of it where the watch cannot be counted on."""
         is_full = any(r.is_full for r in run.requests)
         if is_full or (self._blind is not None and run.is_asked):
             self._unpublished.remember((), everything=True)
-        is_whole_known = self._is_surveyed and self._blind is None and not self._was_away
-        by_watch = run.is_by_watch and is_whole_known and not self._unpublished.is_dirty
         scan = p.Scan(
             self._begin(PublishPhase.SCAN),
             run.base,
@@ -102,6 +99,5 @@ class PublishLook(PublishGuards):
             cooling=self._cooling(),
             holds=not (run.is_by_hand or run.is_look) and self._holding.may_wait(self._now),
             accepted=run.accepted,
-            by_watch=by_watch,
         )
         self._out.append(scan)

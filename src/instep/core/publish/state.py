@@ -71,11 +71,6 @@ class Run:
         return self.restore is not None or any(not request.is_flush for request in self.requests)
 
     @property
-    def is_by_watch(self) -> bool:
-        """Only commands asked for it that count on the watch."""
-        return self.restore is None and bool(self.requests) and all(r.by_watch for r in self.requests)
-
-    @property
     def author(self) -> str:
         if self.restore is not None:
             return self.restore.author

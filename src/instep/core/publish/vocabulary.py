@@ -177,8 +177,6 @@ class PublishAsked(MachineWord):
     """Let go of the last entries of these held paths, or of all with an empty list."""
     accepted: tuple[bytes, ...] = ()
     """The losses of these paths are meant: a person accepted them where they were asked for. No other loss is."""
-    by_watch: bool = False
-    """Of a flush: where the watch saw no change, no look at the whole tree is meant."""
 
 
 class TreeScanned(MachineWord):
@@ -288,13 +286,12 @@ class SavePublish(MachineWord):
 
 
 class Scan(MachineWord):
-    """Scan the tree against ``base`` (all of it when ``paths`` is empty, unless ``by_watch`` is set); take in what the
-    watcher has queued before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too;
-    ``reads_open`` reads those among them anew that a program has open for writing. Losses are counted from the base and
-    from ``since``; those of ``accepted`` paths are none. Held paths in ``lets_go`` keep no last entry. ``hot`` files go
-    along only with a copy of their contents, those that are ``cooling`` only when they are quiet. ``holds``: scan
-    nothing while a path of ``hold_while`` exists. Answer: ``TreeScanned`` or ``ScanFailed``, with the code
-    ``hold_while`` in that case."""
+    """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued before
+    starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
+    among them anew that a program has open for writing. Losses are counted from the base and from ``since``; those of
+    ``accepted`` paths are none. Held paths in ``lets_go`` keep no last entry. ``hot`` files go along only with a copy
+    of their contents, those that are ``cooling`` only when they are quiet. ``holds``: scan nothing while a path of
+    ``hold_while`` exists. Answer: ``TreeScanned`` or ``ScanFailed``, with the code ``hold_while`` in that case."""
 
     req: int
     base: HeadRef | None
@@ -308,12 +305,6 @@ class Scan(MachineWord):
     cooling: tuple[Cooling, ...] = ()
     holds: bool = False
     accepted: frozenset[bytes] = frozenset()
-    by_watch: bool = False
-
-    @property
-    def is_full(self) -> bool:
-        """Whether all of the tree is looked at."""
-        return self.base is None or self.is_deep or not (self.paths or self.by_watch)
 
 
 class Commit(MachineWord):

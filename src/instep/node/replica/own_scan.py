@@ -72,7 +72,6 @@ class OwnTree(WriterTree):
             )
         laid = self._unions.required()
         ref = laid.ref or HeadRef(1, 0, Digest(b""), laid.united.root)
-        is_full = is_full or effect.by_watch  # other homes' paths in the tree are compared as well
         scanned = super().survey(msgspec.structs.replace(effect, base=ref, since=()), is_full, trees, touched)
         now = wall_ms()
         found, get = scanned.summary.root, self._tree.get_page
