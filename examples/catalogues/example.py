@@ -262,6 +262,9 @@ class Example:
         self.tell(f"   {line['code']}: {line['reason']}")
         away.rename(self.records("forest") / path)
         forest.run("resume", RECORDS)
+        for name in (HUB, "coast"):  # each tries again by itself once a poll interval
+            self.node(name).run("retry", RECORDS)
+            eventually((self.records(name) / path).exists, f"the document to be at {name}", 60)
         self.settled()
 
 
