@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from instep.store.memory import MemoryStore
 from tests.support.services import Services, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -186,6 +187,14 @@ async def test_no_partner_switches_before_an_approval(tmp_path: Path) -> None:
         assert "--generation 3" in str(unseen.hint), unseen.hint
         late = await main.call("wait", fileset="data", timeout_s=60)
         assert not late["reached"] and hooked.words() == ["first"] * 3, late
+        s1 = cluster["s1"]
+        await s1.stop()
+        s1.store = MemoryStore()
+        s1.start()
+        late = await main.call("wait", fileset="data", timeout_s=120)
+        assert not late["reached"] and hooked.words() == ["first"] * 3, (
+            "a node that lost its state waits, too"
+        )
         answer = await main.call("rollout_approve", fileset="data", generation=3)
         assert answer["changed"], answer
         assert not (await main.call("rollout_approve", fileset="data"))["changed"]

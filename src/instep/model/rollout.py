@@ -86,6 +86,11 @@ class RolloutPolicy(msgspec.Struct, frozen=True, array_like=True):
         fields = msgspec.structs.astuple(self)
         return msgspec.msgpack.encode(fields[:-1] if self.approve is Approval.OFF else fields)
 
+    @property
+    def is_approved(self) -> bool:
+        """Whether a person approves each rollout: then a first copy waits for its permit, too."""
+        return self.approve is not Approval.OFF
+
     def needs_permit(self, *, has_reload: bool) -> bool:
         """Whether a partner waits for the writer's permit before it switches."""
         return self.strategy is not Strategy.AUTO or has_reload

@@ -87,7 +87,7 @@ class FollowPermits(FollowHeads):
     def _use_permit(self, progress: Progress) -> bool:
         """Whether the switch may begin; using a permit begins it, and from then on it is finished first."""
         config, facts, target = self._config, self._facts, progress.target
-        if facts.live is None or not config.knows_orders:
+        if not config.knows_orders or (facts.live is None and not progress.policy.is_approved):
             return True
         if not progress.needs_permit(config) or facts.begun == target:
             return True
@@ -125,7 +125,7 @@ class FollowPermits(FollowHeads):
         return (
             staged is not None
             and staged == self._wanted()
-            and self._facts.live is not None
+            and (self._facts.live is not None or progress.policy.is_approved)
             and self._facts.begun != staged
             and progress.needs_permit(config)
         )
