@@ -88,6 +88,12 @@ def no_dump(place: Path) -> None:
     set_record(place, dump="0" * 64)
 
 
+def directory_gone(place: Path) -> None:
+    """An empty one, which no digest is of."""
+    lines = (place / INDEX).read_bytes()
+    set_index(place, lines + msgspec.json.encode(("appdata", b"zz", 1, 0, b"")) + b"\n")
+
+
 def names(folder: Path) -> list[Path]:
     """All but the node's own state and the empty folder in which restores are laid out."""
     found = (each for each in folder.rglob("*") if not each.is_relative_to(folder / "node"))
@@ -123,6 +129,7 @@ IN_FILES: list[Lie] = [
     pipe_at("files/appdata/docs/one"),
     pipe_at("files/appdata/link"),
     nothing_left,
+    directory_gone,
     no_dump,
 ]
 

@@ -75,9 +75,8 @@ class BackupRestorer:
         files = 0
         for each in index_of(self._place, self.record):
             seen[each.fileset].add(os.fsdecode(each.path))
-            if each.kind is not Kind.DIR:
-                files += 1
-                self._check_object(each)
+            files += each.kind is not Kind.DIR
+            self._check_object(each)
         missing: list[tuple[str, str]] = []
         has_scratch = self.record.dump is not None and self._database is not None
         if self.record.dump is not None:
@@ -92,8 +91,12 @@ class BackupRestorer:
         }  # fmt: skip
 
     def _check_object(self, each: IndexedObject) -> None:
+        place = self._place / FILES / each.fileset
         try:
-            found = digest_beneath(self._place / FILES / each.fileset, each.path)
+            if each.kind is Kind.DIR:
+                with Root(place) as root, closing_fd(root.open_dir(each.path)):
+                    return
+            found = digest_beneath(place, each.path)
         except OSError as error:
             why = f"cannot be read: {error.strerror}"
             raise damaged(self.record.id, f"{each.fileset}: {shown(each.path)} {why}") from error
