@@ -19,7 +19,7 @@ from instep.testing.changes.simulation import simulate_changes
 from instep.testing.cluster import Result
 
 SEEDS_TO_FIND_A_PLANT = 40
-KEPT_SEEDS = (73, 110, 178, 247, 443, 454, 60677, 70154)
+KEPT_SEEDS = (73, 110, 178, 247, 443, 454, 60677, 70154, 72398, 1215856629)
 """Where bugs were found: an old file that a stolen lock, a late grant, a late look or a generation that was not laid made
 look like an edit."""
 LOCKS_AND_CRASHES = ChangeOptions(
