@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType, field
 from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import FullGenerationDocument
 from instep.api.verifying import DifferenceDocument
-from instep.errors import ConfigError, RefusedError, ResourceError, UnavailableError
+from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UnavailableError
 
 
 class ReloadConfigDocument(Document, frozen=True):
@@ -166,7 +166,7 @@ class ForgottenDocument(Document, frozen=True, kw_only=True):
     edits: int = 0
 
 
-@command("fileset_forget_line", Role.ADMIN, RefusedError, UnavailableError, ResourceError)
+@command("fileset_forget_line", Role.ADMIN, RefusedError, ContentionError, UnavailableError, ResourceError)
 class ForgetLineCommand(Command[ForgottenDocument], frozen=True, kw_only=True):
     """Let go of the line of a home that left for ever: its files leave this node's tree, and go to the archive.
     ``take_back`` keeps that line again."""

@@ -229,8 +229,12 @@ class Editing:
         (tree.parent / "editor.py").write_text(editor)
         words = [sys.executable, "-m", "instep.cli", "edit", "catalog", "a.sld"]
         self._err = tree.parent / "err"
-        with self._err.open("wb") as err:
-            self.program = subprocess.Popen(words, stderr=err)
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a run of the tests under nohup ignores it
+        try:
+            with self._err.open("wb") as err:
+                self.program = subprocess.Popen(words, stderr=err)
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def __enter__(self) -> Editing:
         return self

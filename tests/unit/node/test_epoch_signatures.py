@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -25,11 +26,12 @@ LINE = LineId(FilesetName("app"), MAIN)
 
 @dataclass
 class Receiver:
-    """What ``verdict_on`` asks of a runtime: the keys that this node trusts, and its store."""
+    """What ``verdict_on`` asks of a runtime: the keys that this node trusts, its store, and the names of its cluster."""
 
     pki: Pki
     store: MemoryStore = field(default_factory=MemoryStore)
     book: EpochBook = field(default_factory=EpochBook)
+    is_ours: Callable[[NodeName], bool] = lambda _: False
 
     def judge(self, record: SignedEpoch) -> AcceptedEpoch | Refused | object:
         verdict = verdict_on(cast(Runtime, self), record.signature, record.id)

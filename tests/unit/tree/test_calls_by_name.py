@@ -54,7 +54,6 @@ LOOKED_AT: dict[str, str] = {
                 "objects/abilities.py:probe:os.removexattr",
                 "objects/abilities.py:_owners:os.chown",
                 "objects/abilities.py:_owners:os.stat",
-                "objects/abilities.py:_hardlinks:os.link",
                 "objects/abilities.py:_hardlinks:os.stat",
             ),
         ),

@@ -215,6 +215,7 @@ class UnionService(FollowService):
         try:
             event = await super()._stage(effect)
         except MissingContentsError as error:
+            await self.replica.publish_own()  # an own file that is missing was changed here
             return await self.worker.run(self._missed, effect, error)
         await self.replica.publish_own()
         held = await self.worker.run(self._in_the_way, effect.head)
@@ -250,24 +251,25 @@ class UnionService(FollowService):
 
     def _missed(self, effect: f.StageContents, error: MissingContentsError) -> u.ContentsMissing:
         """Of an entry that cannot be had, the union says what it said before; a line whose head the tree holds
-        already cannot be left out, so each of its entries stands for itself."""
+        already cannot be left out, so each of its entries stands for itself. The own line says itself what is here."""
+        me = self.runtime.name
         union, now = self.replica.unions.of(effect.head.id), self.replica.unions.required()
         self.replica.in_the_way = set()
         absent = {
             origin: each
             for origin, each in error.absent.items()
-            if union.part_of(origin) != now.part_of(origin)
+            if origin != me and union.part_of(origin) != now.part_of(origin)
         }
         withheld = []
         for origin, entry in error.entries:
-            if origin in absent:
+            if origin == me or origin in absent:
                 continue
             (source,) = (each for each in union.ownership.of(entry.path) if each.origin == origin)
             line = now.lines.by_origin.get(origin)
             kept = line.lookup(source.path) if line is not None else None
             kept = None if kept is None or kept.kind is Kind.DIR or kept == source.entry else kept
             withheld.append(Withheld(origin, source.entry, kept))
-        for origin, each in error.absent.items():
+        for origin, each in absent.items():
             self.replica.refusals[origin] = trouble_of(each)
         return u.ContentsMissing(effect.req, tuple(absent), tuple(withheld), trouble_of(error))
 

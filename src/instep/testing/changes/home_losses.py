@@ -24,8 +24,8 @@ class HomeLosses:
         self._pages: dict[Digest, bytes] = {}
 
     def publishes(self, before: Tree, after: Tree, guard: LossGuard, now_ms: int) -> None:
-        """A generation is made: losses of the next ten minutes are counted from the one before as well. Sets removed too
-        much where that is so with all that they made, and also without what a program at the home changed since."""
+        """A generation is made: losses of the next ten minutes are counted from the one before as well. Sets removed
+        too much where that is so with all that they made, and without what a program at the home changed since."""
         left = {path: entry for path, entry in self.made.items() if after.get(path) == entry}
         self.on_publish(all(self.stops(before, made, guard, now_ms) for made in (left, self.made)))
         old, new = self._root(before), self._root(after)
