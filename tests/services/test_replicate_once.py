@@ -60,6 +60,8 @@ class Crossings:
 @pytest.mark.parametrize("shape", LINKS)
 @in_virtual_time
 async def test_each_content_crosses_into_each_node_once(tmp_path: Path, shape: str) -> None:
+    """Once all run, homes publish one after another: a head that interrupts a fetch lets contents that were on the way be asked for
+    once more."""
     links = [link.split("-") for link in LINKS[shape]]
     names = sorted({name for link in links for name in link})
     chance = random.Random(shape)
@@ -78,6 +80,8 @@ async def test_each_content_crosses_into_each_node_once(tmp_path: Path, shape: s
                     (node.tree / f"{node.name}{number}.bin").write_bytes(content)
                 if not half:
                     node.start()
+                else:
+                    await alike(*nodes)
             await alike(*nodes)
         for node in nodes:
             assert {path.name: path.read_bytes() for path in node.tree.glob("*.bin")} == wanted
