@@ -52,6 +52,8 @@ class Results:
         self.note = self.note or document.get("note", "")
         self.began = datetime.datetime.fromisoformat(document["began"])
         self.peers = {**document["peers"], **self.peers}
+        self.absent = {name: why for name, why in self.absent.items() if name not in self.peers}
+        self.machine = document["machine"]
 
     def has_failures(self) -> bool:
         return any(measurement.error for measurement in self.taken)
@@ -63,10 +65,12 @@ class Results:
         )
         memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
         system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-        self.machine = (
+        here = (
             f"{os.cpu_count()} x {model}, {memory:.0f} GiB, {system}, Linux {platform.release()}, "
             f"CPython {platform.python_version()}"
         )
+        if here not in self.machine:
+            self.machine = f"{self.machine}; rows that were added later: {here}" if self.machine else here
         self.place = (
             "a fresh loop-mounted ext4 (or XFS, where the row says so) for the source and for each target"
             if is_fresh

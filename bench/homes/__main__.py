@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=20261121, help="seed of all contents and edits")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that a single step may take")
     parser.add_argument("--arena", type=Path, default=Path(tempfile.gettempdir()), help="where the trees lie")
+    parser.add_argument("--keep", action="store_true", help="leave the directories and logs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "HOMES.md")
     given = parser.parse_args(argv)
     remove_left_over_groups()
@@ -37,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         began, load = time.monotonic(), os.getloadavg()[0]
         base = Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-", dir=given.arena))
         with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, base, ignore_errors=True)
+            if given.keep:
+                print(f"{name}: everything is left in {base}", file=sys.stderr)
+            else:
+                stack.callback(shutil.rmtree, base, ignore_errors=True)
             count = iter(range(100))
 
             def new(stack: contextlib.ExitStack = stack, base: Path = base, count=count) -> Rig:  # type: ignore[no-untyped-def]
