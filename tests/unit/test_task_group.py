@@ -45,3 +45,26 @@ async def _each_moment() -> list[int]:
 
 def test_a_group_that_fails_while_it_is_cancelled_ends() -> None:
     assert asyncio.run(_each_moment()) == []
+
+
+async def _fails_after_its_block() -> tuple[bool, int]:
+    """Whether the errors of a task that fails once the block has ended are raised, and what counts as cancelled then."""
+
+    async def child() -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        raise UnavailableError("the stream broke", code="closed")
+
+    is_raised = False
+    try:
+        async with TaskGroup() as group:
+            group.create_task(child())
+    except* UnavailableError:
+        is_raised = True
+    task = asyncio.current_task()
+    assert task is not None
+    return is_raised, task.cancelling()
+
+
+def test_a_task_that_fails_after_the_block_cancels_nobody() -> None:
+    assert asyncio.run(_fails_after_its_block()) == (True, 0)

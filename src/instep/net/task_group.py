@@ -14,6 +14,8 @@ class TaskGroup(asyncio.TaskGroup):  # noqa: TID251  the one place
     cancelled in the same turn: a handler of these errors then goes on, and the task that waits for the end never sees
     it. Here the cancellation is raised."""
 
+    _parent_cancel_requested: bool
+    """Of the class above: the group cancelled its own task, so that its block ends."""
     _before: int
     """Cancellations of the group's task that were under way when it began."""
 
@@ -25,10 +27,16 @@ class TaskGroup(asyncio.TaskGroup):  # noqa: TID251  the one place
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if sys.version_info >= (3, 13):
+            return await super().__aexit__(kind, error, trace)
+        was_requested = self._parent_cancel_requested
         try:
             await super().__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            if sys.version_info < (3, 13) and _cancellations() > self._before:
+            task = asyncio.current_task()
+            if task is not None and self._parent_cancel_requested and not was_requested:
+                task.uncancel()  # The group's own, made after its block had ended: it is never taken back.
+            if _cancellations() > self._before:
                 raise asyncio.CancelledError from group
             raise
 
