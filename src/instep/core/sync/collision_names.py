@@ -5,6 +5,7 @@ make a second one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from blake3 import blake3
@@ -18,6 +19,7 @@ _NAME = b"instep sync collision 1\0"
 _COMPONENT = b"instep sync component 1\0"
 _HEX = 8
 _TURNS = 32 * 2 // _HEX
+_TAG = re.compile(rb"\.collision-[0-9a-f]{8}(?=(?:\.[^./]*)?(?:/|\Z))")
 
 
 def copy_name(path: bytes, digest: Digest, turn: int = 0) -> bytes:
@@ -34,6 +36,11 @@ def copy_name(path: bytes, digest: Digest, turn: int = 0) -> bytes:
     if len(rest) >= COMPONENT_MAX:
         stem, rest = name, tag
     return folder + slash + stem[: COMPONENT_MAX - len(rest)] + rest
+
+
+def name_before(path: bytes) -> bytes:
+    """The path whose copy this is, or lies in; a path that is no copy is its own. A stem that was cut stays cut."""
+    return _TAG.sub(b"", path)
 
 
 def component_digest(top: bytes, entries: Mapping[bytes, Entry]) -> Digest:

@@ -11,7 +11,7 @@ from typing import NamedTuple, assert_never
 
 import msgspec
 
-from instep.core.sync.collision_names import component_digest, copy_name
+from instep.core.sync.collision_names import component_digest, copy_name, name_before
 from instep.core.sync.plan import LeftOut, Listed, SyncPlan, SyncStep, same
 from instep.core.sync.table import KindRules, Listing, RulesOf, Side, SideChoice, choose
 from instep.model.ids import Digest
@@ -74,7 +74,7 @@ class _Reconciling:
     def __init__(
         self, rules_of: RulesOf, reader: Reader, left: Digest, right: Digest, merges: Merges
     ) -> None:
-        self._rules_of = rules_of
+        self._rules_of: RulesOf = lambda path: rules_of(name_before(path))  # a copy goes the way of its original
         self._merges = merges
         self._reader = reader
         self._roots = (left, right)
@@ -152,8 +152,15 @@ class _Reconciling:
         top = triples[0]
         apart = [triple for triple in triples if not same(triple.left, triple.right)] or triples
         rules = {self._rules_of(triple.path) for triple in apart}
-        if len(rules) > 1 or self._has_left_out(triples):
-            self._mixed(triples)
+        if _has_other_kind(top):
+            if len(rules) > 1 or any(is_below(each.path, top.path) for each in self._left_out):
+                self._listed.append(Listed(top.path, Listing.MIXED_KINDS))
+                for triple in triples:
+                    self._keeps(triple)
+                return
+        elif len(rules) > 1 or not next(iter(rules)).makes_alike:
+            self._path(top)
+            self._walk(triples[1:])
             return
         chosen = _chosen_of_component(apart, next(iter(rules)))
         if chosen is not None:
@@ -179,29 +186,6 @@ class _Reconciling:
         for rest, entry in below.items():
             self._copies[copy + rest] = _moved(entry, copy + rest)
         self._listed.append(Listed(top, Listing.COLLISION, side, copy))
-
-    def _has_left_out(self, triples: Sequence[_Triple]) -> bool:
-        """Whether a path stays, because a home ignores it, where one side has a directory and the other does not."""
-        top = triples[0].path
-        return any(map(_has_other_kind, triples)) and any(is_below(x.path, top) for x in self._left_out)
-
-    def _mixed(self, triples: Sequence[_Triple]) -> None:
-        """The paths of a component go different ways. A removed directory is one with the paths below it that have its
-        rules; the others go by theirs, and it stays where one of them stays. Where a kind differs, nothing is done."""
-        top = triples[0]
-        if any(map(_has_other_kind, triples)):
-            self._listed.append(Listed(top.path, Listing.MIXED_KINDS))
-            for triple in triples:
-                self._keeps(triple)
-            return
-        rules = self._rules_of(top.path)
-        group = [triple for triple in triples if self._rules_of(triple.path) == rules]
-        chosen = _chosen_of_component(group, rules)
-        assert chosen is not None, "a side lacks the top: nothing collides"
-        self._goes(group, chosen)
-        if chosen.why is not None:
-            self._listed.append(Listed(top.path, chosen.why, chosen.loser))
-        self._walk([triple for triple in triples if self._rules_of(triple.path) != rules])
 
     # Steps -----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,11 @@ class KindRules(NamedTuple):
     direction: Direction
     locked: Side | None = None
 
+    @property
+    def makes_alike(self) -> bool:
+        """Whether both sides have the same of such paths after a run, whatever they had before."""
+        return self.direction is Direction.BOTH or self.locked is not None
+
 
 class GateRow(NamedTuple):
     """A gate that does not hold on a server, with both values; or one that could not be asked."""
