@@ -335,7 +335,10 @@ def test_a_directory_that_is_made_while_the_run_is_interrupted_decides_nothing()
 def test_a_copy_goes_the_way_of_its_original() -> None:
     """Found among 20,000 examples: after a crash between the sides, the rules of its own name took the copy away."""
     both = KindRules(Direction.BOTH)
-    rules: Rules = lambda path: both if path == b"conf.x" else KindRules(Direction.UP, Side.RIGHT)
+
+    def rules(path: bytes) -> KindRules:
+        return both if path == b"conf.x" else KindRules(Direction.UP, Side.RIGHT)
+
     left, right = {b"conf.x": _file(b"conf.x", 1, 0)}, {b"conf.x": _file(b"conf.x", 2, 5)}
     _, both_sides, _ = _after(_plan({}, left, right, rules), {}, left, right)
     _, again, other = _after(_plan({}, left, both_sides, rules), {}, left, both_sides)

@@ -74,7 +74,9 @@ class _Reconciling:
     def __init__(
         self, rules_of: RulesOf, reader: Reader, left: Digest, right: Digest, merges: Merges
     ) -> None:
-        self._rules_of: RulesOf = lambda path: rules_of(name_before(path))  # a copy goes the way of its original
+        self._rules_of: RulesOf = lambda path: rules_of(
+            name_before(path)
+        )  # a copy goes the way of its original
         self._merges = merges
         self._reader = reader
         self._roots = (left, right)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
 from instep.model.definition import Mode
 from instep.model.ids import FilesetName, HeadRef, NodeName
-from instep.net.messages.messages import Report
+from instep.net.messages.messages import FactsReply, Report
 from instep.node.config.settings import Settings
 from instep.node.facts.owners import OwnerTrouble, of_followed
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import pick_fileset
 from instep.node.node import Node
 from instep.node.peers.accepted_link import AcceptedLink
+from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import BROKEN
 
 GENERATIONS_MAX = 10_000
@@ -129,3 +130,13 @@ def owner_trouble(settings: Settings, service: LineService) -> OwnerTrouble | No
         return None
     unknown = tuple(service.tree.owners.unknown)
     return of_followed(service.fileset, definition.preserve, settings.allow_preserve, unknown)
+
+
+async def facts_now(
+    session: AcceptedLink, service: LineService, within_s: float
+) -> tuple[FactsReply, int] | InstepError:
+    """The facts of a partner and when they came, or why they did not."""
+    try:
+        return await session.facts(service.line, within_s), wall_ms()
+    except InstepError as error:
+        return error

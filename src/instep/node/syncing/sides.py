@@ -191,7 +191,7 @@ class FarHome:
         client = self._calls()
         reply = await client.call(FLUSH, m.FlushRequest(self.line), total_s=FLUSH_S)
         head = _there(reply.head, self)
-        signed = await self._signed(client, head)
+        signed = await self._signed(head)
         await self._fetch(client, head, known)
         definition = _definition_of(self._runtime, self.node, signed)
         external, rollbacks = reply.external, reply.rollbacks
@@ -211,12 +211,17 @@ class FarHome:
         asked = m.MarksRequest(self.line, self._profile, new)
         return (await self._calls().call(SYNC_MARKS, asked)).marks
 
-    async def _signed(self, client: PeerCalls, head: HeadRef) -> SignedGeneration:
-        """The record of a head, whose signature holds here. Its definition is kept."""
+    async def require_readable(self) -> m.HeadsReply:
+        """The head of the line, or why this node may not have it."""
         asked = m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False)
-        heads = await client.call(HEADS, asked)
+        heads = await self._calls().call(HEADS, asked)
         for _, error in heads.refused:
             raise error_of_reply(error, self.node)
+        return heads
+
+    async def _signed(self, head: HeadRef) -> SignedGeneration:
+        """The record of a head, whose signature holds here. Its definition is kept."""
+        heads = await self.require_readable()
         message = next((each for each in heads.heads if each.generation.id == head.id), None)
         if message is None:
             raise UnavailableError(f"the head of {self.line} at {self.node} moved on", code="superseded")
@@ -240,9 +245,13 @@ class FarHome:
     async def announce(self, news: ProfileNews) -> m.ProfileReply:
         asked = m.ProfileNotice(self.line, news)
         reply = await self._calls().call(SYNC_PROFILE, asked, total_s=ANNOUNCE_S)
+        self.take_line(reply)
+        return reply
+
+    def take_line(self, reply: m.ProfileReply) -> None:
+        """The line is named by the node that wrote it first."""
         if reply.state is not None and reply.state.line is not None:
             self.line = LineId(self.line.fileset, reply.state.line.origin)
-        return reply
 
     async def facts(self, key: bytes, names: Sequence[str]) -> SideFacts:
         asked = m.SideFactsRequest(self.line, key, tuple(names))

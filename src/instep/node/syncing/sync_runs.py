@@ -97,7 +97,7 @@ class SyncRuns:
 
     def base_of(self, name: str) -> SyncBase | None:
         """The newest base of the profile that is kept here."""
-        kept = SyncBases(self._runtime.store, self.profile(name)).kept()
+        kept = self.bases_of(name)
         return kept[-1] if kept else None
 
     def run_of(self, name: str) -> api.SyncRunDocument | None:
@@ -174,14 +174,15 @@ class SyncRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRunner:
-        near, far = self._homes(profile)
+        near, far = self.homes_of(profile)
         bases = SyncBases(self._runtime.store, profile)
         work.number = self._last_number(profile) + 1
         if not work.is_dry_run:
             self._runtime.store.put(f"{NUMBER}{profile.name}", str(work.number).encode())
         return SyncRunner(self._runtime, profile, near, far, bases, work, self._runtime.tell)
 
-    def _homes(self, profile: SyncSettings) -> tuple[NearHome, FarHome]:
+    def homes_of(self, profile: SyncSettings) -> tuple[NearHome, FarHome]:
+        """This home and the other one; ``RefusedError`` where this node does not write its side."""
         me = self._runtime.name
         is_left = profile.left.home == me
         near, far = (profile.left, profile.right) if is_left else (profile.right, profile.left)
@@ -213,6 +214,9 @@ class SyncRuns:
         found = (base.run if base is not None else 0, int(raw or 0), known.run if known is not None else 0)
         return max((number for number in found if number < RUN_MAX), default=0)
 
+    def bases_of(self, name: str) -> tuple[SyncBase, ...]:
+        return SyncBases(self._runtime.store, self.profile(name)).kept()
+
     async def looks(self, profile: SyncSettings) -> dict[Side, HomeLook]:
         """How both homes are now: their heads, and edits of paths that are locked there."""
         found = await asyncio.gather(*(self._look(profile, side) for side in Side))
@@ -220,7 +224,7 @@ class SyncRuns:
 
     async def _look(self, profile: SyncSettings, side: Side) -> HomeLook:
         try:
-            near, far = self._homes(profile)
+            near, far = self.homes_of(profile)
             home = near if profile.side(side).home == near.node else far
             news = news_of(profile, side, self._last_number(profile))
             reply = await home.announce(news)

@@ -14,13 +14,13 @@ from instep.api.command import Command, Document
 from instep.api.steps import with_steps
 from instep.core.sync.table import Side
 from instep.core.sync.work import SyncWork
-from instep.errors import InstepError, NotAllowedError, RefusedError, UnavailableError
+from instep.errors import InstepError, NotAllowedError, RefusedError
 from instep.model.change import author_from
 from instep.model.ids import FilesetName, NodeName
 from instep.model.standing import typed_at
 from instep.model.sync import ProfileNews
 from instep.net.messages import messages as m
-from instep.net.service import SYNC
+from instep.node.commands.cluster.carrier import LOOK_ELSEWHERE_S, ask_carrier
 from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author_as
@@ -37,7 +37,6 @@ LISTED_MAX = 200_000
 LOOK_S = 1.0
 LIST_S = 5.0
 """How long a list waits for each home that carries runs out."""
-LOOK_ELSEWHERE_S = 60.0
 
 
 class SyncCommands(CommandHandlers):
@@ -176,28 +175,8 @@ class SyncCommands(CommandHandlers):
         return homes[0] if homes else self._context.sync.profile(name).carrier
 
     async def _passed_on(self, name: str, carrier: NodeName, asked: Command[D], within_s: float = RUN_S) -> D:
-        """Have the home that carries the runs out answer: over the link that this node dials, or over the one by which
-        that home dialled this node."""
-        kind, peers = type(asked), self._node.peers
-        request = m.SyncRequest(kind.command, name, msgspec.json.encode(asked))  # type: ignore[arg-type]
-        link, session = peers.uplinks.get(carrier), peers.sessions.get(carrier)
-        if link is not None:
-            reply = await link.client.call(SYNC, request, total_s=asked.timeout_s or within_s)
-        elif session is not None:
-            reply = await session.sync(request, min(asked.timeout_s or within_s, LOOK_ELSEWHERE_S))
-        else:
-            raise UnavailableError(
-                f"{carrier} carries out {name}, and is not connected with this node",
-                hint=f"on {carrier}: instep sync show {name}",
-                code="not_connected",
-                node=carrier,
-            )
-        try:
-            found: D = msgspec.json.decode(reply.document, type=kind.result())
-        except msgspec.DecodeError as error:
-            raise UnavailableError(
-                f"{carrier} answered in another form", hint="upgrade both nodes", code="bad_answer"
-            ) from error
+        """Have the home that carries the runs out answer, with its steps as they are typed there."""
+        found = await ask_carrier(self._node, name, carrier, asked, within_s)
         shown: D = with_steps(found, lambda step: typed_at(step, carrier, is_writer=False))
         return shown
 

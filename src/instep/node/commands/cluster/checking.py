@@ -19,9 +19,10 @@ from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
 from instep.node.cluster.address_file import cluster_address
+from instep.node.commands.cluster.profile_checks import ProfileChecks
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
-from instep.node.commands.targets import accepted_by, owner_trouble
+from instep.node.commands.targets import accepted_by, facts_now, owner_trouble
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.facts.mounts import mount_at, row_of
@@ -29,7 +30,6 @@ from instep.node.facts.owners import foreign_in, of_written
 from instep.node.facts.work_tree import git_words
 from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.lines.line_service import LineService
-from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_cures import cures_of
 from instep.node.runtime.driver import wall_ms
@@ -106,6 +106,8 @@ class Preflight:
                 await self._unseen(service.fileset, service.root.trouble)
         for what, row in (await asyncio.to_thread(self._rights)).items():
             await self._row(what, row.is_ok, row.ours, row.theirs, row.hint)
+        async for found in ProfileChecks(self._context).rows():
+            await self._row(found.name, found.is_ok, found.ours, found.theirs, found.hint, node=found.node)
         for file in self._context.balancers.files():
             why_not = await self._context.balancers.why_not(file)
             names = ", ".join(section.name for section in file.sections)
@@ -323,7 +325,7 @@ class Preflight:
         if not gates or not sessions:
             return
         ours = dict(await self._node.peers.facts_of_line(service, runtime.facts.key))
-        asked = [_facts_now(session, service) for session in sessions.values()]
+        asked = [facts_now(session, service, FACTS_S) for session in sessions.values()]
         for partner, answer in zip(sessions, await asyncio.gather(*asked), strict=True):
             if isinstance(answer, InstepError):
                 what = f"gates of {name} on {partner}"
@@ -391,10 +393,3 @@ class Preflight:
             f"needs {sized(room.need_bytes)}, and {sized(room.spare_bytes)} stay free",
             f"free space: instep archive prune {service.fileset.name} --dry-run; it goes on by itself",
         )
-
-
-async def _facts_now(session: AcceptedLink, service: LineService) -> tuple[m.FactsReply, int] | InstepError:
-    try:
-        return await session.facts(service.line, FACTS_S), wall_ms()
-    except InstepError as error:
-        return error
