@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import socket
@@ -55,7 +56,10 @@ def test_a_program_publishes_waits_checks_and_rolls_back(ground: Fleet, port: in
     number = published.json["generation"]["number"]
     assert program.get("/api/v1/in-step/data?wait=30s").status == 200
     told = program.api("GET", "/filesets/data/log?limit=1").json
-    assert (told["generations"][0]["author"], told["next_cursor"]) == ("token deploy", "1")
+    assert (told["generations"][0]["author"], told["next_cursor"]) == (
+        f"{getpass.getuser()} by token deploy",
+        "1",
+    )
     assert (
         program.api("GET", "/filesets/data/log?limit=1&cursor=1").json["generations"][0]["number"]
         == number - 1
@@ -65,7 +69,9 @@ def test_a_program_publishes_waits_checks_and_rolls_back(ground: Fleet, port: in
     back = program.api("POST", "/filesets/data/rollback", {"generation": number - 1, "message": "no"}).json
     assert back["changed"] and not (ground.tree("main") / "b").exists()
     assert program.get("/api/v1/in-step/data?wait=30s").status == 200
-    audited = [row for row in ground.main.run("audit").json["rows"] if row["who"] == "token deploy"]
+    audited = [
+        row for row in ground.main.run("audit").json["rows"] if row["who"].endswith(" by token deploy")
+    ]
     assert [(row["command"], row["outcome"]) for row in audited] == [
         ("rollback", "done"),
         ("publish", "done"),

@@ -170,6 +170,18 @@ def test_requests_share_a_scan_and_each_gets_one_answer() -> None:
     talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 1"))).check("requests")
 
 
+def test_two_publishes_in_one_run_name_both_persons_and_both_messages() -> None:
+    talk = publisher(mode=p.PublishMode.MANUAL).say(p.Started())
+    talk.say(s.TreeRecovered(talk.asked(s.Recover)), p.PublishAsked(1, "eve"))
+    scan = talk.asked(p.Scan)
+    talk.say(p.PublishAsked(2, "ana", "one"), p.PublishAsked(3, "ben by token ci", "two"))
+    talk.say(p.PublishAsked(4, "ana"), p.TreeScanned(scan, found("root 1", added=100, entries_before=0)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(1)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", changed=1)))
+    (commit,) = (effect for effect in talk.effects if isinstance(effect, p.Commit))
+    assert (commit.author, commit.message) == ("ana; ben by token ci", "one\ntwo")
+
+
 def test_mass_deletions_need_a_word() -> None:
     talk = published(publisher(), 1).at(5_000).say(p.TreeChanged((), is_overflow=True), p.PublishAsked(1))
     talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", removed=97)))

@@ -153,6 +153,8 @@ def test_a_canary_that_is_gone_when_its_time_ends_has_failed() -> None:
         ("ben, by ana", "ben"),
         ("ben, by ana", "ana"),
         ("s1: ana", "ana"),
+        ("ana by token deploy", "ana"),
+        ("ana", "ana by token deploy"),
     ],
 )
 def test_a_rollout_waits_for_the_word_of_another_person(author: str, own: str) -> None:
@@ -164,8 +166,29 @@ def test_a_rollout_waits_for_the_word_of_another_person(author: str, own: str) -
     assert w.orders[S1].verdict is w.orders[S2].verdict is Verdict.HOLD
     w.say(v.ApproveAsked(2, "eve"))
     assert w.orders[S1].verdict is w.orders[S2].verdict is Verdict.SWITCH
-    if author == "ana":
+    if (author, own) == ("ana", "ana"):
         w.check("rollout_approve")
+
+
+def test_a_change_below_a_newer_one_is_approved_by_another_person_than_its_author() -> None:
+    """Two persons who both changed something approve together; one who changed nothing approves alone."""
+    w = Writer(RolloutPolicy(strategy=Strategy.TOGETHER, approve=Approval.OTHER_THAN_AUTHOR))
+    w.say(v.HeadPublished(ref(3), ref(2), "ben; carl by token deploy"))
+    for name in (S1, S2):
+        w.tell(name, head=ref(3), staged=ref(3), live=ref(1), tree=ref(1), waits_for_permit=True)
+    w.say(v.ApproveAsked(1, "ana"), v.ApproveAsked(2, "ana"))
+    assert w.orders[S1].verdict is Verdict.HOLD, "generation 2 is hers, and has no approval"
+    assert w.machine.view is not None and "beside that of ana" in w.machine.view.reason
+    w.say(v.ApproveAsked(3, "ana by token ci"))
+    assert w.orders[S1].verdict is Verdict.HOLD, "the same person again"
+    w.say(v.ApproveAsked(4, "carl"))
+    assert w.orders[S1].verdict is Verdict.SWITCH
+    assert w.machine.facts.approved_by == "ana; ana by token ci; carl"
+    w.say(v.HeadPublished(ref(4), ref(3), "auto"))
+    for name in (S1, S2):
+        w.tell(name, head=ref(4), staged=ref(4), live=ref(3), tree=ref(3), waits_for_permit=True)
+    w.say(v.ApproveAsked(5, "ana"))
+    assert w.orders[S1].verdict is Verdict.SWITCH, "changes with an approval need no second one"
 
 
 def test_what_waited_for_an_approval_waits_for_another_after_a_restart_and_after_a_failure() -> None:

@@ -45,11 +45,12 @@ class UsersDocument(Document, frozen=True):
 
 
 class UserChangeDocument(Document, frozen=True):
-    """The user, and whether anything changed; ``sessions`` ended with it."""
+    """The user, and whether anything changed; ``sessions`` ended with it, and the ``tokens`` of these names."""
 
     name: str
     changed: bool
     sessions: int
+    tokens: tuple[str, ...] = ()
 
 
 @command("user_list", Role.ADMIN, is_audited=False)
@@ -78,7 +79,7 @@ class UserPasswordCommand(Command[UserChangeDocument], frozen=True, kw_only=True
 
 @command("user_remove", Role.ADMIN)
 class UserRemoveCommand(Command[UserChangeDocument], frozen=True, kw_only=True):
-    """Remove a user and end the user's sessions."""
+    """Remove a user, and end the user's sessions and tokens."""
 
     name: PersonName
 
@@ -87,7 +88,7 @@ class UserRemoveCommand(Command[UserChangeDocument], frozen=True, kw_only=True):
 
 
 class TokenDocument(RightsDocument, frozen=True):
-    """A token, without its secret."""
+    """A token, without its secret. It belongs to the person who made it (``created_by``)."""
 
     created_at: str | None
     expires_at: str | None

@@ -59,7 +59,8 @@ class RolloutShowCommand(FilesetCommand[RolloutsDocument], frozen=True):
 
 
 class RolloutStateDocument(Document, frozen=True):
-    """The state of a rollout after a command; in a dry run ``going_back`` are the nodes that it would put back."""
+    """The state of a rollout after a command; in a dry run ``going_back`` are the nodes that it would put back.
+    ``reason`` says what it waits for where one approval was not enough."""
 
     fileset: str
     changed: bool
@@ -68,6 +69,7 @@ class RolloutStateDocument(Document, frozen=True):
     paused: bool
     dry_run: bool | UnsetType = UNSET
     going_back: tuple[str, ...] | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
 
 
 @command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)

@@ -66,7 +66,7 @@ def test_a_token_works_for_its_filesets_and_ends_on_time(
     caller = access.caller_of_token(secret, "10.0.0.1")
     assert caller is not None
     assert (caller.name, caller.role, caller.reaches("catalog"), caller.reaches("other")) == (
-        "token ci", Role.OPERATOR, True, False,
+        "root by token ci", Role.OPERATOR, True, False,
     )  # fmt: skip
     with pytest.raises(RefusedError, match="already"):
         access.records.make_token("ci", Role.VIEWER, None, None, "root")
@@ -106,6 +106,12 @@ def test_a_session_ends_by_silence_by_age_with_its_user_and_as_the_oldest(
 
     user = User(name="ana", role=Role.OPERATOR, phc="", created_ms=0)
     records.put("ana", user)
+    tokens = [
+        records.make_token(name, Role.OPERATOR, None, None, by)[0]
+        for name, by in (("a", "ana"), ("b", "ben"))
+    ]
+    assert records.revoke_tokens_of("ana") == ("a",)
+    assert [access.caller_of_token(one, "") is None for one in tokens] == [True, False]
     hers = records.begin_session(user, "::1", "", by_link=False)
     records.put("ana", User(name="ana", role=Role.VIEWER, filesets=("a",), phc="", created_ms=0))
     caller = access.caller_of_cookie(hers, "")

@@ -118,9 +118,10 @@ def user_passwd(session: Session, name: str, file: Path | None) -> None:
 @command("remove", parent=user, example="instep user remove ana")
 @click.argument("name")
 def user_remove(session: Session, name: str) -> None:
-    """Remove a user and end the user's sessions."""
+    """Remove a user, and end the user's sessions and tokens."""
     told = session.call(api.UserRemoveCommand(name=name))
-    session.show(told, f"{name} is removed" if told.changed else f"there is no user {name}")
+    tokens = f"; tokens that ended: {', '.join(told.tokens)}" if told.tokens else ""
+    session.show(told, f"{name} is removed{tokens}" if told.changed else f"there is no user {name}")
 
 
 def _password(session: Session, file: Path | None) -> str:
@@ -181,7 +182,7 @@ def token_list(session: Session) -> None:
             )
             for one in told.tokens
         ]  # fmt: skip
-        table(rows, ("name", "role", "filesets", "made by", "created", "ends", "used"))
+        table(rows, ("name", "role", "filesets", "belongs to", "created", "ends", "used"))
 
 
 @command("revoke", parent=token, example="instep token revoke deploy")

@@ -95,6 +95,8 @@ def _ask(session: Session, asked: Command[api.RolloutStateDocument], said: str) 
             word = f"would be aborted; {', '.join(document.going_back or ()) or 'no partner'} would go back"
         state = document.state.replace("_", " ") + (", paused" if document.paused else "")
         print(f"{document.fileset}: generation {number}: {word}; it is {state}")
+        if document.reason:
+            print(f"  {printable(document.reason)}")
 
 
 @command("pause", parent=rollout, example="instep rollout pause catalog")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from instep.core.authors import AUTHOR_MAX, MESSAGE_MAX
 from instep.core.vocabulary import SignerVerdict, Trouble
 from instep.errors import PeerError, Retry
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
@@ -23,8 +24,6 @@ from instep.model.ids import DIGEST_BYTES, EMPTY_DIGEST, Digest, HeadRef, LineId
 RECORD_VERSION = 1
 FIRST_EPOCH = 1
 RECORD_MAX_BYTES = 64 << 10
-MESSAGE_MAX = 16 << 10
-AUTHOR_MAX = 256
 NUMBER_MAX = 1 << 53
 """Numbers stay exact in every language that reads our JSON."""
 

@@ -28,7 +28,7 @@ from instep.core.publish.restore import PublishRestore, known_by_number_only
 from instep.core.publish.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
 from instep.core.publish.right_to_write import owes_a_generation
 from instep.core.publish.standing import PublishSeen, publish_stand_of
-from instep.core.publish.state import PublishJob, PublishPhase, Request, Run
+from instep.core.publish.state import PublishJob, PublishPhase, Request, Run, sharing
 from instep.core.publish.unpublished import YOUNG_MS
 from instep.core.publish.vocabulary import PublishConfig, PublishMode, ScanSummary
 from instep.errors import Retry
@@ -425,10 +425,7 @@ class PublishMachine(PublishRestore):
         if self._holding.is_waiting(self._now) and all(r.is_flush for r in asked):
             return False
         if asked:
-            shared = tuple(
-                r for r in asked if r.is_dry_run == asked[0].is_dry_run and not asked[0].is_dry_run
-            )
-            shared = shared or (asked[0],)
+            shared = sharing(asked)
             self._requests = [r for r in self._requests if r not in shared]
             self._run = self._new_run(shared)
             return True
@@ -487,7 +484,6 @@ class PublishMachine(PublishRestore):
 
     def _commit(self, run: Run, summary: ScanSummary) -> None:
         number = self._facts.highest + 1
-        asked = run.restore or next((r for r in run.requests if r.message or r.author), None)
         self._set(highest=number)
         self._count_losses(run, summary)
         run.committing = self._facts
@@ -500,8 +496,8 @@ class PublishMachine(PublishRestore):
                 summary.root,
                 summary.entries,
                 summary.size_bytes,
-                asked.author if asked else "",
-                asked.message if asked else "",
+                run.author,
+                run.message,
                 run.committing,
                 run.restore.target if run.restore is not None and not run.restore.paths else None,
             )

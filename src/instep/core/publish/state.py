@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instep.core.authors import fit, joined, lines
 from instep.core.backoff import Chance
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
 from instep.core.guards.hot import HotFiles
@@ -34,6 +36,20 @@ class PublishPhase(enum.Enum):
 
 
 PublishJob = LineJob[PublishPhase]
+
+
+def sharing(requests: Sequence[p.PublishAsked]) -> tuple[p.PublishAsked, ...]:
+    """The first of the requests, and all that one run can carry out with it: no dry run, and no more than fit as
+    authors of one generation."""
+    shared = [requests[0]]
+    for request in requests[1:]:
+        if request.is_dry_run or requests[0].is_dry_run:
+            continue
+        together = (*shared, request)
+        if not fit([r.author for r in together], [r.message for r in together]):
+            break
+        shared.append(request)
+    return tuple(shared)
 
 
 @dataclass(slots=True)
@@ -74,7 +90,11 @@ class Run:
     def author(self) -> str:
         if self.restore is not None:
             return self.restore.author
-        return self.requests[0].author if self.requests else ""
+        return joined(request.author for request in self.requests)
+
+    @property
+    def message(self) -> str:
+        return self.restore.message if self.restore is not None else lines(r.message for r in self.requests)
 
     @property
     def is_dry(self) -> bool:

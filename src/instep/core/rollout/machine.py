@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from instep.core.authors import joined
 from instep.core.contract import check_all
 from instep.core.rollout import contract
 from instep.core.rollout import vocabulary as v
+from instep.core.rollout.approving import is_enough, is_own, unapproved
 from instep.core.rollout.book import GOING, UNCONFIRMED
-from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, persons_of, tries_again
+from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
 from instep.core.rollout.show import RolloutShow
 from instep.core.rollout.vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import Note, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.counts import lasting
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import Approval, OnFailure
+from instep.model.rollout import OnFailure
 from instep.model.standing import Standing
 
 SERIAL_LEAP_MAX = 1_000_000
@@ -135,7 +137,7 @@ class RolloutMachine(RolloutShow):
         finishing = tuple(dict.fromkeys((*facts.finishing, *self._busy())))
         if not v.ended(facts.state):
             self._end(RolloutState.SUPERSEDED)
-        self._begin_facts(head, replaced, author, finishing)
+        self._begin_facts(head, replaced, author, finishing, unapproved(facts))
         self._orders.clear()
         self._since_ms.clear()
         for name in ("watch", "confirm"):
@@ -211,10 +213,15 @@ class RolloutMachine(RolloutShow):
             return Trouble("other_generation", reason, Retry.NEVER, 4, step)
         if not facts.is_to_approve:
             return self._refusal("that waits for an approval")
-        if facts.policy.approve is Approval.OTHER_THAN_AUTHOR and person in persons_of(facts.author):
+        if is_own(facts, person):
             reason = f"{person} may not approve this: its author is {facts.author}, and approve is other_than_author"
             return Trouble("own_change", reason, Retry.NEVER, 5, "let another person approve it")
-        self._set(approved_by=person, serial=facts.serial + 1)
+        if person in facts.approvals:
+            return None
+        approvals = (*facts.approvals, person)
+        self._set(approvals=approvals)
+        if is_enough(facts, approvals):
+            self._set(approved_by=joined(approvals), serial=facts.serial + 1)
         self._out.append(Note("approved", f"{person} approved generation {number}", (("person", person),)))
         return None
 
@@ -222,18 +229,20 @@ class RolloutMachine(RolloutShow):
         facts = self._facts
         if not v.ended(facts.state):
             self._end(RolloutState.SUPERSEDED)  # Some may still be on their way back.
-        self._begin_facts(facts.target, facts.replaced, facts.author, facts.finishing)
+        self._begin_facts(facts.target, facts.replaced, facts.author, facts.finishing, facts.unapproved)
         self._set(retry_serial=facts.serial + 1, attempt=facts.attempt + 1)
         self._since_ms.clear()
 
     def _begin_facts(
-        self, target: HeadRef | None, replaced: HeadRef | None, author: str, finishing: tuple[NodeName, ...]
-    ) -> None:
+        self, target: HeadRef | None, replaced: HeadRef | None, author: str, finishing: tuple[NodeName, ...],
+        without: tuple[str, ...],
+    ) -> None:  # fmt: skip
         """A rollout at the barrier, by the present policy."""
         serial = self._facts.serial + 1
         self._facts = RolloutFacts(
             target=target, replaced=replaced, policy=self._policy, state=RolloutState.BARRIER, serial=serial,
             author=author, started_wall_ms=self._wall_ms, finishing=finishing,
+            unapproved=without,
         )  # fmt: skip
 
     def _is_repaired(self) -> bool:

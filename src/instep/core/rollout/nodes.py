@@ -87,15 +87,6 @@ def in_order(policy: RolloutPolicy, partners: tuple[NodeName, ...]) -> tuple[Nod
     return (*named, *sorted(name for name in partners if name not in named))
 
 
-def persons_of(author: str) -> tuple[str, ...]:
-    """The persons that a generation's author names: its author, the owner of the files (``auto, files of ana``), and
-    the person who gave the command for another one (``ana, by ben``). A person of another node (``s1: ana``) counts by
-    the name alone."""
-    words = (word.strip() for word in author.split(","))
-    names = (word.removeprefix("files of ").removeprefix("by ") for word in words)
-    return tuple(name.rpartition(": ")[2] for name in names)
-
-
 def tries_again(partner: Partner, target: HeadRef | None, serial: int) -> bool:
     """Whether a node that failed was made to retry there: it heard that all went back and waits anew."""
     report = partner.report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instep.core.authors import joined
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.nodes import NodePlace, in_order
 from instep.core.rollout.orders import RolloutOrders
@@ -42,7 +43,12 @@ class RolloutShow(RolloutOrders):
             return "paused"
         if facts.is_to_approve:
             number = facts.target.number if facts.target is not None else 0
-            return f"waits for an approval: instep rollout approve {self.line.fileset} --generation {number}"
+            which = (
+                f"a second approval, beside that of {joined(facts.approvals)}"
+                if facts.approvals
+                else "an approval"
+            )
+            return f"waits for {which}: instep rollout approve {self.line.fileset} --generation {number}"
         if facts.state is RolloutState.BARRIER:
             late = [n for n in self._expected() if self._place(n) is NodePlace.STAGING]
             if late:

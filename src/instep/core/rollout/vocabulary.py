@@ -74,7 +74,11 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     finishing: tuple[NodeName, ...] = ()
     permits: tuple[int, ...] = ()
     approved_by: str = ""
-    """The person whose word it waited for; empty until then, and where it waits for none."""
+    """The persons who let the partners have it; empty until then, and where it waits for no approval."""
+    unapproved: tuple[str, ...] = ()
+    """The persons whose changes came with earlier generations, without an approval."""
+    approvals: tuple[str, ...] = ()
+    """The callers who approved it so far."""
 
     @property
     def is_to_approve(self) -> bool:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from instep.core.authors import by_token
 from instep.errors import DamagedError, NotAllowedError
 from instep.node.access.attempts import AttemptLimits
 from instep.node.access.audit import AuditTrail
@@ -124,7 +125,11 @@ class Access:
 
     def caller_of_token(self, secret: str, address: str) -> Caller | None:
         token = self.records.token_of(secret)
-        return None if token is None else token.caller(DoorName.API, address, as_name=f"token {token.name}")
+        return (
+            None
+            if token is None
+            else token.caller(DoorName.API, address, as_name=by_token(token.created_by, token.name))
+        )
 
     def caller_of_cookie(self, secret: str, address: str) -> Caller | None:
         session = self.records.session_of(secret)

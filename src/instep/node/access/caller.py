@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from instep.api.command import Role
+from instep.core.authors import person_of
 from instep.errors import NotAllowedError
 
 
@@ -19,13 +20,19 @@ class DoorName(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The giver of a command, with the role; ``filesets`` are the only ones that it reaches, None for all."""
+    """The giver of a command, with the role; ``filesets`` are the only ones that it reaches, None for all. A
+    program with a token is named behind the owner of the token (``ana by token deploy``)."""
 
     name: str
     role: Role
     filesets: frozenset[str] | None
     door: DoorName
     address: str = ""
+
+    @property
+    def person(self) -> str:
+        """The person who answers for it: the user, or the owner of the token."""
+        return person_of(self.name)
 
     def reaches(self, fileset: str) -> bool:
         return self.filesets is None or fileset in self.filesets

@@ -45,7 +45,7 @@ class User(AccessRights, kw_only=True):
 
 
 class Token(AccessRights, kw_only=True):
-    """A program's token: the digest of its secret."""
+    """A program's token: the digest of its secret. It belongs to the person ``created_by``."""
 
     digest: str
     created_ms: int
@@ -133,6 +133,11 @@ class Records:
     def revoke_token(self, name: str) -> bool:
         found = [key for key, token in self.all(Token) if token.name == name]
         return sum(self.take(Token, key) for key in found) > 0
+
+    def revoke_tokens_of(self, person: str) -> tuple[str, ...]:
+        """End the tokens that belong to a person; their names."""
+        found = [(key, token.name) for key, token in self.all(Token) if token.created_by == person]
+        return tuple(sorted(name for key, name in found if self.take(Token, key)))
 
     # Sessions -----------------------------------------------------------------------------------------------
 

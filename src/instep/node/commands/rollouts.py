@@ -95,13 +95,14 @@ class Rollouts(CommandHandlers):
         if not is_done:
             self._node.runtime.try_state()
             raise_for(await service.rollout.ask(make, ASK_S))
-        after = service.rollout.facts
+        after, view = service.rollout.facts, service.rollout.view
         return api.RolloutStateDocument(
             fileset=service.fileset.name,
-            changed=after.serial != before.serial,
+            changed=(after.serial, after.approvals) != (before.serial, before.approvals),
             generation=generation(after.target),
             state=after.state.value,
             paused=after.is_paused,
+            reason=view.reason if view is not None and after.is_to_approve and after.approvals else UNSET,
         )
 
     async def reload(self, asked: api.ReloadCommand, speaker: Speaker) -> api.ReloadDocument:

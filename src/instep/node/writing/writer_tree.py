@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import msgspec
 
+from instep.core.authors import AUTO_AUTHOR
 from instep.core.publish import vocabulary as v
 from instep.core.publish.hold import HOLD, MOST
 from instep.errors import ContentionError
@@ -38,8 +39,6 @@ from instep.tree.scan.compare import Difference
 from instep.tree.scan.settling import Settling
 
 BUNDLE_CONTENT_MAX = 128 << 10
-AUTO_AUTHOR = "auto"
-"""Stands as author where no operator asked for the publish."""
 OWNERS_OF_MAX = 256
 """Of a publish with more changed paths no owner is named."""
 COMMIT_BEFORE = register("publish.commit.before")

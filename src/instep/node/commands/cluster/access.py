@@ -83,8 +83,10 @@ class AccessCommands(CommandHandlers):
         return api.UserChangeDocument(asked.name, True, self._end_sessions_of(asked.name))
 
     async def user_remove(self, asked: api.UserRemoveCommand, speaker: Speaker) -> api.UserChangeDocument:
-        changed = self._context.access.records.take(User, asked.name)
-        return api.UserChangeDocument(asked.name, changed, self._end_sessions_of(asked.name))
+        records = self._context.access.records
+        changed = records.take(User, asked.name)
+        tokens = records.revoke_tokens_of(asked.name) if changed else ()
+        return api.UserChangeDocument(asked.name, changed, self._end_sessions_of(asked.name), tokens)
 
     def _end_sessions_of(self, user: str) -> int:
         return self._context.access.records.end_sessions(
@@ -120,7 +122,7 @@ class AccessCommands(CommandHandlers):
         self._require_known(asked.filesets)
         ttl_ms = None if asked.ttl_s is None else int(asked.ttl_s * 1000)
         secret, token = self._context.access.records.make_token(
-            asked.name, asked.given, asked.filesets, ttl_ms, _caller().name
+            asked.name, asked.given, asked.filesets, ttl_ms, _caller().person
         )
         return api.TokenMadeDocument(
             token.name, token.role.value, token.filesets, secret, moment(token.expires_ms)
