@@ -12,7 +12,7 @@ from examples.waiting import Failed, eventually
 
 __all__ = ["Database"]
 
-USER = "cms"
+USER = "owner"
 NOBODY = 65534
 COMMAND_S = 60.0
 
@@ -60,6 +60,10 @@ class Database:
         return self._run(
             "psql", *self._place(), "-d", name, "-Atq", "-v", "ON_ERROR_STOP=1", "-c", statement
         ).strip()
+
+    def address(self, name: str) -> str:
+        """What a program connects to. The server trusts everyone on loopback: this one is for an example."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
     def copy(self, source: str, target: str) -> None:
         """Dump one database and restore it in the place of the other, as a nightly job would."""

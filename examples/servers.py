@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from examples.ports import NoPortFree, Ports
 from examples.waiting import Failed, eventually
@@ -81,11 +82,20 @@ class FastCgi:
         self._socket.close()
 
 
+class Kept(Protocol):
+    """A server that ends by a way of its own."""
+
+    def close(self) -> None: ...
+
+
+OwnServer = TypeVar("OwnServer", bound=Kept)
+
+
 class Servers:
     """What was started, in order."""
 
     def __init__(self) -> None:
-        self._running: list[tuple[str, subprocess.Popen[bytes] | FastCgi]] = []
+        self._running: list[tuple[str, subprocess.Popen[bytes] | Kept]] = []
 
     def start(self, what: str, command: Sequence[str], port: int, log: Path) -> subprocess.Popen[bytes]:
         """Start a server that stays in the foreground, and wait until it accepts on ``port``."""
@@ -104,14 +114,14 @@ class Servers:
         eventually(accepts, f"{what} to accept on port {port}", 60)
         return process
 
-    def keep(self, what: str, fastcgi: FastCgi) -> FastCgi:
-        self._running.append((what, fastcgi))
-        return fastcgi
+    def keep(self, what: str, server: OwnServer) -> OwnServer:
+        self._running.append((what, server))
+        return server
 
     def close(self) -> None:
         """End what was started, the last one first: the balancer before what it asks."""
         for _, process in reversed(self._running):
-            if isinstance(process, FastCgi):
+            if not isinstance(process, subprocess.Popen):
                 process.close()
                 continue
             process.send_signal(signal.SIGTERM)

@@ -84,3 +84,18 @@ def test_catalogues_of_three_organisations_over_a_hub() -> None:
     collision and a document that cannot be had are named, and no reader ever gets half a document."""
     report = run_example("catalogues", "--documents", "10")
     assert report["documents_read"] > 100
+
+
+DEPLOY_HA = ("haproxy", "openssl", "pg_createcluster")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(lacks(*DEPLOY_HA)), reason=lacks(*DEPLOY_HA))
+def test_deploy_servers_on_one_database_and_one_folder() -> None:
+    """Goal: an existing server becomes three: moved data, one version, users that keep their server, a killed server
+    that fails no request, jobs once, and a backup that brings everything back."""
+    report = run_example("deploy-ha")
+    assert report["requests"] > 50 and set(report["answered_by"]) == {"s1", "s2", "s3"}
+    assert report["backup"] == "bracketed"
+    assert sum(report["imports"].values()) == 5 and all(each.startswith("done") for each in report["imports"])
+    assert report["ticks"] > 5

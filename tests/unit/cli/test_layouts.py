@@ -59,7 +59,9 @@ def test_a_newer_server_s_folder_becomes_the_destination_and_its_version_stays(
     (source / "conf/server/installed.properties").write_bytes(PROPERTIES)
     goal = listing(source / "appdata")
     code, found = json_of(*move(source, dest, "--delete-originals"))
-    assert (code, found["form"]) == (20, "appdata")
+    assert (code, found["form"], found["left"]) == (0, "appdata", []), (
+        "an item that is only copied stays by the layout"
+    )
     assert listing(dest) == goal
     assert sorted(listing(source / "appdata")) == ["conf", "conf/installed.version"]
     assert (source / "conf/server/installed.properties").read_bytes() == pointed(dest)

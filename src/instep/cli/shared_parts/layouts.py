@@ -174,7 +174,7 @@ def _print_move(document: dict[str, Any]) -> None:
     for key, text in (
         ("not_moved", "sockets, pipes and devices, which stay"),
         ("links_into_source", "symbolic links that lead to another place of the source"),
-        ("left", "originals that stay: they were copied only, or differ by now"),
+        ("left", "originals that stay, because they differ by now"),
         ("not_kept", "kinds of metadata that the copies lack"),
     ):
         if document[key]:

@@ -20,7 +20,7 @@ from instep.errors import DamagedError, RefusedError
 from instep.model.counts import sized
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Kind
-from instep.model.paths import shown
+from instep.model.paths import is_below, shown
 from instep.tree.layout.copies import Copies, changed, digest_on_disk, kept_in, taken
 from instep.tree.layout.destination import check_apart, check_room, check_targets
 from instep.tree.layout.move_journal import (
@@ -314,7 +314,8 @@ class LayoutMove:
 
     def delete_originals(self, plan: MovePlan) -> list[bytes]:
         """Delete what was moved. At the end of a move all of it, or nothing; later what is equal. The paths that stay
-        are returned."""
+        are returned, without those that stay by the layout: items that are only copied, and the folders around them.
+        """
         if not plan.is_pointed:
             others = other_bytes(self._tree, plan.survey, self._digests)
             if others:
@@ -335,7 +336,9 @@ class LayoutMove:
                     if each.kind is Kind.DIR or path in digests
                 }
             )
-            return sorted({*stays, *delete_originals(self._tree, deletable, digests)})
+            left = {*stays, *delete_originals(self._tree, deletable, digests)}
+        copied = [path for path, each in plan.survey.originals.items() if each.item.verb is ItemVerb.COPY]
+        return sorted(each for each in left if not any(is_below(path, each) for path in copied))
 
     def end(self) -> None:
         """Remove the journal, and files that a killed write of the setting left."""

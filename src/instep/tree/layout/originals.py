@@ -140,8 +140,8 @@ def other_bytes(source: Root, before: Survey, digests: Mapping[bytes, Digest]) -
 
 
 def delete_originals(source: Root, found: Survey, digests: Mapping[bytes, Digest]) -> Iterator[bytes]:
-    """Delete all that was moved, files first. Yields each path that stays: it was copied only, it holds what was not
-    moved, or its bytes are others by now."""
+    """Delete all that was moved, files first. Yields each path that stays: it holds what was not moved, or its bytes
+    are others by now."""
     moved = [each for each in found.sorted() if each.item.verb is ItemVerb.MOVE]
     for each in moved:
         if each.kind is not Kind.DIR:
