@@ -194,7 +194,8 @@ class SessionEndCommand(Command[SessionsEndedDocument], frozen=True):
 
 
 class CertificateDocument(Document, frozen=True):
-    """A certificate of this node, of the cluster's CA (``what`` is ``ca``), or one that this node's CA issued."""
+    """A certificate of this node, of the cluster's CA (``what`` is ``ca``), of another CA that this node shows
+    (``shown``), or one that this node's CA issued."""
 
     what: str
     subject: str

@@ -36,6 +36,7 @@ from instep.node.peers.network.partner_rows import dialled_as, own_rows
 from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
 from instep.node.peers.renewal import Renewal
+from instep.node.peers.shown_certificate import ShownWatch
 from instep.node.replica.own_line import OwnLine
 from instep.node.runtime.background import AGAIN_S, passing_trouble
 from instep.node.runtime.config_file import ConfigFile
@@ -79,6 +80,7 @@ class Node:
         self.peers.on_revoked = self.follow_trust
         self.peers.on_offer = self._offered
         self.renewal = Renewal(self.peers)
+        self.shown = ShownWatch(self.runtime, self.tls)
         self.services: dict[FilesetName, LineService] = {}
         self.config_problem: ConfigError | None = None
         self.config_file = ConfigFile(directory.config)
@@ -294,6 +296,7 @@ class Node:
     def follow_trust(self) -> None:
         """Of the connections that are open both directions are looked at."""
         self.tls.reload()
+        self.shown.look()
         self.server.drop_untrusted()
         self.peers.dial_anew(self.tls.lost_trust())
 
@@ -302,6 +305,9 @@ class Node:
         if by_hand:
             await self.renewal.by_hand()
         elif not await self.renewal.when_due():
+            if self.tls.is_stale:
+                await self.trust_changed()
+            self.shown.look()
             return
         await self.trust_changed()
         self.peers.tell_heads_again()

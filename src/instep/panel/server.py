@@ -130,8 +130,8 @@ class PanelServer:
         """The node's own certificate, also after it was renewed: the context that is in use takes the new one."""
         if self._context is None:
             return
-        path, key = self._node.pki.certificate_path(), self._node.pki.key_path()
-        stamp = path.stat().st_mtime_ns
+        path, key = self._node.tls.browser_files
+        stamp = (path, path.stat().st_mtime_ns)
         if stamp != self._certificate:
             self._context.load_cert_chain(path, key)
             self._certificate = stamp
@@ -215,7 +215,8 @@ class PanelServer:
         caller = require_caller(exchange)
         status = await self._door.run("status", {}, caller, Silent())
         assert isinstance(status, StatusDocument)
-        ends = certificates_of_pem(self._node.pki.certificate_path().read_bytes())[0].not_valid_after_utc
+        paths = {self._node.tls.browser_files[0], self._node.pki.certificate_path()}
+        ends = min(certificates_of_pem(path.read_bytes())[0].not_valid_after_utc for path in paths)
         noted = self._node.runtime.noted
         beside = Beside(ends.timestamp(), self._access.audit.denied, self._streams.count, noted)
         response = exchange.answer(metrics_text(status, beside).encode(), CONTENT_TYPE)

@@ -7,7 +7,6 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from msgspec.structs import replace
 
 from instep.api import members as api
 from instep.cli.arguments import read_address
+from instep.cli.cluster.certificate_facts import day_of, facts_document, open_pki
+from instep.cli.cluster.shown_certificate import pki_use
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
@@ -26,51 +27,41 @@ from instep.fleet.scratch import scratch_folder, sweep_scratch
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import presented
-from instep.net.trust.certs import CertificateFacts, Purpose, facts_of, name_of, pin_of
+from instep.net.trust.certs import Purpose, facts_of, name_of, pin_of
 from instep.net.trust.decoding import certificates_of_pem, require_loadable
 from instep.net.trust.keystore import ExportFormat, backup, export, restore
 from instep.net.trust.pki import Pki
+from instep.net.trust.shown import Shown
 
 pki = group("pki", "Keys and certificates.")
 trust = group("trust", "Certificates of others.")
 pki.add_command(trust)
-
-
-def _day(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
-
-
-def _open(session: Session) -> Pki:
-    session.node.require()
-    return Pki(session.node.pki)
-
-
-def _facts(facts: CertificateFacts) -> dict[str, Any]:
-    return {
-        "subject": facts.subject, "names": list(facts.names), "pin": facts.pin,
-        "fingerprint": facts.fingerprint, "serial": facts.serial,
-        "not_before": _day(facts.not_before_ms), "not_after": _day(facts.not_after_ms),
-    }  # fmt: skip
+pki.add_command(pki_use)
 
 
 @command("list", parent=pki, example="instep pki list")
 def pki_list(session: Session) -> None:
     """This node's certificates, the cluster's CA, and on the CA's node all certificates that it issued."""
-    found = _open(session)
-    own = [{"what": purpose.value, **_facts(facts_of(found.certificate(purpose)))} for purpose in Purpose]
-    authorities = [{"what": "ca", **_facts(facts_of(one))} for one in found.authorities()]
+    found = open_pki(session)
+    own = [
+        {"what": purpose.value, **facts_document(facts_of(found.certificate(purpose)))} for purpose in Purpose
+    ]
+    shows = Shown(found).current(int(time.time() * 1000))
+    if shows is not None:
+        own.insert(0, {"what": "shown", **facts_document(facts_of(shows.chain.leaf))})
+    authorities = [{"what": "ca", **facts_document(facts_of(one))} for one in found.authorities()]
     issued = [
         {
             "name": one.name, "purpose": one.purpose, "serial": one.serial, "pin": one.pin,
-            "not_after": _day(one.not_after_ms),
-            "revoked_at": None if one.revoked_at_ms is None else _day(one.revoked_at_ms),
+            "not_after": day_of(one.not_after_ms),
+            "revoked_at": None if one.revoked_at_ms is None else day_of(one.revoked_at_ms),
         }
         for one in (found.records() if found.is_ca else [])
     ]  # fmt: skip
     backed_up = found.backed_up_at_ms()
     document = {
         "node": found.name, "is_ca": found.is_ca, "certificates": [*own, *authorities], "issued": issued,
-        "backed_up_at": None if backed_up is None else _day(backed_up),
+        "backed_up_at": None if backed_up is None else day_of(backed_up),
     }  # fmt: skip
     if not session.gave_json(document):
         table([(one["what"], one["subject"], one["not_after"], one["pin"]) for one in (*own, *authorities)],
@@ -92,7 +83,7 @@ def pki_renew(session: Session, timeout_ms: int) -> None:
     try:
         document = session.call(api.RenewCommand(), timeout_ms / 1000)
     except DaemonDown:
-        found = _open(session)
+        found = open_pki(session)
         if not found.is_ca:
             raise
         found.renew_own(int(time.time() * 1000))
@@ -113,9 +104,9 @@ def pki_revoke(session: Session, name: str, dry_run: bool, timeout_ms: int) -> N
         if dry_run:
             from instep.node.commands.cluster.members import would_revoke
 
-            document = replace(would_revoke(_open(session), chosen), daemon="stopped")
+            document = replace(would_revoke(open_pki(session), chosen), daemon="stopped")
         else:
-            changed = _open(session).revoke(chosen, int(time.time() * 1000))
+            changed = open_pki(session).revoke(chosen, int(time.time() * 1000))
             document = api.RevokeDocument(name, changed, "stopped")
     if not document.changed:
         done = f"{name} was revoked already"
@@ -146,7 +137,7 @@ def _show_written(session: Session, what: str, files: list[Path], made: str | No
 def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
     """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
     passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
-    backup(_open(session), target, passphrase, int(time.time() * 1000))
+    backup(open_pki(session), target, passphrase, int(time.time() * 1000))
     _show_written(session, "the CA", [target], made)
 
 
@@ -180,7 +171,7 @@ def pki_export(
     session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
 ) -> None:
     """Give this node's certificate and key to another program, encrypted with a passphrase."""
-    found = _open(session)
+    found = open_pki(session)
     if name != found.name:
         raise RefusedError(
             f"the key of {name} is only on {name}",
@@ -221,7 +212,7 @@ def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int
     """
     at = read_address(address)
     chain = presented.trust_fetch(at.host, at.port, timeout_s=timeout_ms / 1000)
-    rows = [_facts(facts) for facts in chain.facts()]
+    rows = [facts_document(facts) for facts in chain.facts()]
     document: dict[str, Any] = {
         "address": str(at),
         "pin": chain.pin,
@@ -243,7 +234,7 @@ def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int
         )
     is_asked = pin is None and not session.is_json and sys.stdin.isatty() and sys.stdout.isatty()
     if pin is not None or (is_asked and click.confirm("Trust this node? Compare the fingerprint first")):
-        document["trusted"] = _trust(session, chain.certificates[:1], chain.certificates[1:])
+        document["trusted"] = _trust(session, chain.own[:1], chain.own[1:])
     if session.is_json:
         write_json(document)
     elif "trusted" in document:
@@ -256,7 +247,7 @@ def _trust(
     session: Session, certificates: Sequence[x509.Certificate], others: Sequence[x509.Certificate]
 ) -> list[str]:
     """Trust each certificate for the node that it names; its issuer may be among ``others``."""
-    found, names = _open(session), []
+    found, names = open_pki(session), []
     for certificate in certificates:
         name = name_of(certificate, Purpose.TLS)
         found.pins.pin(name, (certificate, *others))
@@ -268,13 +259,13 @@ def _trust(
 @command("list", parent=trust, example="instep pki trust list")
 def trust_list(session: Session) -> None:
     """The nodes of other clusters whose keys are trusted here: partners, and nodes that a partner introduced."""
-    pins = _open(session).pins
+    pins = open_pki(session).pins
     rows: list[dict[str, Any]] = []
     for name, certificate in pins.certificates().items():
         key = pins.sign_key(name)
         rows.append(_trusted(name, "partner", None, None, key) | {"pin": pin_of(certificate)})
     for name, found in pins.introduced().items():
-        rows.append(_trusted(name, "introduced", found.by, _day(found.at_ms), found.raw))
+        rows.append(_trusted(name, "introduced", found.by, day_of(found.at_ms), found.raw))
     lines = [
         f"{row['name']}  {'introduced by ' + row['by'] if row['by'] else 'partner'}  "
         f"signs with {row['sign_key'] or 'a key that it has not sent yet'}"
@@ -296,7 +287,7 @@ def trust_forget(session: Session, name: str) -> None:
     For a key that was changed on purpose. A partner of another cluster is forgotten by instep partner remove.
     """
     chosen = node_name(name)
-    changed = _open(session).pins.forget_introduced(chosen)
+    changed = open_pki(session).pins.forget_introduced(chosen)
     if changed:
         session.reload()
     session.show({"name": name, "changed": changed}, f"{name} is known by no introduction")
@@ -319,7 +310,7 @@ def trust_import(session: Session, file: Path) -> None:
     trusted = iter(names)
     rows = [
         {
-            **_facts(facts_of(one)),
+            **facts_document(facts_of(one)),
             "is_ca": facts_of(one).is_ca,
             "trusted": next(trusted) if why is None else None,
             "why": why,
@@ -342,7 +333,7 @@ def _why_not_trusted(certificate: x509.Certificate) -> str | None:
         return "it is of no node of instep"
     except PeerError as error:
         return error.reason
-    return f"it expired on {_day(facts.not_after_ms)}" if facts.not_after_ms < time.time() * 1000 else None
+    return f"it expired on {day_of(facts.not_after_ms)}" if facts.not_after_ms < time.time() * 1000 else None
 
 
 def _imported_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -10,8 +10,9 @@ from cryptography import x509
 
 from instep.errors import PeerError
 from instep.net.connections.tls_errors import translated_tls_error
-from instep.net.trust.certs import CertificateFacts, facts_of, fingerprint_bytes, pem_of, pin_of
+from instep.net.trust.certs import CertificateFacts, facts_of, pem_of, pin_of
 from instep.net.trust.decoding import certificate_of_der
+from instep.net.trust.vouching import proven_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,13 @@ class FetchedChain:
     certificates: tuple[x509.Certificate, ...]
 
     @property
-    def fingerprint(self) -> str:
-        return fingerprint_bytes(self.certificates[0]).hex()
+    def own(self) -> tuple[x509.Certificate, ...]:
+        """The node's own certificate and what follows it, behind one of another CA that it shows."""
+        return proven_of(self.certificates).chain
 
     @property
     def pin(self) -> str:
-        return pin_of(self.certificates[0])
+        return pin_of(self.own[0])
 
     def facts(self) -> list[CertificateFacts]:
         return [facts_of(certificate) for certificate in self.certificates]

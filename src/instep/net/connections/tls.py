@@ -8,9 +8,11 @@ contexts, so nothing that OpenSSL cached can outlive it; open connections are ch
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -19,12 +21,16 @@ from instep.errors import ConfigError, InstepError, NotAllowedError
 from instep.model.ids import NodeName
 from instep.net.connections.presented import presented
 from instep.net.connections.tls_errors import RefusedPeer
-from instep.net.trust.certs import Purpose, name_of, pem_of, pin_of, was_issued_by
-from instep.net.trust.decoding import certificate_of_der
+from instep.net.trust.certs import Purpose, der_of, name_of, pem_of, pin_of, was_issued_by
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import Revoked, issued_s
+from instep.net.trust.shown import USE_ANOTHER, Shown, ShownFiles
 from instep.net.trust.validity import minute_of
+from instep.net.trust.vouching import proven_by
 
+_Check = Callable[[str | None, Sequence[bytes]], None]
+"""Gets the name that was dialled and the presented chain, and raises what it has against them."""
+_NOT_THE_NODE = frozenset({"bad_identity", "no_certificate", "unknown_certificate"})
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``: ``Trust.require_current`` looks at the times."""
 
@@ -39,6 +45,8 @@ class PeerIdentity:
     not_before: dt.datetime
     not_after: dt.datetime
     issued_s: int = 0
+    is_shown: bool = False
+    """Whether a certificate of another CA was shown, whose times count, too."""
 
 
 def system_ms() -> int:
@@ -66,23 +74,22 @@ class Trust:
         self.pinned = dict(pinned)
         self._pins = {name: pin_of(certificate) for name, certificate in self.pinned.items()}
 
-    def identify(self, der: bytes | None) -> PeerIdentity:
-        """The node that presented this certificate (once a connection), or ``NotAllowedError``:
-        ``no_certificate``, ``bad_identity``, ``unknown_certificate``, ``certificate_revoked``."""
+    def identify(self, der: bytes | None, beside: Sequence[bytes] = ()) -> PeerIdentity:
+        """The node that presented this certificate with those ``beside`` it (once a connection), or
+        ``NotAllowedError``: ``no_certificate``, ``bad_identity``, ``unknown_certificate``, ``certificate_revoked``."""
         if der is None:
             raise NotAllowedError(
                 "no client certificate was presented",
                 hint="join the cluster first: on a member: instep invite NAME; here: instep join TOKEN",
                 code="no_certificate",
             )
-        certificate = certificate_of_der(der)
-        pin = pin_of(certificate)
+        proven = proven_by((der, *beside))
+        certificate, times = proven.own, (proven.not_before, proven.not_after)
+        pin, is_shown = pin_of(certificate), bool(proven.beside)
         if self.pinned:
             for name, pinned_pin in self._pins.items():
                 if pinned_pin == pin:  # the key is trusted: its certificate is renewed by its own cluster
-                    return PeerIdentity(
-                        name, -1, pin, certificate.not_valid_before_utc, certificate.not_valid_after_utc
-                    )
+                    return PeerIdentity(name, -1, pin, *times, is_shown=is_shown)
         name = name_of(certificate, Purpose.TLS)
         if name in self._pins:
             raise self.key_changed(name, pin)
@@ -94,14 +101,7 @@ class Trust:
                 name=name,
                 pin=pin,
             )
-        identity = PeerIdentity(
-            name,
-            certificate.serial_number,
-            pin,
-            certificate.not_valid_before_utc,
-            certificate.not_valid_after_utc,
-            issued_s(certificate),
-        )
+        identity = PeerIdentity(name, certificate.serial_number, pin, *times, issued_s(certificate), is_shown)
         self.check(identity)
         return identity
 
@@ -142,7 +142,8 @@ class Trust:
         raise NotAllowedError(
             f"{self.me} refused the certificate of {name}: it {state}, and the clock of {self.me} "
             f"shows {minute_of(now)}",
-            hint=f"compare the clocks (date -u) of {self.me} and {name}; when they agree, on {name}: instep pki renew",
+            hint=f"compare the clocks (date -u) of {self.me} and {name}; when they agree, on {name}: "
+            + (USE_ANOTHER if identity.is_shown else "instep pki renew"),
             code="certificate_refused_here" if is_dialled else code,
             name=name,
             not_before=minute_of(identity.not_before),
@@ -172,6 +173,9 @@ class TlsContexts:
         """``now_ms`` is the wall clock that certificates are looked at with."""
         self._pki = pki
         self._now_ms = now_ms
+        self._shown = Shown(pki)
+        self.shows: ShownFiles | None = None
+        """The certificate of another CA that listeners show."""
         self.dialled: dict[NodeName, PeerIdentity] = {}
         """The peers that answered when this node dialled last, by name."""
         self.reload()
@@ -183,64 +187,80 @@ class TlsContexts:
             chains = pki.pins.chains()
             pinned = {name: chain[0] for name, chain in chains.items()}
             trust = Trust(pki.authorities(), pki.crl(), pinned, me=pki.name, now_ms=self._now_ms)
-            server = self._context(
-                ssl.PROTOCOL_TLS_SERVER, trust, [one for chain in chains.values() for one in chain]
-            )
-            server.verify_mode = ssl.CERT_OPTIONAL
-            server.num_tickets = 0
-            client = self._context(ssl.PROTOCOL_TLS_CLIENT, trust, ())
-            client.check_peer = lambda chain: self._check_dialled(None, chain)
-            pinned_clients = {name: self._pinned_client(name, trust) for name in pinned}
+            shows = self._shown.current(self._now_ms())
+            shown_state = self._shown.state(self._now_ms())
+            server = self._server(trust, [one for chain in chains.values() for one in chain], shows)
+            client = self._client_context(None, trust)
+            pinned_clients = {name: self._client_context(name, trust) for name in pinned}
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
                 f"the certificates in {pki.directory} do not fit together: {error}",
                 hint="instep check; instep pki list",
                 code="bad_pki",
             ) from error
+        self.shows, self._shown_state = shows, shown_state
         self.trust = trust
         self.server = server
         self._client = client
         self._pinned_clients = pinned_clients
         self.name = pki.name
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether time alone changed what this node shows: a certificate of another CA began or ended, or is to be
+        vouched for anew."""
+        return self._shown.state(self._now_ms()) != self._shown_state
+
+    @property
+    def browser_files(self) -> tuple[Path, Path]:
+        """The certificate and the key of listeners that serve programs without vouchers."""
+        if self.shows is None:
+            return self._pki.certificate_path(), self._pki.key_path()
+        return self.shows.for_browsers, self.shows.key
+
     def client_for(self, name: NodeName) -> ssl.SSLContext:
         """The context for dialling this partner, to be used with ``server_hostname=name``."""
         return self._pinned_clients.get(name, self._client)
 
-    def _pinned_client(self, name: NodeName, trust: Trust) -> _TellingContext:
-        """For a partner of another cluster: its key is compared instead of its certificate, before anything is sent.
-        Our own authorities go along with our certificate, so that the partner knows our issuer."""
-        context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
+    def _client_context(self, pinned: NodeName | None, trust: Trust) -> _TellingContext:
+        """For dialling. OpenSSL verifies that the partner has the key that it shows; whose it is, is looked at in
+        ``_check_dialled`` before anything is sent, for it verifies neither pins nor vouchers. Our own authorities go
+        along with our certificate, so that the partner knows our issuer."""
+        context = _looking_context(functools.partial(self._check_dialled, pinned))
         context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
         context.load_verify_locations(cadata=_pem_of_all(trust.authorities))
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.check_peer = lambda chain: self._check_dialled(name, chain)
         return context
 
     def identify(self, secure: ssl.SSLObject) -> PeerIdentity:
         """The peer of a connection that was accepted."""
         chain = presented(secure)
-        identity = self.trust.identify(chain[0] if chain else None)
+        identity = self._identified(chain)
         self._keep_renewed(identity, chain)
         return identity
+
+    def _identified(self, chain: Sequence[bytes]) -> PeerIdentity:
+        return self.trust.identify(chain[0] if chain else None, chain[1:])
 
     def _keep_renewed(self, identity: PeerIdentity, chain: Sequence[bytes]) -> None:
         """A pinned partner may come with another certificate of its key, for its own cluster renews it. OpenSSL
         verifies certificates and no keys, so it must know the newest one and its issuer."""
-        if identity.serial == -1 and self._pki.pins.renew(
-            identity.name, [certificate_of_der(der) for der in chain]
-        ):
+        if identity.serial == -1 and self._pki.pins.renew(identity.name, proven_by(chain).chain):
             self.reload()
 
-    def _check_dialled(self, pinned: NodeName | None, chain: Sequence[bytes]) -> None:
-        """At the end of each handshake of ours. OpenSSL looks at one list of one CA; here all of them count."""
-        der = chain[0] if chain else None
-        if pinned is not None and der is not None:
-            shown = pin_of(certificate_of_der(der))
+    def _check_dialled(self, pinned: NodeName | None, dialled: str | None, chain: Sequence[bytes]) -> None:
+        """At the end of each handshake of ours, before anything is sent: the node that was meant, and no other."""
+        if pinned is not None and chain:
+            shown = pin_of(proven_by(chain).own)
             if shown != pin_of(self.trust.pinned[pinned]):
                 raise self.trust.key_changed(pinned, shown)
-        identity = self.trust.identify(der)
+        try:
+            identity = self._identified(chain)
+        except NotAllowedError as error:
+            if error.error_code not in _NOT_THE_NODE:
+                raise
+            raise _refused_here(dialled, error.reason) from error
+        if pinned is None and identity.name != dialled:
+            raise _refused_here(dialled, f"it is that of {identity.name}")
         if (pinned is None) == (identity.serial == -1) or pinned not in (None, identity.name):
             raise NotAllowedError(
                 f"{identity.name} answered with a key that is not pinned for it here",
@@ -260,20 +280,21 @@ class TlsContexts:
             del self.dialled[name]
         return lost
 
-    def _context(
-        self, protocol: int, trust: Trust | None, exact: Sequence[x509.Certificate] | Any
+    def _server(
+        self, trust: Trust, exact: Sequence[x509.Certificate], shows: ShownFiles | None
     ) -> _TellingContext:
-        context = _bare_context(protocol)
+        context = _bare_context(ssl.PROTOCOL_TLS_SERVER)
         context.verify_flags |= _NO_CHECK_TIME
-        context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
-        exact = list(exact)
-        anchors = [*(trust.authorities if trust is not None else ()), *exact]
-        context.load_verify_locations(cadata=_pem_of_all(anchors))
+        own = (self._pki.certificate_path(), self._pki.key_path())
+        context.load_cert_chain(*(own if shows is None else (shows.for_partners, shows.key)))
+        context.load_verify_locations(cadata=_pem_of_all([*trust.authorities, *exact]))
         if exact:
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        elif trust is not None and trust.crl is not None and len(trust.authorities) == 1:
+        elif trust.crl is not None and len(trust.authorities) == 1:
             context.load_verify_locations(cafile=self._pki.directory / "crl.pem")
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.num_tickets = 0
         return context
 
 
@@ -293,14 +314,14 @@ class _TellingObject(ssl.SSLObject):
         check = getattr(self.context, "check_peer", None)
         if check is not None:
             try:
-                check(presented(self))
+                check(self.server_hostname, presented(self))
             except InstepError as error:
                 raise RefusedPeer(error) from error
 
 
 class _TellingContext(ssl.SSLContext):
     sslobject_class = _TellingObject
-    check_peer: Callable[[Sequence[bytes]], None] | None = None
+    check_peer: _Check | None = None
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **named: Any) -> Any:
         made = super().wrap_bio(incoming, outgoing, *args, **named)
@@ -331,8 +352,9 @@ def pinning_context(pin: bytes, seen: Callable[[Sequence[bytes]], None]) -> ssl.
     """For a node whose token has the SHA-256 of the other side's key: no other key passes (``wrong_key``). ``seen``
     gets the certificates that were presented."""
 
-    def check(chain: Sequence[bytes]) -> None:
-        shown = pin_of(certificate_of_der(chain[0])) if chain else ""
+    def check(_: str | None, chain: Sequence[bytes]) -> None:
+        proven = proven_by(chain) if chain else None
+        shown = pin_of(proven.own) if proven is not None else ""
         if shown != pin.hex():
             raise NotAllowedError(
                 f"the node that answered shows the key {shown}, and the token is of the key {pin.hex()}",
@@ -341,8 +363,25 @@ def pinning_context(pin: bytes, seen: Callable[[Sequence[bytes]], None]) -> ssl.
                 shown=shown,
                 pinned=pin.hex(),
             )
-        seen(chain)
+        seen(tuple(map(der_of, proven.chain)) if proven is not None else ())
 
+    return _looking_context(check)
+
+
+def joining_context(authority: x509.Certificate) -> ssl.SSLContext:
+    """For a node that has no certificate yet and got the CA's fingerprint in its token."""
+    trust = Trust([authority], None, {})
+
+    def check(dialled: str | None, chain: Sequence[bytes]) -> None:
+        identity = trust.identify(chain[0] if chain else None, chain[1:])
+        if identity.name != dialled:
+            raise _refused_here(dialled, f"it is that of {identity.name}")
+
+    return _looking_context(check)
+
+
+def _looking_context(check: _Check) -> _TellingContext:
+    """OpenSSL verifies that the other side has the key that it shows, and ``check`` all the rest."""
     context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -350,8 +389,10 @@ def pinning_context(pin: bytes, seen: Callable[[Sequence[bytes]], None]) -> ssl.
     return context
 
 
-def joining_context(authority: x509.Certificate) -> ssl.SSLContext:
-    """For a node that has no certificate yet and got the CA's fingerprint in its token."""
-    context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=pem_of(authority).decode("ascii"))
-    return context
+def _refused_here(dialled: str | None, why: str) -> NotAllowedError:
+    return NotAllowedError(
+        f"this node refused the certificate of {dialled}: {why}",
+        hint="see the key that it presents: instep pki trust fetch HOST:PORT",
+        code="certificate_refused_here",
+        node=dialled,
+    )

@@ -60,7 +60,7 @@ from instep.net.trust.pins import Pins
 from instep.net.trust.revocation import LISTS_MAX, Revoked, name_extensions, union_of_pem
 from instep.net.trust.validity import minute_at
 
-SECRET = frozenset({"ca.key", "node.key", "sign.key"})
+SECRET = frozenset({"ca.key", "node.key", "sign.key", "shown.pem"})
 _RENEW_AT = 2 / 3
 """Share of a certificate's life after which it is renewed."""
 
@@ -111,7 +111,7 @@ class Pki:
         files stay."""
         pki = cls(directory)
         pki._make_directories()
-        with pki._locked():
+        with pki.locked():
             if not pki._path("ca.crt").exists():
                 ca_key = pki._key("ca.key", Purpose.TLS)
                 assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
@@ -149,7 +149,7 @@ class Pki:
                 )
         if not union_of_pem(crl).is_signed_by(authorities):
             raise PeerError("the revocation list is not signed by the CA that came with it", code="bad_crl")
-        with self._locked():
+        with self.locked():
             if not self._path("ca.crt").exists():
                 self._write("ca.crt", ca)
             if not self._path("crl.pem").exists():
@@ -172,7 +172,7 @@ class Pki:
         self.install(self.name, self.authorities_pem(), issued, self.crl_pem())
 
     def _keep(self, issued: Issued) -> None:
-        with self._locked():
+        with self.locked():
             self._write("sign.crt", issued.sign)
             self._write("node.crt", issued.tls)
 
@@ -264,7 +264,7 @@ class Pki:
         }
         pins = {pin_of_key(key) for key in keys.values()}
         made: dict[Purpose, bytes] = {}
-        with self._locked():
+        with self.locked():
             others = [
                 r for r in self.records() if r.name == name and _is_current(r, now_ms) and r.pin not in pins
             ]
@@ -290,7 +290,7 @@ class Pki:
         """New certificates for this node's keys from the CA that is here; others ask by ``renew``. The CA's own is
         renewed before it, when that is due: its key and name stay, so all that it signed holds."""
         if self._is_authority_due(now_ms):
-            with self._locked():
+            with self.locked():
                 ca, *others = self.authorities()
                 renewed = renewed_ca(ca, self._ca_key(), now_ms, CA_LIFE_S)
                 self._write("ca.crt", b"".join(pem_of(one) for one in (renewed, *others)))
@@ -310,7 +310,7 @@ class Pki:
 
     def take_authority(self, pem: bytes) -> bool:
         """Take newer certificates of the authorities that are trusted here, by name and key; whether there was one."""
-        with self._locked():
+        with self.locked():
             known = self.authorities()
             newest = newest_of(known, certificates_of_pem(pem))
             if newest == known:
@@ -325,7 +325,7 @@ class Pki:
     def revoke(self, name: NodeName, now_ms: int, *, for_good: bool = False) -> bool:
         """Revoke all certificates of a node; whether anything changed. ``RefusedError`` ``unknown_name`` when
         this CA never issued one for it. ``for_good``: the list names the node, too, so that every node forgets it."""
-        with self._locked():
+        with self.locked():
             current, names = self.revocable(name, now_ms, for_good=for_good)
             return self._revoke(current, now_ms, names, is_removed=for_good)
 
@@ -392,7 +392,7 @@ class Pki:
         authorities = self.authorities()
         if not theirs.is_signed_by(authorities):
             raise PeerError("the revocation list is not signed by this cluster's CA", code="bad_crl")
-        with self._locked():
+        with self.locked():
             ours = self.crl()
             both = Revoked((*ours.lists, *theirs.lists))
             if both.lists == ours.lists:
@@ -405,7 +405,7 @@ class Pki:
 
     def merge_lists(self, now_ms: int) -> bool:
         """At the CA: make one list of several that only together say everything. Whether there was a need."""
-        with self._locked():
+        with self.locked():
             if not self.is_ca or len(self.crl().lists) < 2:
                 return False
             self._sign_list(set(), {}, now_ms)
@@ -417,7 +417,7 @@ class Pki:
         self._make_directories()
         self.adopt_crl(crl)
         self.mark_restored()
-        with self._locked():
+        with self.locked():
             for name, data in issued.items():
                 if not self._path(name).exists():
                     self._write(name, data)
@@ -530,7 +530,7 @@ class Pki:
             raise ConfigError("ca.key is a key of the wrong kind", code="key_kind")
         return key
 
-    def _locked(self) -> contextlib.AbstractContextManager[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         busy = ContentionError(f"{self.directory} is being changed by another program", code="pki_locked")
         return locked(self._path(".lock"), os.O_RDWR | os.O_CREAT, _LOCK_S, busy)
 

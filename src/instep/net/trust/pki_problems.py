@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.errors import ConfigError
+from instep.errors import ConfigError, InstepError
 from instep.net.trust.authority import end_of
 from instep.net.trust.certs import NODE_LIFE_S, Purpose, facts_of
 from instep.net.trust.pki import SECRET, Pki
+from instep.net.trust.shown import USE_ANOTHER, Shown
 from instep.net.trust.validity import minute_at
 
 _FILES = frozenset(
     {"ca.crt", "ca.key", "node.crt", "node.key", "sign.crt", "sign.key", "crl.pem", "state.json", ".lock"}
+    | {"shown.pem", "presented.pem"}
 )
 _DIRECTORIES = frozenset({"trusted", "issued"})
 _HINT = "compare date -u with the partners; when the clock here is right: instep pki renew"
@@ -55,12 +57,40 @@ def problems_of(pki: Pki, now_ms: int) -> list[PkiProblem]:
             elif now_ms < facts.not_before_ms:
                 detail = f"is not valid before {minute_at(facts.not_before_ms)}; {clock}"
                 found.append(PkiProblem(path, "early", detail, hint))
+    found += _of_shown(pki, now_ms)
     for path, error in pki.pins.damaged().items():
         detail = f"cannot be used, and no node is trusted by it: {error.reason}"
         found.append(PkiProblem(path, "damaged", detail, str(error.hint)))
     with contextlib.suppress(ConfigError):
         found += _end_of_ca(pki, now_ms)
     return found
+
+
+def _of_shown(pki: Pki, now_ms: int) -> Iterator[PkiProblem]:
+    """A certificate of another CA: while it is not current or cannot be used, this node shows its own."""
+    shown = Shown(pki)
+    try:
+        chain = shown.chain()
+        if chain is None:
+            return
+        facts = facts_of(chain.leaf)
+        if chain.is_current(now_ms) and shown.current(now_ms) is None:
+            detail = "cannot be used, and this node shows its own certificate: key and certificate do not fit together"
+            yield PkiProblem(shown.path, "damaged", detail, USE_ANOTHER)
+    except InstepError as error:
+        detail = f"cannot be used, and this node shows its own certificate: {error.reason}"
+        yield PkiProblem(shown.path, "damaged", detail, USE_ANOTHER)
+        return
+    begin, end, clock = minute_at(facts.not_before_ms), minute_at(facts.not_after_ms), minute_at(now_ms)
+    if now_ms > facts.not_after_ms:
+        detail = f"expired on {end}, and this node shows its own certificate; the clock here shows {clock}"
+        yield PkiProblem(shown.path, "expiry", detail, USE_ANOTHER)
+    elif now_ms < facts.not_before_ms:
+        detail = f"is not valid before {begin}, and this node shows its own certificate; the clock here shows {clock}"
+        yield PkiProblem(shown.path, "early", detail, _HINT.replace("instep pki renew", USE_ANOTHER))
+    elif chain.is_ending(now_ms):
+        detail = f"ends on {end}; then partners are shown this node's own certificate"
+        yield PkiProblem(shown.path, "expiry", detail, USE_ANOTHER)
 
 
 def _end_of_ca(pki: Pki, now_ms: int) -> Iterator[PkiProblem]:

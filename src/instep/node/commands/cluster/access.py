@@ -175,6 +175,9 @@ class AccessCommands(CommandHandlers):
         pki = self._node.pki
         kinds = [(purpose.value, pki.certificate(purpose)) for purpose in Purpose]
         kinds += [("ca", one) for one in pki.authorities()]
+        shows = self._node.tls.shows
+        if shows is not None:
+            kinds.insert(0, ("shown", shows.chain.leaf))
         own = [(what, facts_of(one)) for what, one in kinds]
         issued = [
             api.CertificateDocument(

@@ -120,7 +120,7 @@ class MemberCommands(CommandHandlers):
                 shown=chain.pin,
                 typed=pin,
             )
-        node.pki.pins.pin(name, chain.certificates)
+        node.pki.pins.pin(name, chain.own)
         flags = {"replicate": asked.replicate, "data": asked.data, "hub": asked.hub}
         given = {key: value for key, value in flags.items() if value is not None}
         changed = edits.set_partner(node.directory, name, {"address": address, "pin": pin, **given})
