@@ -7,7 +7,9 @@ from pathlib import Path
 from instep.net.trust.certs import facts_of
 from instep.net.trust.decoding import certificates_of_pem
 from instep.net.trust.pki_problems import problems_of
+from instep.net.trust.shown import Shown, ShownChain
 from instep.node.runtime.driver import shift_wall_clock, skip_time, wall_ms
+from tests.support.certificates import OtherAuthority, new_key, pem_of_key
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time, reached
 
@@ -108,3 +110,47 @@ async def test_a_cluster_outlives_its_ca(tmp_path: Path) -> None:
             assert not problems_of(node.node.pki, wall_ms())
         main.write({"file": "after eleven years"})
         await s1.holds("file", "after eleven years")
+
+
+@in_virtual_time
+async def test_a_certificate_of_another_ca_ends_and_the_node_goes_on(tmp_path: Path) -> None:
+    """Goal: its end is in ``status`` and the events before it comes; then the node shows its own certificate again, its
+    voucher is renewed meanwhile, and the cluster's renewals go on below."""
+    async with services(tmp_path) as cluster:
+        main = await _begun(cluster)
+        other, shown = OtherAuthority(wall_ms()), Shown(main.node.pki)
+        key = new_key()
+        leaf = other.issue(["main"], key, days=(-1, 390))
+        shown.use(ShownChain((leaf, other.issuer), pem_of_key(key)), wall_ms())
+        await main.call("reload_config")
+        assert main.node.tls.shows is not None
+        first = shown.current(wall_ms())
+        assert first is not None
+        sent = first.for_partners.read_bytes()
+
+        async def kinds() -> list[str]:
+            return [one["what"] for one in await main.events()]
+
+        async def is_sent_anew() -> bool:
+            return first.for_partners.read_bytes() != sent
+
+        async def is_said() -> bool:
+            return "certificate_ends" in await kinds()
+
+        async def is_over() -> bool:
+            return main.node.tls.shows is None
+
+        skip_time(20 * DAY_S)
+        await reached(is_sent_anew, lambda: "its voucher", 300.0)
+        skip_time(300 * DAY_S)
+        await _renewed(main, cluster["s1"])
+        skip_time(60 * DAY_S)
+        await reached(is_said, lambda: str(shown.state(wall_ms())), 300.0)
+        warned = [one for one in (await main.status())["warnings"] if one.startswith("shown.pem ends on")]
+        assert warned and "next: instep pki use FILE" in warned[0]
+        skip_time(20 * DAY_S)
+        await reached(is_over, lambda: str(shown.state(wall_ms())), 300.0)
+        assert (await kinds()).count("certificate_shown") == 2
+        assert any("shown.pem expired on" in one for one in (await main.status())["warnings"])
+        main.write({"file": "after its end"})
+        await cluster["s1"].holds("file", "after its end")

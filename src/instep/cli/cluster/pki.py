@@ -224,6 +224,8 @@ def trust_fetch(session: Session, address: str, pin: str | None, timeout_ms: int
             say(f"{printable(row['subject'])}  until {row['not_after']}")
             say(f"  names {', '.join(map(printable, row['names']))}")
             say(f"  fingerprint of the key {row['pin']}")
+        if chain.own != chain.certificates:
+            say(f"the node behind them has the fingerprint {chain.pin}: compare this one")
     if pin is not None and pin != chain.pin:
         raise NotAllowedError(
             f"the key at {at} has another fingerprint",

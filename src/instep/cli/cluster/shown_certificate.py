@@ -48,9 +48,10 @@ def pki_use(
     nothing. Partners need nothing: this node vouches for the certificate with its own one, which the cluster
     goes on renewing. A new certificate is used by the same command, while the node runs.
     """
+    found, now_ms = open_pki(session), int(time.time() * 1000)
+    own = found.certificate(Purpose.TLS)
     if (file is None) != cluster:
         raise UsageError("name a file, or say --cluster", hint="instep pki use FILE", code="usage")
-    found, now_ms = open_pki(session), int(time.time() * 1000)
     shown = Shown(found)
     document: dict[str, Any] = {"node": found.name, "dry_run": dry_run}
     if file is None:
@@ -61,7 +62,7 @@ def pki_use(
         passphrase = (
             None if passphrase_file is None else read_passphrase(session, passphrase_file, is_new=False)[0]
         )
-        chain = read_shown(file, key_file, passphrase, found.certificate(Purpose.TLS))
+        chain = read_shown(file, key_file, passphrase, own)
         require_usable(chain, [*hosts, *_own_hosts(session, found)], now_ms)
         shown.require_loadable(chain)
         facts, missing = facts_of(chain.leaf), missing_issuer(chain)

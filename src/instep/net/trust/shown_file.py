@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 import ssl
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from instep.errors import ConfigError, RefusedError, ResourceError, UsageError
+from instep.errors import ConfigError, PeerError, RefusedError, ResourceError, UsageError
 from instep.net.trust.certs import facts_of, pin_of_key, spki_of, was_issued_by
 from instep.net.trust.decoding import UNREADABLE, certificates_of_pem
 from instep.net.trust.shown import ShownChain
@@ -38,7 +39,15 @@ def read_shown(
     """The certificate of a PEM file with its issuers in order, and its key: from that file, from ``key_file``, or none
     where it is the node's own. What else the file holds is left out."""
     raw = _bytes_of(file)
-    chain = _ordered(file, certificates_of_pem(raw))
+    try:
+        certificates = certificates_of_pem(raw)
+    except PeerError as error:
+        raise ConfigError(
+            f"{file} holds no certificate in PEM: {error.reason}",
+            hint="name the file that the CA sent, in PEM; of PKCS #12: openssl pkcs12 -in FILE -out NEW.pem",
+            code="bad_certificate",
+        ) from error
+    chain = _ordered(file, certificates)
     found = _KEY.search(raw if key_file is None else _bytes_of(key_file))
     leaf = chain[0]
     if found is None:
@@ -47,7 +56,7 @@ def read_shown(
         if spki_of(leaf.public_key()) != spki_of(own.public_key()):
             raise ConfigError(
                 f"{file} holds no private key, and its certificate is for another key than this node's",
-                hint=f"instep pki use {file} --key KEYFILE",
+                hint=f"instep pki use {shlex.quote(str(file))} --key KEYFILE",
                 code="key_missing",
                 shown=pin_of_key(leaf.public_key()),
             )
@@ -115,11 +124,10 @@ def require_usable(chain: ShownChain, hosts: Iterable[str], now_ms: int) -> None
 def missing_issuer(chain: ShownChain) -> str | None:
     """The issuer that is neither in the file nor among the authorities of this machine; None where the chain ends."""
     last = chain.certificates[-1]
-    known = ssl.create_default_context().get_ca_certs(binary_form=True)
-    for der in known:
+    name = last.issuer.public_bytes()
+    for der in ssl.create_default_context().get_ca_certs(binary_form=True):
         try:
-            authority = x509.load_der_x509_certificate(der)
-            if authority.subject == last.issuer and was_issued_by(last, [authority]):
+            if name in der and was_issued_by(last, [x509.load_der_x509_certificate(der)]):
                 return None
         except UNREADABLE:
             continue
@@ -127,7 +135,7 @@ def missing_issuer(chain: ShownChain) -> str | None:
 
 
 def names_in(certificate: x509.Certificate) -> str:
-    return ", ".join(facts_of(certificate).names) or "nobody (it has no subjectAltName)"
+    return ", ".join(facts_of(certificate).names) or "no server (it has no subjectAltName)"
 
 
 def _bytes_of(file: Path) -> bytes:
@@ -161,7 +169,7 @@ def _ordered(file: Path, found: Sequence[x509.Certificate]) -> tuple[x509.Certif
         chain.append(issuer)
     if rest:
         raise RefusedError(
-            f"{facts_of(rest[0]).subject} in {file} is no issuer of what stands before it",
+            f"{facts_of(rest[0]).subject} in {file} is no issuer of the certificate before it",
             hint="put the server's certificate first, then its issuers, and nothing else",
             code="chain_broken",
         )
@@ -204,7 +212,7 @@ def _is_encrypted(pem: bytes) -> bool:
 
 
 def _key_hint(file: Path) -> str:
-    return f"instep pki use {file} --key KEYFILE, with the key that the certificate was asked for with"
+    return f"instep pki use {shlex.quote(str(file))} --key KEYFILE, with the key that the certificate is for"
 
 
 def _require_strong(leaf: x509.Certificate) -> None:

@@ -24,7 +24,7 @@ from instep.net.trust.decoding import UNREADABLE, certificate_of_der
 CHAIN_MAX = 10
 """Certificates of a presented chain that are looked at."""
 VOUCHER_LIFE = dt.timedelta(days=30)
-"""Short: whoever else has the key of a shown certificate can use a voucher for it no longer than that."""
+"""Short: a thief of the key of a shown certificate can use a voucher for it no longer than that."""
 _EKU = ObjectIdentifier("2.25.109486219304275811163914730572913260548")
 
 
@@ -144,6 +144,6 @@ def _uri(name: NodeName) -> x509.UniformResourceIdentifier:
 
 
 def _id_of(own: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """The own certificate itself, not only its key: what was vouched for ends with it."""
+    """The own certificate itself, not only its key: its vouchers end with it."""
     digest = x509.SubjectKeyIdentifier.from_public_key(own.public_key()).digest
     return x509.AuthorityKeyIdentifier(digest, [x509.DirectoryName(own.issuer)], own.serial_number)
