@@ -36,13 +36,15 @@ class WaitDocument(Document, frozen=True):
 class WaitCommand(FilesetCommand[WaitDocument], frozen=True):
     """Publish all changes from before the call, then wait until all direct partners are in step with them.
 
-    ``nodes`` are waited for instead, or with ``fleet`` also nodes behind hubs.
+    ``nodes`` are waited for instead, or with ``fleet`` also nodes behind hubs. ``max_behind_ms``: also wait until the
+    writer of each line here was heard of within that time.
     """
 
     generation: Count | None = None
     nodes: tuple[str, ...] = ()
     fleet: bool = False
     flush: bool = True
+    max_behind_ms: Count | None = None
 
 
 class OutcomeDocument(Document, frozen=True, kw_only=True):

@@ -106,6 +106,8 @@ class LineDocument(Document, frozen=True):
     reported_total: int | UnsetType = UNSET
     not_accepted: tuple[str, ...] | UnsetType = UNSET
     """Partners that may have the line and have not accepted it."""
+    as_of: str | UnsetType | None = UNSET
+    """Of a line that is written elsewhere: when its writer last said which generation is its newest; None for never."""
 
 
 class FilesetStatusDocument(Document, frozen=True):
@@ -173,9 +175,13 @@ class StatusDocument(Document, frozen=True):
 
 @command("status", Role.VIEWER)
 class StatusCommand(FilesetCommand[StatusDocument], frozen=True):
-    """How all nodes stand that this node knows; with ``watch`` an item for every change until the daemon stops."""
+    """How all nodes stand that this node knows; with ``watch`` an item for every change until the daemon stops.
+
+    ``max_behind_ms``: a line whose writer was not heard of within that time is not in step.
+    """
 
     watch: bool = False
+    max_behind_ms: Count | None = None
 
 
 # Log, diff, events --------------------------------------------------------------------------------------

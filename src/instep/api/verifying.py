@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import GenerationDocument
 from instep.errors import DamagedError, RefusedError, UnavailableError
+from instep.model.ids import Count
 
 
 class DifferenceDocument(Document, frozen=True, kw_only=True):
@@ -117,4 +118,7 @@ class CheckDocument(Document, frozen=True):
 
 @command("check", Role.VIEWER)
 class CheckCommand(Command[CheckDocument], frozen=True):
-    """Look at everything that must hold before work."""
+    """Look at everything that must hold before work. ``max_behind_ms``: also that the writer of each line that is
+    followed here was heard of within that time."""
+
+    max_behind_ms: Count | None = None

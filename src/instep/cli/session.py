@@ -218,6 +218,12 @@ def timeout_option(default: str | None) -> Callable[[Function], Function]:
     )  # fmt: skip
 
 
+max_behind_option = click.option(
+    "--max-behind", "max_behind_ms", type=DURATION, metavar="DURATION",
+    help="Also want to have heard of the writer of each line within this time, over hubs too.",
+)  # fmt: skip
+
+
 service_option = click.option(
     "--service/--no-service", "has_service", default=True, show_default=False,
     help="Install and enable the unit, where systemd runs and root asks; the default.",

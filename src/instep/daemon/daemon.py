@@ -116,6 +116,7 @@ class Daemon:
             "fixity": Fixity(self.node).run,
             "sync notices": self.sync_notices.run,
             "events": self.node.runtime.deferred.run,
+            "words": self.node.peers.freshness.run,
             "succession": Succession(self.node).run,
         }
         background = [loop.create_task(go_on(name, work)) for name, work in works.items()]

@@ -49,7 +49,8 @@ class NodeStandingDocument(Document, frozen=True):
 
 
 class InStepDocument(Document, frozen=True):
-    """Whether every node that this one knows serves the head, or was in step until ``max_behind`` ago."""
+    """Whether every node that this one knows serves the head, or was in step until ``max_behind`` ago; then also
+    whether the writer of each line was heard of within that time."""
 
     fileset: str
     in_step: bool
@@ -78,7 +79,8 @@ class Streams:
         """200 where the fileset is in step, 503 where it is not."""
         query = exchange.request.query
         _require_known(query, ("max_behind", "wait", "node"))
-        max_behind, wait_ms = _duration(query, "max_behind", 0), _duration(query, "wait", 0)
+        max_behind = _duration(query, "max_behind", 0) if "max_behind" in query else None
+        wait_ms = _duration(query, "wait", 0)
         until = monotonic_ms() + min(wait_ms, WAIT_MS_MAX)
         while True:
             told = await self._look(caller, fileset, query.get("node"), max_behind)
@@ -88,9 +90,11 @@ class Streams:
             await self._feed.changed(min(left_ms / 1000, 1.0))
 
     async def _look(
-        self, caller: Caller, fileset: str, node: str | None, max_behind_ms: int
+        self, caller: Caller, fileset: str, node: str | None, max_behind_ms: int | None
     ) -> InStepDocument:
-        status = await self._door.run("status", {"fileset": fileset}, caller, Silent())
+        status = await self._door.run(
+            "status", {"fileset": fileset, "max_behind_ms": max_behind_ms}, caller, Silent()
+        )
         assert isinstance(status, StatusDocument)
         now = wall_ms()
         nodes: list[NodeStandingDocument] = []
@@ -109,7 +113,9 @@ class Streams:
                     behind = max(0, now - _ms(one.since))
                 is_in_step = one.standing == "in_step"
                 is_late = (
-                    one.standing in ("behind", "applying") and behind is not None and behind <= max_behind_ms
+                    one.standing in ("behind", "applying")
+                    and behind is not None
+                    and behind <= (max_behind_ms or 0)
                 )
                 is_good = is_good and (is_in_step or is_late)
                 live = one.live.number if one.live is not None else None

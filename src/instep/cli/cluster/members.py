@@ -16,7 +16,15 @@ from instep.cli.cluster.partners import link_options, offline_partners, require_
 from instep.cli.cluster.topology import dot_lines, tree_lines
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, printable, say, table
-from instep.cli.session import DURATION, Session, command, daemon_word, group, timeout_option
+from instep.cli.session import (
+    DURATION,
+    Session,
+    command,
+    daemon_word,
+    group,
+    max_behind_option,
+    timeout_option,
+)
 from instep.errors import RefusedError, ResourceError, UsageError
 from instep.model.ids import node_name
 from instep.model.link import Link
@@ -269,10 +277,11 @@ def node_undrain(session: Session, name: str | None) -> None:
 
 
 @command("check", example="instep check --json")
+@max_behind_option
 @timeout_option("1m")
-def check(session: Session, timeout_ms: int) -> None:
+def check(session: Session, max_behind_ms: int | None, timeout_ms: int) -> None:
     """Check all conditions for work; exit 0 only when all of them hold."""
-    document = session.call(CheckCommand(), timeout_ms / 1000)
+    document = session.call(CheckCommand(max_behind_ms=max_behind_ms), timeout_ms / 1000)
     if not session.gave_json(document):
         for one in document.checks:
             if one.ok:

@@ -18,7 +18,7 @@ from instep.api.verifying import VerifyCommand
 from instep.cli.filesets.held_text import SET_ASIDE, held_lines, reported_lines
 from instep.cli.filesets.status_text import exit_code, status_lines
 from instep.cli.output import first_line, moment, printable, say, table
-from instep.cli.session import DURATION, Session, absolute, command, timeout_option
+from instep.cli.session import DURATION, Session, absolute, command, max_behind_option, timeout_option
 from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
 
@@ -31,14 +31,17 @@ SILENT_S = 10.0
 @click.argument("fileset", required=False)
 @click.option("--watch", is_flag=True, help="Go on showing it whenever it changes.")
 @click.option("--exit-code", "with_exit_code", is_flag=True, help="Exit with the code of the worst standing.")
-def status(session: Session, fileset: str | None, watch: bool, with_exit_code: bool) -> None:
+@max_behind_option
+def status(
+    session: Session, fileset: str | None, watch: bool, with_exit_code: bool, max_behind_ms: int | None
+) -> None:
     """Show how every node stands, why and since when, and what to type next.
 
     Answers on any node, with the daemon up or down (then from its last state).
     """
     if watch:
-        session.watch(api.StatusCommand(fileset, watch=True), status_lines)
-    asked = api.StatusCommand(fileset)
+        session.watch(api.StatusCommand(fileset, True, max_behind_ms), status_lines)
+    asked = api.StatusCommand(fileset, max_behind_ms=max_behind_ms)
     document = session.call_or(lambda: _offline_status(session, fileset), asked, SILENT_S)
     session.show(document, status_lines(document))
     code = exit_code(document) if with_exit_code else 0

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from instep.api import lines as api
 from instep.cli.filesets.held_text import exit_if_held, held_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import DURATION, GENERATION, Session, command, timeout_option
+from instep.cli.session import DURATION, GENERATION, Session, command, max_behind_option, timeout_option
 from instep.errors import RefusedError, UnavailableError, UsageError
 
 PUBLISH_S = 3600.0
@@ -127,6 +127,7 @@ def wait_lines(document: api.WaitDocument) -> Iterator[str]:
 @click.option(
     "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
 )
+@max_behind_option
 @timeout_option("60s")
 def wait(
     session: Session,
@@ -135,10 +136,12 @@ def wait(
     nodes: tuple[str, ...],
     fleet: bool,
     ok_set_aside: bool,
+    max_behind_ms: int | None,
     timeout_ms: int,
 ) -> None:
     """Wait until every direct partner that accepted is in step with all changes before this call."""
-    document = session.call(api.WaitCommand(fileset, generation, nodes, fleet=fleet), timeout_ms / 1000)
+    asked = api.WaitCommand(fileset, generation, nodes, fleet=fleet, max_behind_ms=max_behind_ms)
+    document = session.call(asked, timeout_ms / 1000)
     session.show(document, wait_lines(document))
     _exit_unless_reached(document)
     exit_if_held(document, ok=ok_set_aside)

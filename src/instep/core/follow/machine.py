@@ -46,6 +46,7 @@ class FollowMachine(FollowApply):
             self._interrupt()
             if self._job is None:
                 self._begin_next()
+            self._look_at_words()
             self._tell()
         return check_all(contract.INVARIANTS, self, self._ordered())
 
@@ -63,6 +64,8 @@ class FollowMachine(FollowApply):
                 self._source_down(event)
             case f.SourceNoticed():
                 self._source_noticed(event)
+            case f.WordHeard():
+                self._words.take(event, self._now)
             case f.HeadSeen():
                 self._head_seen(event)
             case f.EpochSeen():
@@ -266,6 +269,7 @@ class FollowMachine(FollowApply):
             is_contact_lost=is_lost,
             ahead=(ahead.name, ahead.knows) if ahead is not None and ahead.knows is not None else None,
             cut_off=self._sources.cut_off(),
+            dated=self._by_words(self._facts.head) if self._facts.head is not None else None,
             trouble=trouble,
             offer_trouble=self._offer_trouble,
             owed=self._owed,

@@ -57,6 +57,8 @@ class Seen:
     """The hub that knows a newer head than the line's here, and that head."""
     cut_off: tuple[NodeName, ...] = ()
     """All hubs that the line comes from, where none of them has a source."""
+    dated: Stand | None = None
+    """Why the head may not be the newest one, by the words of the line's writer."""
     returning: tuple[bytes, ...] = ()
     """The paths that a revert restores, until the look that follows it has seen them."""
     returning_total: int = 0
@@ -145,6 +147,7 @@ def _named(paths: tuple[bytes, ...], total: int) -> str:
 def _at_head(line: LineId, config: FollowConfig, head: HeadRef, seen: Seen) -> Stand:
     way_out = without_writer(line, config.writer)
     heard = heard_of(line, head, seen.is_contact_lost, seen.ahead, seen.cut_off, way_out)
+    heard = heard or seen.dated
     if heard is not None:
         return heard
     if seen.blind is not None:

@@ -19,6 +19,7 @@ from instep.core.heads.vocabulary import PollAsked as PollAsked
 from instep.core.heads.vocabulary import SourceDown as SourceDown
 from instep.core.heads.vocabulary import SourceNoticed as SourceNoticed
 from instep.core.heads.vocabulary import SourceUp as SourceUp
+from instep.core.heads.vocabulary import WordHeard as WordHeard
 from instep.core.lines.accept import EpochBook
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import EpochSeen as EpochSeen
@@ -312,6 +313,7 @@ FollowEvent = (
     | SourceUp
     | SourceDown
     | SourceNoticed
+    | WordHeard
     | HeadSeen
     | HeadsAnswered
     | AskFailed

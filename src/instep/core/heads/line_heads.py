@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 from instep.core.backoff import Chance
 from instep.core.facts_book import EffectT, FactsT
 from instep.core.heads import vocabulary as h
 from instep.core.heads.sources import Sources, SourceState
+from instep.core.heads.stand import Stand
+from instep.core.heads.words import WordBook
 from instep.core.line_machine import ConfigT, LineMachine, PhaseT, ReportT
 from instep.core.lines.accept import AcceptedHead, KnownRecord, OldRecord, Refused, judge_head
 from instep.core.vocabulary import EpochSeen, KeepGeneration, Refuse, SetTimer, Trouble
@@ -27,9 +29,14 @@ class LineHeads(LineMachine[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
     Facts have ``head`` and ``epochs``; a configuration has ``writer``, ``poll_ms``, ``retry_min_ms``, ``retry_max_ms``
     and ``overrules``."""
 
+    wants_first_word: ClassVar[bool] = False
+    """A line of which no word was ever heard is stale, too, where its sources pass words on."""
+
     def __init__(self, line: LineId, config: ConfigT, rng: Chance, facts: FactsT) -> None:
         super().__init__(line, config, rng, facts)
         self._sources = Sources()
+        self._words = WordBook()
+        self._word_timer_ms: int | None = None
         self._offer_trouble: Trouble | None = None
         """Why the writer's own offer was refused, until a head is accepted."""
         self._lost_at_ms: int | None = None
@@ -50,6 +57,8 @@ class LineHeads(LineMachine[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
     def _source_up(self, event: h.SourceUp) -> None:
         self._sources.up(event.source, event.is_writer, event.has)
         source = self._sources.get(event.source)
+        if source is not None:
+            source.passes_words = event.passes_words
         if source is not None and source.poll_ms != event.poll_ms:
             source.poll_ms = event.poll_ms
             self._arm_own_poll(source)
@@ -69,6 +78,25 @@ class LineHeads(LineMachine[FactsT, ConfigT, PhaseT, EffectT, ReportT]):
         """How long a line without a source still counts as in touch: a sender may just be restarted."""
         contact: int = min(self._config.poll_ms, CONTACT_MS)
         return contact
+
+    def _look_at_words(self) -> None:
+        """After each event: follow what the writer's own words say, and look again when that may change."""
+        words, now = self._words, self._now
+        words.look(self._facts.head, bool(self._sources.hubs()), now)
+        due = (words.withheld_at_ms(), self._stale_at_ms())
+        at = min((each for each in due if each is not None and each > now), default=None)
+        if at != self._word_timer_ms:
+            self._word_timer_ms = at
+            self._out.append(SetTimer("word", at))
+
+    def _stale_at_ms(self) -> int | None:
+        wants_first = self.wants_first_word and self._sources.all_pass_words
+        return self._words.stale_at_ms(self._config.poll_ms, wants_first=wants_first)
+
+    def _by_words(self, head: HeadRef) -> Stand | None:
+        """Why ``head`` may not be the newest one, by the words of the line's writer."""
+        hubs = self._sources.hubs()
+        return self._words.stand(self.line, self._config.writer, head, hubs, self._stale_at_ms(), self._now)
 
     def _source_noticed(self, event: h.SourceNoticed) -> None:
         """A hub's word about what it knows: it is shown, and decides nothing."""

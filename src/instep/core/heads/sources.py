@@ -30,6 +30,8 @@ class SourceState:
     """A hub without a source of its own."""
     poll_ms: int | None = None
     """How often it is asked; 0 for never, None for the interval of all."""
+    passes_words: bool = False
+    """It passes words of the line's writer on."""
 
     def told(self, head: Digest) -> None:
         """The source reported a head, and keeps the ones before for nodes that are still fetching them. An older one
@@ -89,6 +91,14 @@ class Sources:
         """All sources by name, where none of them has a source of its own."""
         hubs = self._hubs()
         return tuple(sorted(s.name for s in hubs)) if hubs and all(s.is_cut_off for s in hubs) else ()
+
+    def hubs(self) -> tuple[NodeName, ...]:
+        """The sources by name, where the writer is none of them."""
+        return tuple(sorted(s.name for s in self._hubs()))
+
+    @property
+    def all_pass_words(self) -> bool:
+        return all(s.passes_words for s in self.all_up())
 
     def _hubs(self) -> list[SourceState]:
         """The sources that are up, unless the writer is among them."""

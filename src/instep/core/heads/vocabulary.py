@@ -11,13 +11,15 @@ class SourceUp(MachineWord):
     """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
 
     ``has`` is the id of the head that it greeted with: a head that we know is not sent again. ``poll_ms`` is how often
-    this source is asked, where that is not the interval of all; 0 for never.
+    this source is asked, where that is not the interval of all; 0 for never. ``passes_words``: it passes the words of
+    the line's writer on.
     """
 
     source: NodeName
     is_writer: bool
     has: Digest | None = None
     poll_ms: int | None = None
+    passes_words: bool = False
 
 
 class SourceDown(MachineWord):
@@ -32,6 +34,16 @@ class SourceNoticed(MachineWord):
     source: NodeName
     head: HeadRef
     is_cut_off: bool = False
+
+
+class WordHeard(MachineWord):
+    """The line's writer said ``age_ms`` ago that the generation at ``position`` is its newest, over whatever nodes; the
+    next word follows within ``every_ms``. ``as_of`` is that moment for people."""
+
+    position: tuple[int, int]
+    age_ms: int
+    every_ms: int
+    as_of: str
 
 
 class HeadSeen(MachineWord):

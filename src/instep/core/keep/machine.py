@@ -49,6 +49,7 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
     early = (w.KeepGeneration, w.KeepEpoch, w.Cancel, w.FetchPages)
     save = k.SaveKept
     acts_and_saves = k.SaveKept
+    wants_first_word = True
 
     def __init__(
         self, line: LineId, config: k.KeepConfig, rng: Chance, facts: k.KeepFacts | None = None
@@ -67,6 +68,7 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
         if self._is_started:
             self._interrupt()
             self._begin_fetch()
+            self._look_at_words()
             self._tell()
         return check_all(contract.INVARIANTS, self, self._ordered())
 
@@ -82,6 +84,8 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
                 self._source_down(event)
             case h.SourceNoticed():
                 self._source_noticed(event)
+            case h.WordHeard():
+                self._words.take(event, self._now)
             case h.HeadSeen():
                 self._head_seen(event)
             case w.EpochSeen():
@@ -250,4 +254,4 @@ class KeepMachine(LineHeads[k.KeepFacts, k.KeepConfig, KeepPhase, k.KeepEffect, 
         source = self._sources.ahead_of(facts.head)
         ahead = (source.name, source.knows) if source is not None and source.knows is not None else None
         heard = heard_of(line, facts.head, is_lost, ahead, self._sources.cut_off())
-        return heard or Stand(Standing.IN_STEP)
+        return heard or self._by_words(facts.head) or Stand(Standing.IN_STEP)

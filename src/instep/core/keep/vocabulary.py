@@ -15,6 +15,7 @@ from instep.core.heads.vocabulary import (
     SourceDown,
     SourceNoticed,
     SourceUp,
+    WordHeard,
 )
 from instep.core.lines.accept import EpochBook
 from instep.core.vocabulary import (
@@ -86,6 +87,7 @@ KeepEvent = (
     | SourceUp
     | SourceDown
     | SourceNoticed
+    | WordHeard
     | HeadSeen
     | EpochSeen
     | HeadsAnswered

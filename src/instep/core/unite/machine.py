@@ -98,7 +98,7 @@ class UniteMachine(FollowMachine):
                 self._is_withheld_due = True
             case u.LineReachable():
                 self._absent.discard(event.origin)
-            case f.SourceUp() | f.SourceDown():
+            case f.SourceUp() | f.SourceDown() | f.WordHeard():
                 pass  # contents come from the sources of the lines
             case _:
                 super()._take(event)

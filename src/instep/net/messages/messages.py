@@ -38,6 +38,7 @@ from instep.net.messages.changing import SubmitReply as SubmitReply
 from instep.net.messages.changing import SubmitRequest as SubmitRequest
 from instep.net.messages.changing import UnlockRequest as UnlockRequest
 from instep.net.messages.changing import why_not_positions as why_not_positions
+from instep.net.messages.freshness import Fresh as Fresh
 from instep.net.messages.introducing import INTRODUCED_MAX as INTRODUCED_MAX
 from instep.net.messages.introducing import Introductions as Introductions
 from instep.net.messages.lending import HasReply as HasReply
@@ -72,8 +73,7 @@ BUNDLE_BYTES_MAX = 1 << 20
 """Pages and contents that a head may bring along, together."""
 DEFINITION_BYTES_MAX = 256 << 10
 FACTS_BYTES_MAX = 16 << 10
-JOIN_BYTES_MAX = 128 << 10
-"""Largest request of a node that has no certificate yet."""
+JOIN_BYTES_MAX = 128 << 10  # of a node that has no certificate yet
 PAGES_REPLY_BYTES_MAX = 32 << 20
 """Decompressed size of a reply with pages. A sender that has more stops early; the asker asks again."""
 STREAM_PAGES_BYTES_MAX = 2 << 20
@@ -88,7 +88,7 @@ DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
 TAKES = (
     "members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions", "hub_offers", "looks",
-    "sync",
+    "sync", "fresh",
 )  # fmt: skip
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256

@@ -32,6 +32,7 @@ from instep.node.commands.targets import (
 )
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
+from instep.node.peers.network.dates import too_old
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.scanning.held_view import held_documents
 
@@ -78,10 +79,11 @@ class Lines(CommandHandlers):
         settled = deadline
         while True:
             changed = self._node.runtime.changed
-            waiting = service.not_in_step(target, self._wanted(service, asked))
+            behind = service.not_in_step(target, self._wanted(service, asked))
+            waiting = (*behind, *too_old(self._node.peers.freshness, service, asked.max_behind_ms))
             if not waiting:
                 return self._waited(service, target, True, ())
-            failed = service.why_never(target, {NodeName(each.node) for each in waiting})
+            failed = service.why_never(target, {NodeName(each.node) for each in behind}) if behind else None
             settled = now() + GOING_BACK_S if failed is None else settled
             if failed is not None and (failed.state != GOING_BACK or now() >= settled):
                 return replace(self._waited(service, target, False, waiting), failed=failed)

@@ -40,6 +40,7 @@ from instep.node.lines.snapshot import (
 )
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_cures import cures_of
+from instep.node.peers.network.dates import with_date
 from instep.node.profiles.locked_paths import with_locked_edits
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
@@ -72,10 +73,13 @@ class Looking(CommandHandlers):
     async def status(self, asked: api.StatusCommand, speaker: Speaker) -> api.StatusDocument:
         await look_at_all(service.root for service in self._node.services.values())
         return await watched(
-            self._node, lambda: self.document(asked.fileset), speaker, is_watched=asked.watch
+            self._node,
+            lambda: self.document(asked.fileset, asked.max_behind_ms),
+            speaker,
+            is_watched=asked.watch,
         )
 
-    def document(self, named: str | None) -> api.StatusDocument:
+    def document(self, named: str | None, max_behind_ms: int | None = None) -> api.StatusDocument:
         node, state = self._node, self._context.cluster.state
         settings, problem = node.runtime.settings, node.config_problem
         chosen = [pick_fileset(settings, named)] if named else list(settings.filesets.values())
@@ -87,7 +91,7 @@ class Looking(CommandHandlers):
             node=settings.name,
             daemon="running",
             config=config,
-            filesets=tuple(self._fileset(node.services[fileset.name]) for fileset in chosen),
+            filesets=tuple(self._fileset(node.services[fileset.name], max_behind_ms) for fileset in chosen),
             links=tuple(self._link(uplink) for uplink in node.peers.uplinks.values()),
             offers=self._open_offers(),
             warnings=tuple(self._warnings()),
@@ -176,7 +180,7 @@ class Looking(CommandHandlers):
             warnings.append("the cluster's CA key has no backup; next: instep pki backup --to FILE")
         return warnings
 
-    def _fileset(self, service: LineService) -> api.FilesetStatusDocument:
+    def _fileset(self, service: LineService, max_behind_ms: int | None) -> api.FilesetStatusDocument:
         runtime = self._node.runtime
         head, live = service.head, service.live
         partners = self._partners(service, wall_ms())
@@ -199,7 +203,11 @@ class Looking(CommandHandlers):
         own = service.status_of(line)
         if service.home is not None:
             own = with_locked_edits(own, service.home.locked_edits())
-        lines = (own, *(self._line_beside(other) for other in service.beside))
+        beside = [(other, self._line_beside(other)) for other in service.beside]
+        lines = tuple(
+            with_date(self._node.peers.freshness, each, row, max_behind_ms)
+            for each, row in ((service, own), *beside)
+        )
         document = fileset_document(service.fileset, service.known_definition(), lines)
         if service.open_collisions is not None:
             document = replace(document, collisions=service.open_collisions)

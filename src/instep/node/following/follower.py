@@ -296,7 +296,8 @@ class FollowService(LineService):
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
         self.sources[source] = link
         has = head.id if head is not None else None
-        self.driver.post(f.SourceUp(source, source == self.writer, has, self.own_poll_ms(source)))
+        poll_ms, passes_words = self.own_poll_ms(source), "fresh" in link.takes
+        self.driver.post(f.SourceUp(source, source == self.writer, has, poll_ms, passes_words))
         self.offering.home_changed()
         self.driver.post(f.FollowConfigChanged(self.config()))
 

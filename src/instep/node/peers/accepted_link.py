@@ -9,6 +9,7 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LookReply
+from instep.net.outbox import Outbox
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.lines.signed_again import is_signed_since
@@ -19,16 +20,14 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_requests import StreamRequests
 from instep.node.runtime.driver import wall_ms
 
-OTHERS_MAX = 2_048
-"""Messages that wait to leave. All offers of a node fit."""
 ANSWERS_MAX = 1_024
-"""Of those, how many an asking partner may let wait."""
+"""Of the messages that wait to leave, how many an asking partner may let wait."""
 REPORT_BYTES_MAX = 64 << 10
 REPORTS_MAX = 1_024
 
 
 class AcceptedLink(StreamRequests):
-    """Heads to a slow partner are replaced by newer ones, never queued: the newest is enough."""
+    """Messages to the partner leave through an outbox."""
 
     def __init__(self, peers: PeerContext, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.who = who
@@ -48,12 +47,7 @@ class AcceptedLink(StreamRequests):
         self.clock = PeerClock()
         self._peers = peers
         self._stream = stream
-        self._heads: dict[LineId, m.Head] = {}
-        self._notices: dict[LineId, m.HeadNotice] = {}
-        self._orders: dict[LineId, m.OrderMessage] = {}
-        self._others: list[m.StreamMessage] = []
-        self._members_due = False
-        self._wake = asyncio.Event()
+        self._outbox = Outbox()
         super().__init__()
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._offered: dict[LineId, m.Offer] = {}
@@ -68,8 +62,7 @@ class AcceptedLink(StreamRequests):
     def tell_head(self, head: m.Head) -> None:
         service = self._peers.service(head.line)
         known = self.known.get(head.line)
-        self._heads[head.line] = head if service is None else service.with_beside(head, known)
-        self._wake.set()
+        self._outbox.put(head if service is None else service.with_beside(head, known))
 
     def tell_notice(self, service: LineService) -> None:
         """Send a partner that accepted a line what this hub knows of it, served here or not, when that changed."""
@@ -79,16 +72,22 @@ class AcceptedLink(StreamRequests):
         notice = m.HeadNotice(service.line, head, service.standing.standing is Standing.UNREACHABLE)
         is_theirs = self._peers.access.why_not(self.who, service) is None
         if is_theirs and self._noticed.get(service.line) != notice:
-            self._noticed[service.line] = self._notices[service.line] = notice
-            self._wake.set()
+            self._noticed[service.line] = notice
+            self._outbox.put(notice)
+
+    def tell_word(self, service: LineService) -> None:
+        """Send a partner that accepted a line the newest word of its writer."""
+        is_theirs = service.line in self.accepted and self._peers.access.why_not(self.who, service) is None
+        takes_it = is_theirs and service.writer != self.who and "fresh" in self.hello.takes
+        message = self._peers.freshness.of_line(service) if takes_it else None
+        if message is not None:
+            self._outbox.put(message)
 
     def tell_order(self, order: m.OrderMessage) -> None:
         """Orders are levels: of all that wait for one line the newest is enough. A partner of a version without them
         applies when it is ready."""
-        if m.since(m.OrderMessage) > self.version:
-            return
-        self._orders[order.line] = order
-        self._wake.set()
+        if m.since(m.OrderMessage) <= self.version:
+            self._outbox.put(order)
 
     def tell_epochs(self, line: LineId) -> None:
         """Send the writers' records of a line that the partner named itself, once for each change: also when this
@@ -101,16 +100,12 @@ class AcceptedLink(StreamRequests):
 
     def tell(self, message: m.StreamMessage) -> None:
         """Queue a message. A partner that lets too many pile up is cut: it comes back and gets the present state."""
-        if len(self._others) < OTHERS_MAX:
-            self._others.append(message)
-            self._wake.set()
-        elif self._reader is not None:
+        if not self._outbox.add(message) and self._reader is not None:
             self._reader.cancel()
 
     def tell_members(self) -> None:
         """The newest word about all members, once however often it changes before it leaves."""
-        self._members_due = True
-        self._wake.set()
+        self._outbox.put_members()
 
     def offer_all(self) -> None:
         """Offer what the partner may have now, withdraw what it may not have any more."""
@@ -191,6 +186,7 @@ class AcceptedLink(StreamRequests):
         if service is not None and self._peers.access.why_not(self.who, service) is None:
             self._tell_news(service)
             self.tell_notice(service)
+            self.tell_word(service)
 
     def _tell_news(self, service: LineService) -> None:
         """Send the line's head unless the partner knows it."""
@@ -218,23 +214,6 @@ class AcceptedLink(StreamRequests):
                 self.tell(m.Nudge(service.line, "resend"))
                 count += 1
         return count
-
-    async def _pump(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._others or self._heads or self._notices or self._orders or self._members_due:
-                if self._others:
-                    await self._stream.send(self._others.pop(0))
-                elif self._members_due:
-                    self._members_due = False
-                    await self._stream.send(self._peers.membership.members_message())
-                elif self._heads:
-                    await self._stream.send(self._heads.pop(next(iter(self._heads))))
-                elif self._notices:
-                    await self._stream.send(self._notices.pop(next(iter(self._notices))))
-                else:  # after the heads: an order is about a head that the partner already has
-                    await self._stream.send(self._orders.pop(next(iter(self._orders))))
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -266,8 +245,12 @@ class AcceptedLink(StreamRequests):
             self.tell_epochs(known.line)
         self.offer_all()
         self.tell(m.Ping(0))
+        listeners = self._peers.freshness.listeners
+        if "fresh" in self.hello.takes:
+            listeners[self.who] = self
         try:
-            last = await carry(self._stream, self._peers.lines, self._take, self._heard, self._pump())
+            pump = self._outbox.pump(self._stream, self._peers.membership.members_message)
+            last = await carry(self._stream, self._peers.lines, self._take, self._heard, pump)
             reason = f"it said goodbye: {last.reason}" if last is not None else "it closed the connection"
             self.ended = UnavailableError(reason, code="closed")
         except (InstepError, OSError) as error:
@@ -277,6 +260,8 @@ class AcceptedLink(StreamRequests):
                 runtime.note_of_peer(self.who, "peer_refused", text, code=error.error_code, node=self.who)
                 raise
         finally:
+            if listeners.get(self.who) is self:
+                del listeners[self.who]
             self._end_asking()
 
     async def close(self, reason: str) -> None:
@@ -292,7 +277,7 @@ class AcceptedLink(StreamRequests):
         self.last_heard_ms = wall_ms()
 
     def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
-        if len(self._others) >= ANSWERS_MAX:
+        if self._outbox.waiting >= ANSWERS_MAX:
             raise PeerError(f"{self.who} asks and does not read the answers", code="too_many_messages")
         match message:
             case m.Report():

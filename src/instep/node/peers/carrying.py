@@ -21,7 +21,7 @@ LANE_MAX = 64
 """Messages that wait for the room of one line; with more of them the stream waits, too."""
 LOOK_AGAIN_S = 5.0
 """A line that waits for room may be gone by then."""
-_LEVELS = (m.Epochs, m.Head, m.HeadNotice, m.Nudge, m.Offer, m.OfferReply, m.OrderMessage, m.Report)
+_LEVELS = (m.Epochs, m.Fresh, m.Head, m.HeadNotice, m.Nudge, m.Offer, m.OfferReply, m.OrderMessage, m.Report)
 """Messages that end in the inbox of their line. Of each the newest is enough: of reports for each node, of nudges for
 each wish."""
 _TO_ALL = (m.Ping, m.Pong)

@@ -249,6 +249,9 @@ class DialledLink:
                 self._head(message)
             case m.Epochs():
                 self._peers.heard_epochs(self.name, message)
+            case m.Fresh(line):
+                if (followed := self._followed(line)) is not None:
+                    self._peers.freshness.heard(self.name, message, followed)
             case m.Introductions():
                 is_followed = self._followed(message.line) is not None
                 self._peers.introducing.heard(self.name, message, is_followed=is_followed)
@@ -329,6 +332,7 @@ class DialledLink:
             self._up.add(line)
             self._peers.introducing.begun(self.name, line)
             service.source_up(self.name, self, self.their_heads.get(line))
+            self._peers.freshness.begun(service)
             if line in self._their_notices:
                 self._noticed(self._their_notices[line])
 

@@ -24,6 +24,7 @@ from instep.node.lines.snapshot import reports_of
 from instep.node.lines.standing_events import StandingEvents
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
+from instep.node.peers.network.freshness import Freshness
 from instep.node.peers.network.introducing import Introducing
 from instep.node.runtime.driver import own_error, wall_ms
 from instep.node.runtime.runtime import Runtime
@@ -86,6 +87,7 @@ class PeerContext(abc.ABC):
         self.access = LinkPolicy(runtime)
         self.introducing = Introducing(runtime, membership)
         self.lines: dict[LineId, LineService] = {}
+        self.freshness = Freshness(runtime, self.lines, self.skews_ms)
         self.senders: Mapping[NodeName, SenderLink] = {}
         self.highest_heard: dict[LineId, int] = {}
         """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
@@ -113,6 +115,10 @@ class PeerContext(abc.ABC):
     @abc.abstractmethod
     def pass_on(self, report: m.Report) -> None:
         """Send a partner's report on towards the writer, where this node is a hub."""
+
+    @abc.abstractmethod
+    def skews_ms(self) -> dict[NodeName, int]:
+        """The wall clocks of the connected peers, less this node's."""
 
     @abc.abstractmethod
     def connected_partners(self) -> Collection[NodeName]:

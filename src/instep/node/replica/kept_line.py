@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from instep.api.parts import FailureDocument, WaitingDocument
 from instep.core.heads import vocabulary as h
+from instep.core.heads.words import OF_WORDS
 from instep.core.keep import vocabulary as k
 from instep.core.keep.machine import KeepMachine
 from instep.core.vocabulary import (
@@ -191,7 +192,7 @@ class KeptLine(LineService):
             return
         record = StandingRecord(told.standing, wall_ms(), told.reason, told.code, told.next_steps)
         here = self._union.stand_of(self.line.origin, told.head)
-        if here is not None and (told.standing is Standing.IN_STEP or _outweighs(here, told.standing)):
+        if here is not None and (told.standing is Standing.IN_STEP or _outweighs(here, told)):
             record = here
         await self._stand(record)
 
@@ -253,7 +254,8 @@ class KeptLine(LineService):
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
         self.sources[source] = link
         has = head.id if head is not None else None
-        self.driver.post(h.SourceUp(source, source == self.writer, has, self.own_poll_ms(source)))
+        poll_ms, passes_words = self.own_poll_ms(source), "fresh" in link.takes
+        self.driver.post(h.SourceUp(source, source == self.writer, has, poll_ms, passes_words))
         self._union.reachable(self.line.origin)
         self.offering.home_changed()
 
@@ -318,9 +320,10 @@ class KeptLine(LineService):
         return await self._union.verified(self.line.origin, is_deep=is_deep)
 
 
-def _outweighs(here: StandingRecord, told: Standing) -> bool:
-    """A tree that is not as the line says is said also while no source can be reached."""
-    return told is Standing.UNREACHABLE and here.standing in (Standing.BLOCKED, Standing.DRIFTED)
+def _outweighs(here: StandingRecord, told: k.KeepStand) -> bool:
+    """A tree that is not as the line says is said also while no source can be reached, or its home is not heard of."""
+    is_unheard = told.standing is Standing.UNREACHABLE or told.code in OF_WORDS
+    return is_unheard and here.standing in (Standing.BLOCKED, Standing.DRIFTED)
 
 
 def _fetch_failed(req: int, trouble: Trouble) -> k.KeepEvent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from shlex import quote
 
 from msgspec import UNSET, UnsetType
 
@@ -32,13 +31,14 @@ from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_ga
 from instep.node.lines.line_service import LineService
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_cures import cures_of
+from instep.node.peers.network.dates import date_rows
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.trees.root_watch import look_at_all
 from instep.node.trees.scanning.held_view import check_words
 from instep.node.upkeep.after_reboot import Host, after_reboot
 from instep.node.upkeep.installed_files import restart_command
-from instep.node.upkeep.own_files import own_files
+from instep.node.upkeep.own_files import kept_states, own_files
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
 from instep.tree.root.resolving import resolved
@@ -47,7 +47,6 @@ from instep.tree.root.writable import require_writable_folder
 SKEW_MAX_MS = 300_000
 CALL_S = 10.0
 FACTS_S = 20.0
-KEPT_NAMED_MAX = 5
 
 
 class Preflight:
@@ -74,10 +73,9 @@ class Preflight:
         self.rows.append(CheckRowDocument(name, ok, node or self._me, ours, theirs, hint, note))
         await self._speaker.progress(name, len(self.rows), None, "checks", None)
 
-    async def run(self) -> None:
+    async def run(self, max_behind_ms: int | None) -> None:
         node, problem = self._node, self._node.config_problem
-        said = problem.reason if problem is not None else "current"
-        hint = "mend instep.toml, then: instep config reload"
+        said, hint = problem.reason if problem else "current", "mend instep.toml, then: instep config reload"
         await self._row("configuration", problem is None, said, hint=hint)
         for name, said, hint in await asyncio.to_thread(own_files, node.directory, node.pki, wall_ms()):
             await self._row(name, False, said, hint=hint)
@@ -88,14 +86,16 @@ class Preflight:
         roots = [service.fileset.path for service in node.services.values()]
         pki = resolved(node.directory.pki)
         below = [str(root) for root in roots if pki.is_relative_to(resolved(root))]
-        hint = "move the node directory"
-        await self._row("keys outside served paths", not below, below or "yes", hint=hint)
+        await self._row(
+            "keys outside served paths", not below, below or "yes", hint="move the node directory"
+        )
         for uplink in node.peers.uplinks.values():
             await self._link(uplink)
         for name in node.runtime.settings.partners:
             if name not in node.peers.uplinks:
-                is_up = name in node.peers.sessions
-                said = "it dials this node" if is_up else "it has not connected"
+                said = (
+                    "it dials this node" if (is_up := name in node.peers.sessions) else "it has not connected"
+                )
                 hint = f"on {name}: instep start; instep check"
                 await self._row(f"partner {name}", is_up, said, hint=hint, node=name)
         await look_at_all(service.root for service in node.services.values())
@@ -104,6 +104,8 @@ class Preflight:
                 await self._fileset(service)
             else:
                 await self._unseen(service.fileset, service.root.trouble)
+            for dated in date_rows(node.peers.freshness, service, max_behind_ms):
+                await self._row(*dated)
         for what, row in (await asyncio.to_thread(self._rights)).items():
             await self._row(what, row.is_ok, row.ours, row.theirs, row.hint)
         async for found in ProfileChecks(self._context).rows():
@@ -169,11 +171,8 @@ class Preflight:
             f"at least {sized(ROOM_NEEDED_BYTES)}",
             f"free space on the file system of {directory}; it goes on by itself",
         )
-        kept = sorted(p for p in directory.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
-        if kept:
-            names = " ".join(quote(str(path)) for path in kept[:KEPT_NAMED_MAX])
-            words = "was damaged, and rebuilt from the tree and the partners; kept for a look: "
-            words += f"{names}; when seen: rm {names}"
+        words = kept_states(database)
+        if words is not None:
             await self._row("state", True, words, note=words)
 
     async def _link(self, uplink: DialledLink) -> None:

@@ -381,6 +381,6 @@ class MemberCommands(CommandHandlers):
     async def check(self, asked: CheckCommand, speaker: Speaker) -> CheckDocument:
         now, look = asyncio.get_running_loop().time, Preflight(self._context, speaker)
         started = now()
-        await look.run()
+        await look.run(asked.max_behind_ms)
         took_ms = round((now() - started) * 1000)
         return CheckDocument(all(row.ok for row in look.rows), tuple(look.rows), took_ms)
