@@ -7,10 +7,12 @@ from __future__ import annotations
 import os
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from instep.core.union.collide import MARK
 from instep.core.union.divide import divide, renames
+from instep.core.union.found_names import found_names
 from instep.core.union.kept_names import kept_names
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
@@ -110,6 +112,21 @@ def test_the_rename_of_a_loser_by_its_home_changes_no_shown_name(found: Lines) -
         then = union_of(KnownLines(after, store.__getitem__), store)
         assert not [each for each in then.collisions if each.origin == origin]
         assert _unborn(shown_by(then.root, store)) == _unborn(shown_by(made.root, store))
+
+
+@given(lines, st.sampled_from(ORIGINS))
+@examples
+def test_losers_are_known_again_in_a_tree_whose_own_part_is_lost(found: Lines, own: NodeName) -> None:
+    """So no path of another home is taken for a new one of this node's own. (A user could guess such a name.)"""
+    assume(not any(MARK in path for path in found.get(own, {})))
+    store: Store = {}
+    laid = shown_by((made := union_of(many := known(found, store), store)).root, store)
+    roots = in_store({**found, own: {}}, store)
+    kept = found_names(KnownLines(roots, store.__getitem__), sorted(laid, key=sort_key))
+    again = shown_by(union_of(KnownLines(roots, store.__getitem__, kept=kept), store).root, store)
+    sources = Ownership(many, made.collisions)
+    theirs = {path for path in laid if any(each.origin != own for each in sources.of(path))}
+    assert {path: fields_of(laid[path]) for path in theirs} == {p: fields_of(e) for p, e in again.items()}
 
 
 def _unborn(tree: Tree) -> dict[bytes, object]:

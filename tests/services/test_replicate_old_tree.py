@@ -304,3 +304,39 @@ async def test_a_switch_that_ends_after_the_state_was_lost_keeps_no_publish_back
         await alike(*nodes)
         b.write({"new.xml": "1"})
         await a.holds("new.xml", "1")
+
+
+@in_virtual_time
+async def test_a_generation_that_no_node_has_any_more_is_held_and_other_homes_come(tmp_path: Path) -> None:
+    """A state of before that generation beside the tree that holds it. An operator's word ends it, over a restart too."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await alike(*nodes)
+        await a.stop()
+        await b.stop()
+        yesterday = MemoryStore()
+        yesterday._tables = a.store._tables.copied()
+        a.start()
+        a.write({"a.xml": "2", "a/new.xml": "new"})
+        await a.publish()
+        await a.stop()
+        a.store = yesterday
+        b.write({"b.xml": "2"})
+        for _ in range(2):
+            a.start()
+            b.start()
+            await a.holds("b.xml", "2")
+            held = await a.stands("held", code="restored")
+            assert any("--over" in step for step in held["next"]), held
+            assert texts(b.tree) == {"a.xml": "1", "b.xml": "2"}
+            await a.stop()
+            await b.stop()
+        a.start()
+        b.start()
+        await a.stands("held", code="restored")
+        await a.publish(over=True)
+        await alike(*nodes, holding={"a.xml": "2", "a/new.xml": "new", "b.xml": "2"})
+        assert await own_paths(a) == {"a", "a.xml", "a/new.xml"}

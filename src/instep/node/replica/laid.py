@@ -6,11 +6,12 @@ union than the one that was laid. ``now`` alone is read by other threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from instep.core.union.found_names import found_names, with_empty_own
 from instep.core.union.kept_names import kept_names
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
@@ -114,7 +115,8 @@ class Unions:
         """The path of the tree's own record, as an operator types it."""
         self._is_old_copy = False
         self.is_own_doubtful = False
-        """Whether the tree was found to be an old copy, of before the own line's newest head."""
+        """Whether the tree was found to be an old copy, of before the own line's newest head, or to hold a generation
+        of the own line that no node knows any more."""
         self.note_held: Callable[[HeadRef], None] = lambda _: None
         """Writes the tree's own record of a union that is recorded here."""
 
@@ -330,14 +332,17 @@ class Unions:
         self._hold_anew(moved, moved.record)
         return moved
 
-    def assume_own(self, held: UnionRecord, head: HeadRef, definition: Definition) -> None:
-        """The tree holds this union, but no node has the manifest of its own line's part any more: the own line is
-        compared with ``head`` instead. ``UnavailableError`` while pages of another line are missing."""
-        others = tuple(part for part in held.parts if part.origin != self._origin)
-        self._require_pages(others)
-        self._store.put_blob(definition.digest, definition.encoded())
-        parts = self.parts_with_own(others, head)
-        assumed = self._united(parts, definition.digest, None, held.withheld, held.kept)
+    def assume_own(self, held: UnionRecord, found: Callable[[], Iterable[bytes]]) -> None:
+        """The tree holds this union, but no node has the manifest of its own line's part any more: that part is empty
+        from now on, and the losers of other homes are known again among the paths that are ``found`` in the tree. So
+        what is left is this node's own, and held until an operator says which is right. ``UnavailableError`` while
+        pages of another line are missing."""
+        self._require_pages(tuple(part for part in held.parts if part.origin != self._origin))
+        self.is_own_doubtful = True
+        parts = with_empty_own(held.parts, self._origin, self.nothing().united.root)
+        lines = self._united(parts, held.definition, None, held.withheld, held.kept).lines
+        kept = (*held.kept, *found_names(lines, found()))
+        assumed = self._united(parts, held.definition, None, held.withheld, kept)
         assert assumed.record is not None
         self._hold_anew(assumed, assumed.record)
 

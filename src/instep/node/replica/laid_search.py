@@ -24,6 +24,8 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import FilesetTree
 
 AGAIN_S = 2.0
+SEARCH_S = 60.0
+"""So long the manifest of the own part is searched for where no node answers."""
 
 
 class LaidSearch(abc.ABC):
@@ -42,6 +44,10 @@ class LaidSearch(abc.ABC):
     _own_head: Callable[[], HeadRef | None]
     _laid_head: Callable[[], HeadRef | None]
     _touched: Callable[[tuple[bytes, ...], bool], None]
+    _sought: HeadRef | None = None
+    """The own part of the union that the tree holds, while not all manifests of that union are here."""
+    _is_in_vain = False
+    """Whether a node said that it has the manifest of that part no more."""
     _unknown: InstepError | None
     """Why it is not certain what the tree holds."""
 
@@ -80,7 +86,7 @@ class LaidSearch(abc.ABC):
         return known
 
     def _found_now(self, *, may_assume: bool = False) -> u.TreeKnown:
-        """``may_assume``: the manifest of the own line's part was asked for in vain."""
+        """``may_assume``: the manifest of the own line's part was searched for in vain."""
         unions = self.unions
         if unions.now is None:
             raw = self.union.tree.held_record()
@@ -102,21 +108,24 @@ class LaidSearch(abc.ABC):
         try:
             self.unions.holds(found.id)
         except UnavailableError:
-            head = self._own_head()
-            if not may_assume or head is None or not self.has_pages(head):
+            self._sought = next((part.head for part in found.parts if part.origin == self.me), None)
+            if not may_assume:
                 raise
-            self.unions.assume_own(found, head, self.definition)
+            self.unions.assume_own(found, self.union.tree.found_paths)
 
     async def _find_later(self) -> None:
-        """Fetch the manifests that the tree's own record names, from whichever node has them."""
+        """Fetch the manifests that the tree's own record names, from whichever node has them. That of the own part is
+        done without once a node said that it has it no more, and no other one sent it, or after ``SEARCH_S``."""
+        began, self._is_in_vain = asyncio.get_running_loop().time(), False
         while True:
             for record in sorted(self.unions.records(), key=lambda one: -one.number):
                 for part in record.parts:
                     self._keep_line(part.origin)
                     await self._fetch_part(part)
+            is_over = self._is_in_vain or asyncio.get_running_loop().time() - began >= SEARCH_S
             try:
                 async with self.turn:
-                    known = await self.own_tree.worker.run(partial(self._found_now, may_assume=True))
+                    known = await self.own_tree.worker.run(partial(self._found_now, may_assume=is_over))
             except UnavailableError as error:
                 self._unknown = error
                 await asyncio.sleep(AGAIN_S)
@@ -163,3 +172,4 @@ class LaidSearch(abc.ABC):
                 return
             except InstepError as error:
                 self._unknown = error
+                self._is_in_vain |= error.error_code == "superseded" and head == self._sought

@@ -7,10 +7,13 @@ from shlex import quote
 from instep.model.definition import Definition, decode_definition
 from instep.model.ids import HeadRef
 from instep.model.manifest.check import missing
+from instep.model.paths import sort_key
 from instep.node.config.filesets import FilesetSettings
 from instep.node.replica.laid import Unions
 from instep.node.trees.fileset_tree import FilesetTree
+from instep.tree.root.beneath import Root
 from instep.tree.root.tree_generation import path_of_record, union_held_by_tree
+from instep.tree.scan.subtree import walk_below
 
 
 class UnionTree(FilesetTree):
@@ -33,6 +36,11 @@ class UnionTree(FilesetTree):
     def union_record(self, target: HeadRef) -> bytes:
         record = self._unions.record(target.id)
         return record.encoded() if record is not None else b""
+
+    def found_paths(self) -> list[bytes]:
+        """All paths that lie in the tree, in order."""
+        with Root(self.place().root) as root:
+            return sorted((each.path for each in walk_below(root, b"")), key=sort_key)
 
     def held_record(self) -> bytes:
         """The record of the union that the tree says it holds; empty where it says nothing."""

@@ -293,7 +293,11 @@ class SimUnionHome(TreeSide):
     def fetch_part(self, part: UnionPart) -> None:
         names = self.sessions if part.origin == self.me else self.sources.get(part.origin, {})
         for name in list(names):
-            self._pages(NodeName(name), part.origin, part.head, lambda _: None)
+            self._pages(NodeName(name), part.origin, part.head, partial(self._part_ended, part.origin))
+
+    def _part_ended(self, origin: NodeName, failed: w.Trouble | None) -> None:
+        if origin == self.me and failed is not None and failed.code == "superseded":
+            self.asked_in_vain = True
 
     def _pages(
         self, source: NodeName, origin: NodeName, head: HeadRef, done: Callable[[w.Trouble | None], None]

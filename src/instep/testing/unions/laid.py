@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instep.core.union.found_names import found_names, with_empty_own
 from instep.core.union.kept_names import kept_names
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
@@ -18,6 +19,7 @@ from instep.model.manifest.check import missing
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import build
 from instep.model.manifest.walk import Reader
+from instep.model.paths import sort_key
 from instep.model.replication.union import KeptName, UnionPart, UnionRecord, Withheld
 from instep.testing.unions.disk import UnionDisk
 from instep.testing.world.disk import content_digest
@@ -149,9 +151,9 @@ class SimUnions:
         laid = self._made[union] = SimLaid(record, lines, united, Ownership(lines, united.collisions))
         return laid
 
-    def found(self, assumed: HeadRef | None = None) -> SimLaid:
-        """The union that the tree holds, after a start: by its own record and by the state. With ``assumed`` the own
-        line is compared with that head, where no node has the manifest of its part any more."""
+    def found(self, *, may_assume: bool = False) -> SimLaid:
+        """The union that the tree holds, after a start: by its own record and by the state. With ``may_assume`` the own
+        part of it is taken as empty, where no node has its manifest any more."""
         held, state = self._disk.held, self._disk.state
         if held is not None:
             self.take_in(held)
@@ -168,16 +170,22 @@ class SimUnions:
             return self.now
         try:
             return self.holds(found.id)
-        except UnknownUnion as unknown:
-            others = tuple(part for part in found.parts if part.origin != self._me)
-            is_here = not any(missing(part.head.root, state.pages.get) for part in others)
-            if unknown.origin != self._me or assumed is None or not is_here:
-                raise
-            parts = {part.origin: part for part in others} | {self._me: UnionPart(self._me, assumed)}
-            laid = self._united(
-                tuple(parts[name] for name in sorted(parts)), None, found.withheld, found.kept
+        except UnknownUnion:
+            is_here = not any(
+                missing(part.head.root, state.pages.get) for part in found.parts if part.origin != self._me
             )
-            return self._moved_to(laid)
+            if not may_assume or not is_here:
+                raise
+            return self._moved_to(self._with_unknown_own(found))
+
+    def _with_unknown_own(self, held: UnionRecord) -> SimLaid:
+        """What the tree holds of other homes, by the names that it has of their losers."""
+        self.is_own_doubtful = True
+        parts = with_empty_own(held.parts, self._me, self.nothing().united.root)
+        laid = self._united(parts, None, held.withheld, held.kept)
+        paths = sorted(self._disk.tree, key=sort_key)
+        kept = (*held.kept, *found_names(laid.lines, paths))
+        return self._united(parts, None, held.withheld, kept)
 
     def holds(self, union: Digest) -> SimLaid:
         self.now = self.of(union)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import combinations, pairwise
 
 from instep.core.vocabulary import RetryAsked
@@ -32,19 +31,10 @@ PATHS = tuple(
 BACKUP_MS = 3_000
 
 
-def simulate_union(
-    seed: int,
-    plant: str | None = None,
-    options: UnionOptions | None = None,
-    *,
-    has_older_states: bool = False,
-) -> Result:
-    """Run one seed to its end or to its first broken promise. ``has_older_states``: a state may come back from an older
-    copy beside a newer tree, which does not hold in every seed yet."""
+def simulate_union(seed: int, plant: str | None = None, options: UnionOptions | None = None) -> Result:
+    """Run one seed to its end or to its first broken promise."""
     stream = World(seed, Options()).stream
     drawn = options or UnionOptions.drawn(stream("union options"))
-    if not has_older_states:
-        drawn = replace(drawn, older_state_every_ms=0)
     return _Homes(World(seed, network_options(stream("network options")), plant), drawn).run()
 
 
@@ -169,19 +159,9 @@ class _Homes(SimCluster):
     def _lose_state(self, home: SimUnionHome, *, is_older: bool) -> None:
         backups = self._backups[home.name]
         if not is_older:
-            if self._is_kept_elsewhere(home):
-                home.lose_state(None)
+            home.lose_state(None)
         elif backups:
             home.lose_state(self.rng.choice(backups)[0])
-
-    def _is_kept_elsewhere(self, home: SimUnionHome) -> bool:
-        """Whether another node has the manifest by which the home will know its own files again."""
-        head, held = home.own_facts.head, home.disk.held
-        part = (
-            None if held is None else next((each.head for each in held.parts if each.origin == home.me), None)
-        )
-        others = (other.kept_facts(home.me).kept for other in self.homes.values() if other is not home)
-        return head is not None and part == head and head in others
 
     def _older_machine(self, home: SimUnionHome) -> None:
         """What only this machine had is lost with it."""

@@ -20,6 +20,7 @@ from instep.testing.unions.own_side import OwnSide
 from instep.testing.unions.process import trouble
 
 AGAIN_MS = 500
+SEARCH_MS = 15_000
 
 
 class TreeSide(OwnSide):
@@ -28,6 +29,8 @@ class TreeSide(OwnSide):
     def began_tree(self) -> None:
         self.is_recovered = False
         self.in_the_way = False
+        self.asked_in_vain = False
+        """Whether a node said that it does not have the own part of the union that the tree holds."""
 
     def perform_tree(self, effect: Any) -> None:
         before = self.tree_facts
@@ -227,13 +230,12 @@ class TreeSide(OwnSide):
         try:
             return self._found_now()
         except UnknownUnion as unknown:
-            self.later(AGAIN_MS, partial(self._find_later, unknown.origin))
+            self.later(AGAIN_MS, partial(self._find_later, unknown.origin, self.now_ms()))
             return u.TreeKnown(None, is_certain=False)
 
     def _found_now(self, *, may_assume: bool = False) -> u.TreeKnown:
         own = self.own_facts
-        is_here = may_assume and own.head is not None and self.has_pages(own.head)
-        laid = self.unions.now or self.unions.found(own.head if is_here else None)
+        laid = self.unions.now or self.unions.found(may_assume=may_assume)
         part = laid.part_of(self.me)
         head = None if own.is_adopted else own.head
         is_newer = head is not None and (part is None or head.position > part.position)
@@ -243,17 +245,18 @@ class TreeSide(OwnSide):
         now = self.unions.now
         return u.TreeKnown(now.ref, now.parts, is_whole=not now.kept)
 
-    def _find_later(self, origin: NodeName) -> None:
-        """Fetch the manifests that the tree's record names."""
+    def _find_later(self, origin: NodeName, began: int) -> None:
+        """Fetch the manifests that the tree's record names. That of the own part is done without once a node said
+        that it has it no more, or after ``SEARCH_MS``."""
         self.keep_line(origin)
         for record in sorted(self.disk.state.records.values(), key=lambda each: -each.number):
             for part in record.parts:
                 self.keep_line(part.origin)
                 self.fetch_part(part)
         try:
-            known = self._found_now(may_assume=True)
+            known = self._found_now(may_assume=self.asked_in_vain or self.now_ms() - began >= SEARCH_MS)
         except UnknownUnion as unknown:
-            self.later(AGAIN_MS, partial(self._find_later, unknown.origin))
+            self.later(AGAIN_MS, partial(self._find_later, unknown.origin, began))
             return
         self.post(TREE, known)
         self.parts_changed()
