@@ -172,6 +172,9 @@ class Service:
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
+    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+        raise NotAllowedError("this peer takes part in no sync", code="no_sync")
+
     async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 

@@ -36,7 +36,7 @@ class RefusedTree(msgspec.Struct, frozen=True, array_like=True):
     """What a run brought to a side (``left`` or ``right``), and its partners refused: the root, and why."""
 
     side: str
-    root: Digest
+    root: _Id
     reason: str
 
 
@@ -45,8 +45,8 @@ class WaitingTree(msgspec.Struct, frozen=True, array_like=True):
     refused. ``seen`` is the root that the side had before these changes."""
 
     side: str
-    root: Digest
-    seen: Digest
+    root: _Id
+    seen: _Id
 
 
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
@@ -57,7 +57,7 @@ class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     """
 
     run: Count
-    root: Digest
+    root: _Id
     left: HeadRef
     right: HeadRef
     is_whole: bool = True

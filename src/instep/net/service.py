@@ -69,9 +69,10 @@ FLUSH = Call("flush", m.FlushRequest, m.FlushReply)
 SYNC = Call("sync", m.SyncRequest, m.SyncReply)
 SIDE_FACTS = Call("side_facts", m.SideFactsRequest, m.SideFactsReply)
 SYNC_MARKS = Call("sync_marks", m.MarksRequest, m.MarksReply)
+SYNC_BASES = Call("sync_bases", m.BasesRequest, m.BasesReply, _PAGES_MAX)
 SYNC_PROFILE = Call("sync_profile", m.ProfileNotice, m.ProfileReply)
 DIFFERENCE = Call("difference", DifferenceRequest, DifferenceReply)
-_OF_SYNC = (FLUSH, DIFFERENCE, SYNC, SYNC_MARKS, SYNC_PROFILE, SIDE_FACTS)
+_OF_SYNC = (FLUSH, DIFFERENCE, SYNC, SYNC_MARKS, SYNC_BASES, SYNC_PROFILE, SIDE_FACTS)
 _OF_CHANGES = (LOCK, UNLOCK, BREAK_LOCK, LOCKS, SUBMIT_HAVE, *_OF_SYNC)
 CALLS: dict[str, Call[Any, Any]] = {
     call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY, *_OF_CHANGES)
@@ -158,6 +159,10 @@ class PeerService(Protocol):
 
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         """Keep and give the marks of a sync profile's bases; only for peers whose changes the home takes."""
+        ...
+
+    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+        """Give a base of a sync profile, which this node kept as the home of a line; only for its home now."""
         ...
 
     async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:

@@ -10,13 +10,16 @@ import msgspec
 from instep.model.external import EXTERNALS_MAX, External
 from instep.model.ids import HeadRef, LineId
 from instep.model.manifest.entry import Entry
-from instep.model.sync import BASES_KEPT, LockedEdit, ProfileNews, SyncMark
+from instep.model.sync import BASES_KEPT, LockedEdit, ProfileNews, SyncBase, SyncMark
 from instep.net.messages.parts import Count, Message, Name, RawDigest, StreamMessage, Text, Word
 
 SYNC_BYTES_MAX = 3 << 20
 FACTS_MAX = 128
 EDITS_SENT = 1_000
 SERVERS_MAX = 256
+HEADS_ASKED = 64
+PAGES_ASKED = 256
+CARRIERS_MAX = 16
 DIFFERENCE_MAX = 16_384
 DIFFERENCE_BYTES_MAX = 3 << 20
 
@@ -50,17 +53,40 @@ class SyncReply(StreamMessage, tag="sync_reply", frozen=True, array_like=True):
 
 class MarksRequest(Message, tag="sync_marks", frozen=True, array_like=True):
     """The marks of a profile's bases, which this home keeps for the one that carries its runs out; ``new`` is
-    kept first. For partners whose changes are taken."""
+    kept first. ``heads`` are generations that a former home of this side may have published. For partners whose
+    changes are taken."""
 
     line: LineId
     profile: Word
     new: SyncMark | None = None
+    heads: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=HEADS_ASKED)] = ()
 
 
 class MarksReply(Message, tag="sync_marks_reply", frozen=True, array_like=True):
-    """The newest last."""
+    """The newest last. ``others``: the newest mark of each other node that carried runs of a profile of this name out.
+    ``heads``: those that were asked about and are generations of the line."""
 
     marks: Annotated[tuple[SyncMark, ...], msgspec.Meta(max_length=BASES_KEPT)]
+    others: Annotated[tuple[SyncMark, ...], msgspec.Meta(max_length=CARRIERS_MAX)] = ()
+    heads: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=HEADS_ASKED)] = ()
+
+
+class BasesRequest(Message, tag="sync_bases", frozen=True, array_like=True):
+    """The base with this mark, which a former home of the line keeps, or pages of one of its trees. For the node that
+    writes the line now."""
+
+    line: LineId
+    profile: Word
+    mark: SyncMark
+    tree: RawDigest
+    digests: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=PAGES_ASKED)] = ()
+
+
+class BasesReply(Message, tag="sync_bases_reply", frozen=True, array_like=True):
+    """``base`` is None where it is not kept. The first ``len(pages)`` of the pages that were asked for."""
+
+    base: SyncBase | None
+    pages: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=PAGES_ASKED)] = ()
 
 
 class ProfileNotice(Message, tag="sync_profile", frozen=True, array_like=True):

@@ -10,13 +10,20 @@ import msgspec
 
 from instep.core.sync.bases import with_mark
 from instep.core.vocabulary import error_of
-from instep.errors import InstepError, PeerError, RefusedError
+from instep.errors import InstepError, NotAllowedError, PeerError, RefusedError
 from instep.model.change import change_set_of
 from instep.model.ids import Digest, LineId, NodeName
 from instep.model.sync import RUN_MAX, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.changing import LOCKS_MAX
-from instep.net.messages.syncing import EDITS_SENT, SERVERS_MAX, DifferenceReply, DifferenceRequest, NodeFacts
+from instep.net.messages.syncing import (
+    CARRIERS_MAX,
+    EDITS_SENT,
+    SERVERS_MAX,
+    DifferenceReply,
+    DifferenceRequest,
+    NodeFacts,
+)
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
@@ -24,11 +31,13 @@ from instep.node.lines.line_standing import REASON_MAX
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
+from instep.node.profiles.bases import base_with
 from instep.node.profiles.known_profiles import MOVED, keep_news, known_profiles, last_run, require_known
+from instep.node.profiles.line_generations import has_generation
 from instep.node.profiles.rollbacks import rollbacks_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import generation_gone
-from instep.node.trees.keeping.shelf import difference_reply
+from instep.node.trees.keeping.shelf import difference_reply, pages_reply
 
 SYNC_MARKS = "sync/marks/"
 """Where the store has the marks of the bases of such a profile, by line, profile and carrier."""
@@ -110,7 +119,34 @@ class HomeCalls(PeerContext):
             require_known(store, who, line.fileset, request.profile)
             marks = with_mark(marks, request.new)
             store.put(key, msgspec.msgpack.encode(marks))
-        return m.MarksReply(marks)
+        others = self._marks_of_others(who, line, request.profile)
+        heads = tuple(each for each in request.heads if has_generation(store, line, each))
+        return m.MarksReply(marks, others, heads)
+
+    def _marks_of_others(self, who: NodeName, line: LineId, profile: str) -> tuple[SyncMark, ...]:
+        """The newest of each other node that named a profile of this name here."""
+        store, prefix = self.runtime.store, f"{SYNC_MARKS}{line.origin}/{line.fileset}/{profile}"
+        carriers = {each.carrier for each in known_profiles(store, line.fileset) if each.name == profile}
+        found = (store.get(f"{prefix}/{each}") for each in sorted(carriers - {who}))
+        kept = [
+            msgspec.msgpack.decode(raw, type=tuple[SyncMark, ...])[-1:] for raw in found if raw is not None
+        ]
+        return tuple(mark for marks in kept for mark in marks)[:CARRIERS_MAX]
+
+    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+        """A former home of a line gives its bases to the home of now, which has the whole tree."""
+        self.access.require_partner(who)
+        service, store = self.service(request.line), self.runtime.store
+        if service is None or service.writer != who:
+            raise NotAllowedError(
+                f"{who} does not write {request.line}", code="not_the_writer", line=str(request.line)
+            )
+        base = base_with(store, request.profile, request.mark)
+        if base is None or request.tree not in base.roots:
+            return m.BasesReply(None)
+        await asyncio.to_thread(self.belonging.require, request.tree, request.digests, store.get_page)
+        asked = m.PagesRequest(request.line, base.left.id, request.digests)
+        return m.BasesReply(base, pages_reply(store, asked).pages if request.digests else ())
 
     async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:
         self._home(who, request.line)

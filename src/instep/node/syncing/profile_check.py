@@ -11,8 +11,8 @@ from instep.errors import InstepError
 from instep.model.counts import counted
 from instep.model.external import mark_steps, unmarked, why_unmarked
 from instep.model.ids import NodeName
-from instep.model.sync import SyncBase
 from instep.node.config.sync import SyncSettings
+from instep.node.syncing.former_bases import FormerBases
 from instep.node.syncing.sides import FarHome, NearHome
 from instep.node.syncing.sync_runs import HomeLook
 
@@ -30,14 +30,11 @@ class ProfileRow(NamedTuple):
 
 
 class ProfileCheck:
-    """``looks`` are what both homes answered; ``kept`` are the bases of the profile that this home keeps."""
+    """``looks`` are what both homes answered."""
 
-    def __init__(
-        self, profile: SyncSettings, looks: Mapping[Side, HomeLook], kept: tuple[SyncBase, ...], key: bytes
-    ) -> None:
+    def __init__(self, profile: SyncSettings, looks: Mapping[Side, HomeLook], key: bytes) -> None:
         self._profile = profile
         self._looks = looks
-        self._kept = kept
         self._key = key
 
     def of_looks(self) -> Iterator[ProfileRow]:
@@ -63,7 +60,7 @@ class ProfileCheck:
                 known = f"{counted(len(state.external), 'part')} marked" if state.external else "none named"
                 yield self._row(f"databases of {where} in", why is None, why or known, hint, home)
 
-    async def of_homes(self, near: NearHome, far: FarHome) -> Iterator[ProfileRow]:
+    async def of_homes(self, near: NearHome, far: FarHome, former: FormerBases) -> Iterator[ProfileRow]:
         """What the other home shows this one: its contents, its marks of the bases, its version."""
         profile, name = self._profile, self._profile.name
         where = f"{far.line.fileset}@{far.node}"
@@ -81,9 +78,9 @@ class ProfileCheck:
         except InstepError as error:
             rows.append(self._row(f"contents of {where} in", False, error.reason, error.hint, far.node))
         try:
-            marks = await far.marks(None)
-            base = common_base(self._kept, marks)
-            here, there = (f"run {each[-1].run}" if each else "none" for each in (self._kept, marks))
+            kept, marks = await former.known()
+            base = common_base(kept, marks)
+            here, there = (f"run {each[-1].run}" if each else "none" for each in (kept, marks))
             hint = f"which side is right: instep sync run {name} --initial left (or right)"
             row = self._row("base of", base is not None, there, hint, far.node)
             rows.append(row._replace(ours=here))

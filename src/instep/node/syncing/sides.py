@@ -206,10 +206,10 @@ class FarHome:
             await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
         self._seen = head
 
-    async def marks(self, new: SyncMark | None) -> tuple[SyncMark, ...]:
-        """The marks of the bases that the home keeps; with ``new``, it keeps this one first."""
-        asked = m.MarksRequest(self.line, self._profile, new)
-        return (await self._calls().call(SYNC_MARKS, asked)).marks
+    async def marks(self, new: SyncMark | None, heads: tuple[Digest, ...] = ()) -> m.MarksReply:
+        """The marks of the bases that the home keeps; with ``new``, it keeps this one first. Which of ``heads`` are
+        generations of its line."""
+        return await self._calls().call(SYNC_MARKS, m.MarksRequest(self.line, self._profile, new, heads))
 
     async def require_readable(self) -> m.HeadsReply:
         """The head of the line, or why this node may not have it."""

@@ -24,7 +24,6 @@ from instep.core.sync.work import (
     FindOthers,
     HeldBack,
     KeepBase,
-    KnownBases,
     LookAtHomes,
     Looked,
     MakePlan,
@@ -53,7 +52,7 @@ from instep.node.config.sync import SyncSettings
 from instep.node.profiles.known_profiles import news_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.syncing.bases import SyncBases
+from instep.node.syncing.former_bases import FormerBases
 from instep.node.syncing.kinds import gates_of, ignored_by, rules_of
 from instep.node.syncing.merging import Merging, Reading
 from instep.node.syncing.sides import FarHome, NearHome, SeenTree
@@ -77,7 +76,7 @@ class SyncRunner:
         profile: SyncSettings,
         near: NearHome,
         far: FarHome,
-        bases: SyncBases,
+        former: FormerBases,
         work: SyncWork,
         changed: Callable[[], None],
     ) -> None:
@@ -86,7 +85,7 @@ class SyncRunner:
         self._near, self._far = near, far
         self._near_side = Side.LEFT if profile.left.home == near.node else Side.RIGHT
         self._run = SyncRun(profile.name, (str(profile.left), str(profile.right)), work)
-        self._bases = bases
+        self._former, self._bases = former, former.bases
         self.work = work
         self._changed = changed
         self._merging = Merging(runtime, profile, near.line.fileset)
@@ -115,7 +114,7 @@ class SyncRunner:
     async def _done(self, request: SyncRequest) -> object:
         match request:
             case ReadBases():
-                return KnownBases(self._bases.kept(), await self._far.marks(None))
+                return await self._former.known()
             case KeepBase(base):
                 await self._far.marks(base.mark)
                 self._bases.keep(base)

@@ -31,10 +31,11 @@ from instep.net.service import PeerCalls
 from instep.node.config.sync import SideSettings, SyncSettings
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import moment
+from instep.node.profiles.bases import SyncBases
 from instep.node.profiles.known_profiles import MOVED, known_profile, news_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.syncing.bases import SyncBases
+from instep.node.syncing.former_bases import FormerBases
 from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sides import FactsOfSide, FarHome, NearHome
 from instep.node.syncing.sync_record import open_listings, reviewed, run_document
@@ -97,7 +98,7 @@ class SyncRuns:
 
     def base_of(self, name: str) -> SyncBase | None:
         """The newest base of the profile that is kept here."""
-        kept = self.bases_of(name)
+        kept = self._bases_of(name)
         return kept[-1] if kept else None
 
     def run_of(self, name: str) -> api.SyncRunDocument | None:
@@ -130,9 +131,7 @@ class SyncRuns:
         """The roots whose pages are kept: those that bases name, and of both sides as the last run left them."""
         roots: list[Digest] = []
         for profile in self._runtime.settings.sync.values():
-            kept = SyncBases(self._runtime.store, profile).kept()
-            roots += [root for base in kept for root in base.roots]
-            roots += [head.root for base in kept[-1:] for head in (base.left, base.right)]
+            roots += SyncBases(self._runtime.store, profile).page_roots()
         return roots
 
     @property
@@ -175,11 +174,14 @@ class SyncRuns:
 
     def _made(self, profile: SyncSettings, work: SyncWork) -> SyncRunner:
         near, far = self.homes_of(profile)
-        bases = SyncBases(self._runtime.store, profile)
+        former = self.former_bases(profile, near, far)
         work.number = self._last_number(profile) + 1
         if not work.is_dry_run:
             self._runtime.store.put(f"{NUMBER}{profile.name}", str(work.number).encode())
-        return SyncRunner(self._runtime, profile, near, far, bases, work, self._runtime.tell)
+        return SyncRunner(self._runtime, profile, near, far, former, work, self._runtime.tell)
+
+    def former_bases(self, profile: SyncSettings, near: NearHome, far: FarHome) -> FormerBases:
+        return FormerBases(self._runtime, profile, near, far, self._calls_of)
 
     def homes_of(self, profile: SyncSettings) -> tuple[NearHome, FarHome]:
         """This home and the other one; ``RefusedError`` where this node does not write its side."""
@@ -214,7 +216,7 @@ class SyncRuns:
         found = (base.run if base is not None else 0, int(raw or 0), known.run if known is not None else 0)
         return max((number for number in found if number < RUN_MAX), default=0)
 
-    def bases_of(self, name: str) -> tuple[SyncBase, ...]:
+    def _bases_of(self, name: str) -> tuple[SyncBase, ...]:
         return SyncBases(self._runtime.store, self.profile(name)).kept()
 
     async def looks(self, profile: SyncSettings) -> dict[Side, HomeLook]:
@@ -314,7 +316,7 @@ def _moved(profile: SyncSettings, side: Side, writer: object) -> RefusedError:
         f"{was.home} does not write {was.fileset} any more: {writer} does",
         hint=f"on each server that has the profile: instep sync add {profile.name} "
         f"--left {left.fileset}@{left.home} --right {right.fileset}@{right.home}; "
-        f"then, with the side that is right: instep sync run {profile.name} --initial left (or right)",
+        f"then: instep sync run {profile.name}",
         code=MOVED,
         node=was.home,
         writer=str(writer),

@@ -42,11 +42,12 @@ class ProfileChecks:
     async def _carried_out(self, profile: SyncSettings) -> AsyncIterator[ProfileRow]:
         runs = self._context.sync
         looks = await runs.looks(profile)
-        check = ProfileCheck(profile, looks, runs.bases_of(profile.name), self._node.runtime.facts.key)
+        check = ProfileCheck(profile, looks, self._node.runtime.facts.key)
         for row in check.of_looks():
             yield row
         if all(look.error is None for look in looks.values()):
-            for row in await check.of_homes(*runs.homes_of(profile)):
+            near, far = runs.homes_of(profile)
+            for row in await check.of_homes(near, far, runs.former_bases(profile, near, far)):
                 yield row
         away = [name for name in sorted(profile.may_start) if name != self._me and not self._is_up(name)]
         said = (

@@ -1,0 +1,121 @@
+"""The base from which a run goes, also where another node was the home of a side before: "When a home moves" of
+``docs/spec/sync.md``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from instep.core.sync.bases import common_base
+from instep.core.sync.work import KnownBases
+from instep.errors import InstepError
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.sync import SyncBase, SyncMark
+from instep.net.messages import messages as m
+from instep.net.messages.syncing import HEADS_ASKED
+from instep.net.service import SYNC_BASES, PeerCalls
+from instep.node.config.sync import SyncSettings
+from instep.node.following.page_fetch import Fetcher
+from instep.node.profiles.bases import SyncBases
+from instep.node.profiles.line_generations import has_generation
+from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.sides import FarHome, NearHome
+
+log = logging.getLogger(__name__)
+
+
+class FormerBases:
+    """Of one profile, at the home that carries its runs out. ``calls_of`` finds a partner that this node dials."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        profile: SyncSettings,
+        near: NearHome,
+        far: FarHome,
+        calls_of: Callable[[NodeName], PeerCalls | None],
+    ) -> None:
+        self._runtime = runtime
+        self._name = profile.name
+        self._near, self._far = near, far
+        self._near_at = 0 if profile.left.home == near.node else 1
+        self._calls_of = calls_of
+        self.bases = SyncBases(runtime.store, profile)
+
+    async def known(self) -> KnownBases:
+        """What both homes know. A base of former homes is kept by both of now before a run goes from it."""
+        kept = self.bases.kept()
+        formers = self._of_former_far_homes()
+        asked = tuple(dict.fromkeys(self._far_head(each).id for each in formers))[-HEADS_ASKED:]
+        reply = await self._far.marks(None, asked)
+        common = common_base(kept, reply.marks)
+        run = common.run if common is not None else 0
+        newer = [each for each in reply.others if each.run > run and self._is_near(self._near_id(each))]
+        if newer:
+            mark = max(newer, key=lambda each: each.run)
+            found = await self._of_former_near_home(mark)
+            return await self._moved(found) if found is not None else KnownBases((), (mark,))
+        held = [
+            each
+            for each in formers
+            if each.run > run
+            and self._far_head(each).id in reply.heads
+            and self._is_near(self._near_id(each.mark))
+        ]
+        if held:
+            return await self._moved(max(held, key=lambda each: each.run))
+        return KnownBases(kept, reply.marks)
+
+    async def _moved(self, base: SyncBase) -> KnownBases:
+        await self._far.marks(base.mark)
+        self.bases.keep(base)
+        return KnownBases((base,), (base.mark,))
+
+    def _of_former_far_homes(self) -> list[SyncBase]:
+        """The bases that this node made with other homes of the other side."""
+        own, at = self.bases.pair, self._near_at
+        pairs = (pair for pair in self.bases.pairs() if pair != own and pair[at] == own[at])
+        return sorted((base for pair in pairs for base in self.bases.of(pair)), key=lambda each: each.run)
+
+    async def _of_former_near_home(self, mark: SyncMark) -> SyncBase | None:
+        """The base with this mark from one of the nodes that wrote this side before. None where none has it."""
+        line, store = self._near.line, self._runtime.store
+        writers = [each.body().writer for each in reversed(store.epochs(line))]
+        for name in dict.fromkeys((*writers, line.origin)):
+            calls = self._calls_of(name) if name != self._near.node else None
+            if calls is None:
+                continue
+            try:
+                base = await self._fetched(calls, mark)
+            except InstepError as error:  # another former home may have it; without one the run is refused
+                log.warning("%s did not give the base of %s: %s", name, self._name, error.reason)
+                continue
+            if base is not None:
+                return base
+        return None
+
+    async def _fetched(self, calls: PeerCalls, mark: SyncMark) -> SyncBase | None:
+        line = self._near.line
+        found = await calls.call(SYNC_BASES, m.BasesRequest(line, self._name, mark, mark.root))
+        base = found.base
+        if base is None or base.mark != mark:
+            return None
+
+        for tree in base.roots:
+
+            async def ask(request: m.PagesRequest, tree: Digest = tree) -> m.PagesReply:
+                asked = m.BasesRequest(line, self._name, mark, tree, request.digests)
+                return m.PagesReply((await calls.call(SYNC_BASES, asked)).pages)
+
+            head = HeadRef(base.left.epoch, base.left.number, mark.root, tree)
+            await Fetcher(self._runtime).pages(line, head, None, ask)
+        return base
+
+    def _is_near(self, generation: Digest) -> bool:
+        return has_generation(self._runtime.store, self._near.line, generation)
+
+    def _near_id(self, mark: SyncMark) -> Digest:
+        return mark.left if self._near_at == 0 else mark.right
+
+    def _far_head(self, base: SyncBase) -> HeadRef:
+        return base.right if self._near_at == 0 else base.left
