@@ -8,7 +8,7 @@ from instep.errors import NotAllowedError
 from instep.model.ids import NodeName
 from instep.model.lock import LockAnswer
 from instep.net.messages import messages as m
-from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
+from instep.net.messages.syncing import BasesReply, BasesRequest, DifferenceReply, DifferenceRequest
 from instep.net.transfer import TransferAnswer
 
 __all__ = ["HostileHome"]
@@ -49,7 +49,7 @@ class HostileHome:
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
-    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+    async def sync_bases(self, who: NodeName, request: BasesRequest) -> BasesReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
     async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:

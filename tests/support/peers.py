@@ -21,7 +21,7 @@ from instep.net.connections.allow import AllowList
 from instep.net.connections.listener import Limits, Refusal
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
-from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
+from instep.net.messages.syncing import BasesReply, BasesRequest, DifferenceReply, DifferenceRequest
 from instep.net.server import PeerServer
 from instep.net.service import PeerStream
 from instep.net.task_group import TaskGroup
@@ -172,7 +172,7 @@ class Service:
     async def sync_marks(self, who: NodeName, request: m.MarksRequest) -> m.MarksReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
-    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+    async def sync_bases(self, who: NodeName, request: BasesRequest) -> BasesReply:
         raise NotAllowedError("this peer takes part in no sync", code="no_sync")
 
     async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:

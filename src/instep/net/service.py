@@ -17,7 +17,7 @@ import msgspec
 from instep.errors import PeerError
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
-from instep.net.messages.syncing import DifferenceReply, DifferenceRequest
+from instep.net.messages.syncing import BasesReply, BasesRequest, DifferenceReply, DifferenceRequest
 from instep.net.transfer import TransferAnswer
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -69,7 +69,7 @@ FLUSH = Call("flush", m.FlushRequest, m.FlushReply)
 SYNC = Call("sync", m.SyncRequest, m.SyncReply)
 SIDE_FACTS = Call("side_facts", m.SideFactsRequest, m.SideFactsReply)
 SYNC_MARKS = Call("sync_marks", m.MarksRequest, m.MarksReply)
-SYNC_BASES = Call("sync_bases", m.BasesRequest, m.BasesReply, _PAGES_MAX)
+SYNC_BASES = Call("sync_bases", BasesRequest, BasesReply, _PAGES_MAX)
 SYNC_PROFILE = Call("sync_profile", m.ProfileNotice, m.ProfileReply)
 DIFFERENCE = Call("difference", DifferenceRequest, DifferenceReply)
 _OF_SYNC = (FLUSH, DIFFERENCE, SYNC, SYNC_MARKS, SYNC_BASES, SYNC_PROFILE, SIDE_FACTS)
@@ -161,7 +161,7 @@ class PeerService(Protocol):
         """Keep and give the marks of a sync profile's bases; only for peers whose changes the home takes."""
         ...
 
-    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+    async def sync_bases(self, who: NodeName, request: BasesRequest) -> BasesReply:
         """Give a base of a sync profile, which this node kept as the home of a line; only for its home now."""
         ...
 

@@ -57,8 +57,6 @@ from instep.net.messages.members import Rows as Rows
 from instep.net.messages.members import Serving as Serving
 from instep.net.messages.parts import Address, Count, Message, Name, RawDigest, Small, Takes, Text
 from instep.net.messages.parts import StreamMessage as StreamMessage
-from instep.net.messages.syncing import BasesReply as BasesReply
-from instep.net.messages.syncing import BasesRequest as BasesRequest
 from instep.net.messages.syncing import MarksReply as MarksReply
 from instep.net.messages.syncing import MarksRequest as MarksRequest
 from instep.net.messages.syncing import ProfileNotice as ProfileNotice

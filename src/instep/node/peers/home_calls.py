@@ -20,6 +20,8 @@ from instep.net.messages.syncing import (
     CARRIERS_MAX,
     EDITS_SENT,
     SERVERS_MAX,
+    BasesReply,
+    BasesRequest,
     DifferenceReply,
     DifferenceRequest,
     NodeFacts,
@@ -133,7 +135,7 @@ class HomeCalls(PeerContext):
         ]
         return tuple(mark for marks in kept for mark in marks)[:CARRIERS_MAX]
 
-    async def sync_bases(self, who: NodeName, request: m.BasesRequest) -> m.BasesReply:
+    async def sync_bases(self, who: NodeName, request: BasesRequest) -> BasesReply:
         """A former home of a line gives its bases to the home of now, which has the whole tree."""
         self.access.require_partner(who)
         service, store = self.service(request.line), self.runtime.store
@@ -143,10 +145,10 @@ class HomeCalls(PeerContext):
             )
         base = base_with(store, request.profile, request.mark)
         if base is None or request.tree not in base.roots:
-            return m.BasesReply(None)
+            return BasesReply(None)
         await asyncio.to_thread(self.belonging.require, request.tree, request.digests, store.get_page)
         asked = m.PagesRequest(request.line, base.left.id, request.digests)
-        return m.BasesReply(base, pages_reply(store, asked).pages if request.digests else ())
+        return BasesReply(base, pages_reply(store, asked).pages if request.digests else ())
 
     async def difference(self, who: NodeName, request: DifferenceRequest) -> DifferenceReply:
         self._home(who, request.line)

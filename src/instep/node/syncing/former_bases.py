@@ -12,7 +12,7 @@ from instep.errors import InstepError
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.sync import SyncBase, SyncMark
 from instep.net.messages import messages as m
-from instep.net.messages.syncing import HEADS_ASKED
+from instep.net.messages.syncing import HEADS_ASKED, BasesRequest
 from instep.net.service import SYNC_BASES, PeerCalls
 from instep.node.config.sync import SyncSettings
 from instep.node.following.page_fetch import Fetcher
@@ -96,7 +96,7 @@ class FormerBases:
 
     async def _fetched(self, calls: PeerCalls, mark: SyncMark) -> SyncBase | None:
         line = self._near.line
-        found = await calls.call(SYNC_BASES, m.BasesRequest(line, self._name, mark, mark.root))
+        found = await calls.call(SYNC_BASES, BasesRequest(line, self._name, mark, mark.root))
         base = found.base
         if base is None or base.mark != mark:
             return None
@@ -104,7 +104,7 @@ class FormerBases:
         for tree in base.roots:
 
             async def ask(request: m.PagesRequest, tree: Digest = tree) -> m.PagesReply:
-                asked = m.BasesRequest(line, self._name, mark, tree, request.digests)
+                asked = BasesRequest(line, self._name, mark, tree, request.digests)
                 return m.PagesReply((await calls.call(SYNC_BASES, asked)).pages)
 
             head = HeadRef(base.left.epoch, base.left.number, mark.root, tree)

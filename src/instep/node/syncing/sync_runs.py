@@ -307,7 +307,7 @@ class SyncRuns:
 
 
 def _moved(profile: SyncSettings, side: Side, writer: object) -> RefusedError:
-    """Another node writes this side now: the profile names it, and begins anew with it."""
+    """Another node writes this side now: the profile names it, and the base moves to it."""
     was = profile.side(side)
     now = {each: profile.side(each) for each in Side}
     now[side] = SideSettings(was.fileset, NodeName(str(writer)))
