@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from instep.model.sync import SyncPhase
+from instep.node.syncing.sending import ANSWERED
 from instep.node.syncing.sync_run import FAILPOINTS
 from instep.tree.root.failpoints import arm, disarm_all
 from tests.support.services import services
@@ -122,16 +123,14 @@ async def test_what_does_not_merge_or_is_refused_is_a_collision_with_the_reason(
         assert len([name for name in site.same() if "collision" in name]) == 4
 
 
-@pytest.mark.parametrize("phase", [SyncPhase.RIGHT, SyncPhase.LEFT, SyncPhase.BASE])
+@pytest.mark.parametrize("point", [FAILPOINTS[SyncPhase.SENDING], ANSWERED, FAILPOINTS[SyncPhase.BASE]])
 @in_virtual_time
-async def test_a_run_that_ended_between_the_sides_merges_the_same_again(
-    tmp_path: Path, phase: SyncPhase
-) -> None:
+async def test_a_run_that_ended_between_the_sides_merges_the_same_again(tmp_path: Path, point: str) -> None:
     async with services(tmp_path) as cluster:
         site = Site(cluster, KINDS)
         await site.begin()
         await _edited(site)
-        arm(FAILPOINTS[phase], "eio")
+        arm(point, "eio")
         try:
             await site.s1.refuses("disk_error", "sync_run", profile="site")
         finally:

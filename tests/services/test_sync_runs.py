@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from instep.model.sync import SyncPhase
+from instep.node.syncing.sending import ANSWERED
 from instep.node.syncing.sync_run import FAILPOINTS
 from instep.tree.root.failpoints import arm, disarm_all
 from tests.support.services import services
-from tests.support.sync_site import Site
+from tests.support.sync_site import Site, files
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -70,9 +70,9 @@ async def test_any_initiator_starts_the_same_run_and_production_none(tmp_path: P
         assert first["phase"] == "done"
 
 
-@pytest.mark.parametrize("phase", [phase for phase in SyncPhase if not phase.is_over])
+@pytest.mark.parametrize("point", [*FAILPOINTS.values(), ANSWERED])
 @in_virtual_time
-async def test_a_run_that_ended_in_a_phase_is_finished_by_the_next(tmp_path: Path, phase: SyncPhase) -> None:
+async def test_a_run_that_ended_in_a_phase_is_finished_by_the_next(tmp_path: Path, point: str) -> None:
     """Goal: cut off as the phase began, the next run comes to the same end: one copy of a collision, no generation more."""
     async with services(tmp_path) as cluster:
         site = Site(cluster)
@@ -81,7 +81,7 @@ async def test_a_run_that_ended_in_a_phase_is_finished_by_the_next(tmp_path: Pat
         heads = await s1.head(), await p1.head()
         s1.write({"a": "left", "new": "1"})
         p1.write({"a": "right", "uploads/v": "1"})
-        arm(FAILPOINTS[phase], "eio")
+        arm(point, "eio")
         try:
             await s1.refuses("disk_error", "sync_run", profile="site")
         finally:
@@ -93,6 +93,25 @@ async def test_a_run_that_ended_in_a_phase_is_finished_by_the_next(tmp_path: Pat
         assert len([name for name in whole if "collision" in name]) == 1
         assert whole["uploads/v"] == whole["new"] == "1"
         assert (await s1.head() - heads[0], await p1.head() - heads[1]) <= (3, 3)
+
+
+@in_virtual_time
+async def test_no_home_changes_its_tree_before_the_contents_that_it_gives_are_sent(tmp_path: Path) -> None:
+    """Goal: what one side gives is read from the tree that the other set replaces. Here the contents for s1 do not come."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        await site.begin()
+        site.s1.write({"a": "staging"})
+        site.p1.write({"uploads/u": "production"})
+        folder = next(site.s1.directory.path.parent.rglob("offered"))
+        folder.rmdir()
+        folder.write_text("no folder")
+        await site.s1.refuses("disk_error", "sync_run", profile="site")
+        left, right = files(site.s1.tree), files(site.p1.tree)
+        assert (left["uploads/u"], right["a"]) == ("1", "1")
+        folder.unlink()
+        assert (await site.run())["phase"] == "done"
+        assert site.same() == {**left, "uploads/u": "production"}
 
 
 @in_virtual_time

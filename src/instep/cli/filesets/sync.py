@@ -14,7 +14,6 @@ from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import ContentionError, RefusedError
 from instep.model.counts import counted
 from instep.model.external import External, mark_steps, said_of, unmarked
-from instep.node.config.editing.sync_edit import set_sync
 
 _SHOWN = 20
 _NAMED = 10
@@ -68,6 +67,8 @@ def add(
     initiators: tuple[str, ...],
 ) -> None:
     """Write a profile into instep.toml: the same on each node that starts runs."""
+    from instep.node.config.editing.sync_edit import set_sync
+
     wanted: dict[str, object] = {"left": left, "right": right, "direction": direction}
     if initiators:
         wanted["initiators"] = list(initiators)

@@ -1,4 +1,4 @@
-"""One run of a sync profile, decided: look at both homes, plan, change the right, then the left, keep the base.
+"""One run of a sync profile, decided: look at both homes, plan, change both, keep the base.
 
 Implements the section "Runs" of ``docs/spec/sync.md``. ``run`` is a generator: it yields what its node is to do, and is
 sent what came of it. A path is changed at a home only where it still is what the plan saw. A run that ends anywhere
@@ -8,6 +8,7 @@ leaves the base of before, and the next one comes to the same end.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from itertools import zip_longest
 from typing import Any
 
 from instep.core.sync.bases import common_base
@@ -28,6 +29,7 @@ from instep.core.sync.work import (
     MakePlan,
     ReadBases,
     SendChanges,
+    SideChanges,
     SyncRequest,
     SyncWork,
     TakeWaiting,
@@ -99,9 +101,7 @@ class SyncRun:
             work.withheld.clear()
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
             self._waiting = {Side.LEFT: set(), Side.RIGHT: set()}
-            for side in (Side.RIGHT, Side.LEFT):
-                if side not in self._held_back:
-                    yield from self._send(side, plan)
+            yield from self._send(plan)
             yield from self._await_partners()
             yield from self._enter(SyncPhase.BASE)
             yield from self._find_others(plan, heads)
@@ -255,13 +255,20 @@ class SyncRun:
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    def _send(self, side: Side, plan: SyncPlan) -> Steps:
-        """Have one home make its changes, with the contents that it lacks from the other side."""
-        yield from self._enter(SyncPhase.RIGHT if side is Side.RIGHT else SyncPhase.LEFT)
+    def _send(self, plan: SyncPlan) -> Steps:
+        """Have both homes make their changes at once, with the contents that they lack from the other side."""
+        yield from self._enter(SyncPhase.SENDING)
+        sides = [side for side in Side if side not in self._held_back]
+        for sets in zip_longest(*(self._sets_of(side, plan) for side in sides)):
+            parts = tuple(part for part in sets if part is not None)
+            answers: tuple[ChangeAnswer, ...] = yield SendChanges(parts)
+            for part, answer in zip(parts, answers, strict=True):
+                self._answered(part.side, answer)
+
+    @staticmethod
+    def _sets_of(side: Side, plan: SyncPlan) -> Iterator[SideChanges]:
         sources = sources_of(plan, side)
-        for changes in sets_of(changes_of(plan, side)):
-            answer: ChangeAnswer = yield SendChanges(side, changes, sources)
-            self._answered(side, answer)
+        return (SideChanges(side, changes, sources) for changes in sets_of(changes_of(plan, side)))
 
     def _answered(self, side: Side, answer: ChangeAnswer) -> None:
         """A change that is held back from publishing is in no generation, and so in no base."""

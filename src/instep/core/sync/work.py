@@ -97,13 +97,19 @@ class MakePlan(NamedTuple):
     initial: Side | None = None
 
 
-class SendChanges(NamedTuple):
-    """Have the home of one side decide about changes, as one change set. ``sources``: where the other side has each
-    content that they bring. Answered by the home's answer."""
+class SideChanges(NamedTuple):
+    """One change set for the home of one side. ``sources``: where the other side has each content that it brings."""
 
     side: Side
     changes: tuple[PathChange, ...]
     sources: Mapping[Digest, Entry]
+
+
+class SendChanges(NamedTuple):
+    """Have one home, or both at once, decide about a change set each. No home changes its tree before the contents that
+    come from it are sent. Answered by the homes' answers, in this order."""
+
+    parts: tuple[SideChanges, ...]
 
 
 class FindOthers(NamedTuple):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 
 from instep.core.follow.gates import parse_gate
-from instep.core.sync.answers import confirmed, has_others
+from instep.core.sync.answers import has_others
 from instep.core.sync.bases import published_since
 from instep.core.sync.gates import gate_rows, gates_due
 from instep.core.sync.plan import SyncPlan, same
@@ -34,15 +31,8 @@ from instep.core.sync.work import (
     TakeWaiting,
 )
 from instep.errors import PeerError, UnavailableError
-from instep.model.change import (
-    CHANGE_SET_VERSION,
-    NONCE_BYTES,
-    ChangeAnswer,
-    ChangeSet,
-    PathChange,
-    wanted_contents,
-)
-from instep.model.ids import Digest, HeadRef
+from instep.model.change import PathChange
+from instep.model.ids import Digest
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import Reader
@@ -50,11 +40,11 @@ from instep.model.sync import RUN_MAX, SyncPhase
 from instep.net.transfer import TransferAnswer
 from instep.node.config.sync import SyncSettings
 from instep.node.profiles.known_profiles import news_of
-from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.syncing.former_bases import FormerBases
 from instep.node.syncing.kinds import gates_of, ignored_by, rules_of
 from instep.node.syncing.merging import Merging, Reading
+from instep.node.syncing.sending import Sending
 from instep.node.syncing.sides import FarHome, NearHome, SeenTree
 from instep.tree.root.failpoints import failpoint, register
 
@@ -89,6 +79,7 @@ class SyncRunner:
         self.work = work
         self._changed = changed
         self._merging = Merging(runtime, profile, near.line.fileset)
+        self._sending = Sending(profile.name, near, far, self._near_side, self._merging, work, self._page)
         self._trees: dict[Side, SeenTree] = {}
         """The sides as they were seen last."""
 
@@ -124,7 +115,7 @@ class SyncRunner:
             case MakePlan():
                 return await self._planned(request)
             case SendChanges():
-                return await self._send(request)
+                return await self._sending.send(request.parts, self._trees)
             case FindOthers(_, before, after, wanted):
                 return await asyncio.to_thread(has_others, before, after, wanted, self._page)
             case TakeWaiting(root, waiting, left, right):
@@ -234,43 +225,6 @@ class SyncRunner:
 
     # --- sending and the base -----------------------------------------------------------------------------------
 
-    async def _send(self, asked: SendChanges) -> ChangeAnswer:
-        is_near = asked.side is self._near_side
-        home = self._near if is_near else self._far
-        giver = self._trees[Side.RIGHT if asked.side is Side.LEFT else Side.LEFT]
-        change_set = ChangeSet(
-            CHANGE_SET_VERSION,
-            home.line.fileset,
-            home.line.origin,
-            secrets.token_bytes(NONCE_BYTES),
-            self.work.author,
-            self.work.message,
-            wall_ms(),
-            asked.changes,
-        )
-        wanted = wanted_contents(change_set)
-        absent = [wanted[at] for at in await home.missing(wanted)] if wanted else []
-        made = [each for each in absent if self._merging.has(each[0])]
-        given = [each for each in absent if not self._merging.has(each[0])]
-        entries = [self._source(asked, digest) for digest, _ in given]
-        own = self._merging.contents([digest for digest, _ in made], len(given))
-        if is_near:
-            contents = _with_own(self._far.contents(giver, entries), own)
-            answer = await self._near.take(
-                change_set, given + made, contents, accepts_deletions=self.work.accepts_deletions
-            )
-        else:
-            answer = await self._far.take(
-                change_set,
-                given + made,
-                chain(self._near.contents(giver, entries), own),
-                accepts_deletions=self.work.accepts_deletions,
-                known=self._trees[asked.side],
-            )
-        if answer.head is None:
-            return answer
-        return await asyncio.to_thread(confirmed, change_set, answer, self._entries_of(answer.head))
-
     async def _partners_ended(self, side: Side) -> str:
         """Asks the home until its partners have its newest generation, or one refused it; the reason then. Partners
         that need longer than ``FOLLOWING_S`` go on without the run."""
@@ -292,21 +246,6 @@ class SyncRunner:
         reader = Reader(self._page)
         return all(same(reader.lookup(root, each.path), each.new) for each in changes)
 
-    def _entries_of(self, head: HeadRef) -> Callable[[bytes], Entry | None]:
-        reader = Reader(self._page)
-        return lambda path: reader.lookup(head.root, path)
-
-    def _source(self, asked: SendChanges, digest: Digest) -> Entry:
-        found = asked.sources.get(digest)
-        if found is None:
-            raise UnavailableError(
-                "a content is on neither side any more",
-                hint=f"start the run again: instep sync run {self._profile.name}",
-                code="contents_missing",
-                digest=digest.hex(),
-            )
-        return found
-
     def _edited(self, root: Digest, changes: tuple[tuple[bytes, Entry | None], ...]) -> Digest:
         pages: dict[Digest, bytes] = {}
 
@@ -316,14 +255,3 @@ class SyncRunner:
         after = manifest.edit(root, changes, page, pages.__setitem__)
         self._runtime.store.put_pages(pages.items())
         return after
-
-
-async def _with_own(
-    others: AsyncGenerator[list[TransferAnswer], None], own: Iterator[TransferAnswer]
-) -> AsyncGenerator[list[TransferAnswer], None]:
-    """The contents of the other side, and then those that were made here."""
-    async with aclosing(others):
-        async for answers in others:
-            yield answers
-    while (answer := await asyncio.to_thread(next, own, None)) is not None:
-        yield [answer]

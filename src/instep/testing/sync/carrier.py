@@ -23,6 +23,7 @@ from instep.core.sync.work import (
     MakePlan,
     ReadBases,
     SendChanges,
+    SideChanges,
     SyncWork,
     TakeWaiting,
 )
@@ -38,6 +39,8 @@ from instep.testing.sync.side import SyncHomeNode
 from instep.testing.world.world import World
 
 OTHER = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
+NOT_SENT = 0.5
+"""How often a home gets nothing where the other one failed before: its contents had not come yet."""
 
 
 class SyncCarrier:
@@ -141,8 +144,9 @@ class SyncCarrier:
                     answer = ""
                 case MakePlan():
                     answer = self.planned(request)
-                case SendChanges():
-                    answer = self.sent(request)
+                case SendChanges(parts):
+                    self._send(parts)
+                    return
                 case FindOthers(side, before, after, wanted):
                     pages = {**self.pages, **self.homes[side].disk.pages}
                     answer = has_others(before, after, wanted, pages.__getitem__)
@@ -216,7 +220,28 @@ class SyncCarrier:
             return reconcile(asked.base, asked.left, asked.right, lambda _: whole, self.pages.__getitem__)
         return reconcile(asked.base, asked.left, asked.right, rules, self.pages.__getitem__)
 
-    def sent(self, asked: SendChanges) -> object:
+    def _send(self, parts: tuple[SideChanges, ...]) -> None:
+        """Both homes at once: either may be the first, and be done before the other fails or its answer is lost."""
+        order = sorted(range(len(parts)), key=lambda _: self.rng.random())
+        answers: dict[int, object] = {}
+        failed: list[InstepError] = []
+
+        def one() -> None:
+            at = order.pop()
+            try:
+                answers[at] = self.sent(parts[at])
+            except InstepError as error:
+                failed.append(error)
+            if order and not (failed and self.rng.random() < NOT_SENT):
+                self._later(one)
+            elif failed:
+                self._ends(failed[0].error_code)
+            else:
+                self._go_on(tuple(answers[x] for x in range(len(parts))))
+
+        one()
+
+    def sent(self, asked: SideChanges) -> object:
         home = self.homes[asked.side]
         if home.side is Side.RIGHT:
             self._mind_link()
