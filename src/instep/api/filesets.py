@@ -115,7 +115,8 @@ class AcceptedDocument(Document, frozen=True, kw_only=True):
 
 
 class Comparing(Command[AcceptedDocument], frozen=True):
-    """Where to follow a fileset, and how; ``settings`` are keys of a fileset, as a recipe has them."""
+    """Where to follow a fileset, and how; ``settings`` are keys of a fileset, as a recipe has them. With ``shared`` other
+    nodes of the cluster use the directory too."""
 
     name: str
     path: str
@@ -127,6 +128,7 @@ class Comparing(Command[AcceptedDocument], frozen=True):
     carry: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     settings: Mapping[str, Any] = {}
+    shared: bool = False
 
 
 @command("fileset_check", Role.ADMIN, RefusedError, UnavailableError, ResourceError, is_audited=False)

@@ -18,6 +18,7 @@ from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.cluster.seat_desk import SeatDesk
 from instep.node.cluster.service import ClusterService
+from instep.node.cluster.shared_root import SharedRoots
 from instep.node.cluster.shared_work import SharedWork
 from instep.node.commands import commands_of
 from instep.node.commands.changes.sync import sync_port
@@ -66,6 +67,8 @@ class Daemon:
         self.balancers = Balancers(node)
         self.installed = InstalledFiles()
         self.cluster = ClusterService(node.runtime)
+        self.shared_roots = SharedRoots(self.cluster)
+        node.open_shared_root = self.shared_roots.open
         self.shared_work = SharedWork(self.cluster, random.Random())
         self.seat_desk = SeatDesk(self.cluster)
         self.sync_notices = SyncNotices(node.runtime)
@@ -127,6 +130,7 @@ class Daemon:
     async def end(self, background: list[asyncio.Task[None]]) -> None:
         """End runs while that can be recorded, close the links, and end the lines and the work in the background."""
         await self.shared_work.close()
+        await self.shared_roots.close()
         await self.sync.close()
         await self.node.peers.close()
         for task in (*self.node.tasks.values(), *background):

@@ -15,7 +15,7 @@ from instep.core.vocabulary import trouble_of
 from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.counts import counted, which
 from instep.model.definition import Mode
-from instep.model.ids import FilesetName, NodeName
+from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.client import PeerClient
 from instep.net.connections.listener import Refusal
 from instep.net.connections.tls import TlsContexts
@@ -29,6 +29,8 @@ from instep.node.config.settings import Settings
 from instep.node.config.table_reader import problem
 from instep.node.directory import NodeDirectory
 from instep.node.following.follower import FollowService
+from instep.node.following.shared_follower import SharedFollowService
+from instep.node.following.shared_root import SharedRoot
 from instep.node.lines.golden_answers import forget_golden
 from instep.node.lines.line_service import LineService
 from instep.node.peers.membership import Membership
@@ -96,6 +98,7 @@ class Node:
         self.state_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with ``StateLost`` when a line finds that the database has gone."""
         self.tasks: dict[FilesetName, asyncio.Task[None]] = {}
+        self.open_shared_root: Callable[[LineId], SharedRoot] | None = None
 
     # Settings -----------------------------------------------------------------------------------------------
 
@@ -207,16 +210,25 @@ class Node:
                 running.reconfigure(fileset)
 
     def _begin(self, fileset: FilesetSettings) -> None:
-        kind: type[LineService] = WriterService if fileset.is_written_here else FollowService
-        if fileset.is_of_many_homes:
-            kind = OwnLine
-        service = kind(self.runtime, fileset, self.peers)
+        service = self._service(fileset)
         self.services[fileset.name] = service
         self.peers.lines[service.line] = service
         before = self.tasks.get(fileset.name)
         self.tasks[fileset.name] = asyncio.get_running_loop().create_task(self._supervise(service, before))
         for uplink in self.peers.uplinks.values():
             uplink.take_up(service.line)
+
+    def _service(self, fileset: FilesetSettings) -> LineService:
+        if fileset.is_of_many_homes:
+            return OwnLine(self.runtime, fileset, self.peers)
+        if fileset.is_written_here:
+            return WriterService(self.runtime, fileset, self.peers)
+        if fileset.shared:
+            assert self.open_shared_root is not None, "the daemon gives a node its part in shared roots"
+            return SharedFollowService(
+                self.runtime, fileset, self.peers, self.open_shared_root(fileset.line)
+            )
+        return FollowService(self.runtime, fileset, self.peers)
 
     def _offered(self, offer: Offer) -> None:
         """A partner offers a line: in a fileset of many homes here it is kept."""
@@ -323,5 +335,8 @@ class Node:
 
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:
     """Whether the change is too deep for a running service: another tree, writer or kind of lines."""
-    kept = (running.path, running.writer, running.line, running.stage, running.is_of_many_homes)
-    return kept != (wanted.path, wanted.writer, wanted.line, wanted.stage, wanted.is_of_many_homes)
+    one, other = (
+        (each.path, each.writer, each.line, each.stage, each.is_of_many_homes, each.shared)
+        for each in (running, wanted)
+    )
+    return one != other

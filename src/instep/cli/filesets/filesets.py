@@ -171,6 +171,7 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.option("--replace", is_flag=True, help="Archive the files that are there.")
 @click.option("--seed", is_flag=True, help="Use equal files that are there, archive the rest.")
 @click.option("--observe", is_flag=True, help="Compare and report, never write.")
+@click.option("--shared", is_flag=True, help="Other nodes mount this directory for it, too.")
 @click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")
 @click.option("--switch", type=click.Choice(["inplace", "exchange"]), help="Default: inplace.")
 @click.option(
@@ -190,6 +191,7 @@ def fileset_accept(
     replace: bool,
     seed: bool,
     observe: bool,
+    shared: bool,
     drift: str | None,
     switch: str | None,
     carry: tuple[str, ...],
@@ -218,6 +220,7 @@ def fileset_accept(
         name, root, home, how, drift=drift, switch=switch, carry=carry,
         without=tuple(item.strip() for item in without.split(",")) if without else (),
         settings={} if dry_run else {key: value for key, value in ready.items() if not typed.get(key)},
+        shared=shared,
     )  # fmt: skip
     if home is not None and home == settings.name:
         raise UsageError(

@@ -20,7 +20,7 @@ from instep.node.facts.mounts import require_mount
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
-from instep.node.trees.placing import ADOPTABLE, known_marker, take_root
+from instep.node.trees.placing import ADOPTABLE, known_marker, marked_node, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.root.marker import check_marker, set_damaged_aside
 from instep.tree.root.place import Place
@@ -58,6 +58,14 @@ async def take_again(node: Node, service: LineService) -> None:
     tree is looked at before the line is in step again."""
     fileset = service.fileset
     await asyncio.to_thread(require_mount, fileset.name, fileset.path, fileset.expect_mount)
+    if fileset.shared:
+        raise RefusedError(
+            f"{fileset.name} is on shared storage, and its marker is that of all nodes",
+            hint=f"mount it; or, where the storage is new: instep fileset remove {fileset.name}, then accept it anew with "
+            "--shared",
+            code="shared_root_lost",
+            fileset=fileset.name,
+        )
     aside = await asyncio.to_thread(set_damaged_aside, fileset.path) if fileset.path.exists() else None
     take_root(node.runtime, fileset.name, fileset.path, make=True)
     kept = f"; what lay in the marker's place is {aside} now" if aside is not None else ""
@@ -72,7 +80,7 @@ def _is_marker_lost(node: Node, fileset: FilesetSettings) -> bool:
     name, runtime = fileset.name, node.runtime
     known = known_marker(runtime.store, name)
     try:
-        check_marker(fileset.path, name, runtime.name, known.random if known is not None else None)
+        check_marker(fileset.path, name, marked_node(fileset, runtime.name), known.random if known is not None else None)
     except RefusedError as error:
         if error.error_code in ADOPTABLE:
             return True

@@ -169,6 +169,9 @@ class FilesetSettings:
     one user and group for all."""
     observe: bool = key(False, boolean)
     """Compare and report, never write."""
+    shared: bool = key(False, boolean)
+    """Whether the root lies on storage that other nodes of the cluster use for this fileset too: one of them at a time
+    lays generations there, and each reloads once it sees the files. Made by `instep fileset accept --shared`."""
     service: ServiceSettings | None = key(None, service_kind)
     """The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, `{
     pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`."""
@@ -238,6 +241,8 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
     root, writer = row["path"], row["writer"]
     if row["switch"] == "exchange" and row["drift"] in _KEPT:
         table.wrong("drift", _KEEP_AND_EXCHANGE, row["drift"])
+    if row["shared"]:
+        _check_shared(table, row, is_written=row["writer"] is not None and row["writer"] == own_name)
     archive = ArchivePolicy(**table.below("archive").read(ArchivePolicy))
     hooks = read_hooks(table.below("hooks"), root)
     policy = read_rollout(table.below("rollout"))
@@ -285,6 +290,19 @@ def _check_written(table: Table, hooks: HooksSettings, *, is_observing: bool) ->
     for slot in ("freeze", "thaw", "repair"):
         if getattr(hooks, slot):
             table.below("hooks").wrong(slot, _FOLLOWED)
+
+
+_NOT_SHARED = "does not go with shared = true"
+
+
+def _check_shared(table: Table, row: Mapping[str, object], *, is_written: bool) -> None:
+    if is_written:
+        table.wrong("shared", _FOLLOWED, True)
+    for name, usual in (("switch", "inplace"), ("observe", False)):
+        if row[name] != usual:
+            table.wrong(name, _NOT_SHARED, row[name])
+    if row["drift"] != "revert":
+        table.wrong("drift", f"{_NOT_SHARED}: the node that lays generations restores local changes of all", row["drift"])
 
 
 _OF_MANY = "goes with mode = replicate: one home alone has no collisions"

@@ -165,12 +165,16 @@ class FollowService(LineService):
         try:
             blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
             begun = self.tree.begin_watch(definition, self._touched, blinded)
-            await self._run(begun, self.offering.run(), RoomWatch(self).run())
+            await self._run(begun, *self._works())
         finally:
             await self.lingering.close()
             await self.around.close()
             await self._end()
             self.culprits.close()
+
+    def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What runs beside the machine."""
+        return self.offering.run(), RoomWatch(self).run()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         is_other = fileset != self.fileset

@@ -3,6 +3,7 @@ Lines come and go on it, and none of this depends on whether the line is written
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -71,6 +72,8 @@ class FilesetTree:
         self.touched = TouchedPaths()
         """Paths that the watch reported and that no look took in: unpublished paths, or possible drift."""
         self.hook_writes = HookWrites(lambda: self.watch.look() if self.watch is not None else None)
+        self.guard: Callable[[], None] = lambda: None
+        """Called before each step that changes the tree; it raises where that is another node's right by now."""
         self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
         self._history: History | None = None
@@ -314,11 +317,13 @@ class FilesetTree:
     def switch(self, place: Place, journal: Journal) -> Switched:
         """Make the tree what the journal of a sealed stage says."""
         local = self.local(self.definition(journal.header.target))
+        place = dataclasses.replace(place, guard=self.guard)
         return switch(place, journal, local=local, get_page=self.get_page, now_ms=wall_ms())
 
     def recover(self, place: Place, definition: Definition) -> Recovered:
         """Finish or undo a switch that was interrupted. Can be repeated."""
         local = self.local(definition)
+        place = dataclasses.replace(place, guard=self.guard)
         return recover(place, local=local, get_page=self.get_page, now_ms=wall_ms())
 
     # The tree's own word: evidence against a state that is older than the tree (P4) -----------------------------

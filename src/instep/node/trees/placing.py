@@ -25,6 +25,7 @@ from instep.store.port import NodeStore
 from instep.tree.root.marker import (
     MARKER_DAMAGED,
     MARKER_REPLACED,
+    NO_NODE,
     Marker,
     check_marker,
     create_marker,
@@ -56,10 +57,12 @@ def _others(runtime: Runtime, fileset: FilesetName) -> list[Path]:
     return [other.path for name, other in runtime.settings.filesets.items() if name != fileset]
 
 
-def _resolve(runtime: Runtime, fileset: FilesetName, path: Path, stage: Path | None = None) -> Place:
-    chosen = "auto" if stage is None else str(stage)
+def _resolve(
+    runtime: Runtime, fileset: FilesetName, path: Path, stage: Path | None = None, *, is_shared: bool = False
+) -> Place:
+    chosen, node = "auto" if stage is None else str(stage), runtime.name if is_shared else ""
     return resolve_place(
-        path, fileset, chosen, others=_others(runtime, fileset), node_dir=runtime.directory.path
+        path, fileset, chosen, others=_others(runtime, fileset), node_dir=runtime.directory.path, node=node
     )
 
 
@@ -67,22 +70,38 @@ ADOPTABLE = ("marker_missing", MARKER_DAMAGED, MARKER_REPLACED)
 """Refusals of a marker that ``fileset adopt`` ends, by an operator's word that this is the directory."""
 
 
-def take_root(runtime: Runtime, fileset: FilesetName, path: Path, *, make: bool = False) -> None:
+def take_root(
+    runtime: Runtime, fileset: FilesetName, path: Path, *, make: bool = False, cluster: str = ""
+) -> None:
     """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
-    path that is missing. Refusals as ``resolve_place`` and ``create_marker``."""
+    path that is missing. With a ``cluster`` the root is that of all its nodes: the first one marks it. Refusals as
+    ``resolve_place`` and ``create_marker``; ``shared_root_foreign``."""
     if make:
         check_new_root(runtime, fileset, path)
         if not path.exists():
             os.mkdir(path, 0o755)
-    place, node = _resolve(runtime, fileset, path), runtime.name
+    place, node = _resolve(runtime, fileset, path, is_shared=bool(cluster)), runtime.name
+    if cluster:
+        node = NO_NODE
+    marker = read_marker(path)
+    if marker is not None:
+        check_marker(path, fileset, node)
+        _refuse_other_cluster(marker, path, cluster)
     prepare_place(place)
     require_writable_folder(place.control)
-    marker = read_marker(path)
     if marker is None:
-        marker = create_marker(path, fileset, node)
-    else:
-        check_marker(path, fileset, node)
+        marker = create_marker(path, fileset, node, cluster=cluster)
     runtime.store.put(_key(fileset), msgspec.json.encode(marker))
+
+
+def _refuse_other_cluster(marker: Marker, path: Path, cluster: str) -> None:
+    if marker.cluster != cluster:
+        raise RefusedError(
+            f"{path} is the shared root of {marker.fileset} in another cluster, whose database is {marker.cluster[:8]}",
+            hint="choose another directory: two clusters would replace each other's files",
+            code="shared_root_foreign",
+            root=str(path),
+        )
 
 
 def check_new_root(runtime: Runtime, fileset: FilesetName, path: Path) -> None:
@@ -112,8 +131,13 @@ def find_root(runtime: Runtime, fileset: FilesetSettings, last: Taken | None = N
     known = known_marker(store, name)
     with _naming_the_way_back(fileset):
         is_same = last is not None and last.seen != () and last.seen == _seen(runtime, fileset, last.place)
-        place = last.place if last is not None and is_same else _resolve(runtime, name, path, fileset.stage)
-        marker = check_marker(path, name, runtime.name, known.random if known is not None else None)
+        place = (
+            last.place
+            if last is not None and is_same
+            else _resolve(runtime, name, path, fileset.stage, is_shared=fileset.shared)
+        )
+        owner = marked_node(fileset, runtime.name)
+        marker = check_marker(path, name, owner, known.random if known is not None else None)
     if known is None:
         store.put(_key(name), msgspec.json.encode(marker))
     if not is_same:
@@ -131,6 +155,11 @@ def _seen(runtime: Runtime, fileset: FilesetSettings, place: Place) -> tuple[obj
     return fileset.path, fileset.stage, tuple(_others(runtime, fileset.name)), *which
 
 
+def marked_node(fileset: FilesetSettings, node: NodeName) -> NodeName:
+    """The node that the marker of a root names; a shared root's names none."""
+    return NO_NODE if fileset.shared else node
+
+
 def known_marker(store: NodeStore, fileset: FilesetName) -> Marker | None:
     """The marker that this node made, or found first."""
     raw = store.get(_key(fileset))
@@ -146,7 +175,7 @@ def see_root(fileset: FilesetSettings, node: NodeName, known: Marker | None) -> 
         with open_root(path) as root:
             found = identity_of(root)
         if not fileset.observe:
-            check_marker(path, name, node, known.random if known is not None else None)
+            check_marker(path, name, marked_node(fileset, node), known.random if known is not None else None)
     return found
 
 

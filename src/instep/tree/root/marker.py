@@ -27,11 +27,17 @@ _MARKER_MAX = 4096
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """``random`` is 32 hex digits, drawn when the fileset was added or accepted here."""
+    """``random`` is 32 hex digits, drawn when the fileset was added or accepted here. A root on shared storage belongs to
+    a ``cluster``, by the id of its database, and to no ``node``."""
 
     fileset: FilesetName
     node: NodeName
     random: str
+    cluster: str = ""
+
+
+NO_NODE = NodeName("")
+"""The node in the marker of a shared root."""
 
 
 def open_root(root: Path) -> Root:
@@ -71,11 +77,15 @@ def open_marked(root: Path, fileset: FilesetName) -> Root:
 
 
 def create_marker(
-    root: Path, fileset: FilesetName, node: NodeName, owner: tuple[int, int] | None = None
+    root: Path,
+    fileset: FilesetName,
+    node: NodeName,
+    owner: tuple[int, int] | None = None,
+    cluster: str = "",
 ) -> Marker:
     """Write a new marker durably; an existing one is an error (``marker_foreign`` or ``marker_exists``). ``owner`` is
     the uid and gid of the daemon where root makes the marker for it: the daemon works in the marker's folder."""
-    marker = Marker(fileset, node, secrets.token_hex(16))
+    marker = Marker(fileset, node, secrets.token_hex(16), cluster)
     with open_root(root) as opened:
         existing = _read(opened, root, owner)
         if existing is not None:
@@ -102,7 +112,7 @@ def rename_in_marker(
     """The node has another name from now on: put it into the marker, if there is one. Refusals as ``check_marker``."""
     with open_root(root) as opened:
         marker = _read(opened, root, owner)
-        if marker is None or marker.node == new:
+        if marker is None or marker.node in (new, NO_NODE):
             return
         _refuse_foreign(marker, root, fileset, old)
         with closing_fd(opened.open_dir(CONTROL_NAME)) as control:
@@ -125,7 +135,9 @@ def _write_durably(
         else:
             rename_noreplace(control, temporary, control, b"id")
     except RenameUnsupportedError:
-        os.rename(temporary, b"id", src_dir_fd=control, dst_dir_fd=control)
+        # A link never replaces: of two nodes that mark a shared root at once one is refused.
+        os.link(temporary, b"id", src_dir_fd=control, dst_dir_fd=control, follow_symlinks=False)
+        os.unlink(temporary, dir_fd=control)
     os.fsync(control)
 
 
@@ -244,9 +256,13 @@ def _missing(root: Path, fileset: FilesetName) -> RefusedError:
 
 def _refuse_foreign(marker: Marker, root: Path, fileset: FilesetName, node: NodeName) -> None:
     if (marker.fileset, marker.node) != (fileset, node):
+        ours, found = (f"of node {each}" if each else "on shared storage" for each in (node, marker.node))
+        hint = "choose another directory, or remove that fileset first"
+        if marker.fileset == fileset and not marker.node:
+            hint = f"to use it beside the nodes that do: instep fileset accept {fileset} {quote(str(root))} --shared"
         raise RefusedError(
-            f"{root} belongs to fileset {marker.fileset} of node {marker.node}, not to {fileset} of {node}",
-            hint="choose another directory, or remove that fileset first",
+            f"{root} belongs to fileset {marker.fileset} {found}, not to {fileset} {ours}",
+            hint=hint,
             code="marker_foreign",
             root=str(root),
             found_fileset=marker.fileset,

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -64,6 +64,8 @@ class Place:
     control: Path
     fileset: FilesetName
     folder: ControlFolder | None = field(default=None, compare=False, repr=False)
+    guard: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+    """Called before each step that changes the tree; it raises when this node may not write there any more."""
 
     @property
     def opened(self) -> ControlFolder | None:
@@ -126,8 +128,9 @@ def resolve_place(
     *,
     others: Iterable[Path] = (),
     node_dir: Path | None = None,
+    node: str = "",
 ) -> Place:
-    """Check ``root`` and choose the control folder; creates nothing.
+    """Check ``root`` and choose the control folder; creates nothing. On shared storage each ``node`` has one of its own.
 
     ``others`` are the roots of this node's other filesets. ``stage`` is ``auto`` or a directory on the same
     mount. Errors: ``root_missing``, ``root_is_symlink``, ``root_not_directory``, ``roots_overlap``,
@@ -136,23 +139,27 @@ def resolve_place(
     root = _absolute(root)
     _check_root(root)
     check_overlap(root, others, node_dir)
+    own = f"node-{node}" if node else ""
     if stage != "auto":
-        return Place(root, _chosen_stage(root, Path(stage), fileset), fileset)
+        return Place(root, _chosen_stage(root, Path(stage), fileset) / own, fileset)
     beside = root.parent / f".instep-{fileset}"
     inside = root / ".instep"
-    in_use_inside = any((inside / name).exists() for name in _CONTROL_CONTENTS)
-    if in_use_inside and not beside.exists():
-        return Place(root, inside, fileset)
+    in_use_inside = any((inside / name).exists() for name in ((own,) if own else _CONTROL_CONTENTS))
+    if in_use_inside and not (beside / own).exists():
+        return Place(root, inside / own, fileset)
     usable = _same_mount(root, root.parent) and (
         _is_ours(beside, root) if beside.exists() else os.access(root.parent, os.W_OK | os.X_OK)
     )
-    return Place(root, beside if usable else inside, fileset)
+    return Place(root, (beside if usable else inside) / own, fileset)
 
 
 def prepare_place(place: Place) -> None:
     """Make the control folder (0700), durably; ``ResourceError`` when it cannot be made or is another's."""
     control = place.control
     try:
+        if control.parent.name.startswith(".instep"):  # that of one node, beside those of others
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(control.parent, 0o700)
         with closing_fd(os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(control.name, 0o700, dir_fd=parent)

@@ -78,6 +78,7 @@ class Steps(Removals):
 
     def _one(self, work: Callable[[Step], None], step: Step) -> None:
         failpoint(_STEP_BEFORE)
+        self.place.guard()
         work(step)
         failpoint(_STEP_AFTER)
 

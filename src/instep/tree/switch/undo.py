@@ -87,6 +87,7 @@ class _Undo(StepWork):
                 if step.op not in ops:
                     continue
                 failpoint(_STEP_BEFORE)
+                self.place.guard()
                 try:
                     with path_named(self.place, step, _BACK):
                         self._open(step) if is_opening else self._back(step)

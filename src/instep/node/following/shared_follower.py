@@ -1,0 +1,266 @@
+"""The partner's side of a line whose root lies on storage that several nodes mount.
+
+One of them at a time, the holder of the root's lease, stages and switches; each other node waits until the root holds
+the generation and its own mount shows it, and then reloads its application. The machine is that of every follower: only
+what staging, switching and looking mean is another thing here. Implements ``docs/spec/shared.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from itertools import islice
+from typing import Any
+
+from msgspec.structs import replace
+
+from instep.core.follow import vocabulary as f
+from instep.core.vocabulary import HookEnded, HookKind, RunHook
+from instep.errors import ContentionError, RefusedError, ResourceError
+from instep.model.ids import HeadRef
+from instep.model.manifest.manifest import diff
+from instep.model.paths import shown
+from instep.model.rollout import Strategy
+from instep.node.config.filesets import FilesetSettings
+from instep.node.following.follower import FollowService
+from instep.node.following.shared_root import SharedRoot
+from instep.node.lines.line_net import LineNet
+from instep.node.runtime.driver import monotonic_ms, wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.trees.scanning.stat_rows import record_rows
+from instep.node.trees.tree_comparison import why_differs
+from instep.tree.journal.journal import Journal
+from instep.tree.root.control_folder import opened
+
+VISIBLE_MS = 120_000
+"""Twice the longest time for which a network file system shows old attributes by its usual options."""
+LOOK_S, LOOK_S_MAX = 0.1, 2.0
+MIND_S = 1.0
+PATHS_MAX = 10_000
+"""Of more changed paths than this the whole tree is looked at instead."""
+ASIDE = "set-aside"
+
+
+class SharedFollowService(FollowService):
+    """One per fileset that is followed here on a shared root."""
+
+    def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet, shared: SharedRoot) -> None:
+        self.shared = shared
+        super().__init__(runtime, fileset, net)
+        self.tree.guard = shared.guard
+        self._laid: HeadRef | None = None
+        """The generation that this node itself laid last, until that is recorded."""
+        self._readied = 0
+        """The grant of the lease for which the control folder was looked at."""
+
+    def config(self) -> f.FollowConfig:
+        """No permit is waited for: all nodes see the files at once, whichever of them may reload."""
+        return replace(super().config(), knows_orders=False)
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self.shared.wants(lease=False)
+
+    def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        return (*super()._works(), self.shared.run(), self._mind())
+
+    async def _mind(self) -> None:
+        """Want the lease while the root can be seen; take up what others saw, and look at the tree after each grant."""
+        seen = 0
+        while True:
+            changed = self.shared.changed
+            self.shared.wants(lease=self.root.trouble is None)
+            if self.shared.may_write:
+                if self.shared.grants != seen:
+                    seen = self.shared.grants
+                    text = f"{self.runtime.name} lays the generations of {self.fileset.name} on the shared root now"
+                    self.runtime.note("shared_root_taken", text, self.line)
+                    self.driver.post(f.TreeTouched((), True))
+                paths = self.shared.take_touched()
+                if paths:
+                    self.driver.post(f.TreeTouched(() if b"" in paths else paths, b"" in paths))
+            try:
+                async with asyncio.timeout(MIND_S):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    def _is_ours(self, base: HeadRef) -> bool:
+        """Whether this node may change the tree, which holds ``base`` and nothing newer."""
+        held = self.shared.held
+        return self.shared.may_write and held is not None and held.head == base
+
+    def _is_there(self, head: HeadRef) -> bool:
+        """Whether the root holds all of ``head``, by the record."""
+        held = self.shared.held
+        return held is not None and held.is_whole and held.head == head
+
+    # Effects ----------------------------------------------------------------------------------------------------
+
+    async def _recover(self, req: int) -> f.FollowEvent:
+        """A switch that this node left unfinished is finished under the lease only, and only where no other node wrote
+        since."""
+        if not self.shared.may_write:
+            await self.around.settle()
+            return f.RecoveryEnded(req, f.RecoveryKind.NOTHING)
+        await self._ready()
+        async with self.shared.writing():
+            return await super()._recover(req)
+
+    async def _ready(self) -> None:
+        """Once a grant, before the first write: a journal from before another node wrote here says nothing any more."""
+        if self._readied == self.shared.grants:
+            return
+        held = self.shared.held
+        if held is None or held.node != self.runtime.name:
+            aside = await self.worker.run(self._set_aside)
+            if aside is not None:
+                text = f"a switch that was begun here is another node's by now; what it held is in {aside}"
+                self.runtime.note("journal_set_aside", text, self.line, path=aside)
+        self._readied = self.shared.grants
+
+    def _set_aside(self) -> str | None:
+        """Move an unfinished journal and its stage out of the way; where to, None where there is none."""
+        with opened(self.tree.place()) as place:
+            journal = Journal.load(place)
+            if journal is None:
+                return None
+            if journal.is_switched:
+                record_rows(self.tree.store, place)
+                return None
+            name = f"{ASIDE}-{wall_ms()}"
+            folder = place.stage.parent / name
+            folder.mkdir(0o700)
+            os.rename(place.stage, folder / "stage")
+            os.rename(place.journal, folder / "journal")
+            return str(place.control / name)
+
+    async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
+        answer = await super()._fetch(effect)
+        policy = answer.policy if isinstance(answer, f.PagesFetched) else None
+        if policy is not None and policy.strategy in (Strategy.ROLLING, Strategy.CANARY):
+            raise RefusedError(
+                f"{self.fileset.name} is rolled out node by node, and all nodes of a shared root see a change at once",
+                hint=f"on {self.writer}: instep fileset set {self.fileset.name} rollout.strategy=together",
+                code="shared_rollout",
+                strategy=policy.strategy.value,
+            )
+        return answer
+
+    async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
+        """The holder stages. The others wait until the root holds the generation; a newer head ends the wait."""
+        while True:
+            changed, held = self.shared.changed, self.shared.held
+            if self._is_there(effect.head):
+                await self._see(effect.head)
+                return f.Staged(effect.req)
+            if self.shared.may_write and (held is None or held.head.position <= effect.head.position):
+                await self._ready()
+                is_known = held is not None and held.is_whole and held.head == effect.base
+                return await super()._stage(effect if is_known else replace(effect, base=None))
+            await changed.wait()
+
+    async def _hook(self, effect: RunHook) -> f.FollowEvent:
+        """What was not staged here was validated by the node that staged it."""
+        if effect.kind is HookKind.VALIDATE and self.applying.staged_path() is None:
+            return HookEnded(effect.req, effect.kind, None)
+        return await super()._hook(effect)
+
+    async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        if self._is_there(effect.head):
+            await self._see(effect.head)
+            return f.TreeSwitched(effect.req)
+        async with self.shared.writing():
+            await self.shared.record(effect.head, is_whole=False)
+            self._laid = effect.head
+            return await super()._switch(effect)
+
+    async def _record(self, effect: f.RecordLive) -> f.FollowEvent:
+        if self._laid != effect.head:
+            self._save(replace(self.facts, due=f.Due.NOTHING))
+            return f.LiveRecorded(effect.req)
+        answer = await super()._record(effect)
+        try:
+            await self.shared.record(effect.head, is_whole=True)
+        except ContentionError as error:  # the next holder looks at the tree, and records it
+            self.runtime.note("shared_root_lost", error.reason, self.line, code=error.error_code)
+        self._laid = None
+        return answer
+
+    async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
+        if not self._is_ours(effect.base):
+            raise ResourceError(
+                f"generation {effect.base.number} fails here, and lies on a root that other nodes serve as well",
+                hint=f"repair the cause, then: instep retry {self.fileset.name}; or for all, on {self.writer}: "
+                f"instep rollback {self.fileset.name} {effect.head.number}",
+                code="root_is_shared",
+                holder=self.shared.holder or None,
+            )
+        async with self.shared.writing():
+            await self.shared.record(effect.head, is_whole=False)
+            done = await super()._put_back(effect)
+            await self.shared.record(effect.head, is_whole=True)
+            return done
+
+    async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
+        """The holder restores what differs. The others tell it which paths were written to on their node."""
+        if not self._is_ours(effect.base):
+            self.tree.touched.pop(effect.paths)
+            if effect.paths and self._is_there(effect.base):
+                await self.shared.tell_touched(effect.paths)
+            return f.DriftChecked(effect.req, (), 0)
+        await self._ready()
+        found = await super()._drift(effect)
+        is_clean = isinstance(found, f.DriftChecked) and not found.total
+        if is_clean and not effect.paths and not self._is_there(effect.base) and self._is_ours(effect.base):
+            await self.shared.record(effect.base, is_whole=True)
+        return found
+
+    async def _revert(self, effect: f.Revert) -> f.FollowEvent:
+        was_whole = self._is_there(effect.base)
+        async with self.shared.writing():
+            await self.shared.record(effect.base, is_whole=False)
+            reverted = await super()._revert(effect)
+            if was_whole:
+                await self.shared.record(effect.base, is_whole=True)
+            return reverted
+
+    # Seeing -----------------------------------------------------------------------------------------------------
+
+    async def _see(self, head: HeadRef) -> None:
+        """Return once this node's mount shows ``head``. ``ResourceError`` ``not_visible`` when it does not in time."""
+        base, deadline, pause_s = self.facts.tree, monotonic_ms() + VISIBLE_MS, LOOK_S
+        while (found := await self.worker.run(self._unseen, base, head)) is not None:
+            if not self._is_there(head):
+                return  # the root goes on to another generation, and the machine is told of that one
+            if monotonic_ms() >= deadline:
+                path, why = found
+                raise ResourceError(
+                    f"the root holds generation {head.number}, and the mount of this node still shows something else: "
+                    f"{shown(path)} ({why})",
+                    hint="look at the mount and its file server: instep check",
+                    code="not_visible",
+                    path=shown(path),
+                )
+            await asyncio.sleep(pause_s)
+            pause_s = min(LOOK_S_MAX, pause_s * 2)
+
+    def _unseen(self, base: HeadRef | None, head: HeadRef) -> tuple[bytes, str] | None:
+        """The first changed path that does not show as in ``head``, and how it differs. Contents are read."""
+        tree, comparison = self.tree, self.tree.comparison(head)
+        changed: list[bytes] | None = None
+        if base is not None:
+            steps = diff(base.root, head.root, tree.get_page)
+            changed = [change.path for change in islice(steps, PATHS_MAX + 1)]
+        if changed is None or len(changed) > PATHS_MAX:
+            differing = comparison.everything(head.root, wall_ms())
+            changed = None
+        else:
+            differing = comparison.some(head.root, (), wall_ms(), alone=changed)
+        for difference in differing:
+            if difference.expected is not None or changed is not None:
+                return difference.path, why_differs(difference)
+        return None
