@@ -115,8 +115,8 @@ class AcceptedDocument(Document, frozen=True, kw_only=True):
 
 
 class Comparing(Command[AcceptedDocument], frozen=True):
-    """Where to follow a fileset, and how; ``settings`` are keys of a fileset, as a recipe has them. With ``shared`` other
-    nodes of the cluster use the directory too."""
+    """Where to follow a fileset, and how; ``settings`` are keys of a fileset, as a recipe has them. With ``shared``
+    other nodes of the cluster use the directory too."""
 
     name: str
     path: str

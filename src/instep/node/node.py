@@ -225,9 +225,7 @@ class Node:
             return WriterService(self.runtime, fileset, self.peers)
         if fileset.shared:
             assert self.open_shared_root is not None, "the daemon gives a node its part in shared roots"
-            return SharedFollowService(
-                self.runtime, fileset, self.peers, self.open_shared_root(fileset.line)
-            )
+            return SharedFollowService(self.runtime, fileset, self.peers, self.open_shared_root(fileset.line))
         return FollowService(self.runtime, fileset, self.peers)
 
     def _offered(self, offer: Offer) -> None:

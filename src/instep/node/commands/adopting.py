@@ -61,8 +61,8 @@ async def take_again(node: Node, service: LineService) -> None:
     if fileset.shared:
         raise RefusedError(
             f"{fileset.name} is on shared storage, and its marker is that of all nodes",
-            hint=f"mount it; or, where the storage is new: instep fileset remove {fileset.name}, then accept it anew with "
-            "--shared",
+            hint=f"mount it; or, where the storage is new: instep fileset remove {fileset.name}; then accept it anew "
+            "with --shared",
             code="shared_root_lost",
             fileset=fileset.name,
         )
@@ -80,7 +80,12 @@ def _is_marker_lost(node: Node, fileset: FilesetSettings) -> bool:
     name, runtime = fileset.name, node.runtime
     known = known_marker(runtime.store, name)
     try:
-        check_marker(fileset.path, name, marked_node(fileset, runtime.name), known.random if known is not None else None)
+        check_marker(
+            fileset.path,
+            name,
+            marked_node(fileset, runtime.name),
+            known.random if known is not None else None,
+        )
     except RefusedError as error:
         if error.error_code in ADOPTABLE:
             return True

@@ -7,28 +7,33 @@ import contextlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from shlex import quote
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from instep.api import filesets as api
-from instep.api.verifying import DifferenceDocument
-from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.errors import UnavailableError, UsageError
 from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_name
-from instep.model.paths import path_fields
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.service import HEADS, PAGES
 from instep.node.commands.adopting import taken_again
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
+from instep.node.commands.followed_roots import (
+    is_empty_root,
+    is_marked_for,
+    refusal_of,
+    require_same,
+    shared_by,
+    stands,
+    with_numbers,
+)
 from instep.node.commands.patience import change_within
 from instep.node.commands.targets import refuse_many_homes, service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config.editing import edits
-from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.daemon_rights import may_give_away
 from instep.node.facts.owners import of_followed
 from instep.node.following.page_fetch import Fetcher
@@ -43,11 +48,8 @@ from instep.node.trees.placing import check_new_root, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.objects.owners import BY_NAME
-from instep.tree.root.beneath import Root
-from instep.tree.root.marker import check_marker, read_marker
+from instep.tree.root.marker import NO_NODE, check_marker, read_marker
 from instep.tree.root.place import Place
-from instep.tree.scan.rules import is_lost_and_found
-from instep.tree.scan.touched import is_reserved
 
 _OFFER_WAIT_S, _HEARD_S = 5.0, 3.0
 """A home that does not answer in this time is not waited for: the fileset is accepted all the same."""
@@ -146,7 +148,8 @@ class Filesets(CommandHandlers):
         home = NodeName(asked.home) if asked.home else None
         check_new_root(runtime, name, path)
         uplink, offer = await self._offer(name, home)
-        is_empty = not path.exists() or _is_empty(path)
+        is_taken = asked.shared and path.exists() and is_marked_for(path, name, NO_NODE)
+        is_empty = is_taken or not path.exists() or is_empty_root(path)
         line = offer.line
         reply = await uplink.client.call(
             HEADS, m.HeadsRequest((m.KnownLine(line, None),), with_bundles=False)
@@ -197,12 +200,12 @@ class Filesets(CommandHandlers):
         runtime, name, path = self._node.runtime, fileset_name(asked.name), Path(asked.path)
         running = runtime.settings.filesets.get(name)
         if running is not None:
-            _require_same(running, asked)
+            require_same(running, asked)
         _, offer, head, numbers, is_empty = await self._compared(asked)
         if asked.mode != "observe" and path.exists() and read_marker(path) is not None:
-            check_marker(path, name, runtime.name)
-        refusal = _against(runtime.name, name, path, offer, head, numbers, is_empty)
-        why, steps = _stands(self._node.services[name]) if running is not None else ("", ())
+            check_marker(path, name, NO_NODE if asked.shared else runtime.name)
+        refusal = refusal_of(runtime.name, name, path, offer, head, numbers, is_empty)
+        why, steps = stands(self._node.services[name]) if running is not None else ("", ())
         if running is None and refusal is not None and asked.mode is None:
             why, steps = refusal.reason, (refusal.hint or "",)
         document = api.AcceptedDocument(
@@ -214,7 +217,7 @@ class Filesets(CommandHandlers):
             empty=is_empty,
             identical=numbers.total == 0 and not is_empty,
         )
-        return _with_numbers(document, numbers, head)
+        return with_numbers(document, numbers, head)
 
     async def accept(self, asked: api.FilesetAcceptCommand, speaker: Speaker) -> api.AcceptedDocument:
         runtime = self._node.runtime
@@ -229,10 +232,12 @@ class Filesets(CommandHandlers):
             "carry": list(asked.carry) or None,
             "without": list(asked.without) or None,
             "observe": True if mode == "observe" else None,
+            "shared": asked.shared or None,
         }
+        shared = await shared_by(self._context.cluster, runtime.settings, asked)
         running = runtime.settings.filesets.get(name)
         if running is not None:
-            _require_same(running, asked)
+            require_same(running, asked)
             writer = running.writer
             is_lost = False
             if running.observe and mode in ("replace", "seed"):
@@ -243,15 +248,15 @@ class Filesets(CommandHandlers):
             changed = await self._follow(asked, name, writer, given) or is_lost
             document = api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
             if not changed:
-                why, steps = _stands(self._node.services[name])
+                why, steps = stands(self._node.services[name])
                 document = replace(document, why=why, next=steps)
             return document
         _, offer, head, numbers, is_empty = await self._compared(asked)
-        refusal = _against(runtime.name, name, path, offer, head, numbers, is_empty)
+        refusal = refusal_of(runtime.name, name, path, offer, head, numbers, is_empty)
         if mode is None and refusal is not None:
             raise refusal
         if mode != "observe":
-            take_root(runtime, name, path, make=True)
+            take_root(runtime, name, path, make=True, cluster=shared)
         if may_give_away() and "owners" not in asked.settings:
             given["owners"] = [BY_NAME]
         if offer.line.origin != offer.writer:
@@ -262,7 +267,7 @@ class Filesets(CommandHandlers):
         trouble = of_followed(settings.filesets[name], definition.preserve, settings.allow_preserve)
         if trouble is not None:
             document = replace(document, warnings=(str(trouble),))
-        return document if is_empty else _with_numbers(document, numbers, head)
+        return document if is_empty else with_numbers(document, numbers, head)
 
     async def _follow(
         self,
@@ -305,92 +310,6 @@ def _shown(service: LineService) -> api.FilesetDocument:
         preserve=tuple(each.value for each in definition.preserve),
         standing=service.standing.standing.value,
     )
-
-
-def _with_numbers(
-    document: api.AcceptedDocument, numbers: Numbers, head: HeadRef | None
-) -> api.AcceptedDocument:
-    """The document with how the directory differs from the generation."""
-    sample = (DifferenceDocument(why=why, **path_fields(path)) for path, why in numbers.sample[:SAMPLE_MAX])
-    return replace(
-        document,
-        only_here=numbers.extra,
-        only_there=numbers.missing,
-        differing=numbers.changed,
-        sample=tuple(sample),
-        generation=head.number if head is not None else None,
-    )
-
-
-def _against(
-    node: NodeName,
-    name: FilesetName,
-    path: Path,
-    offer: m.Offer,
-    head: HeadRef | None,
-    numbers: Numbers,
-    is_empty: bool,
-) -> RefusedError | None:
-    """Why a directory is followed only where the operator says what becomes of its files."""
-    if is_empty or _is_ours(path, name, node):
-        return None
-    at = quote(str(path))
-    if head is None:
-        return RefusedError(
-            f"{path} is not empty, and {offer.writer} has published nothing of {name} yet to compare it with",
-            hint=f"publish on {offer.writer} first; or: instep fileset accept {name} {at} --replace",
-            code="not_empty",
-            path=str(path),
-        )
-    if not numbers.total:
-        return None
-    return RefusedError(
-        f"{path} is not empty and differs from {name} generation {head.number}: "
-        f"{numbers.extra} only here, {numbers.missing} only there, {numbers.changed} different",
-        hint=f"--seed uses equal files and archives the rest, --replace archives what is there, --observe "
-        f"only compares: instep fileset accept {name} {at} --seed",
-        code="not_empty",
-        only_here=numbers.extra,
-        only_there=numbers.missing,
-        differing=numbers.changed,
-        generation=head.number,
-        path=str(path),
-        sample=[path_fields(p)["path"] for p, _ in numbers.sample[:20]],
-    )
-
-
-def _stands(service: LineService) -> tuple[str, tuple[str, ...]]:
-    """How a fileset stands that is followed already, for an operator who accepts it again; and the next steps."""
-    now = service.standing
-    return f"it is {now.standing.value.replace('_', ' ')}" + (
-        f": {now.reason}" if now.reason else ""
-    ), now.next_steps
-
-
-def _require_same(running: FilesetSettings, asked: api.Comparing) -> None:
-    name, path, writer = running.name, running.path, running.writer
-    if str(path) != asked.path or asked.home not in (None, writer):
-        raise RefusedError(
-            f"{name} of {writer} is in {path} already, not in {asked.path}",
-            hint=f"instep fileset remove {name}, then accept it anew",
-            code="accepted_elsewhere",
-            ours=str(path),
-            asked=asked.path,
-        )
-    if running.is_written_here:
-        raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether there is nothing that a generation could replace: our own control folder and mkfs's do not count."""
-    with Root(path) as root:
-        return all(is_reserved(name) or is_lost_and_found(name, found) for name, found in root.stats(b""))
-
-
-def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
-    """Whether the directory carries this node's own marker of this fileset: it was accepted before."""
-    marker = read_marker(path)
-    return marker is not None and (marker.fileset, marker.node) == (name, node)
 
 
 def _ready(found: Mapping[str, object]) -> Mapping[str, object]:

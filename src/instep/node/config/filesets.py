@@ -302,7 +302,11 @@ def _check_shared(table: Table, row: Mapping[str, object], *, is_written: bool) 
         if row[name] != usual:
             table.wrong(name, _NOT_SHARED, row[name])
     if row["drift"] != "revert":
-        table.wrong("drift", f"{_NOT_SHARED}: the node that lays generations restores local changes of all", row["drift"])
+        table.wrong(
+            "drift",
+            f"{_NOT_SHARED}: the node that lays generations restores local changes of all",
+            row["drift"],
+        )
 
 
 _OF_MANY = "goes with mode = replicate: one home alone has no collisions"

@@ -21,7 +21,7 @@ from instep.errors import ContentionError, RefusedError, ResourceError
 from instep.model.ids import HeadRef
 from instep.model.manifest.manifest import diff
 from instep.model.paths import shown
-from instep.model.rollout import Strategy
+from instep.model.rollout import RolloutPolicy, Strategy
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import FollowService
 from instep.node.following.shared_root import SharedRoot
@@ -40,6 +40,19 @@ MIND_S = 1.0
 PATHS_MAX = 10_000
 """Of more changed paths than this the whole tree is looked at instead."""
 ASIDE = "set-aside"
+
+
+_FREE = {"strategy": "auto", "approve": "off", "confirm_within": "off"}
+"""Values with which no node waits for a permit."""
+
+
+def _permits(policy: RolloutPolicy) -> str | None:
+    """The key of a rollout for which nodes wait for permits; None where they need none."""
+    if policy.strategy in (Strategy.ROLLING, Strategy.CANARY):
+        return "strategy"
+    if policy.is_approved:
+        return "approve"
+    return "confirm_within" if policy.confirm_within_ms is not None else None
 
 
 class SharedFollowService(FollowService):
@@ -140,13 +153,13 @@ class SharedFollowService(FollowService):
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         answer = await super()._fetch(effect)
-        policy = answer.policy if isinstance(answer, f.PagesFetched) else None
-        if policy is not None and policy.strategy in (Strategy.ROLLING, Strategy.CANARY):
+        if isinstance(answer, f.PagesFetched) and (key := _permits(answer.policy)) is not None:
             raise RefusedError(
-                f"{self.fileset.name} is rolled out node by node, and all nodes of a shared root see a change at once",
-                hint=f"on {self.writer}: instep fileset set {self.fileset.name} rollout.strategy=together",
+                f"rollout.{key} of {self.fileset.name} lets nodes in one by one, and on a shared root all see a change "
+                "at once",
+                hint=f"on {self.writer}: instep fileset set {self.fileset.name} rollout.{key}={_FREE[key]}",
                 code="shared_rollout",
-                strategy=policy.strategy.value,
+                key=key,
             )
         return answer
 

@@ -57,7 +57,7 @@ class SharedRoot(Protocol):
         ...
 
     def writing(self) -> AbstractAsyncContextManager[None]:
-        """The root is written to in the block: the lease is not given back meanwhile. ``ContentionError`` ``fenced``."""
+        """The root is written to in the block, and the lease is not given back meanwhile. ``ContentionError``."""
         ...
 
     async def record(self, head: HeadRef, *, is_whole: bool) -> None:

@@ -87,9 +87,10 @@ async def take_touched(transaction: Transaction, line: LineId) -> tuple[bytes, .
 
 async def has_touched(transaction: Transaction, line: LineId) -> bool:
     """Whether paths wait to be taken."""
-    return await transaction.row(
-        "SELECT 1 FROM instep_touched WHERE fileset = $1 LIMIT 1", line.fileset
-    ) is not None
+    return (
+        await transaction.row("SELECT 1 FROM instep_touched WHERE fileset = $1 LIMIT 1", line.fileset)
+        is not None
+    )
 
 
 def topic_of(line: LineId) -> str:

@@ -36,15 +36,16 @@ def registered() -> tuple[FailpointName, ...]:
 
 
 def arm(name: str, action: str) -> None:
-    """Let ``name`` act: ``kill`` (SIGKILL to this process), or the error of this name, such as ``enospc``.
+    """Let ``name`` act: ``kill`` (SIGKILL to this process), ``stop`` (SIGSTOP), or the error of this name, such as
+    ``enospc``.
 
-    ``name:3`` acts at the third hit. A killing or failing point acts from that hit on, every time.
+    ``name:3`` acts at the third hit. A failing point acts from that hit on, every time; a stop comes once.
     """
     base, _, count = name.partition(":")
-    if action != "kill" and action not in _ERRNO:
+    if action not in ("kill", "stop") and action not in _ERRNO:
         raise UsageError(
             f"failpoint action {action!r} is unknown",
-            hint="kill, or the name of an error in small letters, such as enospc",
+            hint="kill, stop, or the name of an error in small letters, such as enospc",
             code="bad_failpoint",
         )
     if count and not (count.isascii() and count.isdigit() and int(count) > 0):
@@ -76,5 +77,9 @@ def _act(name: str) -> None:
         return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "stop":
+        del _armed[name]
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     number = _ERRNO[action]
     raise OSError(number, f"{os.strerror(number)} (failpoint {name})")

@@ -27,8 +27,8 @@ _MARKER_MAX = 4096
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """``random`` is 32 hex digits, drawn when the fileset was added or accepted here. A root on shared storage belongs to
-    a ``cluster``, by the id of its database, and to no ``node``."""
+    """``random`` is 32 hex digits, drawn when the fileset was added or accepted here. A root on shared storage belongs
+    to a ``cluster``, by the id of its database, and to no ``node``."""
 
     fileset: FilesetName
     node: NodeName

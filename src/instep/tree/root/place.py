@@ -130,7 +130,7 @@ def resolve_place(
     node_dir: Path | None = None,
     node: str = "",
 ) -> Place:
-    """Check ``root`` and choose the control folder; creates nothing. On shared storage each ``node`` has one of its own.
+    """Check ``root`` and choose the control folder; creates nothing. On shared storage each ``node`` has its own.
 
     ``others`` are the roots of this node's other filesets. ``stage`` is ``auto`` or a directory on the same
     mount. Errors: ``root_missing``, ``root_is_symlink``, ``root_not_directory``, ``roots_overlap``,

@@ -1,0 +1,120 @@
+"""A mirror whose followers share one root: one of them lays generations, each reloads what its own mount shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import Fleet, Node
+from tests.support.shared_storage import SharedStorage, shared_storage
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def storage(fleet: Fleet) -> Iterator[SharedStorage]:
+    with shared_storage(fleet) as made:
+        yield made
+
+
+def holder(node: Node) -> str | None:
+    rows = node.run("lease", "list").json["leases"]
+    return next((row["holder"] for row in rows if row["name"] == "apply:data"), None)
+
+
+def reload_copies(node: Node, root: Path, log: Path) -> None:
+    """Its reload copies what the application reads at that moment."""
+    script = log.with_suffix(".sh")
+    script.write_text(f"#!/bin/sh\ncat {root}/a >> {log}; echo >> {log}\n")
+    script.chmod(0o755)
+    with (node.directory / "instep.toml").open("a") as file:
+        file.write(f'\n[[filesets.data.hooks.reload]]\nrun = ["{script}"]\n')
+    node.run("config", "reload")
+
+
+def test_one_node_lays_and_each_reloads_what_it_sees(storage: SharedStorage) -> None:
+    fleet = storage.fleet
+    fleet_names = ("s1", "s2")
+    storage.make(*fleet_names)
+    logs = {}
+    for name in fleet_names:
+        logs[name] = fleet.base / f"{name}.log"
+        reload_copies(fleet[name], fleet.tree(name), logs[name])
+    for number in range(3):
+        fleet.write({"a": f"text {number}", f"d{number}/b": "b" * 10_000})
+        fleet.wait()
+        for name in fleet_names:
+            assert logs[name].read_text().splitlines()[-1] == f"text {number}", name
+        fleet.assert_same()
+
+
+def other(name: str) -> str:
+    return "s2" if name == "s1" else "s1"
+
+
+def begun_again(storage: SharedStorage, failpoint: str) -> tuple[Node, Node]:
+    """The holder, which runs anew with a failpoint, and the other node."""
+    fleet = storage.fleet
+    first = holder(fleet.main)
+    assert first is not None
+    fleet[first].environment["INSTEP_FAILPOINT"] = failpoint
+    fleet[first].stop()
+    eventually(lambda: holder(fleet.main) == other(first), describe="a stopped node to give the lease back")
+    fleet[first].start()
+    fleet[other(first)].stop()
+    eventually(lambda: holder(fleet.main) == first)
+    fleet[first].await_standing("in_step")
+    fleet[other(first)].start()
+    return fleet[first], fleet[other(first)]
+
+
+def served(storage: SharedStorage) -> dict[str, str]:
+    return {path.name: path.read_text() for path in storage.server.iterdir() if path.is_file()}
+
+
+def test_what_a_killed_holder_began_is_done_by_the_next(storage: SharedStorage) -> None:
+    """Goal: the tree that is half of two generations becomes whole, and the node that comes back begins no old switch."""
+    fleet = storage.fleet
+    storage.make("s1", "s2")
+    fleet.write(dict.fromkeys("abc", "one"))
+    fleet.wait()
+    dead, next_one = begun_again(storage, "switch.step.after:2=kill")
+    fleet.write(dict.fromkeys("abc", "two"))
+    dead.await_death()
+    assert sorted(served(storage).values()) == ["one", "two", "two"]
+    eventually(lambda: set(served(storage).values()) == {"two"}, describe=lambda: str(served(storage)))
+    next_one.await_standing("in_step")
+    fleet.write(dict.fromkeys("ab", "three"))
+    eventually(lambda: served(storage)["b"] == "three")
+    dead.environment.clear()
+    dead.start()
+    fleet.wait()
+    assert served(storage) == {"a": "three", "b": "three", "c": "two"}
+    assert holder(fleet.main) == next_one.name
+    next_one.stop()
+    eventually(lambda: holder(fleet.main) == dead.name)
+    fleet.write({"a": "four"})
+    eventually(lambda: served(storage)["a"] == "four", describe=dead.log)
+    assert "journal_set_aside" in dead.run("events").stdout
+    assert served(storage) == {"a": "four", "b": "three", "c": "two"}
+
+
+def test_a_holder_that_slept_writes_nothing_more(storage: SharedStorage) -> None:
+    """Goal: it was stopped in the middle of a switch, others went on meanwhile, and its next step is refused."""
+    fleet = storage.fleet
+    storage.make("s1", "s2")
+    fleet.write(dict.fromkeys("abc", "one"))
+    fleet.wait()
+    asleep, next_one = begun_again(storage, "switch.step.after:1=stop")
+    fleet.write(dict.fromkeys("abc", "two"))
+    eventually(lambda: "two" in served(storage).values())
+    fleet.write(dict.fromkeys("abc", "three"))
+    eventually(lambda: set(served(storage).values()) == {"three"}, describe=next_one.log)
+    assert asleep.pid is not None
+    os.kill(asleep.pid, signal.SIGCONT)
+    fleet.wait()
+    assert set(served(storage).values()) == {"three"}
+    assert "fenced" in asleep.run("events").stdout, asleep.run("events").stdout
