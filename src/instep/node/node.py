@@ -30,7 +30,7 @@ from instep.node.config.table_reader import problem
 from instep.node.directory import NodeDirectory
 from instep.node.following.follower import FollowService
 from instep.node.following.shared_follower import SharedFollowService
-from instep.node.following.shared_root import SharedRoot
+from instep.node.following.shared_root import SharedRootPort
 from instep.node.lines.golden_answers import forget_golden
 from instep.node.lines.line_service import LineService
 from instep.node.peers.membership import Membership
@@ -98,7 +98,7 @@ class Node:
         self.state_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with ``StateLost`` when a line finds that the database has gone."""
         self.tasks: dict[FilesetName, asyncio.Task[None]] = {}
-        self.open_shared_root: Callable[[LineId], SharedRoot] | None = None
+        self.open_shared_root: Callable[[LineId], SharedRootPort] | None = None
 
     # Settings -----------------------------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ class ClusterRoot:
         self._tell()
 
     def must_stop(self, why: WhyStopped, until_ms: int) -> None:
-        """What is being written ends by its guard, when the grant does."""
+        """A switch under way is ended by its guard, when the grant ends."""
         self._is_stopping = True
         self._until_ms = min(self._until_ms, until_ms)
         if not self._writers:

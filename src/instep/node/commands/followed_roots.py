@@ -1,4 +1,4 @@
-"""Whether a directory may be followed as it is: what lies there, and what is followed there already."""
+"""Whether a fileset may be followed in a directory: by the files there, and by the filesets that use it already."""
 
 from __future__ import annotations
 

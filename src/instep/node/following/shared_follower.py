@@ -24,7 +24,7 @@ from instep.model.paths import shown
 from instep.model.rollout import RolloutPolicy, Strategy
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import FollowService
-from instep.node.following.shared_root import SharedRoot
+from instep.node.following.shared_root import SharedRootPort
 from instep.node.lines.line_net import LineNet
 from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
@@ -58,7 +58,9 @@ def _permits(policy: RolloutPolicy) -> str | None:
 class SharedFollowService(FollowService):
     """One per fileset that is followed here on a shared root."""
 
-    def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet, shared: SharedRoot) -> None:
+    def __init__(
+        self, runtime: Runtime, fileset: FilesetSettings, net: LineNet, shared: SharedRootPort
+    ) -> None:
         self.shared = shared
         super().__init__(runtime, fileset, net)
         self.tree.guard = shared.guard
@@ -177,7 +179,7 @@ class SharedFollowService(FollowService):
             await changed.wait()
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
-        """What was not staged here was validated by the node that staged it."""
+        """A generation that another node staged was validated there."""
         if effect.kind is HookKind.VALIDATE and self.applying.staged_path() is None:
             return HookEnded(effect.req, effect.kind, None)
         return await super()._hook(effect)
@@ -219,7 +221,7 @@ class SharedFollowService(FollowService):
             return done
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
-        """The holder restores what differs. The others tell it which paths were written to on their node."""
+        """The holder restores what differs. The others report to it the paths that were written to on their node."""
         if not self._is_ours(effect.base):
             self.tree.touched.pop(effect.paths)
             if effect.paths and self._is_there(effect.base):
@@ -248,7 +250,7 @@ class SharedFollowService(FollowService):
         base, deadline, pause_s = self.facts.tree, monotonic_ms() + VISIBLE_MS, LOOK_S
         while (found := await self.worker.run(self._unseen, base, head)) is not None:
             if not self._is_there(head):
-                return  # the root goes on to another generation, and the machine is told of that one
+                return  # the root goes on to another generation, and the machine hears of that one
             if monotonic_ms() >= deadline:
                 path, why = found
                 raise ResourceError(

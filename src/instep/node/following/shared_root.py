@@ -13,7 +13,7 @@ from instep.model.ids import HeadRef
 from instep.store.cluster.shared_roots import HeldRoot
 
 
-class SharedRoot(Protocol):
+class SharedRootPort(Protocol):
     """One shared root, as the line that is followed there on this node sees it."""
 
     changed: asyncio.Event
