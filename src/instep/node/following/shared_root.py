@@ -1,5 +1,5 @@
-"""The port to what the nodes of a cluster agree about a root that they all mount: who may write there, and what it
-holds. ``node/cluster`` fills it in from the cluster's database."""
+"""The port to the agreement of a cluster about a root that its nodes mount: the node that may write there, and the
+generation that lies there. ``node/cluster`` fills it in from the cluster's database."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from instep.store.cluster.leases import check_lease
 from instep.store.cluster.port import Transaction
 
 TOUCHED_MAX = 200
-"""More paths than this are told as all of the tree."""
+"""More paths than this stand for the whole tree."""
 _COLUMNS = "held, is_whole, node, era, counter"
 
 

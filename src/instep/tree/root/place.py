@@ -157,10 +157,7 @@ def prepare_place(place: Place) -> None:
     """Make the control folder (0700), durably; ``ResourceError`` when it cannot be made or is another's."""
     control = place.control
     try:
-        if control.parent.name.startswith(".instep"):  # that of one node, beside those of others
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(control.parent, 0o700)
-        with closing_fd(os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
+        with closing_fd(_open_above(control.parent)) as parent:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(control.name, 0o700, dir_fd=parent)
             with closing_fd(os.open(control.name, LIST, dir_fd=parent)) as fd:
@@ -169,6 +166,16 @@ def prepare_place(place: Place) -> None:
         raise _stage_unusable(control, "is not a directory") from error
     except OSError as error:
         raise unprepared(control, error) from error
+
+
+def _open_above(folder: Path) -> int:
+    """The directory that holds the control folder; that of a shared root is made, for the folders of all nodes."""
+    if not folder.name.startswith(".instep"):
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with closing_fd(os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as above:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder.name, 0o700, dir_fd=above)
+        return os.open(folder.name, LIST, dir_fd=above)
 
 
 def _prepare(place: Place, fd: int, parent: int) -> None:
