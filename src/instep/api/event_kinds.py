@@ -39,7 +39,7 @@ WARNINGS: Mapping[str, str] = {
     "introduced_too_many": "a hub introduced more nodes of other clusters than are taken from one partner",
     "job_differs": "a job has other settings at another node, and is not started here",
     "join_refused": "a node could not join",
-    "journal_set_aside": "another node wrote to a shared root since this node began a switch there; the rest is in `path`",
+    "journal_set_aside": "another node wrote to a shared root since a switch was begun here; its rest is in `path`",
     "large_file": "a large file is published again and again, so it is published now and then",
     "late_archived": "files that were written into a tree while it was exchanged are in the archive",
     "late_edits": "paths changed here after the line was given away",
