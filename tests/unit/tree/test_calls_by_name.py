@@ -118,7 +118,7 @@ LOOKED_AT: dict[str, str] = {
                 "root/beneath.py:__init__:os.open",
                 "root/control_folder.py:open_control:os.open",
                 "archive/outlet.py:_opened:os.open",
-                "root/place.py:prepare_place:os.open",
+                "root/place.py:_open_above:os.open",
                 "root/place.py:_prepare:os.open",
                 "root/place.py:_same_mount:os.open",
                 "root/place.py:_is_ours:os.open",
