@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,15 +17,33 @@ from types import FrameType
 from bench import report
 from bench.arena import Arena, remove_left_over_bases
 from bench.cage import NAME, remove_left_over_groups
+from bench.compare import other_version, table
 from bench.measure import Measurement, Plan, measure
 from bench.peers import every_peer
 from bench.peers.base import Peer
+from bench.peers.instep import Before
 from bench.rows import SCENARIOS, Scenario, every_row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    peers = every_peer()
+    if options.compare:
+        return _compare(options)
+    return _run(options, every_peer())
+
+
+def _compare(options: argparse.Namespace) -> int:
+    options.peers = ",".join(filter(None, (options.peers, "instep", "before")))
+    with tempfile.TemporaryDirectory(prefix=f"{NAME}-{os.getpid()}-", dir=options.arena) as base:
+        try:
+            with other_version(options.compare, Path(base)) as command:
+                return _run(options, [Before(command), *every_peer()])
+        except subprocess.CalledProcessError as failure:
+            print(f"bench: --compare {options.compare}: {failure}", file=sys.stderr)
+            return 2
+
+
+def _run(options: argparse.Namespace, peers: Sequence[Peer]) -> int:
     if options.list:
         _list(peers)
         return 0
@@ -70,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if results.has_failures() and options.keep:
             kept = options.output / "failed"
             report.keep_logs(Path(base), kept)
+    if options.compare:
+        print(table(results, options.compare))
+        return code or (1 if results.has_failures() else 0)
     options.output.mkdir(parents=True, exist_ok=True)
     report.write(results, peers, options.output)
     print(f"written: {options.output}/RESULTS.md, results.json, results.svg", file=sys.stderr)
@@ -147,6 +169,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--add",
         action="store_true",
         help="keep what OUTPUT/results.json has of the same seed and scale, and add to it",
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="COMMIT",
+        help="measure that commit's instep beside this one, in turns, and print a table; the results stay as they are",
     )
     parser.add_argument(
         "--note", default="", help="a line for the results: what else the machine did meanwhile"

@@ -19,6 +19,7 @@ from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 from bench.arena import Arena, Field
 from bench.cage import Cage, ToolFailed
 from bench.check import compare
+from bench.kernel import warm_memory
 from bench.peers.base import Can, Peer, Session, Setting
 from bench.rows import Edited, Scenario, Step
 from bench.waiting import DeadlinePassed, until
@@ -91,7 +92,13 @@ def measure(
     try:
         with Cage(peer.name, scratch) as cage:
             setting = Setting(
-                place, cage, scratch, scenario.settle, plan.within_s, scenario.edit_both is not None
+                place,
+                cage,
+                scratch,
+                scenario.settle,
+                plan.within_s,
+                scenario.edit_both is not None,
+                int(scenario.warm_bytes * min(1.0, plan.scale)),
             )
             session = peer.open(setting)
             session.prepare()
@@ -225,6 +232,7 @@ def _clocked(
     cage = session.cage
     cpu, sent = cage.cpu_s(), cage.sent_bytes()
     before()
+    warm_memory(session.setting.warm_bytes)
     cage.forget_peak()
     started = time.perf_counter()
     work()
@@ -280,8 +288,7 @@ def _latency(taken: Measurement, session: Session, plan: Plan, place: Field, wri
             if number >= _LIVE_AT_LEAST and time.monotonic() - began > _LIVE_BUDGET_S:
                 break
             name, body = live_write(source, plan.seed, number)
-            for _ in watch.read(timeout=pauses.randrange(30, 130)):
-                pass
+            _pause(watch, pauses.randrange(30, 130) / 1e3)
             wall = time.time()
             started = time.perf_counter()
             descriptor = os.open(source / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -312,6 +319,13 @@ def _latency(taken: Measurement, session: Session, plan: Plan, place: Field, wri
     until(
         lambda: compare(place.source, target.parent).is_right, plan.within_s, "target equal to source", 0.05
     )
+
+
+def _pause(watch: INotify, seconds: float) -> None:
+    """Wait for the whole time: the events of the last write still come, and must not shorten it."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        watch.read(timeout=int(left * 1e3) + 1)
 
 
 def _await_content(watch: INotify, path: Path, body: bytes, within_s: float) -> None:

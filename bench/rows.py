@@ -74,6 +74,8 @@ class Scenario:
     runs: int | None = None
     edit_both: Callable[[Path, Path, int, float], Edited] | None = None
     """Edits source and target; of the step that is ``Can.BOTH``."""
+    warm_bytes: int = 256 * _MIB
+    """So much memory is touched and freed before each clock starts."""
 
 
 def _many(count: int, mean_bytes: int = 4300) -> Callable[[Path, int, float], None]:
@@ -177,6 +179,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         ),
         _big(_GIB),
         5 * _GIB,
+        warm_bytes=3 * _GIB,
     ),
     Scenario(
         "large-xfs",
@@ -187,6 +190,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         ),
         _big(_GIB),
         5 * _GIB,
+        warm_bytes=3 * _GIB,
         file_system="xfs",
         only=("instep", "rsync", _SSH),
     ),
@@ -199,6 +203,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         ),
         _big(256 * _MIB),
         2 * _GIB,
+        warm_bytes=_GIB,
     ),
     Scenario(
         "unchanged",

@@ -48,6 +48,7 @@ class Setting:
     settle: str | None  # instep's settle for rows that watch; None: carry when told to
     within_s: float  # deadline of each single step
     is_two_way: bool = False  # both sides are edited
+    warm_bytes: int = 0  # memory that is touched and freed before each clock starts
 
 
 @dataclass

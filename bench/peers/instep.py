@@ -13,7 +13,7 @@ from typing import Any
 from bench.peers.base import Can, Landed, Peer, Session, Setting, first_line
 from bench.waiting import until
 
-__all__ = ["Instep"]
+__all__ = ["Before", "Instep"]
 
 _FILESET = "bench"
 _FIRST_PORT = 20443
@@ -36,10 +36,11 @@ class _Publishing(Session):
 
     adopts = False
 
-    def prepare(self) -> None:
-        command = _command()
-        assert command is not None
+    def __init__(self, setting: Setting, command: Path) -> None:
+        super().__init__(setting)
         self._instep = command
+
+    def prepare(self) -> None:
         self._home = self.field.left / "state" / "node"
         self._homes = [self._home, *(right / "state" / "node" for right in self.field.rights)]
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -151,9 +152,6 @@ class _Syncing(_Publishing):
     watches = True
 
     def prepare(self) -> None:
-        command = _command()
-        assert command is not None
-        self._instep = command
         self._processes = []
         right = self.field.rights[0] / "state" / "node"
         self._home = self.field.left / "state" / "node"
@@ -186,13 +184,26 @@ class Instep(Peer):
         "saved on both sides and of the outcome"
     )
 
+    def __init__(self, command: Path | None = None) -> None:
+        self._command = command or _command()
+
     def missing(self) -> str | None:
-        return None if _command() else f"no instep command beside {sys.executable}"
+        return None if self._command else f"no instep command beside {sys.executable}"
 
     def version(self) -> str:
-        command = _command()
-        assert command is not None
-        return first_line(str(command), "--version")
+        return first_line(str(self._present()), "--version")
 
     def open(self, setting: Setting) -> Session:
-        return _Syncing(setting) if setting.is_two_way else _Publishing(setting)
+        kind = _Syncing if setting.is_two_way else _Publishing
+        return kind(setting, self._present())
+
+    def _present(self) -> Path:
+        if self._command is None:
+            raise LookupError(self.missing())
+        return self._command
+
+
+class Before(Instep):
+    """Another version of instep, beside the one of this checkout."""
+
+    name, title = "before", "instep before"

@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -30,8 +31,10 @@ from instep.tree.root.place import Place
 from instep.tree.scan.compare import compare, entries_of
 from instep.tree.scan.cover import Cover, cover
 from instep.tree.scan.listing import Problem
+from instep.tree.scan.openness import Openness
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Scanned, scan
+from instep.tree.scan.settling import trusted_at
 
 PLAIN = Definition()
 LATER_NS = 10_000_000_000
@@ -161,11 +164,40 @@ def test_unchanged_files_are_not_read_again(tree: Tree) -> None:
     assert fresh(tree.scan()) == [b"a/two"]
 
 
-def test_a_young_file_is_read_again_by_the_next_scan(tree: Tree) -> None:
+def test_a_young_file_is_read_again_by_the_next_scan(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system's clock is not known: a network file system, FUSE, FAT."""
+    monkeypatch.setattr("instep.tree.scan.scan.change_clock_ns", lambda _: None)
     tree.write("young")
     tree.scan(age_ns=1_999_999_999)
     assert fresh(tree.scan(age_ns=2_000_000_000)) == [b"young"]
     assert fresh(tree.scan()) == []
+
+
+@pytest.mark.parametrize(("past_ns", "reads"), [(0, [b"young"]), (1, [])])
+def test_a_file_is_settled_once_the_clock_of_changes_has_ticked(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, past_ns: int, reads: list[bytes]
+) -> None:
+    written = tree.write("young").stat().st_ctime_ns
+    monkeypatch.setattr("instep.tree.scan.scan.change_clock_ns", lambda _: written + past_ns)
+    tree.scan(age_ns=1_000)
+    assert fresh(tree.scan()) == reads
+
+
+def test_an_inode_with_room_for_whole_seconds_only_waits_for_two(tree: Tree) -> None:
+    found = os.stat_result((0,) * 10, {"st_ctime_ns": 5_000_000_000})
+    assert trusted_at(found, Openness.CLOSED, 5_100_000_000, 5_100_000_000) == 5_100_000_000
+
+
+@pytest.mark.parametrize("where", ["/dev/shm", ""])
+def test_a_second_write_within_one_tick_is_seen(tmp_path: Path, where: str) -> None:
+    """On two kinds of file systems, with the kernel's clocks: a scan reads between two writes that follow at once."""
+    with tempfile.TemporaryDirectory(dir=where or tmp_path) as folder:
+        tree = Tree(Path(folder))
+        for turn in range(200):
+            target = tree.write("hot", f"first  {turn:4}")
+            tree.scan(age_ns=1_000_000_000)
+            target.write_text(f"second {turn:4}")
+            assert fresh(tree.scan(age_ns=1_000_000_000)) == [b"hot"]
 
 
 def test_a_far_future_mtime_does_not_make_a_file_young_for_ever(tree: Tree) -> None:
@@ -197,7 +229,10 @@ def test_same_stat_but_other_digest_is_damage_when_settled(tree: Tree) -> None:
     assert problems(tree.scan(deep=True)) == [(b"file", "damaged")]
 
 
-def test_same_stat_but_other_digest_is_a_change_when_racy(tree: Tree) -> None:
+def test_same_stat_but_other_digest_is_a_change_when_racy(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instep.tree.scan.scan.change_clock_ns", lambda _: None)
     tree.write("file")
     tree.scan(age_ns=1)
     rot(tree, b"file")

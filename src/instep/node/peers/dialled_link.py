@@ -25,6 +25,9 @@ from instep.node.trees.keeping.shelf import pages_reply
 
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
+SOON_S = 10.0
+"""For so long after a link that lasted as long the pause does not grow: most senders that end are restarted. A refused
+dial costs next to nothing."""
 REPLIES_MAX = 256
 REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
@@ -85,10 +88,11 @@ class DialledLink:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        again = AGAIN_MIN_S
+        again, soon_until = AGAIN_MIN_S, 0.0
+        clock = asyncio.get_running_loop().time
         try:
             while True:
-                began = asyncio.get_running_loop().time()
+                began = clock()
                 try:
                     await self._connected()
                     error: InstepError = UnavailableError(f"{self.name} closed the stream", code="closed")
@@ -98,11 +102,15 @@ class DialledLink:
                         text = f"the link to {self.name} was cut: {error.reason}"
                         note = self._peers.runtime.note_of_peer
                         note(self.name, "peer_refused", text, code=error.error_code, node=self.name)
+                was_up, now = self.is_up, clock()
                 self._went_down(error)
-                if asyncio.get_running_loop().time() - began > 5 * again:
+                if was_up and now - began >= SOON_S:
+                    soon_until = now + SOON_S
+                if now - began > 5 * again:
                     again = AGAIN_MIN_S
                 await asyncio.sleep(again * (0.5 + self._random.random()))
-                again = min(AGAIN_MAX_S, again * 2, self._peers.runtime.settings.poll_ms / 1000)
+                if clock() >= soon_until:
+                    again = min(AGAIN_MAX_S, again * 2, self._peers.runtime.settings.poll_ms / 1000)
         finally:
             self._went_down(UnavailableError(f"the link to {self.name} was ended", code="unlinked"))
             await self._answering.close()

@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import struct
+import time
 
 from instep.tree.root.beneath import Root
 
@@ -32,6 +33,9 @@ _REMOTE = {
     0x47504653: "gpfs",
 }
 """Magic numbers of ``statfs(2)``: other machines, or a program, change what lies there behind this kernel's back."""
+_FINE = frozenset((0xEF53, 0x58465342, 0x9123683E, 0x01021994))
+"""ext2 to ext4, XFS, btrfs and tmpfs: each change takes its ``ctime`` from this kernel's clock, in nanoseconds."""
+_CLOCK_REALTIME_COARSE = 5
 _statx = getattr(_libc, "statx", None)
 if _statx is not None:
     _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
@@ -52,11 +56,25 @@ _CAPABILITY_VERSION_3 = 0x2008_0522
 def remote_kind(fd: int) -> str | None:
     """The kind, where changes can come from elsewhere: the kernel then reports neither all changes nor all
     writers. None for a file system that only this kernel writes to."""
+    magic = _magic(fd)
+    return None if magic is None else _REMOTE.get(magic)
+
+
+def change_clock_ns(fd: int) -> int | None:
+    """The clock that the file system takes ``ctime`` from, as it stands now: no change that begins after this call gets
+    an earlier ``ctime``. None where that does not hold, or is not known.
+
+    It is the kernel's coarse clock, which stands still between two ticks, and for longer where a virtual machine
+    loses its processor: the fine clock would say that a tick is over while it is not."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if _magic(fd) in _FINE else None
+
+
+def _magic(fd: int) -> int | None:
     answer = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(ctypes.c_int(fd), answer) < 0:
         return None
     magic: int = struct.unpack_from("l", answer.raw)[0]
-    return _REMOTE.get(magic & 0xFFFF_FFFF)
+    return magic & 0xFFFF_FFFF
 
 
 def mount_point(line: bytes) -> bytes:

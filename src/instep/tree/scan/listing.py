@@ -32,6 +32,12 @@ _MANY = 8192
 _FS_ENCODING = sys.getfilesystemencoding()
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 """Errors that say no more than: it was removed meanwhile."""
+_SPECIAL = {
+    stat.S_IFSOCK: ("socket", "sockets are not carried"),
+    stat.S_IFIFO: ("pipe", "named pipes are not carried"),
+    stat.S_IFCHR: ("device", "devices are not carried"),
+    stat.S_IFBLK: ("device", "devices are not carried"),
+}
 
 
 class Problem(msgspec.Struct, frozen=True, gc=False):
@@ -125,6 +131,11 @@ NOT_KEPT = {
     errno.EROFS: "its contents cannot be kept, because the file system of the history is read-only",
 }
 """Reading never fails so: the scan's own copy could not be written."""
+
+
+def special(path: bytes, kind: int) -> Problem:
+    """An object of a kind that is not carried; ``kind`` is of the mode's file type bits."""
+    return Problem(path, *_SPECIAL.get(kind, ("device", "its kind is unknown")))
 
 
 def unreadable(path: bytes, error: OSError) -> Problem:

@@ -29,10 +29,11 @@ from instep.tree.objects.fidelity import Local, has_holes, read_extra
 from instep.tree.objects.rows import RACY_NS, is_same, is_settled, row_of_stat
 from instep.tree.root.beneath import Root
 from instep.tree.root.descriptors import READ, closing_fd
+from instep.tree.root.kernel import change_clock_ns
 from instep.tree.root.marker import Marker, check_marker, open_root
 from instep.tree.root.place import Place
 from instep.tree.scan.cover import EVERYTHING, Cover
-from instep.tree.scan.listing import GONE, Child, Lister, Problem, unfit, unreadable
+from instep.tree.scan.listing import GONE, Child, Lister, Problem, special, unfit, unreadable
 from instep.tree.scan.openness import Openness, OpennessProbe
 from instep.tree.scan.rules import Rules, is_in_lost_and_found
 from instep.tree.scan.settling import (
@@ -45,13 +46,6 @@ from instep.tree.scan.settling import (
     written,
 )
 from instep.tree.scan.touched import is_reserved
-
-_SPECIAL = {
-    stat.S_IFSOCK: ("socket", "sockets are not carried"),
-    stat.S_IFIFO: ("pipe", "named pipes are not carried"),
-    stat.S_IFCHR: ("device", "devices are not carried"),
-    stat.S_IFBLK: ("device", "devices are not carried"),
-}
 
 
 class Scanned(msgspec.Struct, frozen=True, gc=False):
@@ -134,12 +128,14 @@ class _Scanner:
     settling: Settling | None
     lister: Lister = field(init=False)
     openness: OpennessProbe = field(init=False)
+    change_ns: int | None = field(init=False)
     is_plain: bool = field(init=False)
     groups: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lister = Lister(self.root, self.rules)
         self.openness = OpennessProbe(self.root.fd)
+        self.change_ns = change_clock_ns(self.root.fd)
         self.is_plain = self.local.is_plain
         self.local.owners.refresh()
 
@@ -234,7 +230,7 @@ class _Scanner:
                         stack.append(iter(children))
                         break
                 else:
-                    result = self._symlink(path, found) if kind == 0o120000 else _special(path, kind)
+                    result = self._symlink(path, found) if kind == 0o120000 else special(path, kind)
                     if result is not None:
                         yield result
             else:
@@ -329,16 +325,17 @@ class _Scanner:
             openness = self.openness.of(fd)
             if problem := written(self.settling, path, found, openness, self.now_ns):
                 return problem
-            is_other = row is not None and is_same(row, found) and is_settled(row) and row.digest != digest
+            is_other = row is not None and row.digest != digest and is_same(row, found) and is_settled(row)
             if row is not None and is_other and not is_in_place(fd, openness, digest):
-                was, now = row.digest.hex(), digest.hex()
-                return Problem(path, "damaged", f"its stat is that of {was}, its bytes are {now}")
+                is_now = f"its stat is that of {row.digest.hex()}, its bytes are {digest.hex()}"
+                return Problem(path, "damaged", is_now)
             if problem := handed_on(self.sink, self.settling, path, digest, data, fd):
                 return problem
-        new = row_of_stat(path, found, digest, chunks, trusted_at(found, openness, self.now_ns))
-        is_racy = self.now_ns - found.st_ctime_ns < RACY_NS
-        is_open = openness is Openness.OPEN
-        return self._judged(Scanned(self._file_entry(path, found, new), new, True, True, is_racy, is_open))
+        read_at = trusted_at(found, openness, self.now_ns, self.change_ns)
+        new = row_of_stat(path, found, digest, chunks, read_at)
+        is_racy = max(read_at, self.now_ns) - found.st_ctime_ns < RACY_NS
+        entry = self._file_entry(path, found, new)
+        return self._judged(Scanned(entry, new, True, True, is_racy, openness is Openness.OPEN))
 
     def _judged(self, scanned: Scanned) -> Scanned | Problem:
         return unfit(scanned.entry, is_own=self.local.is_own) or scanned
@@ -391,7 +388,3 @@ class _Scanner:
 
 def _mount(path: bytes) -> Problem:
     return Problem(path, "mount", "another file system is mounted here; it is not crossed")
-
-
-def _special(path: bytes, kind: int) -> Problem:
-    return Problem(path, *_SPECIAL.get(kind, ("device", "its kind is unknown")))

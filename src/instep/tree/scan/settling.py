@@ -15,6 +15,7 @@ from typing import NamedTuple
 from instep.errors import DamagedError, ResourceError
 from instep.model.ids import Digest
 from instep.tree.objects.digest import digest_fd
+from instep.tree.objects.rows import RACY_NS
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.openness import Openness
 
@@ -110,11 +111,17 @@ def is_in_place(fd: int, openness: Openness, digest: Digest) -> bool:
     return openness is Openness.OPEN or digest_fd(fd)[0] != digest
 
 
-def trusted_at(found: os.stat_result, openness: Openness, now_ns: int) -> int:
+def trusted_at(found: os.stat_result, openness: Openness, now_ns: int, change_ns: int | None) -> int:
     """The moment to note as ``read_at_ns``: ``now_ns``, or the change itself where stores through a mapping may
-    follow that move no time. Such a row is not settled, so that every later scan reads the file again."""
-    if openness is Openness.CLOSED or (
-        openness is Openness.UNKNOWN and now_ns - found.st_ctime_ns >= MAPPED_NS
-    ):
+    follow that move no time. Such a row is not settled, so that every later scan reads the file again.
+
+    ``change_ns`` is the clock of changes (``kernel.change_clock_ns``) before the read. A file that changed before that
+    tick is settled at once, for every later change gets another ``ctime``. A whole second may be all that its inode
+    has room for; then ``RACY_NS`` stands."""
+    changed_ns = found.st_ctime_ns
+    if openness is Openness.CLOSED:
+        is_past = change_ns is not None and changed_ns < min(change_ns, now_ns)
+        return max(now_ns, changed_ns + RACY_NS) if is_past and changed_ns % 1_000_000_000 else now_ns
+    if openness is Openness.UNKNOWN and now_ns - changed_ns >= MAPPED_NS:
         return now_ns
-    return min(now_ns, found.st_ctime_ns)
+    return min(now_ns, changed_ns)
