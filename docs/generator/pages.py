@@ -31,6 +31,7 @@ from instep.node.config.external import ExternalSettings
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.outside.notify import NotifySettings
+from instep.node.config.outside.oidc import OidcSettings
 from instep.node.config.partners import PartnerSettings
 from instep.node.config.shared_parts.backups import BackupDatabaseKeys, BackupSettings
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings
@@ -89,6 +90,7 @@ TABLES: tuple[tuple[str, str, type], ...] = (
         SyncKindSettings,
     ),
     ("Notices", "[notify.NAME]; send = { ... } in it is a hook", NotifySettings),
+    ("Signing in by a provider", "[oidc]", OidcSettings),
     ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancers.PortKeys),
     ("Jobs", "[jobs.NAME]", JobSettings),
     ("Requests", "[requests.KIND]", RequestSettings),

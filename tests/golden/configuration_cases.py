@@ -105,6 +105,14 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         },
     ),
     "Notices": ("", {"": 'name = "main"\n[notify.ops]\nsend = { run = ["/bin/true"] }\n'}),
+    "Signing in by a provider": (
+        "[oidc]\n",
+        {
+            "": 'name = "main"\n[oidc]\nissuer = "https://login.example.org"\nclient_id = "instep"\n',
+            "issuer": 'name = "main"\n[oidc]\nclient_id = "instep"\n',
+            "client_id": 'name = "main"\n[oidc]\nissuer = "https://login.example.org"\n',
+        },
+    ),
     "A balancer's ports": (
         "[balancers.maps.https]\n",
         {

@@ -32,10 +32,12 @@ class RightsDocument(Document, frozen=True):
 
 
 class UserDocument(RightsDocument, frozen=True):
-    """A user of the panel."""
+    """A user of the panel. ``provider`` named the person, with the rights of the last sign-in; null where the person
+    has a password here."""
 
     created_at: str | None
     signed_in_at: str | None
+    provider: str | None = None
 
 
 class UsersDocument(Document, frozen=True):
@@ -79,7 +81,7 @@ class UserPasswordCommand(Command[UserChangeDocument], frozen=True, kw_only=True
 
 @command("user_remove", Role.ADMIN)
 class UserRemoveCommand(Command[UserChangeDocument], frozen=True, kw_only=True):
-    """Remove a user, and end the user's sessions and tokens."""
+    """Remove a user, or a person whom a provider named, and end the person's sessions and tokens."""
 
     name: PersonName
 

@@ -24,6 +24,7 @@ from instep.node.commands import commands_of
 from instep.node.commands.changes.sync import sync_port
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import ControlServer, role_of
+from instep.node.config.outside.oidc import GroupRole
 from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.driver import wall_ms
@@ -76,7 +77,7 @@ class Daemon:
         self.sync = SyncRuns(node.runtime, *ports, self.sync_notices)
         self.sync_schedule = SyncSchedule(node.runtime, self.sync, self._is_resting, self.sync_notices)
         self.housekeeping.page_users.append(self.sync)
-        self.access = Access(node.directory, wall_ms)
+        self.access = Access(node.directory, wall_ms, self._role_of_groups)
         self.door = CommandDoor(self.commands(), self.access.audit)
         self.panel = PanelServer(node, self.door, self.access, self.listeners)
         self.listeners.beside.append(self.panel.follow)
@@ -91,6 +92,11 @@ class Daemon:
         context = CommandContext(self.node, *services)
         self.node.peers.on_sync = sync_port(context)
         return commands_of(context)
+
+    def _role_of_groups(self, groups: tuple[str, ...]) -> GroupRole | None:
+        """Of a person whom the sign-in provider names, by the present configuration."""
+        oidc = self.node.runtime.settings.oidc
+        return None if oidc is None else oidc.role_of(groups)
 
     def _is_resting(self) -> bool:
         return self.shared_work.maintenance.is_on

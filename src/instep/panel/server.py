@@ -24,12 +24,14 @@ from instep.node.access.door import CommandDoor, Silent
 from instep.node.balance.listeners import Listeners
 from instep.node.balance.probe_server import BoundedServer
 from instep.node.node import Node
-from instep.node.runtime.driver import own_error
+from instep.node.runtime.driver import own_error, wall_ms
 from instep.panel.exchange import PanelExchange
 from instep.panel.feed import NodeFeed
 from instep.panel.guard import SAFE, is_own_host, why_foreign
 from instep.panel.metrics import CONTENT_TYPE, Beside, metrics_text
 from instep.panel.openapi import document
+from instep.panel.provider_sign_in import BACK, TO_PROVIDER, ProviderSignIn
+from instep.panel.provider_sign_in import words_of as words_of_provider
 from instep.panel.rest import RestApi, require_caller
 from instep.panel.routes import BASE
 from instep.panel.sign_in import SignIn, cookie_name, words_of
@@ -67,6 +69,7 @@ class PanelServer:
         self._rest = RestApi(door, access)
         self._streams = Streams(door, self.feed, self._keep)
         self._sign_in = SignIn(access, "", is_secure=False)
+        self._provider = ProviderSignIn(access, lambda: node.runtime.settings.oidc, wall_ms)
         self._following = asyncio.Lock()
 
     async def run(self) -> None:
@@ -184,6 +187,8 @@ class PanelServer:
             return await self._metrics(exchange)
         if path == "/login":
             return await self._login(exchange)
+        if path in (TO_PROVIDER, BACK) and request.method == "GET":
+            return await self._login_by_provider(exchange)
         if path == "/logout" and request.method == "POST":
             form = await exchange.form()
             response = self._pages().redirect(exchange, "/login")
@@ -225,18 +230,38 @@ class PanelServer:
 
     async def _login(self, exchange: PanelExchange) -> web.Response:
         if exchange.request.method in SAFE:
-            return self._pages().login(exchange)
+            return self._pages().login(exchange, self._provider.host)
         try:
             secret = await self._sign_in.begin(exchange)
         except InstepError as error:
             if error.error_code in ("body_too_large", "slow_request"):
                 raise
-            self._node.runtime.note_of_peer(
-                exchange.address, "sign_in_refused", f"a sign-in from {exchange.address} was refused",
-                code=error.error_code,
-            )  # fmt: skip
-            return self._pages().login(exchange, error, words_of(error))
-        response = self._pages().redirect(exchange, "/")
+            return self._not_signed_in(exchange, error, words_of(error))
+        return self._signed_in(exchange, self._pages().redirect(exchange, "/"), secret)
+
+    async def _login_by_provider(self, exchange: PanelExchange) -> web.Response:
+        """There, and back from there with a code; a failure shows the page of sign-ins with the reason."""
+        is_secure = self._context is not None
+        try:
+            if exchange.path == TO_PROVIDER:
+                return await self._provider.begin(exchange, is_secure=is_secure)
+            secret = await self._provider.finish(exchange, is_secure=is_secure)
+        except InstepError as error:
+            log.warning("a sign-in by the provider failed: %s", error.reason)
+            response = self._not_signed_in(exchange, error, words_of_provider(error))
+        else:
+            response = self._signed_in(exchange, self._pages().signed_in(exchange), secret)
+        self._provider.forget_flow(response, is_secure=is_secure)
+        return response
+
+    def _not_signed_in(self, exchange: PanelExchange, error: InstepError, words: str) -> web.Response:
+        self._node.runtime.note_of_peer(
+            exchange.address, "sign_in_refused", f"a sign-in from {exchange.address} was refused",
+            code=error.error_code,
+        )  # fmt: skip
+        return self._pages().login(exchange, self._provider.host, error, words)
+
+    def _signed_in(self, exchange: PanelExchange, response: web.Response, secret: str) -> web.Response:
         self._sign_in.set_cookie(response, secret)
         caller = self._access.caller_of_cookie(secret, exchange.address)
         name = caller.name if caller is not None else ""

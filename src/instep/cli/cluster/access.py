@@ -98,10 +98,13 @@ def user_list(session: Session) -> None:
     told = session.call(api.UserListCommand())
     if not session.gave_json(told):
         rows = [
-            (one.name, one.role, _filesets(one.filesets), moment(one.created_at), moment(one.signed_in_at))
+            (
+                one.name, one.role, _filesets(one.filesets), moment(one.created_at), moment(one.signed_in_at),
+                printable(one.provider or "a password"),
+            )
             for one in told.users
-        ]
-        table(rows, ("name", "role", "filesets", "created", "signed in"))
+        ]  # fmt: skip
+        table(rows, ("name", "role", "filesets", "created", "signed in", "by"))
 
 
 @command("passwd", parent=user, example="instep user passwd ana")

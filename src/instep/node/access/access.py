@@ -15,7 +15,7 @@ from instep.node.access.attempts import AttemptLimits
 from instep.node.access.audit import AuditTrail
 from instep.node.access.caller import Caller, DoorName
 from instep.node.access.passwords import hash_of, is_password
-from instep.node.access.people import AccessRights, Records, User, digest_of
+from instep.node.access.people import AccessRights, Records, RoleOf, User, digest_of
 from instep.node.directory import NodeDirectory
 from instep.store.access_store import AccessStore
 from instep.store.database import set_aside
@@ -38,7 +38,9 @@ class _Link:
 class Access:
     """Nothing is opened or hashed before it is needed."""
 
-    def __init__(self, directory: NodeDirectory, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, directory: NodeDirectory, now_ms: Callable[[], int], role_of: RoleOf = lambda _: None
+    ) -> None:
         self._path = directory.access
         self._now_ms = now_ms
         self._store: AccessStore | None = None
@@ -46,7 +48,7 @@ class Access:
         self._links: dict[str, _Link] = {}
         self._hashing = asyncio.Semaphore(HASHES_MAX)
         self._nobody = ""
-        self.records = Records(self.store, now_ms)
+        self.records = Records(self.store, now_ms, role_of)
         self.audit = AuditTrail(self.store, now_ms)
         self.attempts = AttemptLimits(self.store, now_ms)
 

@@ -10,13 +10,16 @@ from typing import TypeVar
 import msgspec
 
 from instep.api.command import Role
-from instep.errors import RefusedError
+from instep.errors import NotAllowedError, RefusedError
 from instep.node.access.caller import Caller, DoorName
+from instep.node.config.outside.oidc import GroupRole
 from instep.store.access_store import AccessStore
 
 TOKEN_PREFIX = "ist_"
 SESSION_IDLE_MS = 12 * 3_600_000
 SESSION_MS_MAX = 7 * 86_400_000
+PROVIDED_MS_MAX = 12 * 3_600_000
+"""Of a session by a provider: it cannot say here that the person left."""
 SESSIONS_MAX = 25
 """For one user; the session that was quiet the longest ends in favour of a new one."""
 SEEN_EVERY_MS = 60_000
@@ -44,6 +47,16 @@ class User(AccessRights, kw_only=True):
     signed_in_ms: int | None = None
 
 
+class Identity(AccessRights, kw_only=True):
+    """A person whom a provider named: the subject keeps the name that it came with first, so that no change of names at
+    the provider makes one person two. The rights are those of the last sign-in."""
+
+    issuer: str
+    subject: str
+    created_ms: int
+    signed_in_ms: int
+
+
 class Token(AccessRights, kw_only=True):
     """A program's token: the digest of its secret. It belongs to the person ``created_by``."""
 
@@ -62,9 +75,14 @@ class BrowserSession(AccessRights, kw_only=True):
     created_ms: int
     seen_ms: int
     by_link: bool
+    identity: str | None = None
+    """The key of the person's identity, where a provider named the person, and ``groups`` the groups then."""
+    groups: tuple[str, ...] = ()
 
 
 Record = TypeVar("Record", bound=AccessRights)
+RoleOf = Callable[[tuple[str, ...]], GroupRole | None]
+"""The role of a person whom a provider names with these groups, by the present configuration."""
 
 
 def digest_of(secret: str) -> str:
@@ -75,9 +93,10 @@ def digest_of(secret: str) -> str:
 class Records:
     """Reads and writes the records of one store."""
 
-    def __init__(self, store: Callable[[], AccessStore], now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Callable[[], AccessStore], now_ms: Callable[[], int], role_of: RoleOf) -> None:
         self._store = store
         self.now_ms = now_ms
+        self._role_of = role_of
 
     def get(self, kind: type[Record], key: str) -> Record | None:
         raw = self._store().get(_kind(kind), key)
@@ -141,7 +160,10 @@ class Records:
 
     # Sessions -----------------------------------------------------------------------------------------------
 
-    def begin_session(self, rights: AccessRights, address: str, agent: str, *, by_link: bool) -> str:
+    def begin_session(
+        self, rights: AccessRights, address: str, agent: str, *, by_link: bool, identity: str | None = None,
+        groups: tuple[str, ...] = (),
+    ) -> str:  # fmt: skip
         """A new session; the secret for its cookie."""
         now = self.now_ms()
         mine = [(key, one) for key, one in self.all(BrowserSession) if one.name == rights.name]
@@ -154,6 +176,7 @@ class Records:
         session = BrowserSession(
             name=rights.name, role=rights.role, filesets=rights.filesets, address=address,
             agent=agent[:AGENT_MAX], created_ms=now, seen_ms=now, by_link=by_link,
+            identity=identity, groups=groups,
         )  # fmt: skip
         self.put(digest_of(secret), session)
         return secret
@@ -164,16 +187,56 @@ class Records:
         session = self.get(BrowserSession, key)
         if session is None:
             return None
-        user = None if session.by_link else self.get(User, session.name)
-        if self._has_ended(session, now) or (user is None and not session.by_link):
+        rights = self._present_rights(session)
+        if self._has_ended(session, now) or rights is None:
             self.take(BrowserSession, key)
             return None
         if now - session.seen_ms >= SEEN_EVERY_MS:
             session.seen_ms = now
             self.put(key, session, durable=False)
-        if user is not None:
-            session.role, session.filesets = user.role, user.filesets
+        session.role, session.filesets = rights.role, rights.filesets
         return session
+
+    def _present_rights(self, session: BrowserSession) -> AccessRights | None:
+        """The rights that the person of a session has now, by this node's own records and configuration."""
+        if session.by_link:
+            return session
+        if session.identity is None:
+            return self.get(User, session.name)
+        row = None if self.get(Identity, session.identity) is None else self._role_of(session.groups)
+        return None if row is None else AccessRights(name=session.name, role=row.role, filesets=row.filesets)
+
+    # Persons whom a provider names --------------------------------------------------------------------------
+
+    def identify(self, issuer: str, subject: str, name: str, groups: tuple[str, ...]) -> tuple[str, Identity]:
+        """The identity of a person, and its key. ``NotAllowedError``: ``no_role``, ``name_taken``."""
+        now, key = self.now_ms(), digest_of(f"{issuer}\0{subject}")
+        row, known = self._role_of(groups), self.get(Identity, key)
+        if row is None:
+            raise NotAllowedError(
+                f"{name if known is None else known.name} is in no group that has a role here",
+                hint="add a group to roles in [oidc] of instep.toml, then: instep config reload",
+                code="no_role",
+            )
+        if known is None:
+            names = {one.name for _, one in self.all(Identity)} | {one.name for _, one in self.all(User)}
+            if name in names:
+                raise NotAllowedError(
+                    f"the name {name} belongs to another person here",
+                    hint=f"instep user remove {name}, where both are one person; else name another claim as name_claim",
+                    code="name_taken",
+                )
+        identity = Identity(
+            name=name if known is None else known.name, role=row.role, filesets=row.filesets, issuer=issuer,
+            subject=subject, created_ms=now if known is None else known.created_ms, signed_in_ms=now,
+        )  # fmt: skip
+        self.put(key, identity)
+        return key, identity
+
+    def remove_person(self, name: str) -> bool:
+        """Forget a user, and an identity of that name; whether there was one."""
+        keys = [key for key, one in self.all(Identity) if one.name == name]
+        return self.take(User, name) + sum(self.take(Identity, key) for key in keys) > 0
 
     def end_sessions(self, wanted: Callable[[str, BrowserSession], bool]) -> int:
         """End the sessions for which ``wanted`` is true, by their digest and record; how many."""
@@ -182,11 +245,12 @@ class Records:
 
     @staticmethod
     def _has_ended(session: BrowserSession, now: int) -> bool:
-        return now - session.seen_ms > SESSION_IDLE_MS or now - session.created_ms > SESSION_MS_MAX
+        longest = SESSION_MS_MAX if session.identity is None else PROVIDED_MS_MAX
+        return now - session.seen_ms > SESSION_IDLE_MS or now - session.created_ms > longest
 
 
 def _kind(kind: type[AccessRights]) -> str:
-    return {User: "user", Token: "token", BrowserSession: "session"}[kind]
+    return {User: "user", Token: "token", BrowserSession: "session", Identity: "identity"}[kind]
 
 
 def _is_over(token: Token, now_ms: int) -> bool:

@@ -18,6 +18,7 @@ from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import as_set, choice, matching, off_or, some_of, strings
 from instep.node.config.outside.notify import NotifySettings, read_notify
+from instep.node.config.outside.oidc import OidcSettings, read_oidc
 from instep.node.config.partners import PartnerSettings, read_partners
 from instep.node.config.shared_parts.backups import BackupSettings, read_backup
 from instep.node.config.shared_parts.jobs import JobSettings, RequestSettings, read_jobs, read_requests
@@ -85,6 +86,7 @@ class Settings:
     backup: BackupSettings | None = section(BackupSettings, None)
     sync: Mapping[str, SyncSettings] = section(SyncSettings, dict, is_named=True)
     notify: Mapping[str, NotifySettings] = section(NotifySettings, dict, is_named=True)
+    oidc: OidcSettings | None = section(OidcSettings, None)
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
     warnings: tuple[str, ...] = ()
@@ -113,7 +115,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
     jobs, requests, pools = read_jobs(top), read_requests(top), read_pools(top)
     standby = read_standby(top)
     sync, notify = read_sync(top), read_notify(top)
-    backup = read_backup(top, filesets)
+    backup, oidc = read_backup(top, filesets), read_oidc(top)
     if top.reading.problems:
         return None
     return Settings(
@@ -130,6 +132,7 @@ def read_settings(top: Table, fingerprint: str) -> Settings | None:
         sync=MappingProxyType(sync),
         notify=notify,
         backup=backup,
+        oidc=oidc,
         warnings=tuple(top.reading.warnings),
         fingerprint=fingerprint,
     )

@@ -59,13 +59,20 @@ class Site:
         return exchange.answer(b"", "text/plain", 303, {"Location": path})
 
     def login(
-        self, exchange: PanelExchange, error: InstepError | None = None, told: str | None = None
-    ) -> web.Response:
+        self, exchange: PanelExchange, provider: str | None, error: InstepError | None = None,
+        told: str | None = None,
+    ) -> web.Response:  # fmt: skip
+        """``provider`` is the name of another way to sign in, where there is one."""
         status = 200 if error is None else status_of(error)
-        response = self._drawn(exchange, Page("login.html", "Sign in", {"told": told}, status), None)
+        context = {"told": told, "provider": provider}
+        response = self._drawn(exchange, Page("login.html", "Sign in", context, status), None)
         if error is not None and "retry_after_s" in error.facts:
             response.headers["Retry-After"] = str(error.facts["retry_after_s"])
         return response
+
+    def signed_in(self, exchange: PanelExchange) -> web.Response:
+        """For a browser that comes from another site: its cookie goes along from here on."""
+        return self._drawn(exchange, Page("signed_in.html", "Signed in", {}), None)
 
     def error(self, exchange: PanelExchange, error: InstepError) -> web.Response:
         page = Page("error.html", "It did not work", {"error": error}, status_of(error))

@@ -10,7 +10,7 @@ from instep.errors import RefusedError, UnavailableError
 from instep.net.trust.certs import Purpose, facts_of
 from instep.node.access.caller import Caller
 from instep.node.access.door import CALLER
-from instep.node.access.people import BrowserSession, Token, User
+from instep.node.access.people import BrowserSession, Identity, Token, User
 from instep.node.balance.listeners import panel_origin
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
@@ -30,19 +30,18 @@ class AccessCommands(CommandHandlers):
     # Users --------------------------------------------------------------------------------------------------
 
     async def user_list(self, asked: api.UserListCommand, speaker: Speaker) -> api.UsersDocument:
-        users = (user for _, user in self._context.access.records.all(User))
+        records = self._context.access.records
+        users: list[User | Identity] = [user for _, user in records.all(User)]
+        users += [person for _, person in records.all(Identity)]
         return api.UsersDocument(
             tuple(
                 api.UserDocument(
-                    user.name,
-                    user.role.value,
-                    user.filesets,
-                    moment(user.created_ms),
-                    moment(user.signed_in_ms),
+                    user.name, user.role.value, user.filesets, moment(user.created_ms), moment(user.signed_in_ms),
+                    user.issuer if isinstance(user, Identity) else None,
                 )
-                for user in users
+                for user in sorted(users, key=lambda user: user.name)
             )
-        )
+        )  # fmt: skip
 
     async def user_add(self, asked: api.UserAddCommand, speaker: Speaker) -> api.UserChangeDocument:
         access = self._context.access
@@ -84,7 +83,7 @@ class AccessCommands(CommandHandlers):
 
     async def user_remove(self, asked: api.UserRemoveCommand, speaker: Speaker) -> api.UserChangeDocument:
         records = self._context.access.records
-        changed = records.take(User, asked.name)
+        changed = records.remove_person(asked.name)
         tokens = records.revoke_tokens_of(asked.name) if changed else ()
         return api.UserChangeDocument(asked.name, changed, self._end_sessions_of(asked.name), tokens)
 

@@ -1,1 +1,1 @@
-"""Tables of ``instep.toml`` about people and services outside the cluster: receivers of notices."""
+"""Tables of ``instep.toml`` about people and services outside the cluster: receivers of notices, a sign-in provider."""
