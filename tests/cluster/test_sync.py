@@ -20,7 +20,8 @@ SOAK_S = float(os.environ.get("INSTEP_SOAK_SECONDS", "0"))
 SEED = int(os.environ.get("INSTEP_SEED", "11"))
 MOMENTS = 50 if SOAK_S else 3
 """Random moments at which a node is killed."""
-PHASES = ("flushing", "planning", "right", "left", "base")
+PHASES = ("flushing", "planning", "sending", "answered", "following", "base")
+"""Failpoints of a run at the home that carries it out; `answered`: one home answered, the other may be at work."""
 AT_A_HOME = ("home.change_kept", "home.applied", "home.answer_kept")
 EDITS = 60
 EVERY_S = 0.05
