@@ -132,8 +132,8 @@ class Example:
         new_certificate(self.s1.tree, SERVICE)
         settings = f'cluster_file = "{self.cluster_file}"\n{self.fleet.listeners(self.s1)}'
         self.s1.run(
-            "fileset", "add", KEYSTORE, str(self.s1.tree), "--to", "s2", "--to", "s3", "--publish", "manual",
-            "--gate", "version", "--gate", "database",
+            "fileset", "add", KEYSTORE, str(self.s1.tree), "--class", "secret", "--to", "s2", "--to", "s3",
+            "--publish", "manual", "--gate", "version", "--gate", "database",
         )  # fmt: skip
         self.s1.run(
             "fileset",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instep.core.reach import reach
-from instep.model.definition import FilesetClass
+from instep.core.reach import TABLE_CLASSES, reach
 from tests.golden.test_reach_table import EXPECTED, WORKED_EXAMPLE
 from tests.support.fleet import Fleet
 from tests.support.waiting import eventually
@@ -80,7 +79,7 @@ def test_three_clusters_without_a_common_authority(fleet: Fleet) -> None:
     cells: Cells = {
         (each.home, each.node, of.value): each.gets
         for home in WORKED_EXAMPLE
-        for of in FilesetClass
+        for of in TABLE_CLASSES
         for each in reach(WORKED_EXAMPLE, home, of)
     }
     assert len(cells) * 3 == 36

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 TRIED = r"""
 "" | "x" | "/x" | "/a/../b" | "a/b" | "a\u0000b" | 0 | 1 | -1 | 255 | 256 | 404 | 8080 | 65536 | 1.5 | true | false
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01
-"mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "backend" | "nginx" | "expected"
+"mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "secret" | "backend" | "nginx" | "expected"
 "strict" | "none" | "viewer" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
 "up" | "left" | "revert" | "xml" | "site@s1" | "site@" | "a b@s1"
 "5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "x%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"

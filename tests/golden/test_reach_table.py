@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.core.reach import PartnerRows, reach, reach_table
+from instep.core.reach import TABLE_CLASSES, PartnerRows, reach, reach_table
 from instep.model.definition import FilesetClass
 from instep.model.ids import NodeName
 from instep.model.link import Link
@@ -30,7 +30,7 @@ def test_the_worked_example_says_what_the_manual_says() -> None:
     found = {
         (each.home, each.node, of): each.via
         for home in WORKED_EXAMPLE
-        for of in FilesetClass
+        for of in TABLE_CLASSES
         for each in reach(WORKED_EXAMPLE, home, of)
         if each.gets
     }
@@ -61,8 +61,8 @@ def test_a_document_gets_where_a_walk_over_the_rows_gets(
                 is_listed = sender in rows[receiver]
                 lets = (
                     link.replicate
-                    and (link.data or of is FilesetClass.METADATA)
-                    and (sender == home or link.hub)
+                    and (link.data or of is not FilesetClass.DATA)
+                    and (sender == home or (link.hub and of is not FilesetClass.SECRET))
                 )
                 if sender in has and is_listed and lets:
                     has.add(receiver)

@@ -19,6 +19,8 @@ from instep.model.link import Link
 PartnerRows = Mapping[NodeName, Mapping[NodeName, Link] | None]
 """The rows of each node, by partner; None for a node that has not told its rows."""
 
+TABLE_CLASSES = (FilesetClass.METADATA, FilesetClass.DATA)
+"""Rows of partners say where these go. A secret goes from its writer to the partners in ``to``, and no further."""
 ACTS = ("insert", "update", "delete")
 """All three go the same way: a generation says what there is now."""
 
@@ -53,6 +55,8 @@ def why_stopped(
         return f"{sender}'s row of {receiver} has replicate off"
     if fileset_class is FilesetClass.DATA and not link.data:
         return f"{sender}'s row of {receiver} has data off"
+    if fileset_class is FilesetClass.SECRET:
+        return f"{sender} passes on nothing of class secret"
     return f"{sender}'s row of {receiver} has hub off"
 
 
@@ -131,7 +135,7 @@ def carried(rows: PartnerRows) -> Iterator[Carried]:
         found = {
             (own, of): why_stopped(rows, sender, receiver, of, own_line=own)
             for own in (True, False)
-            for of in FilesetClass
+            for of in TABLE_CLASSES
         }
         yield Carried(
             sender,
@@ -147,7 +151,7 @@ def carried(rows: PartnerRows) -> Iterator[Carried]:
 def ways(rows: PartnerRows) -> Iterator[Reach]:
     """Where the documents of each home get to, in the order of homes, classes and nodes."""
     for home in sorted(rows):
-        for fileset_class in FilesetClass:
+        for fileset_class in TABLE_CLASSES:
             yield from reach(rows, home, fileset_class)
 
 

@@ -114,6 +114,11 @@ def plan_prune(
     return PrunePlan(tuple(b.name for b in reversed(may_go)), over)
 
 
+def secrets_to_forget(batches: Sequence[Batch]) -> tuple[str, ...]:
+    """All batches but the newest: of a secret, one old version is kept at most."""
+    return tuple(batch.name for batch in sorted(batches, key=lambda b: (b.at_ms, b.name))[:-1])
+
+
 def plan_thinning(
     batches: Sequence[Batch], versions: Iterable[Version], policy: RetentionPolicy, now_ms: int
 ) -> tuple[str, ...]:

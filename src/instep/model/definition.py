@@ -26,6 +26,8 @@ class Mode(enum.Enum):
 class FilesetClass(enum.Enum):
     METADATA = "metadata"
     DATA = "data"
+    SECRET = "secret"
+    """Keys and certificates: for the partners that the writer names, without the rights of other users."""
 
 
 class Preserve(enum.Enum):
@@ -54,6 +56,10 @@ class Definition(msgspec.Struct, frozen=True, array_like=True):
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)
+
+    @property
+    def is_secret(self) -> bool:
+        return self.fileset_class is FilesetClass.SECRET
 
     @property
     def digest(self) -> Digest:

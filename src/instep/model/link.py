@@ -19,9 +19,9 @@ class Link(msgspec.Struct, frozen=True, array_like=True):
     hub: bool = False
 
     def lets(self, fileset_class: FilesetClass, *, own_line: bool) -> bool:
-        """Whether a line of this class flows over this link."""
+        """Whether a line of this class flows over this link. No hub passes on secrets."""
         if not self.replicate:
             return False
         if fileset_class is FilesetClass.DATA and not self.data:
             return False
-        return own_line or self.hub
+        return own_line or (self.hub and fileset_class is not FilesetClass.SECRET)

@@ -63,7 +63,9 @@ for one in (external, fileset_remove, forget_line, mount_lines):
 @click.option(
     "--mode", type=click.Choice(["mirror", "replicate", "shared"]), default="mirror", show_default=True
 )
-@click.option("--class", "fileset_class", type=click.Choice(["metadata", "data"]), help="Default: metadata.")
+@click.option(
+    "--class", "fileset_class", type=click.Choice(["metadata", "data", "secret"]), help="Default: metadata."
+)
 @recipe_options
 @click.option("--publish", type=click.Choice(["auto", "manual"]), help="Default: auto.")
 @click.option("--settle", metavar="DURATION", help="Quiet time before an automatic publish.")

@@ -88,7 +88,7 @@ DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
 TAKES = (
     "members", "drain", "test", "contents", "revocations", "warrant", "offers", "introductions", "hub_offers", "looks",
-    "sync", "fresh",
+    "sync", "fresh", "secrets",
 )  # fmt: skip
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256

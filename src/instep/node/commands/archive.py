@@ -72,7 +72,9 @@ class Archives(CommandHandlers):
 
     async def prune(self, asked: api.ArchivePruneCommand, speaker: Speaker) -> api.ArchivePruneDocument:
         service = service_of(self._node, asked.fileset)
-        policy = retention_of(service.fileset, asked.keep_last, asked.keep_within_ms)
+        policy = retention_of(
+            service.fileset, asked.keep_last, asked.keep_within_ms, definition=service.known_definition()
+        )
 
         def prune() -> api.ArchivePruneDocument:
             archive = Archive(service.tree.place())

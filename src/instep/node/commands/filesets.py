@@ -187,11 +187,8 @@ class Filesets(CommandHandlers):
         head: HeadRef,
     ) -> Numbers:
         runtime = self._node.runtime
-        local = Local(
-            preserve=frozenset(definition.preserve),
-            allow=frozenset(Allow(each) for each in runtime.settings.allow_preserve),
-            without=without,
-        )
+        allow = frozenset(Allow(each) for each in runtime.settings.allow_preserve)
+        local = Local(frozenset(definition.preserve), allow, without, is_secret=definition.is_secret)
         place = Place(path, path / ".instep", name)
         inspection = TreeComparison(runtime.store, place, name, definition, local, None, keep_rows=False)
         return inspection.numbers(inspection.everything(head.root, wall_ms(), deep=True))

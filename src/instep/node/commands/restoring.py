@@ -98,6 +98,7 @@ class Restores(CommandHandlers):
     async def export_git(self, asked: api.ExportGitCommand, speaker: Speaker) -> api.ExportDocument:
         """On any node, with the contents that are here or at its partners."""
         service = running_service_of(self._node, asked.fileset)
+        _refuse_secret(service)
         to = self._outside(asked.to)
 
         async def progress(done: int, total: int) -> None:
@@ -179,6 +180,17 @@ class Restores(CommandHandlers):
                 hint=f"it goes on; see: instep status {service.fileset.name}",
                 code="timed_out",
             ) from error
+
+
+def _refuse_secret(service: LineService) -> None:
+    """A repository keeps all that it was given, and of a secret one old version is kept at most."""
+    definition = service.known_definition()
+    if definition is not None and definition.is_secret:
+        raise RefusedError(
+            f"{service.fileset.name} is of class secret, and a git repository would keep every key of it",
+            hint=f"instep log {service.fileset.name}",
+            code="is_secret",
+        )
 
 
 def paths_of(asked: api.RestoreCommand) -> tuple[bytes, ...]:

@@ -69,7 +69,8 @@ class TravellingKeys:
     mode: Mode = key("mirror", enum_of(Mode, later=(Mode.SHARED,)))
     """`mirror`: one writer, partners follow; `replicate`: every node that has it writes its own files in it."""
     fileset_class: FilesetClass = key("metadata", enum_of(FilesetClass), name="class")
-    """`metadata` or `data`; `data` goes only where `data = true`."""
+    """`metadata`; `data`, which goes only where `data = true`; or `secret`, for keys: to the partners in `to`, never
+    over a hub; without rights of group and others where it is followed; at most one old version in the archive."""
     ignore: tuple[str, ...] = key([], patterns)
     """Gitignore patterns of paths that are never carried or touched."""
     include: tuple[str, ...] = key([], patterns)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import InstepError, RefusedError
-from instep.model.definition import Definition, Mode, Preserve
+from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.external import External
 from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
 from instep.model.rollout import RolloutPolicy, Strategy
@@ -263,6 +263,8 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
         _check_many_homes(table, row, rules, policy)
     elif hooks.on_collision:
         table.below("hooks").wrong(ON_COLLISION, _OF_MANY)
+    if rules["fileset_class"] is FilesetClass.SECRET and is_here:
+        _check_secret(table, row, rules)
     definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
     return FilesetSettings(
         name=name,
@@ -323,6 +325,20 @@ def _check_many_homes(
         table.wrong("switch", _NOT_WITH_MANY, "exchange")
     if policy.strategy not in (Strategy.AUTO, Strategy.TOGETHER):
         table.below("rollout").wrong("strategy", _NOT_WITH_MANY, policy.strategy.value)
+
+
+def _check_secret(table: Table, row: Mapping[str, object], rules: Mapping[str, object]) -> None:
+    if row["to"] is None:
+        table.wrong(
+            "to", "is missing: class = secret goes to the partners that it names, and to no other", None
+        )
+    if rules["mode"] is not Mode.MIRROR:
+        table.wrong("mode", _NOT_WITH_SECRET, table.raw.get("mode"))
+    if row["history"] == "on":
+        table.wrong("history", _NOT_WITH_SECRET, "on")
+
+
+_NOT_WITH_SECRET = "does not go with class = secret, of which one old version is kept at most"
 
 
 def _check_nodes(

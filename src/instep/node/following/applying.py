@@ -13,6 +13,7 @@ from functools import partial
 from itertools import islice
 
 from instep.core.follow.vocabulary import PutBack, Revert, Reverted, StageContents
+from instep.core.retention import secrets_to_forget
 from instep.errors import UnavailableError
 from instep.model.definition import Definition
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -29,6 +30,7 @@ from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.stat_rows import record_rows, store_rows
 from instep.node.trees.space import require_room
 from instep.node.trees.switch_outcome import refuse_held, reverted_by
+from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.control_folder import opened
 from instep.tree.root.failpoints import failpoint, register
@@ -180,6 +182,9 @@ class Applying:
                 # The record of what the tree holds is synced with the journal's going.
                 self._tree.hold(Taken(place, taken.marker), journal.header.target, is_synced=False)
                 finish(place, journal)
+                if self._tree.definition(journal.header.target).is_secret:
+                    archive = Archive(place)
+                    archive.prune(secrets_to_forget(archive.batches()))
             clear_stages(place)
 
     def drop_stage(self) -> None:

@@ -33,6 +33,7 @@ class AcceptedLink(StreamRequests):
         self.who = who
         self.hello = hello
         self.version = m.agree(m.VERSIONS, hello.versions)
+        peers.access.takes[who] = hello.takes
         self.since_ms = wall_ms()
         self.last_heard_ms = self.since_ms
         self.accepted: dict[LineId, str] = {}

@@ -8,12 +8,17 @@ from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 
+SECRETS = "secrets"
+"""A node that names it in ``takes`` knows definitions of class ``secret``; others are offered none."""
+
 
 class LinkPolicy:
     """Which partner may have which line (P6, M9-M13): both sides list each other, flags, class, hub rule, ``to``."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self.takes: dict[NodeName, tuple[str, ...]] = {}
+        """The words of ``takes`` in the newest greeting of each partner that has connected."""
 
     def require_partner(self, who: NodeName) -> None:
         """``NotAllowedError`` ``not_listed`` unless this node lists ``who``."""
@@ -47,9 +52,13 @@ class LinkPolicy:
         if definition is None:
             return f"{me} knows no generation of {service.line.fileset} yet"
         link, own = partner.link, service.is_written_here
+        if definition.is_secret and SECRETS not in self.takes.get(who, (SECRETS,)):
+            return f"{who} runs a version that does not know filesets of class secret: upgrade it"
         if not link.lets(definition.fileset_class, own_line=own):
             if not link.replicate:
                 return f"the link of {me} to {who} has replicate off"
+            if definition.is_secret:
+                return f"{me} does not write {service.line.fileset}, and passes on nothing of class secret"
             if not own and not link.hub:
                 return f"{me} does not write {service.line.fileset} and its link to {who} has hub off"
             return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"

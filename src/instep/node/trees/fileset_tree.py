@@ -185,7 +185,7 @@ class FilesetTree:
         if self.fileset.is_written_here:
             return Local(preserve=preserve, is_own=True)
         allow = frozenset(Allow(name) for name in self.runtime.settings.allow_preserve)
-        return self.owners.local(self.fileset, preserve, allow)
+        return self.owners.local(self.fileset, preserve, allow, is_secret=definition.is_secret)
 
     # The watch ------------------------------------------------------------------------------------------------
 

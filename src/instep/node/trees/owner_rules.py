@@ -31,14 +31,19 @@ class FollowedOwners:
         """Users and groups of manifests that stand for no account here, as ``user tomcat``."""
 
     def local(
-        self, fileset: FilesetSettings, preserve: frozenset[Preserve], allow: frozenset[Allow]
+        self,
+        fileset: FilesetSettings,
+        preserve: frozenset[Preserve],
+        allow: frozenset[Allow],
+        *,
+        is_secret: bool = False,
     ) -> Local:
         """The rules for a definition's ``preserve``; ``allow`` is the node's ``allow_preserve``."""
         without = frozenset(Preserve(name) for name in fileset.without)
 
         def by(rules: OwnerRules) -> Local:
             owners = Owners(rules, is_careful=Allow.OWNER not in allow, unknown=self.unknown)
-            return Local(preserve=preserve, allow=allow, without=without, owners=owners)
+            return Local(preserve, allow, without, is_secret=is_secret, owners=owners)
 
         if not may_give_away():
             return by(OwnerRules())

@@ -111,7 +111,7 @@ class TreeComparison:
         local = self.local
         is_one_owner = local.owners.rules.everything is not None
         for entry in entries:
-            if entry.extra is None and not entry.mode & 0o6000 and not is_one_owner:
+            if entry.extra is None and not entry.mode & ~local.modes(entry.kind) and not is_one_owner:
                 yield entry
             else:
                 yield without_chunks(expected_local(entry, local))

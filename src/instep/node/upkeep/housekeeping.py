@@ -25,6 +25,7 @@ from instep.core.retention import (
 )
 from instep.errors import InstepError
 from instep.model.counts import counted, sized, which
+from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.leaves import forget_leaves
@@ -182,7 +183,8 @@ class Housekeeping:
         end_due(service.tree, place)
         archive = Archive(place)
         batches = archive.batches()
-        policy = retention_of(service.fileset, held_bytes=sum(batch.size_bytes for batch in batches))
+        held = sum(batch.size_bytes for batch in batches)
+        policy = retention_of(service.fileset, held_bytes=held, definition=service.known_definition())
         now_ms = self._now_ms(service, batches)
         plan = plan_prune(batches, policy, now_ms)
         if plan.names:
@@ -335,9 +337,13 @@ def retention_of(
     keep_last: int | None = None,
     keep_within_ms: int | None = None,
     held_bytes: int = 0,
+    *,
+    definition: Definition | None = None,
 ) -> RetentionPolicy:
     """How long the archive of a fileset, which takes ``held_bytes``, is kept, with an operator's own numbers instead of
     the settings'."""
+    if definition is not None and definition.is_secret:
+        return RetentionPolicy(keep_last=min(1, 1 if keep_last is None else keep_last), keep_within_ms=0)
     settings = fileset.archive
     usage = shutil.disk_usage(fileset.path)
     return RetentionPolicy(

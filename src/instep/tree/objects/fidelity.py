@@ -59,11 +59,13 @@ class Local:
     allow: frozenset[Allow] = frozenset()
     without: frozenset[Preserve] = frozenset()
     is_own: bool = False
+    is_secret: bool = False
+    """Group and others have no rights where such a tree is followed, whatever its manifest says."""
     owners: Owners = field(default_factory=Owners)
 
     def keeps(self, what: Preserve) -> bool:
         """Whether ``what`` is asked for, can be kept here, and may be set here."""
-        if what in self.without:
+        if what in self.without or (what is Preserve.ACL and self.is_secret):
             return False
         if what is Preserve.OWNER and self.owners.rules.everything is not None:
             return True
@@ -86,6 +88,14 @@ class Local:
             return not is_label and self.may(Allow.SECURITY)
         return False
 
+    def modes(self, kind: Kind) -> int:
+        """The bits of a manifest's mode that are set here."""
+        if self.is_own or kind is Kind.SYMLINK:
+            return 0o7777
+        if self.is_secret:
+            return 0o700 if kind is Kind.DIR else 0o600
+        return 0o7777 if Allow.SETUID in self.allow else 0o7777 & ~SETID
+
     @property
     def reads_xattrs(self) -> bool:
         return self.keeps(Preserve.XATTR) or self.keeps(Preserve.ACL)
@@ -99,10 +109,11 @@ class Local:
 def expected_local(entry: Entry, local: Local) -> Entry:
     """The form in which ``entry`` stands in this node's tree, as a scan of the applied tree reads it.
 
-    Setuid and setgid bits, owners, ``security.*`` and ``trusted.*`` only where allowed; metadata that the
-    file system cannot keep is left out; owners are mapped to names of this machine. ``chunks`` stay.
+    Setuid and setgid bits, owners, ``security.*`` and ``trusted.*`` only where allowed; no rights of others in a
+    secret tree; metadata that the file system cannot keep is left out; owners are mapped to names of this machine.
+    ``chunks`` stay.
     """
-    mode = entry.mode if local.may(Allow.SETUID) else entry.mode & ~SETID
+    mode = entry.mode & local.modes(entry.kind)
     owners = local.owners
     extra = entry.extra
     if extra is None:

@@ -19,8 +19,8 @@ from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.tree.journal.journal import RowRecord
 from instep.tree.objects.digest import digest_bytes
-from instep.tree.objects.fidelity import Allow, Local, apply_metadata
-from instep.tree.objects.inode import SETID, let_owner
+from instep.tree.objects.fidelity import Local, apply_metadata
+from instep.tree.objects.inode import let_owner
 from instep.tree.objects.large import digest_of_fd, mismatch, write_around_holes
 from instep.tree.objects.rows import row_of_stat
 from instep.tree.root.beneath import NOT_BENEATH, Root, syncfs
@@ -39,7 +39,7 @@ class Layer:
         self.local = local
         self._large_value = large_value
         self._is_plain = local.is_plain
-        self._mode_mask = 0o7777 if local.may(Allow.SETUID) else 0o7777 & ~SETID
+        self._mode_mask = local.modes(Kind.FILE)
         self._kept_by_open = 0o777 & ~_umask()
         self._unsynced: list[bytes] = []
         self._are_many = False
