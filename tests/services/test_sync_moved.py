@@ -9,7 +9,7 @@ import msgspec
 from instep.model.sync import SyncBase
 from tests.support.services import ServiceNode, services
 from tests.support.sync_site import Site, files
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time, reached
 
 
 @in_virtual_time
@@ -101,6 +101,36 @@ async def test_the_base_moves_with_a_handover_of_staging_and_back(tmp_path: Path
 
 
 @in_virtual_time
+async def test_an_initiator_has_a_copy_of_the_base_for_the_day_when_the_home_is_dead(tmp_path: Path) -> None:
+    """Goal: staging's home is gone, and with it its state: its mirror, now the home, goes on without ``--initial``. A copy
+    that is older than the last run is none."""
+    async with services(tmp_path) as cluster:
+        site = Site(cluster)
+        s1, s2, p1 = site.s1, site.s2, site.p1
+        cluster.link("p1", "s2")
+        await site.begin()
+
+        async def is_copied() -> bool:
+            return _bases(s2, FIRST)[-1:] == _bases(s1, FIRST)[-1:]
+
+        s1.write({"a": "2"})
+        await site.run()
+        await reached(is_copied, lambda: "a copy at s2")
+        older, newest = _bases(s1, FIRST)[-2:]
+        await s1.call("handover", fileset="data", node="s2")
+        await s1.stop()
+        await p1.set(offers_from="s2")
+        await _names(site, "data@s1", "data@s2", s2)
+        p1.write({"a": "3"})
+        s2.store.put(BASES.format(FIRST), msgspec.msgpack.encode((older,)))
+        await s2.refuses("no_base", "sync_run", profile="site")
+        s2.store.put(BASES.format(FIRST), msgspec.msgpack.encode((newest,)))
+        ran = await site.run(s2)
+        assert (ran["listed"], files(s2.tree)) == ([], files(p1.tree))
+        assert files(s2.tree)["a"] == "3"
+
+
+@in_virtual_time
 async def test_a_base_that_the_former_home_lost_is_none(tmp_path: Path) -> None:
     async with services(tmp_path) as cluster:
         site = Site(cluster)
@@ -110,7 +140,8 @@ async def test_a_base_that_the_former_home_lost_is_none(tmp_path: Path) -> None:
         await s1.call("handover", fileset="data", node="s2")
         await p1.set(offers_from="s2")
         await _names(site, "data@s1", "data@s2")
-        s1.store.delete(BASES.format("data@s1/data@p1"))
+        for node in (s1, s2):
+            node.store.delete(BASES.format("data@s1/data@p1"))
         error = await s2.refuses("no_base", "sync_run", profile="site")
         assert "instep sync run site --initial left" in (error.hint or "")
         await site.run(s2, initial="left")
@@ -129,15 +160,16 @@ async def test_after_a_handover_of_staging_its_old_home_names_the_new_one(tmp_pa
 
 
 BASES = "sync/bases/site/{}"
+FIRST = "data@s1/data@p1"
 
 
 def _bases(node: ServiceNode, pair: str) -> tuple[SyncBase, ...]:
     return msgspec.msgpack.decode(node.store.get(BASES.format(pair)) or b"\x90", type=tuple[SyncBase, ...])
 
 
-async def _names(site: Site, old: str, new: str) -> None:
-    """Name the new home in the profile on both servers of staging."""
-    for node in (site.s1, site.s2):
+async def _names(site: Site, old: str, new: str, *servers: ServiceNode) -> None:
+    """Name the new home in the profile on both servers of staging, or on these."""
+    for node in servers or (site.s1, site.s2):
         config = node.directory.config
         config.write_text(config.read_text().replace(old, new))
         await node.call("reload_config")

@@ -29,6 +29,7 @@ from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.state import StateLost, watch_state
+from instep.node.syncing.base_copies import BaseCopies
 from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.syncing.sync_schedule import SyncSchedule
@@ -76,6 +77,7 @@ class Daemon:
         ports = (node.services.get, self._calls_of, node.peers.facts_of_side)
         self.sync = SyncRuns(node.runtime, *ports, self.sync_notices)
         self.sync_schedule = SyncSchedule(node.runtime, self.sync, self._is_resting, self.sync_notices)
+        self.base_copies = BaseCopies(node.runtime, self.sync, node.services.get, self._calls_of)
         self.housekeeping.page_users.append(self.sync)
         self.access = Access(node.directory, wall_ms, self._role_of_groups)
         self.door = CommandDoor(self.commands(), self.access.audit)
@@ -121,6 +123,7 @@ class Daemon:
             "jobs": self.shared_work.run,
             "seats": self.seat_desk.run,
             "sync schedules": self.sync_schedule.run,
+            "copies of sync bases": self.base_copies.run,
             "notices": self.notices.run,
             "fixity": Fixity(self.node).run,
             "sync notices": self.sync_notices.run,

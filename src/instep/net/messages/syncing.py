@@ -72,13 +72,13 @@ class MarksReply(Message, tag="sync_marks_reply", frozen=True, array_like=True):
 
 
 class BasesRequest(Message, tag="sync_bases", frozen=True, array_like=True):
-    """The base with this mark, which a former home of the line keeps, or pages of one of its trees. For the node that
-    writes the line now."""
+    """The base with this mark, which a home or a former one of the line keeps, or pages of one of its trees; with no
+    mark the newest base. For nodes that may have the line, and for the one that writes it now."""
 
     line: LineId
     profile: Word
-    mark: SyncMark
-    tree: RawDigest
+    mark: SyncMark | None = None
+    tree: RawDigest | None = None
     digests: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=PAGES_ASKED)] = ()
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from instep.core.sync.bases import with_mark
 from instep.core.vocabulary import error_of
-from instep.errors import InstepError, NotAllowedError, PeerError, RefusedError
+from instep.errors import InstepError, PeerError, RefusedError
 from instep.model.change import change_set_of
 from instep.model.ids import Digest, LineId, NodeName
 from instep.model.sync import RUN_MAX, SyncMark
@@ -136,15 +136,17 @@ class HomeCalls(PeerContext):
         return tuple(mark for marks in kept for mark in marks)[:CARRIERS_MAX]
 
     async def sync_bases(self, who: NodeName, request: BasesRequest) -> BasesReply:
-        """A former home of a line gives its bases to the home of now, which has the whole tree."""
-        self.access.require_partner(who)
-        service, store = self.service(request.line), self.runtime.store
-        if service is None or service.writer != who:
-            raise NotAllowedError(
-                f"{who} does not write {request.line}", code="not_the_writer", line=str(request.line)
-            )
+        """A base is of what both sides had: the nodes that may have the line may have it."""
+        store, service = (
+            self.runtime.store,
+            self.access.require(who, self.service(request.line), request.line),
+        )
+        if request.mark is None and not service.is_written_here:
+            return BasesReply(None)
         base = base_with(store, request.profile, request.mark)
-        if base is None or request.tree not in base.roots:
+        if base is None or request.tree is None:
+            return BasesReply(base)
+        if request.tree not in base.roots:
             return BasesReply(None)
         await asyncio.to_thread(self.belonging.require, request.tree, request.digests, store.get_page)
         asked = m.PagesRequest(request.line, base.left.id, request.digests)

@@ -69,13 +69,11 @@ def pairs_of(store: NodeStore, name: str) -> tuple[Pair, ...]:
     return msgspec.msgpack.decode(raw, type=tuple[Pair, ...]) if raw is not None else ()
 
 
-def base_with(store: NodeStore, name: str, mark: SyncMark) -> SyncBase | None:
-    """The base of a profile with this mark that is kept here, of whatever sides."""
-    for pair in pairs_of(store, name):
-        for base in _bases_of(store, name, pair):
-            if base.mark == mark:
-                return base
-    return None
+def base_with(store: NodeStore, name: str, mark: SyncMark | None) -> SyncBase | None:
+    """The base of a profile with this mark that is kept here, of whatever sides; with no mark the newest one."""
+    kept = [base for pair in pairs_of(store, name) for base in _bases_of(store, name, pair)]
+    found = [base for base in kept if mark is None or base.mark == mark]
+    return max(found, key=lambda each: each.run, default=None)
 
 
 def _key(name: str, pair: Pair) -> str:

@@ -11,14 +11,13 @@ from instep.core.sync.work import KnownBases
 from instep.errors import InstepError
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.sync import SyncBase, SyncMark
-from instep.net.messages import messages as m
-from instep.net.messages.syncing import HEADS_ASKED, BasesRequest
-from instep.net.service import SYNC_BASES, PeerCalls
+from instep.net.messages.syncing import HEADS_ASKED
+from instep.net.service import PeerCalls
 from instep.node.config.sync import SyncSettings
-from instep.node.following.page_fetch import Fetcher
-from instep.node.profiles.bases import SyncBases
+from instep.node.profiles.bases import SyncBases, base_with
 from instep.node.profiles.line_generations import has_generation
 from instep.node.runtime.runtime import Runtime
+from instep.node.syncing.base_fetch import fetched_base
 from instep.node.syncing.sides import FarHome, NearHome
 
 log = logging.getLogger(__name__)
@@ -80,36 +79,22 @@ class FormerBases:
     async def _of_former_near_home(self, mark: SyncMark) -> SyncBase | None:
         """The base with this mark from one of the nodes that wrote this side before. None where none has it."""
         line, store = self._near.line, self._runtime.store
+        copied = base_with(store, self._name, mark)
+        if copied is not None:
+            return copied
         writers = [each.body().writer for each in reversed(store.epochs(line))]
         for name in dict.fromkeys((*writers, line.origin)):
             calls = self._calls_of(name) if name != self._near.node else None
             if calls is None:
                 continue
             try:
-                base = await self._fetched(calls, mark)
+                base = await fetched_base(self._runtime, calls, line, self._name, mark)
             except InstepError as error:  # another former home may have it; without one the run is refused
                 log.warning("%s did not give the base of %s: %s", name, self._name, error.reason)
                 continue
             if base is not None:
                 return base
         return None
-
-    async def _fetched(self, calls: PeerCalls, mark: SyncMark) -> SyncBase | None:
-        line = self._near.line
-        found = await calls.call(SYNC_BASES, BasesRequest(line, self._name, mark, mark.root))
-        base = found.base
-        if base is None or base.mark != mark:
-            return None
-
-        for tree in base.roots:
-
-            async def ask(request: m.PagesRequest, tree: Digest = tree) -> m.PagesReply:
-                asked = BasesRequest(line, self._name, mark, tree, request.digests)
-                return m.PagesReply((await calls.call(SYNC_BASES, asked)).pages)
-
-            head = HeadRef(base.left.epoch, base.left.number, mark.root, tree)
-            await Fetcher(self._runtime).pages(line, head, None, ask)
-        return base
 
     def _is_near(self, generation: Digest) -> bool:
         return has_generation(self._runtime.store, self._near.line, generation)

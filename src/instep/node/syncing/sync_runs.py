@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -81,6 +82,7 @@ class SyncRuns:
         self._service_of = service_of
         self._calls_of = calls_of
         self._running: dict[str, _Running] = {}
+        self._busy = 0
 
     # --- what is known ------------------------------------------------------------------------------------------
 
@@ -137,7 +139,16 @@ class SyncRuns:
     @property
     def is_at_work(self) -> bool:
         """Pages of a run under way are named by nothing yet."""
-        return bool(self._running)
+        return bool(self._running or self._busy)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Pages are fetched for a base that nothing names yet."""
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
 
     # --- runs ---------------------------------------------------------------------------------------------------
 

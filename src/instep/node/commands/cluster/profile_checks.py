@@ -47,7 +47,9 @@ class ProfileChecks:
             yield row
         if all(look.error is None for look in looks.values()):
             near, far = runs.homes_of(profile)
-            for row in await check.of_homes(near, far, runs.former_bases(profile, near, far)):
+            with runs.busy():
+                rows = await check.of_homes(near, far, runs.former_bases(profile, near, far))
+            for row in rows:
                 yield row
         away = [name for name in sorted(profile.may_start) if name != self._me and not self._is_up(name)]
         said = (
