@@ -107,3 +107,31 @@ async def test_files_that_lay_in_a_tree_before_it_had_a_home_collide(tmp_path: P
 
         await reached(are_both, lambda: f"both files are at a: {texts(a.tree)}")
         assert not await b.archived("drift")
+
+
+@in_virtual_time
+async def test_a_file_that_loses_its_name_after_a_user_renamed_it_holds_no_other_home_up(
+    tmp_path: Path,
+) -> None:
+    """Publishing is by hand, and the rename is not published: the file's contents lie where no union shows them."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b", keys=('publish = "manual"',))
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+            await node.publish()
+        await alike(*nodes)
+        cluster.cut("a", "b")
+        for node in (b, a):
+            node.write({"map.xml": f"of {node.name}"})
+            await node.publish()
+        (a.tree / "map.xml").rename(a.tree / "moved.xml")
+        b.write({"rest.xml": "rest"})
+        await b.publish()
+        cluster.heal("a", "b")
+        await a.holds("rest.xml", "rest")
+        await a.holds("map.xml", "of b")
+        assert sorted(texts(a.tree).values()) == ["1", "1", "of a", "of a", "of b", "rest"]
+        await a.publish()
+        await alike(*nodes)
+        assert sorted(texts(b.tree).values()) == ["1", "1", "of a", "of a", "of b", "rest"]

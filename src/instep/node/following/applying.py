@@ -36,7 +36,7 @@ from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
 from instep.tree.stage.ignored import refuse_ignored_in_the_way
-from instep.tree.stage.stage import Stage
+from instep.tree.stage.stage import Source, Stage
 from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import Recovered
 from instep.tree.switch.step_work import Switched
@@ -138,8 +138,12 @@ class Applying:
         require_writable_folder(place.control)
         found = self._found_root(head, place) if base is None else self._without_kept(base.root, head.root)
         require_room(place, found, head.root, tree.get_page, tree.definition(head).preserve)
-        sources, exchange = (tree.archived(place),), self._lingering.exchange()
+        sources, exchange = self._sources(place, head), self._lingering.exchange()
         return tree.open_stage(place, head, found, previous=base, sources=sources, exchange=exchange)
+
+    def _sources(self, place: Place, _: HeadRef) -> tuple[Source, ...]:
+        """Where a stage looks for contents on this node, beside the paths of the tree that it displaces."""
+        return (self._tree.archived(place),)
 
     def _without_kept(self, root: Digest, target: Digest) -> Digest:
         """``root`` with the kept paths as ``target`` has them: a stage from there has no step for them."""

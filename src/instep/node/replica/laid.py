@@ -249,8 +249,11 @@ class Unions:
             if missing(part.head.root, self._store.get_page):
                 hint = f"it is fetched as soon as {part.origin}, or a node that has its line, is connected"
                 if part.origin == self._origin:
-                    hint = "it is fetched as soon as a node that has this node's line is connected"
-                if self._is_old_copy:
+                    hint = (
+                        "it is fetched from a node that has this node's line; where none sends it within a minute, "
+                        "files that no other home has are held until an operator says which are right"
+                    )
+                elif self._is_old_copy:
                     hint += (
                         "; this tree is an old copy: if no node has that manifest any more, copy the files of another "
                         f"home over it (rsync -a --delete --exclude '.instep*'), then: rm {self.held_at}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from instep.errors import DamagedError, InstepError, NotAllowedError, PeerError, UnavailableError
@@ -172,6 +172,21 @@ class UnionPuller(Puller):
             page, index = address_in(reader, line.root, path)
             found.append((origin, replace(want, page=page, index=index)))
         return sorted(found, key=lambda each: (each[0], each[1].page, each[1].index))
+
+
+class OwnContents:
+    """A source of a stage for these contents of the own line, which lie anywhere in ``tree``, its history or archive: a
+    user renamed, changed or removed the file where the union shows it, and that is not published."""
+
+    def __init__(self, tree: FilesetTree, digests: Collection[Digest]) -> None:
+        self._contents = tree.contents()
+        self._digests = digests
+
+    def __call__(self, entry: Entry) -> int | None:
+        if entry.digest not in self._digests:
+            return None
+        self._contents.expect((entry,))
+        return self._contents(entry)
 
 
 def address_in(reader: Reader, root: Digest, path: bytes) -> tuple[Digest, int]:

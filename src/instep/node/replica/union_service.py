@@ -31,7 +31,7 @@ from instep.node.lines.line_net import LineNet
 from instep.node.lines.saved_facts import unite_facts
 from instep.node.replica.laid import TakesNames, Unions
 from instep.node.replica.port import UnionOwner
-from instep.node.replica.resolving import LinePuller, MissingContentsError, UnionPuller
+from instep.node.replica.resolving import LinePuller, MissingContentsError, OwnContents, UnionPuller
 from instep.node.replica.stand import paths_named
 from instep.node.replica.union_tree import UnionTree
 from instep.node.runtime.driver import Driver, wall_ms
@@ -41,7 +41,7 @@ from instep.tree.journal.journal import Journal, Why
 from instep.tree.root.beneath import Root
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
-from instep.tree.stage.stage import Stage
+from instep.tree.stage.stage import Source, Stage
 from instep.tree.switch.recover import Recovered, RecoveredKind
 from instep.tree.switch.step_work import Switched
 
@@ -60,6 +60,14 @@ class UnionApplying(Applying):
         super().__init__(service.tree, service.lingering, service.offered, lambda _: [], kept)
         self._service = service
         self._unions = unions
+        self.sought: frozenset[Digest] = frozenset()
+        """Contents of the own line that the last stage did not find where the tree had them. Changes made here were
+        published since, where that goes by itself."""
+
+    def _sources(self, place: Place, head: HeadRef) -> tuple[Source, ...]:
+        if not self.sought:
+            return super()._sources(place, head)
+        return (*super()._sources(place, head), OwnContents(self._service.replica.own_tree, self.sought))
 
     def _puller(
         self,
@@ -216,7 +224,10 @@ class UnionService(FollowService):
             event = await super()._stage(effect)
         except MissingContentsError as error:
             await self.replica.publish_own()  # an own file that is missing was changed here
+            own = (entry.digest for origin, entry in error.entries if origin == self.runtime.name)
+            self.applying.sought = frozenset(own)
             return await self.worker.run(self._missed, effect, error)
+        self.applying.sought = frozenset()
         await self.replica.publish_own()
         held = await self.worker.run(self._in_the_way, effect.head)
         self.replica.in_the_way = {(each.origin, each.wanted.path) for each in held}
