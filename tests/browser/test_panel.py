@@ -58,6 +58,10 @@ def test_an_operator_publishes_looks_at_the_diff_and_goes_back(scene: Scene, ope
     page = signed_in(scene, opened)
     page.goto(f"{scene.url}/filesets/data/diff")
     expect(page.get_by_role("row", name=re.compile("added c"))).to_be_visible()
+    page.get_by_role("link", name="c", exact=True).click()
+    expect(page.get_by_label("Lines that differ")).to_contain_text("+c [no end of line]")
+    report = Axe().run(page)
+    assert report.violations_count == 0, report.generate_report()
     page.goto(f"{scene.url}/filesets/data")
     page.get_by_label("Message").fill('new "><script>styles</script>')
     page.get_by_role("button", name="Publish").click()
@@ -249,3 +253,6 @@ def test_hostile_names_stay_text(scene: Scene, opened: Open) -> None:
     page.goto(f"{scene.url}/filesets/data/diff?a={number - 1}&b={number}")
     expect(page.get_by_text(HOSTILE[0].replace("/", "_"))).to_be_visible()
     expect(page.get_by_text("a\\u202etxt.exe")).to_be_visible()
+    page.get_by_role("link", name=HOSTILE[0].replace("/", "_")).click()
+    expect(page.get_by_label("Lines that differ")).to_contain_text(f"+{HOSTILE[0]}")
+    assert page.locator("main img, main script").count() == 0

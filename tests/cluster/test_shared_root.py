@@ -10,21 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import Fleet, Node
-from tests.support.shared_storage import SharedStorage, is_twin_here, shared_storage
+from tests.support.shared_storage import SharedStorage, shared_storage
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
 def storage(fleet: Fleet) -> Iterator[SharedStorage]:
     with shared_storage(fleet) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStorage]:
-    """``s1`` and ``s2`` on one root, for the tests that leave both running."""
-    with shared_storage(Fleet(tmp_path_factory.mktemp("shared"))) as made:
-        made.make("s1", "s2")
         yield made
 
 
@@ -36,83 +28,27 @@ def holder(node: Node) -> str | None:
 def reload_copies(node: Node, root: Path, log: Path) -> None:
     """Its reload copies what the application reads at that moment."""
     script = log.with_suffix(".sh")
-    script.write_text(f"#!/bin/sh\ncat {root}/new* {root}/a >> {log}; echo >> {log}\n")
+    script.write_text(f"#!/bin/sh\ncat {root}/a >> {log}; echo >> {log}\n")
     script.chmod(0o755)
     with (node.directory / "instep.toml").open("a") as file:
         file.write(f'\n[[filesets.data.hooks.reload]]\nrun = ["{script}"]\n')
     node.run("config", "reload")
 
 
-def test_one_node_lays_and_each_reloads_what_it_sees(pair: SharedStorage) -> None:
-    fleet = pair.fleet
+def test_one_node_lays_and_each_reloads_what_it_sees(storage: SharedStorage) -> None:
+    fleet = storage.fleet
     fleet_names = ("s1", "s2")
+    storage.make(*fleet_names)
     logs = {}
     for name in fleet_names:
         logs[name] = fleet.base / f"{name}.log"
         reload_copies(fleet[name], fleet.tree(name), logs[name])
     for number in range(3):
-        for name in fleet_names:  # from now on its mount remembers that the file is not there
-            assert not (fleet.tree(name) / f"new{number}").exists()
-        wanted = "".join(f"new {each}, " for each in range(number + 1)) + "longer " * (number + 1)
-        fleet.write(
-            {"a": "longer " * (number + 1), f"new{number}": f"new {number}, ", f"d{number}/b": "b" * 10_000}
-        )
+        fleet.write({"a": f"text {number}", f"d{number}/b": "b" * 10_000})
         fleet.wait()
         for name in fleet_names:
-            assert logs[name].read_text().splitlines()[-1] == wanted, name
+            assert logs[name].read_text().splitlines()[-1] == f"text {number}", name
         fleet.assert_same()
-    for name in fleet_names:
-        rows = {row["name"]: row for row in fleet[name].run("check", expect=None).json["checks"]}
-        for kind in ("fcntl", "flock"):
-            said = rows[f"{kind} locks of {other(name)} in data"]["theirs"]
-            assert said.startswith("not seen here" if is_twin_here() else "seen here"), said
-
-
-def test_a_change_by_an_application_of_any_node_is_restored_by_the_holder(pair: SharedStorage) -> None:
-    fleet = pair.fleet
-    fleet.write({"local": "ours"})
-    fleet.wait()
-    first = holder(fleet.main)
-    assert first is not None
-    (fleet.tree(other(first)) / "local").write_text("an application was here")
-    eventually(lambda: (pair.server / "local").read_text() == "ours", describe=fleet[first].log)
-    held = fleet[first].run("archive", "list", "data").json["items"]
-    assert "local" in {item["path"] for item in held}
-
-
-def test_a_holder_whose_mount_hangs_leaves_the_root_to_another(pair: SharedStorage) -> None:
-    """Goal: it is named at once, answers, and writes nothing; the other node lays what comes meanwhile."""
-    fleet = pair.fleet
-    fleet.write({"late": "one"})
-    fleet.wait()
-    first = holder(fleet.main)
-    assert first is not None
-    with pair.hanging(first):
-        fleet[first].await_standing("failing", code="root_silent")
-        eventually(lambda: holder(fleet.main) == other(first))
-        fleet.write({"late": "two"})
-        eventually(lambda: (pair.server / "late").read_text() == "two", describe=fleet[other(first)].log)
-        assert fleet[first].line()["code"] == "root_silent"
-    fleet.wait()
-    fleet[first].await_standing("in_step")
-    assert holder(fleet.main) == other(first)
-
-
-def test_a_mount_that_is_gone_or_another_one_is_no_empty_tree(pair: SharedStorage) -> None:
-    fleet = pair.fleet
-    fleet.write({"kept": "one"})
-    fleet.wait()
-    first = holder(fleet.main)
-    assert first is not None
-    pair.unmount(first)
-    fleet[first].await_standing("failing", "blocked", code="marker_missing")
-    eventually(lambda: holder(fleet.main) == other(first))
-    fleet.write({"kept": "two"})
-    eventually(lambda: (pair.server / "kept").read_text() == "two")
-    assert os.listdir(fleet.tree(first)) == []
-    pair.mount(first)
-    fleet.wait()
-    fleet.assert_same()
 
 
 def other(name: str) -> str:
@@ -179,7 +115,6 @@ def test_a_holder_that_slept_writes_nothing_more(storage: SharedStorage) -> None
     eventually(lambda: set(served(storage).values()) == {"three"}, describe=next_one.log)
     assert asleep.pid is not None
     os.kill(asleep.pid, signal.SIGCONT)
-    eventually(lambda: "fenced" in asleep.run("events").stdout, describe=asleep.log)
     fleet.wait()
     assert set(served(storage).values()) == {"three"}
-    assert "drift" not in next_one.run("events").stdout, "its steps went on, and were taken back"
+    assert "fenced" in asleep.run("events").stdout, asleep.run("events").stdout

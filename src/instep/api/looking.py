@@ -17,7 +17,7 @@ from instep.api.parts import (
     ReportedDocument,
 )
 from instep.api.shared_parts.leases import DatabaseDocument
-from instep.errors import DamagedError, RefusedError, ResourceError
+from instep.errors import DamagedError, PeerError, RefusedError, ResourceError, UnavailableError
 from instep.model.ids import Count
 
 
@@ -273,6 +273,32 @@ class DiffDocument(Document, frozen=True, kw_only=True):
 class DiffCommand(FilesetCommand[DiffDocument], frozen=True):
     """The changes between two generations, or between one and the head, or between the head and the tree."""
 
+    a: Count | None = None
+    b: Count | None = None
+
+
+class TextDiffDocument(Document, frozen=True, kw_only=True):
+    """The text of a path that differs, as a unified difference: each line begins with ``@``, a blank, ``-`` or ``+``.
+    With ``cut`` there were more. ``why`` says why there is no text, such as ``binary``."""
+
+    fileset: str
+    path: str
+    a: int | None = None
+    b: int | None = None
+    lines: tuple[str, ...]
+    cut: bool
+    why: str | None = None
+
+
+@command(
+    "text_diff", Role.OPERATOR, RefusedError, UnavailableError, DamagedError, PeerError, is_audited=False
+)
+class TextDiffCommand(FilesetCommand[TextDiffDocument], frozen=True, kw_only=True):
+    """The text of one path that differs, between two generations, one and the head, or the head and the tree. Contents
+    come from this node or its partners."""
+
+    path: str
+    path_b64: bytes | None = None
     a: Count | None = None
     b: Count | None = None
 

@@ -79,6 +79,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_FILESET}/log", looking.LogCommand, paged="generations"),
     Route("GET", f"{_FILESET}/path-log", looking.PathLogCommand, paged="generations"),
     Route("GET", f"{_FILESET}/diff", looking.DiffCommand, paged="changes"),
+    Route("GET", f"{_FILESET}/text-diff", looking.TextDiffCommand),
     Route("GET", f"{_FILESET}/explain", looking.ExplainCommand),
     Route("GET", "/explain-table", looking.ExplainTableCommand, hidden=frozenset({"fileset"})),
     Route("POST", f"{_FILESET}/verify", verifying.VerifyCommand),

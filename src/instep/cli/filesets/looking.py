@@ -157,10 +157,16 @@ def _places(one: api.LogRowDocument) -> str:
 
 @command("diff", example="instep diff catalog 41 42")
 @click.argument("words", nargs=-1, metavar="[FILESET] [A [B]]")
-def diff(session: Session, words: tuple[str, ...]) -> None:
+@click.option("--text", "path", metavar="PATH", help="The lines of this path that differ, as in diff -u.")
+def diff(session: Session, words: tuple[str, ...], path: str | None) -> None:
     """Show the changes between two generations; without any, between the head and the tree as it is now."""
     fileset, numbers = _fileset_and_numbers(words)
     a, b = (*numbers, None, None)[:2]
+    if path is not None:
+        _show_text(
+            session, api.TextDiffCommand(fileset, path=printable(path), path_b64=os.fsencode(path), a=a, b=b)
+        )
+        return
     document = session.call(api.DiffCommand(fileset, a, b))
     if not session.gave_json(document):
         for one in document.changes:
@@ -173,6 +179,17 @@ def diff(session: Session, words: tuple[str, ...]) -> None:
             print(line)
         for line in reported_lines(document.reported, document.reported_total):
             print(line)
+
+
+def _show_text(session: Session, asked: api.TextDiffCommand) -> None:
+    document = session.call(asked)
+    if not session.gave_json(document):
+        for line in document.lines:
+            print(printable(line))
+        if document.why:
+            print(f"{printable(document.path)}: {printable(document.why)}")
+        if document.cut:
+            print(f"more lines differ: instep restore {document.fileset} --to DIR, and compare there")
 
 
 def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from instep.api import looking as api
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.manifest import diff
+from instep.model.paths import shown
 from instep.net.trust.pki_problems import PkiProblem, problems_of
 from instep.node.cluster.database_view import database_document
 from instep.node.commands.context import CommandHandlers
@@ -24,6 +25,7 @@ from instep.node.commands.targets import (
     generation_of,
     owner_trouble,
     path_of,
+    running_service_of,
     service_of,
 )
 from instep.node.facts.owners import is_news, of_written
@@ -42,6 +44,7 @@ from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_cures import cures_of
 from instep.node.peers.network.dates import with_date
 from instep.node.profiles.locked_paths import with_locked_edits
+from instep.node.retrieval.text_difference import TextDifferences
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
@@ -307,6 +310,24 @@ class Looking(CommandHandlers):
         assert new is not None
         changes = await service.worker.run(self._between, old, new)
         return api.DiffDocument(fileset=name, a=old.number, b=new.number, changes=changes)
+
+    async def text_diff(self, asked: api.TextDiffCommand, speaker: Speaker) -> api.TextDiffDocument:
+        service = running_service_of(self._node, asked.fileset)
+        path = (path_of(asked.path, asked.path_b64) or b"").strip(b"/")
+        texts = TextDifferences(service)
+        if asked.a is None:
+            a = b = None
+            found = await texts.pending(service.live, path)
+        else:
+            old = generation_of(service, asked.a)
+            new = generation_of(service, asked.b) if asked.b is not None else service.head
+            assert new is not None
+            a, b = old.number, new.number
+            found = await texts.between(old, new, path)
+        return api.TextDiffDocument(
+            fileset=service.fileset.name, path=shown(path), a=a, b=b, lines=found.lines, cut=found.is_cut,
+            why=found.why or None,
+        )  # fmt: skip
 
     def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
         get = must_have(self._node.runtime.store.get_page)

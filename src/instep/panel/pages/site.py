@@ -22,7 +22,17 @@ from instep.panel.problems import status_of
 
 HTML = "text/html; charset=utf-8"
 FOREVER = "public, max-age=31536000, immutable"
-_FILTERS = ("visible", "line_of", "standing_class", "shape", "spoken", "moment", "sized", "segment")
+_FILTERS = (
+    "visible",
+    "line_of",
+    "standing_class",
+    "shape",
+    "spoken",
+    "moment",
+    "sized",
+    "segment",
+    "path_b64",
+)
 
 
 class Site:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import unicodedata
 from urllib.parse import quote
+
+from msgspec import UNSET
+
+from instep.api.looking import ChangeDocument
 
 STANDINGS = frozenset(
     {
@@ -29,6 +34,13 @@ def visible(value: object) -> str:
 
 def _shows(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def path_b64(change: ChangeDocument) -> str:
+    """The exact path of a change for a link."""
+    return (
+        base64.b64encode(change.path.encode()).decode() if change.path_b64 is UNSET else str(change.path_b64)
+    )
 
 
 def line_of(value: object) -> str:

@@ -43,6 +43,7 @@ VIEWS: tuple[View, ...] = (
     View("GET", _FILESET, filesets.fileset),
     View("GET", f"{_FILESET}/generations", filesets.generations),
     View("GET", f"{_FILESET}/diff", filesets.differences),
+    View("GET", f"{_FILESET}/text", filesets.text),
     View("GET", f"{_FILESET}/back/{{number}}", filesets.back),
     View("GET", f"{_FILESET}/rollout", filesets.rollout),
     View("GET", f"{_FILESET}/archive", filesets.archive),

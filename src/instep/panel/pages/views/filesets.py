@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import shlex
 from collections import Counter
 from urllib.parse import urlencode
 
 from instep.api.archive import ArchiveListCommand
-from instep.api.looking import DiffCommand, LogCommand, StatusCommand, StatusDocument
+from instep.api.looking import DiffCommand, LogCommand, StatusCommand, StatusDocument, TextDiffCommand
 from instep.api.rollouts import RolloutDocument, RolloutNodeDocument, RolloutShowCommand
-from instep.errors import RefusedError
+from instep.errors import RefusedError, UsageError
 from instep.panel.feed import rows_of
 from instep.panel.pages.visit import PAGE, Page, Visit
 
@@ -54,14 +57,34 @@ async def differences(visit: Visit) -> Page:
     counts = Counter(one.change for one in told.changes)
     first, changes = visit.page_of(told.changes)
     title = f"Pending changes of {name}" if a is None else f"{name}: from generation {told.a} to {told.b}"
+    query = urlencode({} if a is None else {"a": a} if b is None else {"a": a, "b": b})
     context = {
         "fileset": name, "base": visit.base, "changes": changes, "held": told.held or (), "first": first,
-        "page": PAGE, "total": len(told.changes),
+        "page": PAGE, "total": len(told.changes), "query": query,
+        "text": "" if visit.may["text_diff"] else f"{visit.base}/text?{query}{'&' if query else ''}",
         "counts": {word: counts[word] for word in ("added", "changed", "removed", "renamed")},
-        "query": urlencode({} if a is None else {"a": a} if b is None else {"a": a, "b": b}),
     }  # fmt: skip
     numbers = "" if a is None else f" {a}" if b is None else f" {a} {b}"
     return Page("diff.html", title, context, same=(f"instep diff {name}{numbers}",))
+
+
+async def text(visit: Visit) -> Page:
+    """The lines of one path that differ; the path comes as base64, since it may be no text."""
+    name, a, b = visit.found["fileset"], visit.number("a"), visit.number("b")
+    try:
+        path = base64.b64decode(visit.query("path_b64"), validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError("the path is not base64", code="bad_parameter") from None
+    told = await visit.ask(
+        TextDiffCommand(name, path=path.decode("utf-8", "replace"), path_b64=path, a=a, b=b)
+    )
+    numbers = "" if a is None else f" {a}" if b is None else f" {a} {b}"
+    context = {
+        "fileset": name, "base": visit.base, "told": told,
+        "query": urlencode({} if a is None else {"a": a} if b is None else {"a": a, "b": b}),
+    }  # fmt: skip
+    same = (f"instep diff {name}{numbers} --text {shlex.quote(told.path)}",)
+    return Page("text.html", f"Text of {told.path}", context, same=same)
 
 
 async def back(visit: Visit) -> Page:
