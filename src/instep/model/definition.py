@@ -78,7 +78,7 @@ def decode_definition(raw: bytes) -> Definition:
         raise PeerError(
             f"definition of version {definition.version}, this node knows 1", code="unknown_version"
         )
-    patterns = (*definition.ignore, *definition.include)
+    patterns = (*definition.ignore, *definition.include, *definition.packages)
     if len(patterns) > PATTERNS_MAX:
         raise PeerError(f"definition with {len(patterns)} patterns", code="bad_definition")
     for pattern in patterns:

@@ -10,7 +10,7 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import NodeName
 from instep.model.rollout import Absent, Approval, OnFailure, RolloutPolicy, Strategy, why_not_policy
 from instep.node.config.keys import key, keys_of, section
-from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, off_or, only, some_of, strings
+from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, off_or, some_of, strings
 from instep.node.config.table_reader import Table
 from instep.node.config.values import count, duration_ms, node_names, patterns, percent
 
@@ -77,8 +77,8 @@ class TravellingKeys:
     """When not empty, only these patterns are carried."""
     preserve: tuple[Preserve, ...] = key([], _preserve)
     """Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse."""
-    packages: tuple[str, ...] = key([], only([], ()))
-    """Not in this version: directories that are carried as one package."""
+    packages: tuple[str, ...] = key([], patterns)
+    """Gitignore patterns of documents that name others: they go live behind those, and wait for a withheld one."""
     gates: tuple[str, ...] = key([], gate_texts)
     """Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value."""
     rollout: RolloutPolicy = section(RolloutKeys, RolloutPolicy, is_whole=True)

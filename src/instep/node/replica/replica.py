@@ -332,9 +332,8 @@ class Replica(LaidSearch, UnionLooks):
             asked=sorted(self.kept[origin].sources),
             silent=self._silent(origin),
             differs=origin in self._differing,
-            is_refused=UnionPart(origin, head) in self.union.facts.attempts.refused
-            if head is not None
-            else False,
+            packages=self.union.packages_waiting,
+            is_refused=head is not None and UnionPart(origin, head) in self.union.facts.attempts.refused,
             trouble=self.refusals.get(origin),
         )
 

@@ -28,6 +28,7 @@ def stand_in_union(
     unseen: Trouble | None,
     withheld: Sequence[Withheld],
     in_the_way: Collection[tuple[NodeName, bytes]],
+    packages: Collection[tuple[NodeName, bytes]],
     asked: Sequence[NodeName],
     silent: Sequence[NodeName],
     differs: bool,
@@ -37,8 +38,9 @@ def stand_in_union(
     """Why the tree is not as the line's newest head says; None where it is. ``is_live``: that head is in the tree;
     ``changed``: paths of the line that were changed here, ``offered`` why its home does not take that; ``unseen``: why
     the tree could not be looked at; ``in_the_way``: withheld entries, by origin and path, because unpublished files
-    here have their names; ``asked`` are the nodes that send the line, ``silent`` other homes that are connected and do
-    not. ``trouble`` is why the head was left out of the last union."""
+    here have their names; ``packages`` likewise, because they name other withheld ones; ``asked`` are the nodes that
+    send the line, ``silent`` other homes that are connected and do not. ``trouble`` is why the head was left out of the
+    last union."""
     now = wall_ms()
     if unseen is not None:
         return _of_unseen(unseen)
@@ -46,7 +48,9 @@ def stand_in_union(
     if is_live and taken:
         return _of_taken(name, taken)
     if is_live and withheld:
-        return _of_withheld(name, origin, withheld, asked, silent)
+        waiting = [each for each in withheld if (each.origin, each.wanted.path) in packages]
+        missing = [each for each in withheld if each not in waiting]
+        return _of_withheld(name, origin, missing, waiting, asked, silent)
     if is_live:
         if not changed:
             return None
@@ -100,11 +104,18 @@ def _of_withheld(
     name: str,
     origin: NodeName,
     held: Sequence[Withheld],
+    waiting: Sequence[Withheld],
     asked: Sequence[NodeName],
     silent: Sequence[NodeName],
 ) -> StandingRecord:
     who = f"of {' and '.join(asked)}, which {which(len(asked), 'was', 'were')} asked" if asked else "now"
-    reason = f"{counted(len(held), 'file')} cannot be had {who}: {paths_named(held)}; all else is live"
+    said = [f"{counted(len(held), 'file')} cannot be had {who}: {paths_named(held)}"] if held else []
+    if waiting:
+        waits = which(len(waiting), "waits", "wait")
+        said.append(
+            f"{counted(len(waiting), 'package')} {waits} for a file that it names: {paths_named(waiting)}"
+        )
+    reason = f"{'; '.join(said)}; all else is live"
     steps: tuple[str, ...] = (f"instep retry {name}",)
     if silent:
         may = which(len(silent), "has", "have")

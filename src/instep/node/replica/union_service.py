@@ -30,6 +30,7 @@ from instep.node.following.pulling import Puller
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.saved_facts import unite_facts
 from instep.node.replica.laid import TakesNames, Unions
+from instep.node.replica.packages import packages_wait, waiting_packages
 from instep.node.replica.port import UnionOwner
 from instep.node.replica.resolving import LinePuller, MissingContentsError, OwnContents, UnionPuller
 from instep.node.replica.stand import paths_named
@@ -130,6 +131,8 @@ class UnionService(FollowService):
 
     def __init__(self, replica: UnionOwner, fileset: FilesetSettings, net: LineNet) -> None:
         self.replica = replica
+        self.packages_waiting: set[tuple[NodeName, bytes]] = set()
+        """Withheld entries, by origin and path, because they name a file that is withheld."""
         super().__init__(replica.runtime, fileset, net)
         self.driver.on_step = replica.turned
 
@@ -233,6 +236,15 @@ class UnionService(FollowService):
         self.replica.in_the_way = {(each.origin, each.wanted.path) for each in held}
         if held:
             return u.ContentsMissing(effect.req, (), held, trouble_of(_taken_here(self.tree.name, held)))
+        unions, staged = self.replica.unions, self.applying.staged_path()
+        target, now, rules = unions.of(effect.head.id), unions.required(), self.replica.definition
+        look = (staged, self.runtime.name, target, now, rules, self.tree.get_page)
+        waiting = await self.worker.run(waiting_packages, *look)
+        if waiting:
+            self.packages_waiting |= {(each.origin, each.wanted.path) for each in waiting}
+            return u.ContentsMissing(
+                effect.req, (), waiting, trouble_of(packages_wait(self.tree.name, waiting))
+            )
         return event
 
     def _in_the_way(self, head: HeadRef) -> tuple[Withheld, ...]:
@@ -280,6 +292,7 @@ class UnionService(FollowService):
             kept = line.lookup(source.path) if line is not None else None
             kept = None if kept is None or kept.kind is Kind.DIR or kept == source.entry else kept
             withheld.append(Withheld(origin, source.entry, kept))
+            self.packages_waiting.discard((origin, source.path))
         for origin, each in absent.items():
             self.replica.refusals[origin] = trouble_of(each)
         return u.ContentsMissing(effect.req, tuple(absent), tuple(withheld), trouble_of(error))

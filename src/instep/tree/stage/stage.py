@@ -36,7 +36,6 @@ from instep.tree.journal.journal import (
     RowRecord,
     Step,
     Why,
-    decode_record,
     encode_record,
 )
 from instep.tree.journal.plan import Moves, PlannedSteps, find_moves, plan
@@ -66,6 +65,7 @@ from instep.tree.scan.rules import Rules, is_in_lost_and_found
 from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.exchange_check import refuse_obstacles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
+from instep.tree.stage.package_order import in_package_order
 from instep.tree.stage.shortage import METADATA, shortage_named
 from instep.tree.stage.stages import open_stage, staged_slot
 
@@ -168,7 +168,7 @@ class Stage:
         self._sources = sources
         self._recut = recut
         self._exchange = exchange
-        self._rules = Rules(definition)
+        self._definition, self._rules = definition, Rules(definition)
         self._unanswered: dict[bytes, Want] = {}
         self._late: list[tuple[bytes, Entry]] = []
         self._is_planned = False
@@ -610,10 +610,8 @@ class Stage:
 
     def _numbered(self, closing: list[Step]) -> Iterator[Step]:
         """The steps with the inodes of both sides."""
-        for payload in self._read(b"steps"):
-            step = decode_record(payload)
-            assert isinstance(step, Step)
-            yield self._with_inodes(step)
+        steps = in_package_order(lambda: self._read(b"steps"), self._definition)
+        yield from map(self._with_inodes, steps)
         yield from closing
 
     def _with_inodes(self, step: Step) -> Step:
