@@ -136,6 +136,7 @@ NOTES: Mapping[str, str] = {
     "read_only": "this node begins to be read-only, or takes edits again",
     "recovered": "an interrupted switch was finished",
     "removed": "a node was taken out of the cluster",
+    "rename_kept": "a file of another home was renamed here, and its home keeps it: this node has its own copy now",
     "renamed": "a node has another name",
     "renewed": "certificates were renewed",
     "restored": "paths were restored",

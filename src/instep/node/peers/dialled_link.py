@@ -258,8 +258,7 @@ class DialledLink:
             case m.Epochs():
                 self._peers.heard_epochs(self.name, message)
             case m.Fresh(line):
-                if (followed := self._followed(line)) is not None:
-                    self._peers.freshness.heard(self.name, message, followed)
+                self._peers.freshness.heard(self.name, message, self._followed(line))
             case m.Introductions():
                 is_followed = self._followed(message.line) is not None
                 self._peers.introducing.heard(self.name, message, is_followed=is_followed)
@@ -286,9 +285,8 @@ class DialledLink:
                 | m.SyncRequest()
                 | m.HasRequest()
                 | m.PartsRequest()
+                | LookRequest()
             ):
-                self._answering.take(message)
-            case LookRequest():
                 self._answering.take(message)
             case m.DrainRequest():
                 self.reply(drain_for_partner(self._peers.runtime, self.name, message))

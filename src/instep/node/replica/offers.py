@@ -36,8 +36,10 @@ class ForeignPaths:
         """New paths that are not published before the change of another path is answered."""
         self.chmodded: tuple[bytes, ...] = ()
 
-    def take(self, looked: TreeDivided) -> None:
-        """What a look found replaces what was known of the paths that it looked at."""
+    def take(self, looked: TreeDivided) -> tuple[Waiting, ...]:
+        """What a look found replaces what was known of the paths that it looked at. The renamed files that wait no
+        more although their home kept the file under its old name: they are copies of this node's own now."""
+        waited = tuple(self.waiting.values())
         if looked.is_full:
             self.changes.clear()
             self.waiting.clear()
@@ -52,6 +54,14 @@ class ForeignPaths:
         self.changes.update((change.path, change) for change in divided.foreign)
         self.waiting.update((each.path, each) for each in divided.waiting)
         self.chmodded = divided.chmodded
+        published = {path for path, new in divided.own if new is not None}
+        ownership = looked.laid.ownership
+        return tuple(each for each in waited if each.path in published and ownership.of(each.behind))
+
+    def of(self, origin: NodeName) -> tuple[list[bytes], list[bytes]]:
+        """The changed paths of one home, and the new paths that wait for the answer to one of them."""
+        changed = [c.path for c in self.changes.values() if any(each.origin == origin for each in c.sources)]
+        return changed, [each.path for each in self.waiting.values() if each.behind in changed]
 
     @property
     def paths(self) -> tuple[bytes, ...]:

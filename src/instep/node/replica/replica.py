@@ -31,7 +31,7 @@ from instep.node.replica.laid_search import LaidSearch
 from instep.node.replica.looks import UnionLooks
 from instep.node.replica.offers import ForeignPaths, ReplicaOffers, RottenPaths
 from instep.node.replica.own_scan import TreeDivided
-from instep.node.replica.stand import stand_in_union
+from instep.node.replica.stand import copy_words, stand_in_union
 from instep.node.replica.union_service import UNION, UnionService
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import FilesetTree
@@ -243,7 +243,8 @@ class Replica(LaidSearch, UnionLooks):
             self._touched((*looked.trees, *looked.alone), looked.is_full)
             return
         before = self.foreign.paths
-        self.foreign.take(looked)
+        for kept in self.foreign.take(looked):
+            self.runtime.note("rename_kept", copy_words(kept), self._fileset.line)
         await self.offers.looked(looked)
         if self.undoes_removals:
             are_missing = any(change.found is None for change in self.foreign.changes.values())
@@ -318,13 +319,12 @@ class Replica(LaidSearch, UnionLooks):
         ]
 
     def stand_of(self, origin: NodeName, head: HeadRef | None) -> StandingRecord | None:
-        changes = self.foreign.changes.values()
         return stand_in_union(
             self._fileset.name,
             origin,
             self.union.standing,
             is_live=head == self.live_of(origin),
-            changed=[c.path for c in changes if any(each.origin == origin for each in c.sources)],
+            edits=self.foreign.of(origin),
             offered=self.kept[origin].offering.offered_edits()[1],
             unseen=self._unseen[0] or self._unseen[1],
             withheld=[each for each in self.withheld() if each.origin == origin],

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
+from instep.core.union.divide import Waiting
 from instep.core.vocabulary import Trouble
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName, NodeName
@@ -23,7 +24,7 @@ def stand_in_union(
     union: StandingRecord,
     *,
     is_live: bool,
-    changed: Sequence[bytes],
+    edits: tuple[Sequence[bytes], Sequence[bytes]],
     offered: Trouble | None,
     unseen: Trouble | None,
     withheld: Sequence[Withheld],
@@ -36,25 +37,25 @@ def stand_in_union(
     trouble: Trouble | None,
 ) -> StandingRecord | None:
     """Why the tree is not as the line's newest head says; None where it is. ``is_live``: that head is in the tree;
-    ``changed``: paths of the line that were changed here, ``offered`` why its home does not take that; ``unseen``: why
-    the tree could not be looked at; ``in_the_way``: withheld entries, by origin and path, because unpublished files
-    here have their names; ``packages`` likewise, because they name other withheld ones; ``asked`` are the nodes that
-    send the line, ``silent`` other homes that are connected and do not. ``trouble`` is why the head was left out of the
-    last union."""
-    now = wall_ms()
+    ``edits``: paths of the line that were changed here, and new paths that wait for the answer to that; ``offered``:
+    why its home does not take it; ``unseen``: why the tree could not be looked at; ``in_the_way``: withheld entries, by
+    origin and path, because unpublished files here have their names; ``packages`` likewise, because they name other
+    withheld ones; ``asked`` are the nodes that send the line, ``silent`` other homes that are connected and do not.
+    ``trouble`` is why the head was left out of the last union."""
+    now, (changed, waiting) = wall_ms(), edits
     if unseen is not None:
         return _of_unseen(unseen)
     taken = [each for each in withheld if (each.origin, each.wanted.path) in in_the_way]
     if is_live and taken:
         return _of_taken(name, taken)
     if is_live and withheld:
-        waiting = [each for each in withheld if (each.origin, each.wanted.path) in packages]
-        missing = [each for each in withheld if each not in waiting]
-        return _of_withheld(name, origin, missing, waiting, asked, silent)
+        hidden = [each for each in withheld if (each.origin, each.wanted.path) in packages]
+        missing = [each for each in withheld if each not in hidden]
+        return _of_withheld(name, origin, missing, hidden, asked, silent)
     if is_live:
         if not changed:
             return None
-        return _of_changed(name, origin, changed, offered, union)
+        return _of_changed(name, origin, changed, waiting, offered, union)
     if differs:
         reason = f"the rules of {name} at {origin} are other than here: its newest generation waits"
         step = f"make them equal on both nodes: instep fileset show {name}"
@@ -77,11 +78,19 @@ def _of_unseen(unseen: Trouble) -> StandingRecord:
 
 
 def _of_changed(
-    name: str, origin: NodeName, changed: Sequence[bytes], offered: Trouble | None, union: StandingRecord
+    name: str,
+    origin: NodeName,
+    changed: Sequence[bytes],
+    waiting: Sequence[bytes],
+    offered: Trouble | None,
+    union: StandingRecord,
 ) -> StandingRecord:
     """Whatever else the union stands for, these are not as the line says."""
     were = which(len(changed), "was", "were")
     what = f"{counted(len(changed), 'path')} of {origin} {were} changed or removed here: {names_of(changed)}"
+    if waiting:
+        waits = which(len(waiting), "waits", "wait")
+        what += f"; {counted(len(waiting), 'new path')} {waits} for the answer: {names_of(waiting)}"
     if offered is not None:
         steps = (offered.hint,) if offered.hint else ()
         return StandingRecord(Standing.DRIFTED, wall_ms(), f"{what}; {offered.reason}", offered.code, steps)
@@ -89,6 +98,14 @@ def _of_changed(
         return replace(union, since_ms=wall_ms())
     reason = f"{what}; that is offered to {origin}, or put back"
     return StandingRecord(Standing.DRIFTED, wall_ms(), reason, "changed_here", (f"instep diff {name}",))
+
+
+def copy_words(kept: Waiting) -> str:
+    """A renamed file of another home that became this node's own."""
+    return (
+        f"{shown(kept.path)} was renamed here from {shown(kept.behind)}, which its home keeps: it is a file of this "
+        "node's own now"
+    )
 
 
 def names_of(paths: Sequence[bytes]) -> str:

@@ -30,11 +30,10 @@ from instep.node.following.pulling import Puller
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.saved_facts import unite_facts
 from instep.node.replica.laid import TakesNames, Unions
-from instep.node.replica.packages import packages_wait, waiting_packages
 from instep.node.replica.port import UnionOwner
 from instep.node.replica.resolving import LinePuller, MissingContentsError, OwnContents, UnionPuller
 from instep.node.replica.stand import paths_named
-from instep.node.replica.union_tree import UnionTree
+from instep.node.replica.union_tree import UnionTree, packages_wait, waiting_packages
 from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.switch_outcome import note_undone

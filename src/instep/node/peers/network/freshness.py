@@ -118,10 +118,12 @@ class Freshness:
 
     # Hearing ------------------------------------------------------------------------------------------------
 
-    def heard(self, source: NodeName, message: m.Fresh, service: LineService) -> None:
+    def heard(self, source: NodeName, message: m.Fresh, service: LineService | None) -> None:
         """Keep a word that is news of a followed line, report it to the line, and pass it on."""
+        if service is None or service.is_written_here:
+            return
         known = self._known(service.line)
-        if service.is_written_here or (known is not None and known.word.raw == message.word.raw):
+        if known is not None and known.word.raw == message.word.raw:
             return
         body = message.word.body()
         if body.line != service.line:
