@@ -100,6 +100,23 @@ def test_of_several_heads_that_are_refused_together_each_is_tried_alone() -> Non
     made(talk.say(RetryAsked()), 5).check("unite_refused")
 
 
+def test_a_head_without_room_keeps_no_other_home_out() -> None:
+    """The disk is too small for what ``a`` published: ``b`` and later heads of it go on, ``a`` waits for room."""
+    full = Trouble("no_space", "too small", Retry.LATER, 8)
+    talk = begun(uniter())
+    made(talk.say(u.PartsKnown((part(A, 1), part(B, 1)))), 2)
+    talk.say(f.StageFailed(talk.asked(f.StageContents), full))
+    made(talk, 3).say(f.StageFailed(talk.asked(f.StageContents), full))
+    live(talk, 4)
+    made(talk, 5).say(f.StageFailed(talk.asked(f.StageContents), full))
+    live(talk.say(u.PartsKnown((part(A, 1), part(B, 2)))), 6)
+    made(talk, 7).say(f.StageFailed(talk.asked(f.StageContents), full))
+    talk.at(60_000).say(RetryAsked())
+    talk.say(f.Staged(talk.pending("StageContents")))
+    talk.say(f.TreeSwitched(talk.asked(f.Switch)))
+    talk.say(f.LiveRecorded(talk.asked(f.RecordLive))).check("unite_no_room")
+
+
 def test_a_file_that_cannot_be_had_and_a_line_without_a_source_keep_nothing_else_back() -> None:
     wanted = Entry(b"bad", Kind.FILE, 0o644, 3, 1, digest("bad"), 1)
     talk = begun(uniter())

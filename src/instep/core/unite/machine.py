@@ -21,15 +21,18 @@ from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase, Progress
 from instep.core.follow.vocabulary import Due, FollowConfig
+from instep.core.heads.stand import Stand, of_trouble
 from instep.core.unite import vocabulary as u
 from instep.core.vocabulary import Trouble
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.replication.union import UnionPart
+from instep.model.standing import Standing
 
 _SWITCH = contract.PHASES[FollowPhase.SWITCH]
 _STAGE = contract.PHASES[FollowPhase.STAGE]
 ABSENT_MS = 5_000
 """So long a line of which nothing can be had stays out of the next union, unless a source of it comes."""
+_NO_ROOM = frozenset({"no_space", "disk_full"})
 _MEANWHILE = (*INTERRUPTIBLE, *QUIET, FollowPhase.REVERT)
 """Beside jobs of these phases a new union may be made: none of them brings a target into the tree."""
 
@@ -57,6 +60,12 @@ class UniteMachine(FollowMachine):
         """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
         self._absent: set[NodeName] = set()
         """Lines of which nothing could be had when it was tried last."""
+        self._too_large: frozenset[UnionPart] = frozenset()
+        """Heads for which there was no room when each was tried alone: the others go before them."""
+        self._short: Trouble | None = None
+        """Why there was no room, until there is."""
+        self._is_apart = False
+        """Whether heads are tried one at a time, for there was no room for them together."""
         self._is_withheld_due = bool(self._facts.withheld)
         self._forgotten: frozenset[NodeName] = frozenset()
         self._withheld = self._aim_withheld = self._facts.withheld
@@ -84,6 +93,7 @@ class UniteMachine(FollowMachine):
                 self._tree_known(event)
             case u.PartsKnown():
                 self._newest, self._forgotten = event.parts, frozenset(event.forgotten)
+                self._too_large &= frozenset(event.parts)
             case u.OwnCommitted():
                 self._own_committed(event)
             case u.UnionMade():
@@ -151,11 +161,10 @@ class UniteMachine(FollowMachine):
         is_at_rest = facts.tree == facts.live and facts.due is Due.NOTHING
         if not (self._is_known and self._is_recovered and is_at_rest) or self._uniting is not None:
             return
-        if (job is not None and job.phase not in _MEANWHILE) or not self._backoff.is_ready(
-            "apply", self._now
-        ):
+        tried, is_room_known = self._next_heads()
+        is_ready = is_room_known or self._backoff.is_ready("apply", self._now)
+        if (job is not None and job.phase not in _MEANWHILE) or not is_ready:
             return
-        tried = facts.attempts.wanted(part for part in self._newest if part.origin not in self._absent)
         wanted = facts.attempts.parts_with(tried)
         parts = tuple(part for part in wanted if part.origin not in self._forgotten)
         is_moved = bool(tried) or parts != wanted
@@ -169,6 +178,36 @@ class UniteMachine(FollowMachine):
         req = self._next_req()
         self._uniting = u.Unite(req, parts, withheld, facts.allowed)
         self._say(self._uniting)
+
+    def _next_heads(self) -> tuple[tuple[UnionPart, ...], bool]:
+        """The heads to try next; and whether that waits for no back-off, for only a head without room failed."""
+        heads = [part for part in self._newest if part.origin not in self._absent]
+        fit = self._facts.attempts.wanted(part for part in heads if part not in self._too_large)
+        if not fit:
+            self._is_apart = False
+            return self._facts.attempts.wanted(heads), False
+        return fit[:1] if self._is_apart else fit, bool(self._too_large)
+
+    def _has_no_room(self, trouble: Trouble) -> bool:
+        """Whether other heads than those that were tried are next: one large head keeps no other home's out."""
+        tried = self._tried()
+        if trouble.code not in _NO_ROOM or self._too_large.issuperset(tried):
+            return False
+        self._is_apart = len(tried) > 1
+        self._short = trouble
+        if not self._is_apart:
+            self._too_large |= frozenset(tried)
+            return False
+        self._set(head=self._facts.tree, aim=self._facts.attempts.live)
+        return True
+
+    def _stand(self) -> Stand:
+        """A tree that holds all but a head without room is not in step, also while it is in no attempt."""
+        stand = super()._stand()
+        is_short = self._is_apart or not self._too_large.issubset(self._facts.attempts.live)
+        if is_short and self._short is not None and stand.standing is Standing.IN_STEP:
+            return of_trouble(self.line, self._short)
+        return stand
 
     def _is_answer(self, req: int) -> bool:
         """Whether this ends the ``Unite`` under way."""
@@ -251,6 +290,7 @@ class UniteMachine(FollowMachine):
         super()._retry()
         facts = self._facts
         self._absent.clear()
+        self._too_large, self._is_apart = frozenset(), False
         self._is_withheld_due = True
         self._set(attempts=facts.attempts.retried(), allowed=facts.attempts.refused)
 
@@ -287,8 +327,15 @@ class UniteMachine(FollowMachine):
         """There is no source of a union: its contents come over the lines."""
 
     def _apply_failed(self, job: FollowJob, trouble: Trouble) -> None:
+        if self._has_no_room(trouble):
+            return
         self._fail("apply", trouble)
         self._get_stuck(job, trouble)
+
+    def _fail(self, key: str, trouble: Trouble, least_ms: int | None = None) -> None:
+        if key == "apply" and trouble.code not in _NO_ROOM:
+            self._too_large, self._is_apart = frozenset(), False
+        super()._fail(key, trouble, least_ms)
 
     def _rest_on(self, holds: HeadRef) -> None:
         """The tree holds a union that the saved state does not know: ``TreeKnown`` says its parts."""
