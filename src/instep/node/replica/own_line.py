@@ -22,6 +22,7 @@ from instep.node.lines.line_service import LineService
 from instep.node.replica.own_restore import OwnRestoring
 from instep.node.replica.own_scan import OwnTree, TreeDivided
 from instep.node.replica.replica import Replica
+from instep.node.runtime.driver import own_error
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.tree_comparison import Numbers
 from instep.node.writing.writer import WriterService
@@ -157,8 +158,13 @@ class OwnLine(WriterService):
                     code="tree_is_switched",
                 )
             event = await super()._commit(effect)
-            failpoint(OWN_COMMITTED)
-            await self.replica.own_moved(self.facts.head)
+            try:
+                failpoint(OWN_COMMITTED)
+                await self.replica.own_moved(self.facts.head)
+            except (InstepError, OSError) as error:
+                # The generation is durable: the next look at the tree finds that its record is behind, and writes it.
+                await self.replica.looked(own_error(error))
+                self.driver.post(v.TreeChanged((), True))
         return event
 
     # Looks --------------------------------------------------------------------------------------------------
