@@ -9,6 +9,7 @@ import pytest
 
 from instep.errors import InstepError
 from instep.model.ids import node_name
+from instep.model.link import Link
 from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose, der_of
 from instep.net.trust.pki import Pki
@@ -95,8 +96,11 @@ async def test_a_name_of_this_cluster_is_not_given_to_another(tmp_path: Path) ->
     async with services(tmp_path) as cluster:
         cluster.make(1)
         main, far = cluster["main"], _stranger(tmp_path, "s1")
-        asked = await main.call("invite", name="s1", other_cluster=True)
-        request = _request(far, parse_token(asked["token"]), "s1")
+        await main.refuses("name_taken", "invite", name="s1", other_cluster=True)
+        older = main.node.membership.invitations.invite(
+            node_name("s1"), Link(replicate=True), 60_000, is_federation=True
+        )
+        request = _request(far, parse_token(older.token), "s1")
         with pytest.raises(InstepError) as caught:
             await main.node.peers.federate(request, "10.9.0.1")
         assert caught.value.error_code == "name_taken"

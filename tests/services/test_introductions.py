@@ -189,3 +189,11 @@ async def test_a_hub_introduces_no_more_nodes_than_lines_need(
             message = msgspec.structs.replace(names(0), line=line)
             introducing.heard(LAMDA, message, is_followed=False)
         assert sum(map(len, introducing._waiting[LAMDA].values())) == 64
+        for number in range(100):
+            line = LineId(FilesetName("data"), node_name(f"empty{number}"))
+            introducing.heard(LAMDA, m.Introductions(line, ()), is_followed=False)
+        assert len(introducing._waiting[LAMDA]) == 1, "empty ones are kept by no node"
+        for hostile in ("../x", "/etc/x", "a\0b", "x" * 300, "", "A b", "\x1b[31m", "é"):
+            with pytest.raises(PeerError) as caught:
+                introducing.heard(LAMDA, _said(lamda, NodeName(hostile), bytes(32)), is_followed=True)
+            assert caught.value.error_code == "bad_record", hostile

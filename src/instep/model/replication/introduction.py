@@ -10,10 +10,10 @@ from typing import Annotated
 import msgspec
 from blake3 import blake3
 
-from instep.errors import PeerError
+from instep.errors import PeerError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.generation import Signature
-from instep.model.ids import Digest, FilesetName, NodeName
+from instep.model.ids import Digest, FilesetName, NodeName, fileset_name, node_name
 
 _DOMAIN = b"instep introduction 1\0"
 VERSION = 1
@@ -47,7 +47,9 @@ class SignedIntroduction(msgspec.Struct, frozen=True, array_like=True):
         """The decoded body, or ``PeerError`` ``bad_record`` when it is not canonical or of a later version."""
         try:
             body = msgspec.msgpack.decode(self.raw, type=IntroductionBody)
-        except DECODE_ERRORS as error:
+            node_name(body.origin)  # it becomes the name of a file
+            fileset_name(body.fileset)
+        except (UsageError, *DECODE_ERRORS) as error:
             raise PeerError(f"introduction cannot be decoded: {error}", code="bad_record") from error
         if body.version != VERSION or body.encoded() != self.raw:
             raise PeerError("introduction is not canonical", code="bad_record")

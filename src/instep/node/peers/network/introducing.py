@@ -93,6 +93,8 @@ class Introducing:
             bodies.append(body)
         waiting = self._waiting.setdefault(source, {})
         waiting.pop(message.line, None)
+        if not bodies:
+            return
         if sum(map(len, waiting.values())) + len(bodies) > NAMES_MAX and not is_followed:
             return  # it comes again with the next connection
         waiting[message.line] = bodies
