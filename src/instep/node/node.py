@@ -37,8 +37,7 @@ from instep.node.peers.membership import Membership
 from instep.node.peers.network.partner_rows import dialled_as, own_rows
 from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
-from instep.node.peers.renewal import Renewal
-from instep.node.peers.shown_certificate import ShownWatch
+from instep.node.peers.renewal import Renewal, ShownWatch
 from instep.node.replica.own_line import OwnLine
 from instep.node.runtime.background import AGAIN_S, passing_trouble
 from instep.node.runtime.config_file import ConfigFile

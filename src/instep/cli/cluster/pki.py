@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,26 @@ from msgspec.structs import replace
 
 from instep.api import members as api
 from instep.cli.arguments import read_address
-from instep.cli.cluster.certificate_facts import day_of, facts_document, open_pki
-from instep.cli.cluster.shown_certificate import pki_use
+from instep.cli.certificate_facts import day_of, facts_document, imported_lines, open_pki, why_not_trusted
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
-from instep.errors import NotAllowedError, PeerError, RefusedError, ResourceError
+from instep.errors import NotAllowedError, RefusedError, ResourceError, UsageError
 from instep.fleet.scratch import scratch_folder, sweep_scratch
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import presented
 from instep.net.trust.certs import Purpose, facts_of, name_of, pin_of
-from instep.net.trust.decoding import certificates_of_pem, require_loadable
+from instep.net.trust.decoding import certificates_of_pem
 from instep.net.trust.keystore import ExportFormat, backup, export, restore
 from instep.net.trust.pki import Pki
 from instep.net.trust.shown import Shown
+from instep.net.trust.shown_file import missing_issuer, names_in, read_shown, require_usable
 
 pki = group("pki", "Keys and certificates.")
 trust = group("trust", "Certificates of others.")
 pki.add_command(trust)
-pki.add_command(pki_use)
 
 
 @command("list", parent=pki, example="instep pki list")
@@ -196,6 +196,73 @@ def pki_export(
 
 
 @command(
+    "use",
+    parent=pki,
+    example="""instep pki use /etc/ssl/s1.example.org.pem
+instep pki use /etc/letsencrypt/live/s1/fullchain.pem --key /etc/letsencrypt/live/s1/privkey.pem
+instep pki use --cluster""",
+)
+@click.argument("file", type=EXISTING_FILE, required=False)
+@click.option(
+    "--key", "key_file", type=EXISTING_FILE, metavar="FILE", help="The key, when it is in another file."
+)
+@click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help="A further name that leads to this node."
+)
+@click.option("--cluster", is_flag=True, help="Show the certificate of the cluster again.")
+@click.option("--dry-run", is_flag=True, help="Only check the file.")
+@click.option(
+    "--passphrase-file", type=EXISTING_FILE, metavar="FILE", help="A file of mode 0600 with the key's passphrase."
+)  # fmt: skip
+def pki_use(
+    session: Session, file: Path | None, key_file: Path | None, hosts: tuple[str, ...], cluster: bool,
+    dry_run: bool, passphrase_file: Path | None,
+) -> None:  # fmt: skip
+    """Show partners and browsers a certificate of your own or a commercial CA.
+
+    FILE is PEM: the certificate, its issuers, and its key, which may also be this node's own. A bad file changes
+    nothing. Partners need nothing: this node vouches for the certificate with its own one, which the cluster
+    goes on renewing. A new certificate is used by the same command, while the node runs.
+    """
+    found, now_ms = open_pki(session), int(time.time() * 1000)
+    own = found.certificate(Purpose.TLS)
+    if (file is None) != cluster:
+        raise UsageError("name a file, or say --cluster", hint="instep pki use FILE", code="usage")
+    shown = Shown(found)
+    document: dict[str, Any] = {"node": found.name, "dry_run": dry_run}
+    if file is None:
+        changed = shown.path.exists() if dry_run else shown.drop()
+        document |= {"changed": changed, "shown": None, "missing_issuer": None}
+        lines = [f"{found.name} shows its certificate of the cluster"]
+    else:
+        passphrase = (
+            None if passphrase_file is None else read_passphrase(session, passphrase_file, is_new=False)[0]
+        )
+        chain = read_shown(file, key_file, passphrase, own)
+        require_usable(chain, [*hosts, *_own_hosts(session, found)], now_ms)
+        shown.require_loadable(chain)
+        facts, missing = facts_of(chain.leaf), missing_issuer(chain)
+        changed = False if dry_run else shown.use(chain, now_ms)
+        document |= {"changed": changed, "shown": facts_document(facts), "missing_issuer": missing}
+        does = "would show" if dry_run else "shows"
+        lines = [
+            f"{found.name} {does} the certificate of {names_in(chain.leaf)} until {day_of(facts.not_after_ms)}"
+        ]
+        if missing is not None and not session.is_json:
+            say(f"browsers trust it where they know its issuer {printable(missing)}; partners need not")
+    if changed and not dry_run:
+        session.reload()
+    session.show(document, lines)
+
+
+def _own_hosts(session: Session, found: Pki) -> list[str]:
+    """The names under which programs reach this node."""
+    settings = session.settings()
+    panel = settings.panel.host if settings.panel is not None else ""
+    return [found.name, settings.advertise.host, panel, socket.gethostname()]
+
+
+@command(
     "fetch",
     parent=trust,
     example="""instep pki trust fetch 10.30.0.1:7443
@@ -306,7 +373,7 @@ def trust_import(session: Session, file: Path) -> None:
         certificates = certificates_of_pem(file.read_bytes())
     except OSError as error:
         raise ResourceError(f"cannot read {file}: {error.strerror}", code="unreadable") from error
-    reasons = [_why_not_trusted(one) for one in certificates]
+    reasons = [why_not_trusted(one) for one in certificates]
     nodes = [one for one, why in zip(certificates, reasons, strict=True) if why is None]
     names = _trust(session, nodes, certificates) if nodes else []
     trusted = iter(names)
@@ -320,28 +387,4 @@ def trust_import(session: Session, file: Path) -> None:
         for one, why in zip(certificates, reasons, strict=True)
     ]
     document = {"trusted": names, "changed": bool(names), "certificates": rows}
-    session.show(document, (*_imported_lines(rows), f"trusted: {', '.join(names) or 'no node'}"))
-
-
-def _why_not_trusted(certificate: x509.Certificate) -> str | None:
-    """Why a certificate is none that a partner can be trusted by; None where it is one."""
-    facts = facts_of(certificate)
-    if facts.is_ca:
-        return "it is of an authority, and a node of another cluster is trusted by its own key"
-    try:
-        name_of(certificate, Purpose.TLS)
-        require_loadable([certificate])
-    except NotAllowedError:
-        return "it is of no node of instep"
-    except PeerError as error:
-        return error.reason
-    return f"it expired on {day_of(facts.not_after_ms)}" if facts.not_after_ms < time.time() * 1000 else None
-
-
-def _imported_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        yield f"{printable(row['subject']) or '-'}  until {row['not_after']}"
-        if row["names"]:
-            yield f"  names {', '.join(map(printable, row['names']))}"
-        yield f"  fingerprint of the key {row['pin']}"
-        yield f"  trusted as {row['trusted']}" if row["trusted"] else f"  not trusted: {row['why']}"
+    session.show(document, (*imported_lines(rows), f"trusted: {', '.join(names) or 'no node'}"))

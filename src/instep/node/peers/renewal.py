@@ -1,15 +1,22 @@
-"""Renewal of this node's certificates: when it is due, and whether the clock may be trusted with it."""
+"""This node's certificates over time: when a renewal is due, whether the clock may be trusted with it, and events
+about a certificate of another CA that it shows."""
 
 from __future__ import annotations
 
 from instep.core.clock_doubt import ClockDoubt, ClockLook, clock_doubt, looked_at
 from instep.errors import InstepError, RefusedError, UnavailableError
+from instep.net.connections.tls import TlsContexts
 from instep.net.messages.messages import RenewRequest
 from instep.net.service import RENEW
 from instep.net.task_group import TaskGroup
+from instep.net.trust.certs import facts_of, fingerprint_bytes
 from instep.net.trust.pki import Issued
+from instep.net.trust.shown import USE_ANOTHER
+from instep.net.trust.shown_file import names_in
+from instep.net.trust.validity import minute_at
 from instep.node.peers.peers import Peers
 from instep.node.runtime.driver import monotonic_ms, wall_ms
+from instep.node.runtime.runtime import Runtime
 
 _ANSWER_S = 5.0
 _STEP = "compare date -u of this node with its partners, set the clock that is wrong"
@@ -106,6 +113,37 @@ class Renewal:
                 continue
             return
         raise trouble
+
+
+class ShownWatch:
+    """One per node. Asked after each change of trust, and now and then."""
+
+    def __init__(self, runtime: Runtime, tls: TlsContexts) -> None:
+        self._runtime = runtime
+        self._tls = tls
+        self._noted = self._leaf()
+        self._ending: bytes | None = None
+
+    def look(self) -> None:
+        leaf, shows = self._leaf(), self._tls.shows
+        if leaf != self._noted:
+            self._noted = leaf
+            text = "partners are shown this node's own certificate"
+            if shows is not None:
+                facts = facts_of(shows.chain.leaf)
+                issuer = shows.chain.leaf.issuer.rfc4514_string()
+                text = f"partners are shown the certificate of {names_in(shows.chain.leaf)} by {issuer}"
+                text += f", until {minute_at(facts.not_after_ms)}"
+            self._runtime.note("certificate_shown", text)
+        if shows is not None and leaf != self._ending and shows.chain.is_ending(wall_ms()):
+            self._ending = leaf
+            end = minute_at(facts_of(shows.chain.leaf).not_after_ms)
+            text = f"the certificate of {names_in(shows.chain.leaf)} ends on {end}; next: {USE_ANOTHER}"
+            self._runtime.note("certificate_ends", text)
+
+    def _leaf(self) -> bytes | None:
+        shows = self._tls.shows
+        return None if shows is None else fingerprint_bytes(shows.chain.leaf)
 
 
 def _next_step(doubt: ClockDoubt) -> str:

@@ -51,7 +51,9 @@ class MemberCommands(CommandHandlers):
     async def invite(self, asked: api.InviteCommand, speaker: Speaker) -> api.InviteDocument:
         link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
         if asked.other_cluster:
-            require_free_name(node_name(asked.name), is_ours=self._node.membership.is_ours(node_name(asked.name)))
+            require_free_name(
+                node_name(asked.name), is_ours=self._node.membership.is_ours(node_name(asked.name))
+            )
         ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
         invited = self._node.membership.invitations.invite(
             node_name(asked.name), link, ttl_ms, is_federation=asked.other_cluster
