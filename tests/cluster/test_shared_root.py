@@ -20,6 +20,14 @@ def storage(fleet: Fleet) -> Iterator[SharedStorage]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStorage]:
+    """``s1`` and ``s2`` on one root, for the tests that leave both running."""
+    with shared_storage(Fleet(tmp_path_factory.mktemp("shared"))) as made:
+        made.make("s1", "s2")
+        yield made
+
+
 def holder(node: Node) -> str | None:
     rows = node.run("lease", "list").json["leases"]
     return next((row["holder"] for row in rows if row["name"] == "apply:data"), None)
@@ -35,10 +43,9 @@ def reload_copies(node: Node, root: Path, log: Path) -> None:
     node.run("config", "reload")
 
 
-def test_one_node_lays_and_each_reloads_what_it_sees(storage: SharedStorage) -> None:
-    fleet = storage.fleet
+def test_one_node_lays_and_each_reloads_what_it_sees(pair: SharedStorage) -> None:
+    fleet = pair.fleet
     fleet_names = ("s1", "s2")
-    storage.make(*fleet_names)
     logs = {}
     for name in fleet_names:
         logs[name] = fleet.base / f"{name}.log"
@@ -49,6 +56,53 @@ def test_one_node_lays_and_each_reloads_what_it_sees(storage: SharedStorage) -> 
         for name in fleet_names:
             assert logs[name].read_text().splitlines()[-1] == f"text {number}", name
         fleet.assert_same()
+
+
+def test_a_change_by_an_application_of_any_node_is_restored_by_the_holder(pair: SharedStorage) -> None:
+    fleet = pair.fleet
+    fleet.write({"local": "ours"})
+    fleet.wait()
+    first = holder(fleet.main)
+    assert first is not None
+    (fleet.tree(other(first)) / "local").write_text("an application was here")
+    eventually(lambda: (pair.server / "local").read_text() == "ours", describe=fleet[first].log)
+    held = fleet[first].run("archive", "list", "data").json["items"]
+    assert "local" in {item["path"] for item in held}
+
+
+def test_a_holder_whose_mount_hangs_leaves_the_root_to_another(pair: SharedStorage) -> None:
+    """Goal: it is named at once, answers, and writes nothing; the other node lays what comes meanwhile."""
+    fleet = pair.fleet
+    fleet.write({"late": "one"})
+    fleet.wait()
+    first = holder(fleet.main)
+    assert first is not None
+    with pair.hanging(first):
+        fleet[first].await_standing("failing", code="root_silent")
+        eventually(lambda: holder(fleet.main) == other(first))
+        fleet.write({"late": "two"})
+        eventually(lambda: (pair.server / "late").read_text() == "two", describe=fleet[other(first)].log)
+        assert fleet[first].line()["code"] == "root_silent"
+    fleet.wait()
+    fleet[first].await_standing("in_step")
+    assert holder(fleet.main) == other(first)
+
+
+def test_a_mount_that_is_gone_or_another_one_is_no_empty_tree(pair: SharedStorage) -> None:
+    fleet = pair.fleet
+    fleet.write({"kept": "one"})
+    fleet.wait()
+    first = holder(fleet.main)
+    assert first is not None
+    pair.unmount(first)
+    fleet[first].await_standing("failing", "blocked", code="marker_missing")
+    eventually(lambda: holder(fleet.main) == other(first))
+    fleet.write({"kept": "two"})
+    eventually(lambda: (pair.server / "kept").read_text() == "two")
+    assert os.listdir(fleet.tree(first)) == []
+    pair.mount(first)
+    fleet.wait()
+    fleet.assert_same()
 
 
 def other(name: str) -> str:

@@ -6,12 +6,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.fleet import Fleet
 from tests.support.mounts import need_root, unmount
+from tests.support.waiting import eventually
 
 __all__ = ["CACHED", "SharedStorage", "is_twin_here", "shared_storage"]
 
@@ -30,23 +34,35 @@ class SharedStorage:
         self.fleet = fleet
         self.server = fleet.base / "server"
         self.server.mkdir()
-        self._mounts: list[Path] = []
+        self._mounts: dict[Path, subprocess.Popen[bytes] | None] = {}
 
     def mount(self, name: str) -> Path:
         at = self.fleet.tree(name)
         at.mkdir(parents=True, exist_ok=True)
         if is_twin_here():
-            words = ["bindfs", "-o", CACHED, str(self.server), str(at)]
+            self._mounts[at] = subprocess.Popen(["bindfs", "-f", "-o", CACHED, str(self.server), str(at)])
+            eventually(lambda: os.path.ismount(at), describe=f"{at} to be mounted")
         else:
-            words = ["mount", "--bind", str(self.server), str(at)]
-        subprocess.run(words, check=True, timeout=20)
-        self._mounts.append(at)
+            subprocess.run(["mount", "--bind", str(self.server), str(at)], check=True, timeout=20)
+            self._mounts[at] = None
         return at
+
+    @contextlib.contextmanager
+    def hanging(self, name: str) -> Iterator[None]:
+        """No call to that node's mount comes back in the block."""
+        client = self._mounts[self.fleet.tree(name)]
+        if client is None:
+            pytest.skip("bindfs or FUSE is not here")
+        client.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            client.send_signal(signal.SIGCONT)
 
     def unmount(self, name: str) -> None:
         at = self.fleet.tree(name)
         unmount(at)
-        self._mounts.remove(at)
+        self._end(self._mounts.pop(at))
 
     def make(self, *names: str, line: str = "") -> None:
         """``main`` writes on its own disk; the others follow on the shared directory."""
@@ -65,9 +81,14 @@ class SharedStorage:
             fleet.accept(name, "--shared")
 
     def close(self) -> None:
-        for at in self._mounts:
-            with contextlib.suppress(AssertionError):
-                unmount(at)
+        for at, client in self._mounts.items():
+            unmount(at)
+            self._end(client)
+
+    def _end(self, client: subprocess.Popen[bytes] | None) -> None:
+        if client is not None:
+            client.kill()
+            client.wait(timeout=20)
 
 
 @contextlib.contextmanager
