@@ -36,7 +36,7 @@ def holder(node: Node) -> str | None:
 def reload_copies(node: Node, root: Path, log: Path) -> None:
     """Its reload copies what the application reads at that moment."""
     script = log.with_suffix(".sh")
-    script.write_text(f"#!/bin/sh\ncat {root}/a >> {log}; echo >> {log}\n")
+    script.write_text(f"#!/bin/sh\ncat {root}/new* {root}/a >> {log}; echo >> {log}\n")
     script.chmod(0o755)
     with (node.directory / "instep.toml").open("a") as file:
         file.write(f'\n[[filesets.data.hooks.reload]]\nrun = ["{script}"]\n')
@@ -51,10 +51,15 @@ def test_one_node_lays_and_each_reloads_what_it_sees(pair: SharedStorage) -> Non
         logs[name] = fleet.base / f"{name}.log"
         reload_copies(fleet[name], fleet.tree(name), logs[name])
     for number in range(3):
-        fleet.write({"a": f"text {number}", f"d{number}/b": "b" * 10_000})
+        for name in fleet_names:  # from now on its mount remembers that the file is not there
+            assert not (fleet.tree(name) / f"new{number}").exists()
+        wanted = "".join(f"new {each}, " for each in range(number + 1)) + "longer " * (number + 1)
+        fleet.write(
+            {"a": "longer " * (number + 1), f"new{number}": f"new {number}, ", f"d{number}/b": "b" * 10_000}
+        )
         fleet.wait()
         for name in fleet_names:
-            assert logs[name].read_text().splitlines()[-1] == f"text {number}", name
+            assert logs[name].read_text().splitlines()[-1] == wanted, name
         fleet.assert_same()
 
 

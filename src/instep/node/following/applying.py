@@ -24,7 +24,6 @@ from instep.node.following.kept_paths import as_in
 from instep.node.following.lingering import Lingering
 from instep.node.following.page_fetch import OfferedHeads
 from instep.node.following.pulling import Puller
-from instep.node.runtime.driver import wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.stat_rows import record_rows, store_rows
@@ -156,7 +155,7 @@ class Applying:
         state was lost. Then files that are right already are left as they are."""
         if all(name.lower().startswith(".instep") for name in os.listdir(place.root)):
             return None
-        return self._tree.comparison(head).whole_root(head.root, wall_ms())
+        return self._tree.comparison(head).whole_root(head.root, self._tree.now_ms())
 
     # Switch -------------------------------------------------------------------------------------------------
 
@@ -263,5 +262,5 @@ class Applying:
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
         self._lingering.give_up()
-        found = self._tree.comparison(base).found_root(base.root, paths, wall_ms())
+        found = self._tree.comparison(base).found_root(base.root, paths, self._tree.now_ms())
         return self._open_return(base, found, Why.DRIFT)

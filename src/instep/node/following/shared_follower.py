@@ -8,6 +8,7 @@ what staging, switching and looking mean is another thing here. Implements ``doc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Coroutine
 from itertools import islice
@@ -27,19 +28,25 @@ from instep.node.following.follower import FollowService
 from instep.node.following.shared_root import SharedRootPort
 from instep.node.lines.line_net import LineNet
 from instep.node.runtime.driver import monotonic_ms, wall_ms
+from instep.node.runtime.own_thread import in_own_thread
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.scanning.stat_rows import record_rows
 from instep.node.trees.tree_comparison import why_differs
 from instep.tree.journal.journal import Journal
 from instep.tree.root.control_folder import opened
+from instep.tree.root.node_locks import NodeLocks, other_nodes
+from instep.tree.root.place import Place
 
 VISIBLE_MS = 120_000
 """Twice the longest time for which a network file system shows old attributes by its usual options."""
 LOOK_S, LOOK_S_MAX = 0.1, 2.0
 MIND_S = 1.0
+RENEW_MS = 5_000
 PATHS_MAX = 10_000
 """Of more changed paths than this the whole tree is looked at instead."""
 ASIDE = "set-aside"
+_SEEN_LOCKS = {True: "seen here", False: "not seen here: run a program that relies on them on one node only"}
+log = logging.getLogger(__name__)
 
 
 _FREE = {"strategy": "auto", "approve": "off", "confirm_within": "off"}
@@ -64,8 +71,12 @@ class SharedFollowService(FollowService):
         self.shared = shared
         super().__init__(runtime, fileset, net)
         self.tree.guard = shared.guard
+        self.tree.clock_ahead_ms = lambda: self._locks.clock_ahead_ms
         self._laid: HeadRef | None = None
         """The generation that this node itself laid last, until that is recorded."""
+        self._locks = NodeLocks(fileset.path, fileset.name, runtime.name)
+        self._renewing: asyncio.Future[None] | None = None
+        self._renew_at_ms = 0
         self._readied = 0
         """The grant of the lease for which the control folder was looked at."""
 
@@ -78,6 +89,8 @@ class SharedFollowService(FollowService):
             await super().run()
         finally:
             self.shared.wants(lease=False)
+            if self._renewing is None or self._renewing.done():
+                self._locks.close()
 
     def _works(self) -> tuple[Coroutine[Any, Any, None], ...]:
         return (*super()._works(), self.shared.run(), self._mind())
@@ -88,6 +101,7 @@ class SharedFollowService(FollowService):
         while True:
             changed = self.shared.changed
             self.shared.wants(lease=self.root.trouble is None)
+            self._hold_locks()
             if self.shared.may_write:
                 if self.shared.grants != seen:
                     seen = self.shared.grants
@@ -102,6 +116,34 @@ class SharedFollowService(FollowService):
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    def _hold_locks(self) -> None:
+        """Renew this node's locks in a thread of their own, which a file system that hangs keeps: one at a time."""
+        if self._renewing is not None and not self._renewing.done():
+            return
+        if self._renewing is not None and (error := self._renewing.exception()) is not None:
+            log.info("%s: the locks of this node are not held: %s", self.line, error)
+        if self.root.trouble is not None:
+            self._locks.close()
+            self._renewing = None
+        elif monotonic_ms() >= self._renew_at_ms:
+            self._renew_at_ms = monotonic_ms() + RENEW_MS
+            self._renewing = in_own_thread(self._locks.renew)
+
+    def own_rows(self, place: Place) -> tuple[tuple[str, bool, str, str], ...]:
+        """What the mounts of the nodes share, by files of each of them in the root."""
+        name, rows = self.fileset.name, []
+        ahead_s = self._locks.clock_ahead_ms / 1000
+        rows.append((f"clock of the storage of {name}", True, "this machine's clock", f"{ahead_s:+.1f} s"))
+        for other in other_nodes(place.root, name, self.runtime.name):
+            if not other.is_seen:
+                words = f"its file in {place.root}/.instep/locks is old: {other.name} does not run, or is not seen here"
+                rows.append((f"storage of {name} with {other.name}", True, str(place.root), words))
+                continue
+            for kind, is_shared in (("fcntl", other.fcntl), ("flock", other.flock)):
+                said = "refused by this file system" if is_shared is None else _SEEN_LOCKS[is_shared]
+                rows.append((f"{kind} locks of {other.name} in {name}", True, "asked for the same", said))
+        return tuple(rows)
 
     def _is_ours(self, base: HeadRef) -> bool:
         """Whether this node may change the tree, which holds ``base`` and nothing newer."""
@@ -271,10 +313,10 @@ class SharedFollowService(FollowService):
             steps = diff(base.root, head.root, tree.get_page)
             changed = [change.path for change in islice(steps, PATHS_MAX + 1)]
         if changed is None or len(changed) > PATHS_MAX:
-            differing = comparison.everything(head.root, wall_ms())
+            differing = comparison.everything(head.root, tree.now_ms())
             changed = None
         else:
-            differing = comparison.some(head.root, (), wall_ms(), alone=changed)
+            differing = comparison.some(head.root, (), tree.now_ms(), alone=changed)
         for difference in differing:
             if difference.expected is not None or changed is not None:
                 return difference.path, why_differs(difference)

@@ -74,6 +74,8 @@ class FilesetTree:
         self.hook_writes = HookWrites(lambda: self.watch.look() if self.watch is not None else None)
         self.guard: Callable[[], None] = lambda: None
         """Called before each step that changes the tree; it raises where that is another node's right by now."""
+        self.clock_ahead_ms: Callable[[], int] = lambda: 0
+        """By how much the clock of the file system is ahead of this machine's: a look compares times with it."""
         self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
         self._history: History | None = None
@@ -100,6 +102,10 @@ class FilesetTree:
             error = tree_error(error, self.name, self.fileset.path, path, "read or written")
         error.facts.setdefault("node", self.runtime.settings.name)
         return error
+
+    def now_ms(self) -> int:
+        """The time by the clock of the file system, which dates the files."""
+        return wall_ms() + self.clock_ahead_ms()
 
     # The root -------------------------------------------------------------------------------------------------
 
@@ -226,7 +232,7 @@ class FilesetTree:
         comparison = self._comparison = self.comparison(head)
 
         def differing() -> Iterator[Difference]:
-            for each in comparison.everything(head.root, wall_ms(), deep=is_deep):
+            for each in comparison.everything(head.root, self.now_ms(), deep=is_deep):
                 noting(each)
                 if each.problem is None or each.expected is not None:
                     yield each
@@ -245,7 +251,7 @@ class FilesetTree:
         """The tree against ``head``, as ``diff`` without generations shows it."""
         if head is None:
             return ()
-        found = tuple(itertools.islice(self.comparison(head).everything(head.root, wall_ms()), limit))
+        found = tuple(itertools.islice(self.comparison(head).everything(head.root, self.now_ms()), limit))
         return changes_shown(lambda: found, limit)
 
     async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> DriftFound:
@@ -266,7 +272,7 @@ class FilesetTree:
         """A path of which the watch said nothing is looked at with all below it."""
         comparison = self.comparison(base)
         comparison.stopping = stopping
-        now, watch = wall_ms(), CostWatch()
+        now, watch = self.now_ms(), CostWatch()
         if not paths:
             everything = readable(comparison.everything(base.root, now), comparison.place, comparison.local)
             return drift_in(everything, stopping)._replace(cost=watch.cost())
