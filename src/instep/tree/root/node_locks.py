@@ -1,7 +1,8 @@
 """Whether the nodes that mount a shared root see each other's locks and each other's writes.
 
 Each node keeps two files of its own in ``.instep/locks`` of the root: ``NAME`` under a lock of ``fcntl``,
-``NAME.flock`` under one of ``flock``. Another node tries the same locks: one that it gets, while the owner writes on, is not shared.
+``NAME.flock`` under one of ``flock``. Another node tries the same locks: one that it gets, while
+the owner writes on, is not shared.
 """
 
 from __future__ import annotations
@@ -73,12 +74,9 @@ def other_nodes(root: Path, fileset: FilesetName, node: NodeName) -> tuple[Other
             os.write(fd, b"now\n")
             now = os.fstat(fd).st_mtime_ns
         os.unlink(own + _NOW, dir_fd=folder)
-        names = [
-            name
-            for name in sorted(map(os.fsencode, os.listdir(folder)))
-            if name != own and not name.endswith((_FLOCK, _NOW))
-        ]
-        return tuple(_look(folder, name, now) for name in names)
+        names = sorted(map(os.fsencode, os.listdir(folder)))
+        others = [name for name in names if name != own and not name.endswith((_FLOCK, _NOW))]
+        return tuple(_look(folder, name, now) for name in others)
 
 
 def _look(folder: int, name: bytes, now_ns: int) -> OtherNode:
