@@ -251,7 +251,7 @@ _RULES: dict[str, Callable[[str, str], str]] = {
     "profile": _profile, "left": _sync_side, "right": _sync_side, "initiators": _node, "reviewed": _listing,
     "collision_id": _listing, "of_fileset": _fileset,
     "external part": _shared, "backup_id": _backup, "schedule": _cron, "zone": _time_zone,
-    "server": _server, "readers": _reader, "exported": _exported,
+    "server": _server, "readers": _reader, "writers": _reader, "exported": _exported,
     "networks": _network, "allow": _network, "from_address": _network,
 }  # fmt: skip
 """By the argument's name, where needed behind the group of its command (``top`` for a command of none)."""

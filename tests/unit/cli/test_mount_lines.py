@@ -96,6 +96,7 @@ def test_lines_for_nfs(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_for_samba_have_no_secret(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Goal: the share is named as the fileset; all homes write; passwords stand in files, not in lines."""
     words = ("fileset", "mount-lines", "docs", "--server", "files", "--form", "smb", "--export", "/data/docs")
+    assert told(capsys, *words, "--writer", "10.40.0.0/16")["mounts"][0]["hosts"] == ["10.40.0.0/16"]
     found = told(capsys, *words, "--reader", "web.example.org")
     assert found["source"] == "//files/docs"
     assert "    path = /data/docs" in found["export"]["lines"]

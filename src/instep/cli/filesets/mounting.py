@@ -35,6 +35,8 @@ from instep.node.lines.snapshot import pick_fileset
 @click.option(
     "--export", "exported", metavar="PATH", help="The directory on the server. Default: as the root here."
 )
+@click.option("--writer", "writers", multiple=True, metavar="HOST|CIDR",
+              help="A machine that writes it. Default: the nodes that write the fileset.")  # fmt: skip
 @click.option("--reader", "readers", multiple=True, metavar="HOST|CIDR",
               help="A machine that only reads it. Default: the networks of `allow`.")  # fmt: skip
 def mount_lines(
@@ -43,6 +45,7 @@ def mount_lines(
     server: str,
     share_form: str,
     exported: str | None,
+    writers: tuple[str, ...],
     readers: tuple[str, ...],
 ) -> None:
     """Print export, mount and fstab lines for a root that lies on a file server.
@@ -52,7 +55,7 @@ def mount_lines(
     """
     settings = session.settings()
     chosen = pick_fileset(settings, fileset)
-    wanted = _wanted(session, settings, chosen, server, share_form, exported, readers)
+    wanted = _wanted(session, settings, chosen, server, share_form, exported, writers, readers)
     export, mounts = export_of(wanted), mounts_of(wanted)
     expected = expected_words(wanted.share, wanted.at)
     step = f"instep fileset set {chosen.name} {quote(f'expect_mount={expected}')}"
@@ -81,6 +84,7 @@ def _wanted(
     server: str,
     share_form: str,
     exported: str | None,
+    writers: tuple[str, ...],
     readers: tuple[str, ...],
 ) -> SharedRoot:
     """A directory that is mounted from that server already keeps its place."""
@@ -94,13 +98,20 @@ def _wanted(
     allowed = tuple(str(each) for each in settings.allow)
     owner = session.node.owner or (os.geteuid(), os.getegid())
     return SharedRoot(
-        fileset.name, share, path, at, tuple(_writers(settings, fileset)), readers or allowed, owner
+        fileset.name,
+        share,
+        path,
+        at,
+        writers or tuple(_writers(settings, fileset)),
+        readers or allowed,
+        owner,
     )
 
 
 def _writers(settings: Settings, fileset: FilesetSettings) -> Iterator[str]:
-    """Hosts of the nodes that write it, as this node dials them; a node without an address by its name."""
-    names = [fileset.writer]
+    """Hosts of the nodes that write it, as this node dials them; a node without an address by its name. Of a root that
+    followers share this node is one, and an operator names the others."""
+    names = [settings.name if fileset.shared else fileset.writer]
     if fileset.definition is not None and fileset.definition.mode is Mode.REPLICATE:
         names += [name for name in settings.partners if name != fileset.writer]
     for name in names:
