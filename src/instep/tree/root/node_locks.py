@@ -57,7 +57,7 @@ class NodeLocks:
                     lock(fd)
         before = time.time_ns()
         os.pwrite(self._held[0], b"held\n", 0)
-        os.utime(self._held[0])
+        os.fsync(self._held[0])
         written = os.fstat(self._held[0]).st_mtime_ns
         self.clock_ahead_ms = (written - (before + time.time_ns()) // 2) // 1_000_000
 
