@@ -98,6 +98,23 @@ def test_a_holder_whose_mount_hangs_leaves_the_root_to_another(pair: SharedStora
     assert holder(fleet.main) == other(first)
 
 
+def test_without_the_database_no_node_lays_and_each_says_so(pair: SharedStorage) -> None:
+    """Goal: the holder stops in time, nothing is written, and all go on by themselves."""
+    fleet, file = pair.fleet, pair.fleet.base / "cluster"
+    fleet.write({"later": "one"})
+    fleet.wait()
+    file.chmod(0o644)  # the address is refused until the mode is right again
+    eventually(lambda: not any(fleet[name].status()["database"]["reached"] for name in ("s1", "s2")))
+    fleet.write({"later": "two"})
+    for name in ("s1", "s2"):
+        fleet[name].await_standing("failing", "blocked", code="cluster_file_mode")
+    assert (pair.server / "later").read_text() == "one"
+    file.chmod(0o600)
+    eventually(lambda: (pair.server / "later").read_text() == "two")
+    fleet.wait()
+    fleet.assert_same()
+
+
 def test_a_mount_that_is_gone_or_another_one_is_no_empty_tree(pair: SharedStorage) -> None:
     fleet = pair.fleet
     fleet.write({"kept": "one"})

@@ -4,6 +4,7 @@ transactions."""
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from instep.model.lease import LeaseFence
 from instep.net.task_group import TaskGroup
 from instep.store.cluster import eras, leases, members
 from instep.store.cluster.port import ClusterStore
+from instep.store.cluster.sqlite import SqliteClusterStore
 from tests.support.cluster_stores import ClusterGround
 from tests.support.cluster_stores import cluster as cluster
 from tests.support.cluster_stores import servers as servers
@@ -298,3 +300,24 @@ async def test_a_copied_node_directory_is_refused_while_the_other_one_runs(clust
     async with other.transaction() as tx:
         await members.be_seen(tx, "a", "machine 2", "s3", "1")
         assert [member.identity for member in await members.members(tx)] == ["machine 2"]
+
+
+async def test_a_listener_of_a_file_ends_by_name_when_its_connection_is_closed(tmp_path: Path) -> None:
+    """Goal: the address was changed while a task listened, which must not end the daemon."""
+    one, other = SqliteClusterStore(tmp_path / "c.db"), SqliteClusterStore(tmp_path / "c.db")
+    heard = asyncio.Event()
+    await one.open()
+    await other.open()
+    listening = asyncio.get_running_loop().create_task(one.listen(lambda _: heard.set()))
+
+    async def is_heard() -> bool:
+        async with other.transaction() as tx:
+            await members.be_seen(tx, "a", "machine", "session", "1")
+        return heard.is_set()
+
+    await eventually_async(is_heard)
+    await one.close()
+    with pytest.raises(UnavailableError) as closed:
+        await listening
+    assert closed.value.error_code == "cluster_closed"
+    await other.close()

@@ -11,18 +11,21 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from msgspec.structs import replace
 
 from instep.core.follow import vocabulary as f
+from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import HookEnded, HookKind, RunHook
 from instep.errors import ContentionError, RefusedError, ResourceError
 from instep.model.ids import HeadRef
 from instep.model.manifest.manifest import diff
 from instep.model.paths import shown
 from instep.model.rollout import RolloutPolicy, Strategy
+from instep.model.standing import Standing
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import FollowService
 from instep.node.following.shared_root import SharedRootPort
@@ -41,7 +44,7 @@ VISIBLE_MS = 120_000
 """Twice the longest time for which a network file system shows old attributes by its usual options."""
 LOOK_S, LOOK_S_MAX = 0.1, 2.0
 MIND_S = 1.0
-RENEW_MS = 5_000
+RENEW_MS, AWAY_MS = 5_000, 5_000
 PATHS_MAX = 10_000
 """Of more changed paths than this the whole tree is looked at instead."""
 ASIDE = "set-aside"
@@ -77,6 +80,7 @@ class SharedFollowService(FollowService):
         self._locks = NodeLocks(fileset.path, fileset.name, runtime.name)
         self._renewing: asyncio.Future[None] | None = None
         self._renew_at_ms = 0
+        self._away_since_ms: int | None = None
         self._readied = 0
         """The grant of the lease for which the control folder was looked at."""
 
@@ -101,6 +105,7 @@ class SharedFollowService(FollowService):
         while True:
             changed = self.shared.changed
             self.shared.wants(lease=self.root.trouble is None)
+            self._note_agreement()
             self._hold_locks()
             if self.shared.may_write:
                 if self.shared.grants != seen:
@@ -116,6 +121,35 @@ class SharedFollowService(FollowService):
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    def _note_agreement(self) -> None:
+        """Since when the nodes cannot agree; what failed for that is begun again once they can."""
+        if self.shared.trouble is None:
+            if self._away_since_ms is not None and monotonic_ms() - self._away_since_ms >= AWAY_MS:
+                self.driver.post(f.RetryAsked())
+            self._away_since_ms = None
+        elif self._away_since_ms is None:
+            self._away_since_ms = monotonic_ms()
+
+    def _require_agreement(self) -> None:
+        """``ResourceError`` with the trouble of the cluster's database, when that has lasted."""
+        trouble, since = self.shared.trouble, self._away_since_ms
+        if trouble is None or since is None or monotonic_ms() - since < AWAY_MS:
+            return
+        raise ResourceError(
+            f"no node lays generations on the shared root of {self.fileset.name}: {trouble.reason}",
+            hint=trouble.hint,
+            code=trouble.code,
+        )
+
+    async def _report(self, told: f.FollowReport | v.PublishReport) -> None:
+        """Name the node that is waited for."""
+        is_waiting = isinstance(told, f.FollowReport) and told.standing is Standing.APPLYING
+        if is_waiting and self.shared.holder not in ("", self.runtime.name):
+            told = replace(
+                told, reason=f"{told.reason}; {self.shared.holder} lays generations on the shared root"
+            )
+        await super()._report(told)
 
     def _hold_locks(self) -> None:
         """Renew this node's locks in a thread of their own, which a file system that hangs keeps: one at a time."""
@@ -218,7 +252,10 @@ class SharedFollowService(FollowService):
                 await self._ready()
                 is_known = held is not None and held.is_whole and held.head == effect.base
                 return await super()._stage(effect if is_known else replace(effect, base=None))
-            await changed.wait()
+            self._require_agreement()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MIND_S):
+                    await changed.wait()
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
         """A generation that another node staged was validated there."""

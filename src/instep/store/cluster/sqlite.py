@@ -86,8 +86,11 @@ class SqliteClusterStore:
     @property
     def connection(self) -> apsw.Connection:
         if self._connection is None:
-            raise UnavailableError(f"the cluster database {self.shown} is closed", code="cluster_closed")
+            raise self._is_closed()
         return self._connection
+
+    def _is_closed(self) -> UnavailableError:
+        return UnavailableError(f"the cluster database {self.shown} is closed", code="cluster_closed")
 
     async def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._begin_call(call, *args, **kwargs)
@@ -97,7 +100,12 @@ class SqliteClusterStore:
             with _translated(self._path):
                 return call(*args, **kwargs)
 
-        return asyncio.get_running_loop().run_in_executor(self._pool, called)
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._pool, called)
+        except (
+            RuntimeError
+        ) as error:  # the pool takes no more: a listener or transaction outlives the connection
+            raise self._is_closed() from error
 
     def transaction(self) -> AbstractAsyncContextManager[SqliteTransaction]:
         return self._transaction()
