@@ -83,6 +83,16 @@ def nothing_left(place: Path) -> None:
     (place / FILES / "appdata").rename(place / FILES / "other")
 
 
+def link_at(name: str) -> Lie:
+    """To the same files: all that is below is in order."""
+
+    def lie(place: Path) -> None:
+        (place / name).rename(place.parent.parent / "elsewhere")
+        (place / name).symlink_to(place.parent.parent / "elsewhere")
+
+    return lie
+
+
 def no_dump(place: Path) -> None:
     os.mkfifo(place / DUMP)
     set_record(place, dump="0" * 64)
@@ -128,6 +138,9 @@ IN_INDEX: list[Lie] = [
 IN_FILES: list[Lie] = [
     pipe_at("files/appdata/docs/one"),
     pipe_at("files/appdata/link"),
+    link_at("files"),
+    link_at("files/appdata"),
+    link_at("files/appdata/docs"),
     nothing_left,
     directory_gone,
     no_dump,
@@ -147,3 +160,19 @@ def test_a_lie_in_a_backup_is_damage_and_makes_nothing(tmp_path: Path, call: Any
     assert [each["id"] for each in found["backups"]] == ([sound] if lie in IN_RECORD else [sound, backup])
     assert (code, len(found["damaged"])) == ((10, 1) if lie in IN_RECORD else (0, 0))
     assert call("restore", sound, "--to", tmp_path / "out")[0] == 0
+
+
+def test_the_dump_gives_way_to_a_fileset_of_its_name(tmp_path: Path, call: Any) -> None:
+    config = tmp_path / "node/instep.toml"
+    text = (
+        config.read_text()
+        .replace("[filesets.appdata]", f'[filesets."{DUMP}"]')
+        .replace('["appdata"]', f'["{DUMP}"]')
+    )
+    config.write_text(f'{text}\ndatabase = {{ dump = ["/bin/echo", "rows"], restore = ["/bin/true"] }}\n')
+    code, made = call("create")
+    assert code == 0, made
+    code, found = call("restore", made["id"], "--to", tmp_path / "out")
+    assert code == 0, found
+    assert (tmp_path / "out" / DUMP / "docs/one").read_bytes() == b"1"
+    assert Path(found["dump"]).read_text() == "rows\n"

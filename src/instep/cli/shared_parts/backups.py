@@ -109,6 +109,8 @@ def backup_restore(session: Session, backup_id: str, directory: str | None) -> N
         return
     if found["to"] is not None:
         print(f"backup {backup_id} is laid out in {found['to']}")
+        if found["dump"] is not None:
+            print(f"  the dump of the database is {found['dump']}")
         return
     print(f"backup {backup_id} is restored; era {found['era']} of the cluster's database begins")
     for fileset, kept in found["replaced"].items():

@@ -42,7 +42,7 @@ from instep.store.cluster.eras import begin_era_after_restore
 from instep.store.cluster.opening import open_cluster_store
 from instep.store.cluster.port import Transaction
 from instep.tree.backup.replacing import Object, discard, lay_beside, lay_out, put_in_place
-from instep.tree.objects.digest import digest_beneath, digest_fd
+from instep.tree.objects.digest import digest_fd, digest_in
 from instep.tree.objects.large import copy_whole
 from instep.tree.objects.laying import remove_contents
 from instep.tree.root.beneath import Root
@@ -73,10 +73,12 @@ class BackupRestorer:
         self._check_file(INDEX, self.record.index)
         seen: dict[str, set[str]] = {name: set() for name in self.record.filesets}
         files = 0
-        for each in index_of(self._place, self.record):
-            seen[each.fileset].add(os.fsdecode(each.path))
-            files += each.kind is not Kind.DIR
-            self._check_object(each)
+        with contextlib.ExitStack() as opened:
+            trees = {name: opened.enter_context(self._files(name)) for name in self.record.filesets}
+            for each in index_of(self._place, self.record):
+                seen[each.fileset].add(os.fsdecode(each.path))
+                files += each.kind is not Kind.DIR
+                self._check_object(trees[each.fileset], each)
         missing: list[tuple[str, str]] = []
         has_scratch = self.record.dump is not None and self._database is not None
         if self.record.dump is not None:
@@ -90,13 +92,25 @@ class BackupRestorer:
             "in_doubt": [list(each) for each in self.record.in_doubt],
         }  # fmt: skip
 
-    def _check_object(self, each: IndexedObject) -> None:
-        place = self._place / FILES / each.fileset
+    @contextlib.contextmanager
+    def _files(self, fileset: FilesetName) -> Iterator[Root]:
+        """The files of one fileset in the backup. Its folders are the backup's own: no link of a hostile one is
+        followed."""
+        path = os.path.join(os.fsencode(FILES), os.fsencode(fileset))
+        with contextlib.ExitStack() as opened:
+            try:
+                place = opened.enter_context(Root(os.path.realpath(self._place)))
+                tree = opened.enter_context(place.below(path))
+            except OSError as error:
+                raise damaged(self.record.id, f"{shown(path)} cannot be read: {error.strerror}") from error
+            yield tree
+
+    def _check_object(self, tree: Root, each: IndexedObject) -> None:
         try:
             if each.kind is Kind.DIR:
-                with Root(place) as root, closing_fd(root.open_dir(each.path)):
+                with closing_fd(tree.open_dir(each.path)):
                     return
-            found = digest_beneath(place, each.path)
+            found = digest_in(tree, each.path)
         except OSError as error:
             why = f"cannot be read: {error.strerror}"
             raise damaged(self.record.id, f"{each.fileset}: {shown(each.path)} {why}") from error
@@ -156,7 +170,7 @@ class BackupRestorer:
         try:
             with _with_room(folder, self.record.bytes):
                 folder.mkdir(mode=0o700, exist_ok=True)
-                self._laid_out(folder)
+                dump = self._laid_out(folder)
         except BaseException:
             if folder.is_dir():
                 with closing_fd(os.open(folder, LIST)) as fd:
@@ -164,17 +178,27 @@ class BackupRestorer:
                 if is_new:
                     folder.rmdir()
             raise
-        return {"backup": self.record.id, "to": str(folder), "replaced": {}, "database": None, "era": None}
+        return {
+            "backup": self.record.id, "to": str(folder), "dump": None if dump is None else str(dump), "replaced": {},
+            "database": None, "era": None,
+        }  # fmt: skip
 
-    def _laid_out(self, folder: Path) -> None:
+    def _laid_out(self, folder: Path) -> Path | None:
+        """The file of the dump, which gives way to a fileset of its name."""
+        dump = DUMP
+        while dump in self.record.filesets:
+            dump += ".file"
         for name in self.record.filesets:
             (folder / name).mkdir(mode=0o755)
-            lay_out(self._place / FILES / name, self._objects(name), folder / name)
+            with self._files(name) as files:
+                lay_out(files, self._objects(name), folder / name)
         if self.record.dump is not None:
             self._check_file(DUMP, self.record.dump)
-            with self._opened_dump() as fd, closing_fd(os.open(folder / DUMP, CREATE, 0o600)) as to:
+            with self._opened_dump() as fd, closing_fd(os.open(folder / dump, CREATE, 0o600)) as to:
                 copy_whole(fd, to, os.fstat(fd).st_size, is_sparse=False)
                 os.fsync(to)
+            return folder / dump
+        return None
 
     def restore(self) -> dict[str, Any]:
         """Replace the files and the database, keep what was there, and begin a new era of the cluster's database."""
@@ -205,18 +229,19 @@ class BackupRestorer:
             self._by_program()
             era = asyncio.run(self._new_era(before))
         return {
-            "backup": self.record.id, "to": None, "replaced": replaced, "database": kept_database, "era": era,
+            "backup": self.record.id, "to": None, "dump": None, "replaced": replaced, "database": kept_database,
+            "era": era,
         }  # fmt: skip
 
     def _objects(self, fileset: str) -> list[Object]:
         objects = index_of(self._place, self.record)
         return [(each.path, each.kind, each.digest) for each in objects if each.fileset == fileset]
 
-    def _lay_beside(self, name: str, fileset: FilesetSettings, run: str) -> None:
+    def _lay_beside(self, name: FilesetName, fileset: FilesetSettings, run: str) -> None:
         objects, root = self._objects(name), Path(fileset.path)
         rules = Rules(fileset.definition or Definition())
         in_backup = {path for path, _, _ in objects}
-        with Root(root) as tree, _with_room(root, self.record.bytes):
+        with Root(root) as tree, self._files(name) as files, _with_room(root, self.record.bytes):
 
             def stays(path: bytes) -> bool:
                 """Ignored, and not in the backup: it is the application's own."""
@@ -224,7 +249,7 @@ class BackupRestorer:
                 is_dir = found is not None and stat.S_ISDIR(found.st_mode)
                 return path not in in_backup and rules.ignored(path, is_dir)
 
-            lay_beside(root, run, lambda into: lay_out(self._place / FILES / name, objects, into), stays)
+            lay_beside(root, run, lambda into: lay_out(files, objects, into), stays)
 
     async def _replaced_database(self, database: ApplicationDatabase, run: str) -> str:
         """The name under which the replaced database is kept. A run that was cut off goes on."""

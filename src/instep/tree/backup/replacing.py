@@ -39,12 +39,11 @@ Object = tuple[bytes, Kind, Digest]
 """Path, kind and digest."""
 
 
-def lay_out(source: Path, objects: Iterable[Object], into: Path) -> None:
-    """Copy a backup's objects into the empty directory ``into``, each checked by its digest. ``DamagedError``
-    ``backup_damaged``, also where the backup has no such object."""
-    with _readable(source, b""):
-        tree = Root(source)
-    with tree, Root(into) as dest:
+def lay_out(tree: Root, objects: Iterable[Object], into: Path) -> None:
+    """Copy a backup's objects from ``tree`` into the empty directory ``into``, each checked by its digest.
+    ``DamagedError`` ``backup_damaged``, also where the backup has no such object."""
+    source = Path(os.fsdecode(tree.path))
+    with Root(into) as dest:
         local, values = local_of(into), dict[Digest, bytes]()
         directories: list[bytes] = []
         for path, kind, digest in sorted(objects, key=lambda each: sort_key(each[0])):

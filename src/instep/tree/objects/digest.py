@@ -53,16 +53,21 @@ def digest_beneath(place: Path, path: bytes) -> Digest | None:
     """Digest of the file or the symlink's target at ``path`` beneath a root, as it lies there now; None where there is
     neither."""
     with Root(place) as root:
-        found = root.stat_or_none(path)
-        if found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-            return None
-        if stat.S_ISLNK(found.st_mode):
-            return digest_bytes(root.readlink(path))
-        fd = root.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            return digest_fd(fd)[0]
-        finally:
-            os.close(fd)
+        return digest_in(root, path)
+
+
+def digest_in(root: Root, path: bytes) -> Digest | None:
+    """As ``digest_beneath``, for one path of many beneath the same root."""
+    found = root.stat_or_none(path)
+    if found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        return None
+    if stat.S_ISLNK(found.st_mode):
+        return digest_bytes(root.readlink(path))
+    fd = root.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return digest_fd(fd)[0]
+    finally:
+        os.close(fd)
 
 
 def same_stat(a: os.stat_result, b: os.stat_result) -> bool:

@@ -90,6 +90,13 @@ class Root:
         self.walk = walk or not HAS_OPENAT2
         self._parents: OrderedDict[bytes, int] = OrderedDict()
 
+    def below(self, path: bytes) -> Root:
+        """A directory beneath this root as a root of its own. No link is followed on the way."""
+        found = Root.__new__(Root)
+        found.path, found.fd = os.path.join(self.path, path), self.open(path, _DIRECTORY)
+        found.device, found.walk, found._parents = os.fstat(found.fd).st_dev, self.walk, OrderedDict()
+        return found
+
     def __enter__(self) -> Self:
         return self
 
