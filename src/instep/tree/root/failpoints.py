@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from typing import NewType
 
 from instep.errors import UsageError
@@ -79,7 +80,9 @@ def _act(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "stop":
         del _armed[name]
-        os.kill(os.getpid(), signal.SIGSTOP)
+        signal.pthread_kill(
+            threading.get_ident(), signal.SIGSTOP
+        )  # to this thread: it does nothing more before
         return
     number = _ERRNO[action]
     raise OSError(number, f"{os.strerror(number)} (failpoint {name})")
