@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from instep.core.union.divide import Waiting
 from instep.core.vocabulary import Trouble
+from instep.errors import ContentionError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName, NodeName
 from instep.model.paths import shown
@@ -150,3 +151,12 @@ def _of_taken(name: str, held: Sequence[Withheld]) -> StandingRecord:
     )
     steps = (f"publish it, then both are shown: instep publish {name}",)
     return StandingRecord(Standing.BEHIND, wall_ms(), reason, "name_taken_here", steps)
+
+
+def taken_here(name: FilesetName, held: Sequence[Withheld]) -> ContentionError:
+    return ContentionError(
+        f"{counted(len(held), 'path')} of other homes wait for a name that a file here has, which is not published: "
+        f"{paths_named(held)}",
+        hint=f"instep publish {name}",
+        code="nametaken_here",
+    )

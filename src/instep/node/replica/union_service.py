@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,8 @@ from instep.core.union.in_the_way import is_own_place, is_same_object, withheld_
 from instep.core.unite import vocabulary as u
 from instep.core.unite.machine import UniteMachine
 from instep.core.vocabulary import trouble_of
-from instep.errors import ContentionError, UnavailableError
-from instep.model.counts import counted
-from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.errors import UnavailableError
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.replication.union import Withheld
@@ -32,7 +31,7 @@ from instep.node.lines.saved_facts import unite_facts
 from instep.node.replica.laid import TakesNames, Unions
 from instep.node.replica.port import UnionOwner
 from instep.node.replica.resolving import LinePuller, MissingContentsError, OwnContents, UnionPuller
-from instep.node.replica.stand import paths_named
+from instep.node.replica.stand import taken_here
 from instep.node.replica.union_tree import UnionTree, packages_wait, waiting_packages
 from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.trees.fileset_tree import FilesetTree
@@ -234,7 +233,7 @@ class UnionService(FollowService):
         held = await self.worker.run(self._in_the_way, effect.head)
         self.replica.in_the_way = {(each.origin, each.wanted.path) for each in held}
         if held:
-            return u.ContentsMissing(effect.req, (), held, trouble_of(_taken_here(self.tree.name, held)))
+            return u.ContentsMissing(effect.req, (), held, trouble_of(taken_here(self.tree.name, held)))
         unions, staged = self.replica.unions, self.applying.staged_path()
         target, now, rules = unions.of(effect.head.id), unions.required(), self.replica.definition
         look = (staged, self.runtime.name, target, now, rules, self.tree.get_page)
@@ -395,12 +394,3 @@ class UnionService(FollowService):
     async def _report(self, told: f.FollowReport | v.PublishReport) -> None:
         await super()._report(told)
         await self.replica.union_stands()
-
-
-def _taken_here(name: FilesetName, held: Sequence[Withheld]) -> ContentionError:
-    return ContentionError(
-        f"{counted(len(held), 'path')} of other homes wait for a name that a file here has, which is not published: "
-        f"{paths_named(held)}",
-        hint=f"instep publish {name}",
-        code="name_taken_here",
-    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 from shlex import quote
 
 from instep.core.union.packages import PACKAGE_BYTES_MAX, names_any
@@ -84,7 +84,7 @@ def waiting_packages(
                 if source.origin == me or not packages.ignored(source.path, is_dir=False):
                     continue
                 slot = staged_slot(tree, change.path)
-                if slot is None or not names_any(_contents(stage + b"/" + slot), held):
+                if slot is None or not names_any(_contents(tree, slot), held):
                     continue
                 line = now.lines.by_origin.get(source.origin)
                 kept = line.lookup(source.path) if line is not None else None
@@ -93,9 +93,9 @@ def waiting_packages(
     return tuple(found)
 
 
-def _contents(path: bytes) -> bytes:
+def _contents(tree: Root, slot: bytes) -> bytes:
     """Of a staged file as much as shows whether it is too large."""
-    with Path(path.decode("utf-8", "surrogateescape")).open("rb") as file:
+    with open(tree.open(slot, os.O_RDONLY), "rb") as file:
         return file.read(PACKAGE_BYTES_MAX + 1)
 
 
