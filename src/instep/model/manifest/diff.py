@@ -7,6 +7,8 @@ skip them, at whatever level they stand.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress
+from operator import ne
 from typing import NamedTuple
 
 import msgspec
@@ -142,10 +144,15 @@ def _enter_one(a: _Side, node_a: _Node, b: _Side, node_b: _Node) -> None:
 
 
 def _merge(a: _Side, b: _Side) -> Iterator[Change]:
-    """Compare the open leaves until one of them is read."""
+    """Compare the open leaves until one of them is read; most often they have the same paths."""
     i, j = a.at, b.at
     keys_a, keys_b, entries_a, entries_b, leaf = a.keys, b.keys, a.entries, b.entries, b.leaf
     end_a, end_b = len(keys_a), len(keys_b)
+    if i == j and keys_a == keys_b:
+        a.at = b.at = end_a
+        for k in compress(range(i, end_a), map(ne, entries_a[i:], entries_b[i:])):
+            yield Change(entries_b[k].path, entries_a[k], entries_b[k], leaf, k)
+        return
     while i < end_a and j < end_b:
         key_a, key_b = keys_a[i], keys_b[j]
         if key_a == key_b:
