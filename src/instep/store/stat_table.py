@@ -108,9 +108,10 @@ def _signed(value: int) -> int:
 
 
 def _row(key: bytes, ino: int, dev: int, ctime_ns: int, mtime_ns: int, *others: Any) -> StatRow:
-    ino, dev = _unwrapped(ino, 0), _unwrapped(dev, 0)
-    times = _unwrapped(ctime_ns, _TIME_MIN), _unwrapped(mtime_ns, _TIME_MIN)
-    return StatRow(key.replace(b"\0", b"/"), ino, dev, *times, *others)
+    if ino < 0 or dev < 0 or ctime_ns < _TIME_MIN or mtime_ns < _TIME_MIN:
+        ino, dev = _unwrapped(ino, 0), _unwrapped(dev, 0)
+        ctime_ns, mtime_ns = _unwrapped(ctime_ns, _TIME_MIN), _unwrapped(mtime_ns, _TIME_MIN)
+    return StatRow(key.replace(b"\0", b"/"), ino, dev, ctime_ns, mtime_ns, *others)
 
 
 def _unwrapped(value: int, least: int) -> int:

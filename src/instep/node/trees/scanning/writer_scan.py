@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
@@ -34,6 +35,9 @@ from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.settling import Settling, Sink
+
+EDITED_AT_ONCE = 10_000
+"""Entries that a full look holds in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +101,13 @@ class WriterScan:
             suspects=self._suspects,
             settling=self._settling,
         )
-        before = iterate(base, keeper.get) if base is not None else iter(())
         kept = RowBatch(store, self._fileset)
-        root = build(_merged(before, tally.counts(found, kept), tally, now_ms), keeper.put)
+        seen = tally.counts(found, kept)
+        if base is None:
+            root = build((entry for _, entry in _merged(iter(()), seen, tally, now_ms) if entry), keeper.put)
+        else:
+            merged = _merged(iterate(base, keeper.get), seen, tally, now_ms)
+            root = _edited(base, merged, keeper)
         if tally.holding.has_any and self._local.keeps(Preserve.HARDLINKS):
             root = with_whole_groups(root, keeper.get, keeper.put)
         if root == base:
@@ -191,22 +199,28 @@ class WriterScan:
 
 def _merged(
     before: Iterator[Entry], found: Iterator[Scanned | Problem], tally: ScanTally, now_ms: int
-) -> Iterator[Entry]:
-    """The next manifest's entries in order: the found ones, with ``born`` from before, and those that a problem
-    keeps."""
+) -> Iterator[tuple[bytes, Entry | None]]:
+    """The paths whose entries become others than before, in order: the found ones, with ``born`` from before. What a
+    problem keeps stays as it is."""
     for old, item in paired(before, found):
         if item is None:
             assert old is not None
-            if tally.holding.keeps(old):
-                yield old
-            else:
+            if not tally.holding.keeps(old):
                 tally.saw(old.path, old, None)
+                yield old.path, None
             continue
         entry = _next_entry(item, old, tally, now_ms)
         if isinstance(item, Problem):
             tally.holding.begin(item, old)
-        if entry is not None:
-            yield entry
+        if entry is not old:
+            yield path_of(item), entry
+
+
+def _edited(base: Digest, changes: Iterator[tuple[bytes, Entry | None]], keeper: PageKeeper) -> Digest:
+    """The base with these changes, some at a time: pages that keep their entries are neither made nor hashed anew."""
+    for batch in iter(lambda: tuple(islice(changes, EDITED_AT_ONCE)), ()):
+        base = edit(base, batch, keeper.get, keeper.put)
+    return base
 
 
 def _next_entry(item: Scanned | Problem, same: Entry | None, tally: ScanTally, now_ms: int) -> Entry | None:
