@@ -49,6 +49,7 @@ SHARED = (
     "tests/cluster/test_hostile_changes.py",
     "tests/cluster/test_http_hook.py",
     "tests/cluster/test_leases.py",
+    "tests/cluster/test_shared_root.py",
     "tests/cluster/test_night.py",
     "tests/cluster/test_panel_access.py",
     "tests/cluster/test_peers.py",
