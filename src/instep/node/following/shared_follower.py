@@ -21,7 +21,7 @@ from instep.core.follow import vocabulary as f
 from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import HookEnded, HookKind, RunHook
 from instep.errors import ContentionError, RefusedError, ResourceError
-from instep.model.ids import HeadRef
+from instep.model.ids import FilesetName, HeadRef, NodeName
 from instep.model.manifest.manifest import diff
 from instep.model.paths import shown
 from instep.model.rollout import RolloutPolicy, Strategy
@@ -63,6 +63,25 @@ def _permits(policy: RolloutPolicy) -> str | None:
     if policy.is_approved:
         return "approve"
     return "confirm_within" if policy.confirm_within_ms is not None else None
+
+
+def require_shareable(name: FilesetName, writer: NodeName, policy: RolloutPolicy, is_secret: bool) -> None:
+    """``RefusedError`` for a generation that must not lie in a root that several machines mount: ``shared_rollout``,
+    ``shared_secret``."""
+    key = _permits(policy)
+    if key is not None:
+        raise RefusedError(
+            f"rollout.{key} of {name} lets nodes in one by one, and on a shared root all see a change at once",
+            hint=f"on {writer}: instep fileset set {name} rollout.{key}={_FREE[key]}",
+            code="shared_rollout",
+            key=key,
+        )
+    if is_secret:
+        raise RefusedError(
+            f"{name} is of class secret, and every machine that mounts a shared root could read its keys",
+            hint=f"instep fileset remove {name}; then instep fileset accept {name} PATH, on a disk of this machine",
+            code="shared_secret",
+        )
 
 
 class SharedFollowService(FollowService):
@@ -231,13 +250,9 @@ class SharedFollowService(FollowService):
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         answer = await super()._fetch(effect)
-        if isinstance(answer, f.PagesFetched) and (key := _permits(answer.policy)) is not None:
-            raise RefusedError(
-                f"rollout.{key} of {self.fileset.name} lets nodes in one by one, and on a shared root all see a change "
-                "at once",
-                hint=f"on {self.writer}: instep fileset set {self.fileset.name} rollout.{key}={_FREE[key]}",
-                code="shared_rollout",
-                key=key,
+        if isinstance(answer, f.PagesFetched):
+            require_shareable(
+                self.fileset.name, self.writer, answer.policy, self.tree.definition(effect.head).is_secret
             )
         return answer
 
