@@ -224,7 +224,7 @@ def test_the_way_back_to_the_version_before(fleet: Fleet) -> None:
     fleet.make(1)
     first = fleet.publish()
     for number in range(3):
-        fleet.write({"word": f"word {number}", f"new{number}": "new"})
+        fleet.write({"word": f"word {number}", f"new{number}": f"new {number}"})
         fleet.publish()
     (tree / "new1").unlink()
     fleet.main.run("rollback", "data", str(first))

@@ -11,7 +11,7 @@ TRIED = r"""
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01
 "mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "secret" | "backend" | "nginx" | "expected"
 "strict" | "none" | "viewer" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
-"up" | "left" | "revert" | "xml" | "site@s1" | "site@" | "a b@s1"
+"https://login.example.org/realms/main" | ["openid", "groups"] | "up" | "left" | "revert" | "xml" | "site@s1" | "site@" | "a b@s1"
 "5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "x%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"
 "h:80" | "[::1]:80" | "::1:80" | "a b:80" | "h" | "h:0" | "10.0.0.5:8081" | "0.0.0.0:7443"
 ["10.0.0.0/8"] | ["10.0.0.1/8"] | ["host"] | ["s1"] | ["main"] | ["A b"] | ["s1", "s1"]

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from instep.api.command import Command, Document, as_json
+from instep.api.command import Command, Document, as_json, require_role
 from instep.errors import ContentionError, NotAllowedError, UsageError
 from instep.node.access.access import Access
 from instep.node.access.caller import Caller
@@ -81,7 +81,11 @@ class RestApi:
         query = {name: exchange.request.query.getall(name) for name in exchange.request.query}
         page = _page(query) if route.paged is not None else None
         given = {name: values if _is_list(route.kind, name) else values[-1] for name, values in query.items()}
-        params = self._parameters(route, in_path, given, strict=False)
+        try:
+            params = self._parameters(route, in_path, given, strict=False)
+        except UsageError:
+            require_role(route.kind, caller.role)  # a caller without the role is not told how to ask
+            raise
         told = as_json(await self._door.run(route.kind.command, params, caller, Silent()))
         tag = _tag(msgspec.json.encode(told))  # of the whole result, whatever page of it is shown
         if route.paged is not None and page is not None:

@@ -37,8 +37,9 @@ def test_connections_of_both_directions_are_looked_at_with_the_new_lists() -> No
 
     node = SimpleNamespace(
         tls=SimpleNamespace(reload=lambda: done.append("reload"), lost_trust=lost_trust),
+        shown=SimpleNamespace(look=lambda: done.append("shown")),
         peers=SimpleNamespace(dial_anew=lambda names: done.append(names)),
         server=SimpleNamespace(drop_untrusted=lambda: done.append("accepted")),
     )
     Node.follow_trust(cast(Node, node))
-    assert done == ["reload", "accepted", "dialled", lost]
+    assert done == ["reload", "shown", "accepted", "dialled", lost]

@@ -350,10 +350,11 @@ class Unions:
         self._hold_anew(assumed, assumed.record)
 
     def _hold_anew(self, laid: Laid, record: UnionRecord) -> None:
-        """The tree holds another union, by no switch. Nothing has changed where its record cannot be written."""
-        self.note_held(record.ref())
+        """The tree holds another union, by no switch. What it holds has not changed where its record cannot be written;
+        the tree's record is made of the known ones."""
         self._records[record.id] = record
         self._made[record.id] = laid
+        self.note_held(record.ref())
         self.now = laid
         self._keep(record, laid)
         self.seen(laid)
