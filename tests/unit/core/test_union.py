@@ -241,6 +241,17 @@ def test_a_new_path_waits_below_what_its_home_has_to_answer_for() -> None:
     }
 
 
+def test_an_offered_edit_of_a_file_that_its_home_removed_is_not_new() -> None:
+    store: Store = {}
+    many = known(lines_of(a=[file(b"mine", 1)], b=[file(b"kept", 2)]), store)
+    made = union_of(many, store)
+    tree = whole([file(b"mine", 1), file(b"kept", 2), file(b"theirs", 0, 7)])
+    found = in_store({A: tree}, store)[A]
+    parts = divide(made, many, A, found, store.__getitem__, 99, {b"theirs"})
+    assert parts.own == ()
+    assert [(each.path, each.sources) for each in parts.foreign] == [(b"theirs", ())]
+
+
 def test_a_node_without_a_line_of_its_own_finds_what_is_new() -> None:
     store: Store = {}
     many = known(lines_of(b=[file(b"d/theirs")]), store)

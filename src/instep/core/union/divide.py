@@ -8,7 +8,7 @@ published as this node's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -26,8 +26,8 @@ from instep.model.replication.union import plain_directory
 
 
 class ForeignChange(NamedTuple):
-    """A path of other lines that was changed or is gone. ``sources`` are the lines that have it; ``found`` is what lies
-    at the shown ``path`` now."""
+    """A path of other lines that was changed or is gone. ``sources`` are the lines that have it: none where its home
+    removed it while the edit was offered. ``found`` is what lies at the shown ``path`` now."""
 
     path: bytes
     sources: tuple[PathOfLine, ...]
@@ -54,11 +54,17 @@ class Divided(NamedTuple):
 
 
 def divide(
-    laid: United, lines: KnownLines, own: NodeName, found: Digest, get: GetPage, now_ms: int
+    laid: United,
+    lines: KnownLines,
+    own: NodeName,
+    found: Digest,
+    get: GetPage,
+    now_ms: int,
+    offered: Container[bytes] = frozenset(),
 ) -> Divided:
     """Divide the tree ``found``, which was ``laid`` from ``lines``. ``own`` is the origin of this node's line: it need
-    not be among the lines. New paths are born ``now_ms``."""
-    return _Division(laid, lines, own, now_ms).of([*diff(laid.root, found, get)])
+    not be among the lines. New paths are born ``now_ms``. Paths that are ``offered`` to other homes are never new."""
+    return _Division(laid, lines, own, now_ms, offered).of([*diff(laid.root, found, get)])
 
 
 def renames(
@@ -74,7 +80,10 @@ def renames(
 
 
 class _Division:
-    def __init__(self, laid: United, lines: KnownLines, own: NodeName, now_ms: int) -> None:
+    def __init__(
+        self, laid: United, lines: KnownLines, own: NodeName, now_ms: int, offered: Container[bytes]
+    ) -> None:
+        self._offered = offered
         self._lines = lines
         self._ownership = Ownership(lines, laid.collisions)
         self._collisions = {
@@ -99,6 +108,9 @@ class _Division:
                 added.append(change.new)
         gone = self._contents_gone()
         for entry in added:
+            if entry.path in self._offered:
+                self._foreign[entry.path] = ForeignChange(entry.path, (), entry)
+                continue
             behind = self._waits_behind(entry, gone)
             if behind is None:
                 self._add(entry)

@@ -105,7 +105,9 @@ class UnionLooks:
         return self.union.tree.comparison(laid.ref or _nothing(laid))
 
     def _is_foreign(self, laid: Laid, path: bytes) -> bool:
-        return any(each.origin != self.me for each in laid.ownership.of(path))
+        """Whether another line has the path, or none: its home removed a file whose edit was offered to it."""
+        sources = laid.ownership.of(path)
+        return not sources or any(each.origin != self.me for each in sources)
 
     async def verified(self, origin: NodeName, *, is_deep: bool) -> Numbers:
         """Questions about several lines that come together are answered by one look."""

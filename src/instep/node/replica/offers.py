@@ -139,6 +139,11 @@ class ReplicaOffers:
                 by_home.setdefault(source.origin, []).append(
                     Difference(source.path, source.entry, change.found)
                 )
+        offered = {path: origin for origin, offering in self._offerings.items() for path in offering.kept()}
+        for change in looked.divided.foreign:
+            if not change.sources and change.path in offered:
+                gone = Difference(change.path, None, change.found)
+                by_home.setdefault(offered[change.path], []).append(gone)
         for origin, offering in list(self._offerings.items()):
             base, found = looked.laid.part_of(origin), by_home.get(origin, [])
             if base is not None and (found or offering.owned):

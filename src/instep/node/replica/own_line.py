@@ -53,7 +53,13 @@ class OwnLine(WriterService):
         self.replica = Replica(
             self.runtime, self.tree, self._net, self._touched_by_union, self.head_now, self._laid_head
         )
-        return OwnTree(self.tree, lambda event: self.driver.post(event), self.replica.unions, self._looked)
+        return OwnTree(
+            self.tree,
+            lambda event: self.driver.post(event),
+            self.replica.unions,
+            self._looked,
+            lambda: self.replica.offers.kept(),
+        )
 
     def head_now(self) -> HeadRef | None:
         """The newest head of the own line, announced or not."""

@@ -6,7 +6,7 @@ new ones become its next manifest. Everything runs in the fileset's worker threa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -44,7 +44,8 @@ class TreeDivided:
 
 
 class OwnTree(WriterTree):
-    """``looked`` gets each division, in the worker thread."""
+    """``looked`` gets each division, in the worker thread, where ``offered`` says which paths' edits are offered to
+    their homes and not answered."""
 
     def __init__(
         self,
@@ -52,7 +53,9 @@ class OwnTree(WriterTree):
         post: Callable[[v.TreeChanged | v.ContentMissed], None],
         unions: Unions,
         looked: Callable[[TreeDivided], None],
+        offered: Callable[[], Iterable[bytes]],
     ) -> None:
+        self._offered = offered
         self._unions = unions
         self._me: NodeName = tree.line.origin
         self._looked = looked
@@ -75,7 +78,7 @@ class OwnTree(WriterTree):
         scanned = super().survey(msgspec.structs.replace(effect, base=ref, since=()), is_full, trees, touched)
         now = wall_ms()
         found, get = scanned.summary.root, self._tree.get_page
-        divided = divide(laid.united, laid.lines, self._me, found, get, now)
+        divided = divide(laid.united, laid.lines, self._me, found, get, now, frozenset(self._offered()))
         own = self._own_part(effect, scanned, laid, divided, now)
         is_full = is_full or scanned.summary.is_full
         self._looked(TreeDivided(laid, divided, tuple(trees), tuple(touched), is_full, own.summary.root))
