@@ -51,6 +51,7 @@ SHARED = (
     "tests/cluster/test_leases.py",
     "tests/cluster/test_shared_root.py",
     "tests/cluster/test_night.py",
+    "tests/cluster/test_openapi_fuzz.py",
     "tests/cluster/test_panel_access.py",
     "tests/cluster/test_peers.py",
     "tests/cluster/test_rest_api.py",
