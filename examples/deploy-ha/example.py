@@ -317,7 +317,7 @@ class Example:
         self.fleet.wait()
 
     def maintain(self) -> None:
-        self.tell("10. Maintenance of s2: HAProxy sends it nobody, it starts no job, and it comes back.")
+        self.tell("10. Maintenance of s2: HAProxy sends it no client, it starts no job, and it comes back.")
         s2 = self.fleet.nodes["s2"]
         s2.run("maintenance", "on", "--reason", "new disks", "--wait")
 

@@ -138,7 +138,7 @@ class Application:
         return 401 if user is None or self._instep("seat", "release", "editors", user) else 200
 
     def client(self, peer: str, forwarded: str | None) -> str:
-        """The user's address: what the balancer says, and nobody else."""
+        """The user's address, as the balancer reports it: no other sender of such a header is believed."""
         return forwarded.split(",")[-1].strip() if forwarded and peer in self.trusted else peer
 
     def _instep(self, *words: str) -> int:

@@ -51,7 +51,8 @@ class ProviderSignIn:
         return response
 
     async def finish(self, exchange: PanelExchange, *, is_secure: bool) -> str:
-        """The secret of a new session for the person who comes back. Raises why not."""
+        """The secret of a new session for the person whom the provider sent back. ``InstepError`` where a check of
+        the answer fails."""
         query = exchange.request.query
         flow = self._flows.of_cookie(
             exchange.request.cookies.get(_cookie_name(is_secure=is_secure), ""), query.get("state", "")

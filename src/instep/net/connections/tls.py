@@ -29,7 +29,7 @@ from instep.net.trust.validity import minute_of
 from instep.net.trust.vouching import proven_by
 
 _Check = Callable[[str | None, Sequence[bytes]], None]
-"""Gets the name that was dialled and the presented chain, and raises what it has against them."""
+"""Gets the name that was dialled and the presented chain; ``NotAllowedError`` where this node does not trust them."""
 _NOT_THE_NODE = frozenset({"bad_identity", "no_certificate", "unknown_certificate"})
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``: ``Trust.require_current`` looks at the times."""

@@ -152,7 +152,7 @@ class ProviderClient:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """The body of a 200. Texts of errors name the address, and never what was sent."""
+        """The body of a 200. Texts of errors name the address, and never the request's body."""
         import aiohttp
 
         name = f"{urlsplit(url).netloc}{urlsplit(url).path}"
