@@ -17,8 +17,9 @@ import pytest
 from blake3 import blake3
 
 from instep.model.definition import Definition
-from instep.model.ids import FilesetName
+from instep.model.ids import Digest, FilesetName
 from instep.model.statrow import StatRow
+from instep.tree.objects.digest import read_once
 from instep.tree.root.place import Place
 from instep.tree.scan import openness
 from instep.tree.scan.listing import Problem
@@ -142,6 +143,28 @@ def test_a_store_after_the_last_look_is_seen_when_the_mapping_has_gone(
     looked.at_age(20 * SECOND)
     mapped[0:6] = b"store2"
     mapped.close()
+    found = looked.at_age(21 * SECOND)
+    assert isinstance(found, Scanned)
+    assert found.entry.digest == blake3(looked.file.read_bytes()).digest()
+
+
+def test_a_store_behind_the_read_is_seen_although_the_mapping_ends_with_it(
+    looked: Looked, mapped: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: asked after the read, the kernel says that no program has the file; it had when the read began."""
+    mapped[0:6] = b"store1"
+
+    def overtaken(fd: int, size: int) -> tuple[Digest, int, bytes | None]:
+        found = read_once(fd, size)
+        mapped[0:6] = b"store2"
+        mapped.close()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("instep.tree.scan.scan.read_once", overtaken)
+        first = looked.at_age(20 * SECOND)
+    assert isinstance(first, Scanned)
+    assert first.is_racy, "the next scan reads it again"
     found = looked.at_age(21 * SECOND)
     assert isinstance(found, Scanned)
     assert found.entry.digest == blake3(looked.file.read_bytes()).digest()

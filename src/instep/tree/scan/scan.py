@@ -311,8 +311,9 @@ class _Scanner:
     def _read(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem:
         """Read until the stat before (at first that of the listing) equals the stat after."""
         with closing_fd(self.root.open(path, READ)) as fd:
+            at_first = self.openness.of(fd)
             if found.st_size > SMALL_MAX and (
-                problem := written(self.settling, path, found, self.openness.of(fd), self.now_ns)
+                problem := written(self.settling, path, found, at_first, self.now_ns)
             ):
                 return problem
             for _ in range(READ_TRIES):
@@ -331,9 +332,11 @@ class _Scanner:
                 return Problem(path, "damaged", is_now)
             if problem := handed_on(self.sink, self.settling, path, digest, data, fd):
                 return problem
-        read_at = trusted_at(found, openness, self.now_ns, self.change_ns)
+        was_open = at_first is Openness.OPEN  # a store behind the read may have moved no time
+        read_at = trusted_at(found, at_first if was_open else openness, self.now_ns, self.change_ns)
         new = row_of_stat(path, found, digest, chunks, read_at)
-        is_racy = max(read_at, self.now_ns) - found.st_ctime_ns < RACY_NS
+        is_young = max(read_at, self.now_ns) - found.st_ctime_ns < RACY_NS
+        is_racy = is_young or (was_open and openness is not Openness.OPEN)
         entry = self._file_entry(path, found, new)
         return self._judged(Scanned(entry, new, True, True, is_racy, openness is Openness.OPEN))
 
