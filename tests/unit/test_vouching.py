@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from instep.errors import InstepError
-from instep.net.connections.tls import Trust
+from instep.net.connections.tls import TlsContexts, Trust
 from instep.net.trust import vouching
-from instep.net.trust.certs import Purpose, der_of
+from instep.net.trust.certs import Purpose, der_of, pem_of
 from instep.net.trust.pki import Pki
-from tests.support.certificates import DAY_MS, OtherAuthority, new_key
+from instep.net.trust.shown import Shown
+from tests.support.certificates import DAY_MS, OtherAuthority, new_key, pem_of_key
 from tests.unit.test_pki import MAIN, NOW, S1, joined
 
 OTHER = OtherAuthority(NOW)
@@ -37,6 +38,19 @@ def _identified(ca: Pki, chain: Sequence[x509.Certificate], after_ms: int = 0) -
     except InstepError as error:
         return error.error_code
     return identity.name
+
+
+def test_a_node_whose_own_certificate_is_over_shows_that_one_alone(ca: Pki, tmp_path: Path) -> None:
+    """Goal: it starts and can renew itself; a voucher that ends before it begins stopped every listener."""
+    s1 = joined(ca, tmp_path / "s1", life_s=DAY_MS / 1000)
+    key = new_key()
+    shown = OTHER.issue(["www.example.org"], key)
+    later = NOW + 20 * DAY_MS
+    with pytest.raises(InstepError) as caught:
+        vouching.make_voucher(s1.tls_key(), s1.certificate(Purpose.TLS), shown, later)
+    assert caught.value.error_code == "certificate_ended"
+    Shown(s1).path.write_bytes(pem_of_key(key) + pem_of(shown))
+    assert TlsContexts(s1, lambda: later).shows is None
 
 
 def test_the_own_certificate_names_the_node_behind_a_shown_one(ca: Pki, tmp_path: Path) -> None:

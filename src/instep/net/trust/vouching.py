@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from instep.errors import InstepError
+from instep.errors import ConfigError, InstepError
 from instep.model.ids import NodeName
 from instep.net.trust.certs import BACKDATE, Purpose, key_usage, moment_of, name_of, spki_of
 from instep.net.trust.decoding import UNREADABLE, certificate_of_der
+from instep.net.trust.validity import minute_of
 
 CHAIN_MAX = 10
 """Certificates of a presented chain that are looked at."""
@@ -77,10 +78,18 @@ def proven_of(presented: Sequence[x509.Certificate]) -> Proven:
 def make_voucher(
     key: ec.EllipticCurvePrivateKey, own: x509.Certificate, shown: x509.Certificate, now_ms: int
 ) -> x509.Certificate:
-    """The node's word, by its own TLS key, that it holds the key of the shown certificate."""
+    """The node's word, by its own TLS key, that it holds the key of the shown certificate. ``ConfigError``
+    ``certificate_ended`` where one of both is over, or not begun."""
     now, name = moment_of(now_ms), name_of(own, Purpose.TLS)
     begin = max(now - BACKDATE, own.not_valid_before_utc, shown.not_valid_before_utc)
     end = min(now + VOUCHER_LIFE, own.not_valid_after_utc, shown.not_valid_after_utc)
+    if end <= begin:
+        raise ConfigError(
+            f"the certificate of {name} vouches for no other one: they hold until {minute_of(end)}, "
+            f"and the clock here shows {minute_of(now)}",
+            hint="compare date -u with the partners; when the clock here is right: instep pki renew",
+            code="certificate_ended",
+        )
     public = shown.public_key()
     return (
         x509.CertificateBuilder()
