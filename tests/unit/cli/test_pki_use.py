@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -87,6 +89,50 @@ def test_a_bad_file_is_named_and_changes_nothing(
     assert "\0" not in error["reason"] and error["hint"]
     after = {path.name: path.read_bytes() for path in node.pki.iterdir() if path.is_file()}
     assert after == before
+
+
+def test_a_pipe_is_read_and_one_that_never_ends_is_named(
+    node: NodeDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read), os.fdopen(write, "wb") as writer:
+        writer.write(CHAIN + pem_of_key(KEY))
+        writer.close()
+        assert _use(node, capsys, f"/proc/self/fd/{read}")["changed"] is True
+    monkeypatch.setattr("instep.net.trust.shown_file._PIPE_S", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    assert run(["--dir", str(node.path), "pki", "use", str(tmp_path / "pipe"), "--json"]) == 8
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unreadable"
+
+
+def test_a_full_disk_is_named_and_the_certificate_of_before_stays(
+    node: NodeDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file.pem"
+    file.write_bytes(CHAIN + pem_of_key(KEY))
+    _use(node, capsys, str(file))
+    before = Shown(Pki(node.pki)).path.read_bytes()
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("instep.net.trust.shown.write_beside", full)
+    assert run(["--dir", str(node.path), "pki", "use", str(file), "--json"]) == 8
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "No space left on device" in error["reason"] and str(node.pki) in error["reason"]
+    assert Shown(Pki(node.pki)).path.read_bytes() == before
+
+
+def test_a_key_that_others_can_read_is_named(
+    node: NodeDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file.pem"
+    file.write_bytes(CHAIN + pem_of_key(KEY))
+    for mode, is_said in ((0o644, True), (0o600, False)):
+        file.chmod(mode)
+        assert run(["--dir", str(node.path), "pki", "use", str(file)]) == 0
+        told = capsys.readouterr()
+        assert (f"chmod 600 {file}" in told.out + told.err) is is_said
 
 
 def _use(node: NodeDirectory, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:

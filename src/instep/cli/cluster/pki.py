@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 import socket
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -248,6 +250,10 @@ def pki_use(
         lines = [
             f"{found.name} {does} the certificate of {names_in(chain.leaf)} until {day_of(facts.not_after_ms)}"
         ]
+        source = key_file or file
+        if chain.key_pem and source.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH) and not session.is_json:
+            name = shlex.quote(printable(str(source)))
+            say(f"other users can read the key in {name}; next: chmod 600 {name}")
         if missing is not None and not session.is_json:
             say(f"browsers trust it where they know its issuer {printable(missing)}; partners need not")
     if changed and not dry_run:

@@ -132,7 +132,13 @@ class Shown:
     def require_loadable(self, chain: ShownChain) -> None:
         """``ConfigError`` for a chain that OpenSSL cannot show; nothing of it stays."""
         with self._pki.locked():
-            trial = write_beside(self._pki.directory / "trial.pem", chain.pem(), 0o600, None)
+            beside = self._pki.directory / "trial.pem"
+            try:
+                trial = write_beside(beside, chain.pem(), 0o600, None)
+            except OSError as error:
+                raise ResourceError(
+                    f"{beside} cannot be written: {error.strerror}", path=str(beside)
+                ) from error
             try:
                 path = trial if chain.key_pem else self._pki.key_path()
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(trial, path)

@@ -6,10 +6,14 @@ Implements the checks of "Certificates of another CA" in ``docs/spec/wire.md``; 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import select
 import shlex
 import ssl
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from cryptography import x509
@@ -29,6 +33,8 @@ BYTES_MAX = 1 << 20
 _ROOM = CHAIN_MAX - 3
 """Certificates of another CA in a chain, beside which voucher, own certificate and the cluster's CA find room."""
 _RSA_BITS_MIN = 2048
+_PIPE_S = 10.0
+"""So long it may take until all of a pipe was read: a named one may have no writer."""
 _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.+?-----END \1-----\s*", re.DOTALL)
 _ShownKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -61,7 +67,7 @@ def read_shown(
                 shown=pin_of_key(leaf.public_key()),
             )
         return ShownChain(chain)
-    key = _key_of(key_file or file, found.group(), passphrase)
+    key = _key_of(key_file or file, found.group(), passphrase, file)
     if spki_of(key.public_key()) != spki_of(leaf.public_key()):
         raise ConfigError(
             f"the key in {key_file or file} is not the key of the certificate of {names_in(leaf)}",
@@ -139,9 +145,22 @@ def names_in(certificate: x509.Certificate) -> str:
 
 
 def _bytes_of(file: Path) -> bytes:
+    """All of a file, or of a pipe such as ``/dev/stdin`` while its writer goes on writing."""
     try:
-        with file.open("rb") as opened:
-            raw = opened.read(BYTES_MAX + 1)
+        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with closing(os.fdopen(fd, "rb", buffering=0)) as opened:
+            raw, end = b"", time.monotonic() + _PIPE_S
+            while len(raw) <= BYTES_MAX:
+                if not select.select([opened], [], [], max(0.0, end - time.monotonic()))[0]:
+                    raise ResourceError(
+                        f"{file} is a pipe that did not end within {_PIPE_S:g} s",
+                        hint="name a PEM file, or end the program that writes into it",
+                        code="unreadable",
+                    )
+                piece = opened.read(BYTES_MAX + 1 - len(raw))
+                if not piece:
+                    break
+                raw += piece
     except OSError as error:
         raise ResourceError(f"cannot read {file}: {error.strerror}", code="unreadable") from error
     if len(raw) > BYTES_MAX:
@@ -188,7 +207,7 @@ def _is_root(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer
 
 
-def _key_of(file: Path, pem: bytes, passphrase: bytes | None) -> _ShownKey:
+def _key_of(file: Path, pem: bytes, passphrase: bytes | None, shown: Path) -> _ShownKey:
     try:
         key = serialization.load_pem_private_key(pem, passphrase if _is_encrypted(pem) else None)
     except TypeError as error:
@@ -199,8 +218,9 @@ def _key_of(file: Path, pem: bytes, passphrase: bytes | None) -> _ShownKey:
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         why = "; or the passphrase is wrong" if _is_encrypted(pem) else ""
+        more = ", and --passphrase-file PASSFILE" if _is_encrypted(pem) else ""
         raise ConfigError(
-            f"the key in {file} cannot be read: {error}{why}", hint=_key_hint(file), code="bad_key"
+            f"the key in {file} cannot be read: {error}{why}", hint=_key_hint(shown) + more, code="bad_key"
         ) from error
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise _weak("it is none of RSA, ECDSA and Ed25519")
