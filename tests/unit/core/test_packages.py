@@ -32,6 +32,13 @@ def test_a_package_names_a_file_by_path_name_or_stem(text: bytes, is_named: bool
     assert not names_any(text, [])
 
 
+def test_a_package_waits_unread_where_looking_would_take_long() -> None:
+    """Goal: a peer chooses package and names: 1 MiB and 4,096 names took seconds."""
+    names = [b"nothing-like-it-%d.xml" % number for number in range(200)]
+    assert names_any(b" " * PACKAGE_BYTES_MAX, names)
+    assert not names_any(b" " * 1000, names)
+
+
 def _entry(path: str, kind: Kind = Kind.FILE) -> Entry:
     return Entry(path.encode(), kind, mode=0o644, size=1, mtime_ns=0, born_ms=0, digest=Digest(b"d" * 32))
 

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterator
 PACKAGE_BYTES_MAX = 1 << 20
 """A larger package is not read: it waits for every file that is withheld."""
 STEM_MIN = 4
-NAMES_MAX = 4_096
-"""With more withheld files every package waits."""
+LOOKS_MAX = 1 << 27
+"""Bytes of a package times withheld files: with more it waits unread, or a peer could keep a node busy for seconds."""
 
 
 def names_any(contents: bytes, paths: Collection[bytes]) -> bool:
     """Whether a package names one of these files: by path, by name, or by its name without the extension."""
-    if len(contents) > PACKAGE_BYTES_MAX or len(paths) > NAMES_MAX:
+    if len(contents) > PACKAGE_BYTES_MAX or len(contents) * len(paths) > LOOKS_MAX:
         return bool(paths)
     words = b"|".join(re.escape(word) for path in paths for word in _words(path) if word in contents)
     if not words:
