@@ -89,4 +89,6 @@ def _collide(fleet: Fleet) -> None:
     )
     assert row["reviewed_by"]
     assert s1.run("collisions", "show", "00000000", expect=4).error["code"] == "unknown_listing"
-    assert main.run("status").json["filesets"][0]["collisions"] >= 1
+    eventually(
+        lambda: main.run("status").json["filesets"][0]["collisions"] >= 1, 60.0, "its other home lists it"
+    )
