@@ -58,3 +58,28 @@ async def test_a_database_that_went_is_not_made_anew(tmp_path: Path) -> None:
         file.write_text(f"sqlite:{tmp_path / 'new.db'}\n")
         assert await _cluster_of(new) != ours
         await new._close()
+
+
+@in_virtual_time
+async def test_a_cluster_file_that_is_mended_works_at_once(tmp_path: Path) -> None:
+    """Goal: no pause after a fault of the file, for its hint says what to do and the next command has to find it
+    done; a fault that came in its place is the one that is named."""
+    file = tmp_path / "cluster"
+    file.write_text(f"sqlite:{tmp_path / 'cluster.db'}\n")
+    file.chmod(0o644)
+    async with services(tmp_path) as cluster:
+        main = cluster.add("main")
+        main.top.append(f'cluster_file = "{file}"')
+        main.writes()
+        main.start()
+        service = ClusterService(main.node.runtime)
+        with pytest.raises(InstepError) as beaten:
+            await service._be_seen()
+        assert beaten.value.error_code == "cluster_file_mode"
+        file.chmod(0o600)
+        file.write_text("two\nlines\n")
+        assert (await _refused(service)).error_code == "bad_cluster_address"
+        file.write_text(f"sqlite:{tmp_path / 'cluster.db'}\n")
+        assert await _cluster_of(service)
+        assert service.state.trouble is None
+        await service._close()

@@ -36,6 +36,8 @@ _OPEN = "open"
 _COPIED = "identity_in_use"
 _AWAY = ("old_primary", _COPIED)
 """Codes of a database that cannot be used, beside those that begin with ``cluster_``."""
+_OF_THE_FILE = ("cluster_file", "bad_cluster_address")
+"""Beginnings of the codes of ``cluster_address``: faults that a look at the file shows."""
 _IN_THE_WAY = "cluster_busy"
 
 
@@ -75,10 +77,9 @@ class ClusterService:
     async def transaction(self) -> AsyncIterator[tuple[Transaction, Era]]:
         """A transaction and its era; committed at the end of the block. ``UnavailableError`` while the database is
         away, and the error that names why this node may not use it."""
-        if self._error is not None and (
-            self._error.error_code == _COPIED or not self._backoff.is_ready(_OPEN, monotonic_ms())
-        ):
-            raise self._error  # tried again with growing pauses by the one task that looks, not by each caller
+        error = self._error
+        if error is not None and (error.error_code == _COPIED or not self._is_tried_now(error)):
+            raise error  # tried again with growing pauses by the one task that looks, not by each caller
         store = await self._opened()
         try:
             async with store.transaction() as transaction:
@@ -96,6 +97,14 @@ class ClusterService:
     def forget(self, heard: Callable[[str], None]) -> None:
         """End an ``on_change``."""
         self._listeners.remove(heard)
+
+    def _is_tried_now(self, error: InstepError) -> bool:
+        """Whether the pause after ``error`` is over. A fault of the ``cluster_file`` has none: a caller looks at the
+        file, so that what a person mended there works at once. ``ConfigError`` while the file may not be used."""
+        if error.error_code.startswith(_OF_THE_FILE):
+            cluster_address(self.runtime.settings, self.runtime.directory)
+            return True
+        return self._backoff.is_ready(_OPEN, monotonic_ms())
 
     # The connection -------------------------------------------------------------------------------------------------
 
