@@ -31,8 +31,13 @@ def read_passphrase(session: Session, file: Path | None, *, is_new: bool) -> tup
         return str(typed).encode(), None
     if not is_new:
         raise UsageError("the passphrase is missing", hint="--passphrase-file FILE", code="no_passphrase")
-    made = "-".join("".join(secrets.choice(_LETTERS) for _ in range(6)) for _ in range(4))
+    made = made_passphrase()
     return made.encode(), made
+
+
+def made_passphrase() -> str:
+    """A new one of about 118 bits, in letters and digits that are not mistaken for each other."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(6)) for _ in range(4))
 
 
 def passphrase_option(function: Function) -> Function:

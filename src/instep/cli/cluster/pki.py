@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shlex
 import socket
@@ -21,17 +20,18 @@ from instep.api import members as api
 from instep.cli.arguments import read_address
 from instep.cli.certificate_facts import day_of, facts_document, imported_lines, open_pki, why_not_trusted
 from instep.cli.control import DaemonDown
+from instep.cli.exporting import export_for, export_key, target_of
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
 from instep.errors import NotAllowedError, RefusedError, ResourceError, UsageError
-from instep.fleet.scratch import scratch_folder, sweep_scratch
+from instep.fleet.server_layouts import FrontServer
 from instep.model.counts import counted
 from instep.model.ids import node_name
 from instep.net.connections import presented
 from instep.net.trust.certs import Purpose, facts_of, name_of, pin_of
 from instep.net.trust.decoding import certificates_of_pem
-from instep.net.trust.keystore import ExportFormat, backup, export, restore
+from instep.net.trust.keystore import ExportFormat, backup, restore
 from instep.net.trust.pki import Pki
 from instep.net.trust.shown import Shown
 from instep.net.trust.shown_file import missing_issuer, names_in, read_shown, require_usable
@@ -161,39 +161,43 @@ def pki_restore(session: Session, source: Path, passphrase_file: Path | None) ->
     session.show({"node": found.name, "changed": True}, f"the keys of {found.name} are restored")
 
 
-@command("export", parent=pki, example="instep pki export s1 --format pkcs12 --to /etc/tomcat/s1.p12")
+@command(
+    "export",
+    parent=pki,
+    example="""instep pki export s1 --format pkcs12 --to /etc/tomcat/s1.p12
+instep pki export s1 --format pem --to /etc/ssl/s1 --for nginx""",
+)
 @click.argument("name")
-@click.option("--format", "form", type=click.Choice(["pem", "pkcs12", "jks"]), required=True)
+@click.option("--format", "form", type=click.Choice([each.value for each in ExportFormat]), required=True)
 @click.option(
     "--to", "target", type=click.Path(path_type=Path), metavar="PATH",
     help="The file; for pem the directory. Default: NAME.p12, NAME.jks or NAME-pem here.",
 )  # fmt: skip
+@click.option(
+    "--for", "server", type=click.Choice([each.value for each in FrontServer]),
+    help="Print the lines with which this server shows the certificate, and where its configuration is here.",
+)  # fmt: skip
 @passphrase_option
 def pki_export(
-    session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
-) -> None:
-    """Give this node's certificate and key to another program, encrypted with a passphrase."""
-    found = open_pki(session)
+    session: Session, name: str, form: str, target: Path | None, server: str | None, passphrase_file: Path | None
+) -> None:  # fmt: skip
+    """Give this node's certificate and key to another program, encrypted with a passphrase.
+
+    With --for a server has to read the key without a person: the passphrase is in a file of mode 0600 beside the
+    key. HAProxy reads no encrypted key, and gets an open one of mode 0600.
+    """
+    found, chosen = open_pki(session), ExportFormat(form)
     if name != found.name:
         raise RefusedError(
             f"the key of {name} is only on {name}",
             hint=f"on {name}: instep pki export {name} --format {form}",
             code="no_key_here",
         )
-    endings = {"pem": "-pem", "pkcs12": ".p12", "jks": ".jks"}
-    target = target or Path(f"{name}{endings[form]}")
-    around = session.settings().fileset_around(target)
-    if around is not None:
-        raise RefusedError(
-            f"{target} lies in the fileset {around.name}, which would carry the key to other nodes",
-            hint=f"instep pki export {name} --format {form} --to PATH, outside",
-            code="key_in_a_fileset",
-            fileset=around.name,
-        )
-    passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
-    with contextlib.suppress(OSError):
-        sweep_scratch()
-    files = export(found, ExportFormat(form), target, passphrase, scratch_folder)
+    place = target_of(session, name, chosen, target)
+    if server is not None:
+        export_for(session, found, chosen, place, passphrase_file, FrontServer(server))
+        return
+    files, made = export_key(session, found, chosen, place, passphrase_file)
     _show_written(session, name, files, made)
 
 

@@ -199,6 +199,18 @@ def export(pki: Pki, form: ExportFormat, to: Path, passphrase: bytes, scratch: S
     return [to]
 
 
+def export_open(pki: Pki, to: Path) -> list[Path]:
+    """This node's TLS identity for a program that reads no encrypted key: ``NAME.pem`` with the certificate, the CA and
+    the key, mode 0600, below the directory ``to``."""
+    to.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = pki.tls_key().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = to / f"{pki.name}.pem"
+    write_file(file, pki.certificate_path().read_bytes() + pki.authorities_pem() + key, mode=0o600)
+    return [file]
+
+
 def _keytool(packed: bytes, to: Path, passphrase: bytes, folder: Path) -> bytes:
     """Only Java writes its old format. The passphrase is in memory, never in a file of the disk or an argument."""
     tool = shutil.which("keytool")
