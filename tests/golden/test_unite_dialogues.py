@@ -160,3 +160,38 @@ def test_an_answer_about_contents_that_names_nothing_new_is_followed_by_a_pause(
     talk.say(u.ContentsMissing(talk.asked(f.StageContents), (A,), (), trouble))
     assert not any(isinstance(effect, u.Unite) for effect in talk.effects)
     talk.at(60_000).say(TimerFired("apply")).check("unite_missing_again")
+
+
+def test_a_union_that_was_made_over_older_live_heads_is_not_brought_into_the_tree() -> None:
+    """It was asked for while another was staged, and is made in its switch, or behind it: it has not the head of ``a``."""
+    talk = begun(uniter())
+
+    def switched(known: UnionPart, to_make: int | None) -> None:
+        staged = talk.pending("StageContents")
+        talk.say(u.PartsKnown((known,)), f.Staged(staged))
+        asked = talk.pending("Unite")
+        if to_make is not None:
+            talk.say(u.UnionMade(asked, union(to_make)))
+        talk.say(f.TreeSwitched(talk.pending("Switch")))
+        talk.say(f.LiveRecorded(talk.pending("RecordLive")))
+
+    made(talk.say(u.PartsKnown((part(A, 1),))), 2)
+    switched(part(B, 1), 3)
+    made(talk, 4)
+    switched(part(A, 2), None)
+    made(talk, 5)
+    live(talk, 6)
+    assert talk.machine._facts.attempts.live == (part(A, 2), part(B, 1), part(ME, 1))
+    talk.check("unite_older_live")
+
+
+def test_files_that_the_tree_does_not_have_are_fetched_after_a_start_with_an_older_state() -> None:
+    """Only the record of the tree says which: by the state nothing is withheld."""
+    wanted = Entry(b"bad", Kind.FILE, 0o644, 3, 1, digest("bad"), 1)
+    talk = uniter()
+    talk.say(Started(), u.PartsKnown((part(A, 1),)))
+    known = u.TreeKnown(union(7), (part(A, 1), part(ME, 4)), withheld=(Withheld(A, wanted),))
+    talk.say(f.RecoveryEnded(talk.pending("Recover"), f.RecoveryKind.NOTHING), known)
+    live(talk, 8)
+    assert talk.machine._facts.withheld == ()
+    talk.check("unite_withheld_by_the_tree")

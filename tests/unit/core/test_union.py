@@ -9,7 +9,7 @@ import pytest
 
 from instep.core.union import collide
 from instep.core.union.collide import names_of
-from instep.core.union.divide import divide
+from instep.core.union.divide import births, divide
 from instep.core.union.lines import COMPONENT_MAX, KnownLines
 from instep.core.union.parts import KnownHead, choose_parts, differing_keys
 from instep.core.union.precautions import AHEAD_MAX_MS, born_ahead, takes_names
@@ -275,6 +275,20 @@ def test_a_head_that_takes_many_names_is_not_taken_unasked(
     before = union_of(old, store)
     found = takes_names(before, reunited(before, old, new, store), C, store.__getitem__)
     assert len(found) == (taken if is_too_much else 0)
+
+
+def test_a_commit_above_an_unknown_head_changes_no_birth_by_which_names_were_given() -> None:
+    """The head says that both files are older. One lies in the tree as a loser: with that birth it would win."""
+    store: Store = {}
+    roots = in_store(
+        {
+            A: whole([file(b"laid", 30)]),
+            B: whole([file(b"laid", 10), file(b"new", 10)]),
+            C: whole([file(b"laid", 30), file(b"new", 50)]),
+        },
+        store,
+    )
+    assert births(roots[A], roots[B], roots[C], store.__getitem__) == ((b"new", file(b"new", 10)),)
 
 
 def test_births_ahead_of_the_clock_are_named_once() -> None:

@@ -21,6 +21,7 @@ from instep.model.ids import Digest, NodeName
 from instep.model.manifest.diff import Change, diff
 from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
 from instep.model.manifest.pages import GetPage
+from instep.model.manifest.walk import Reader
 from instep.model.paths import parent_of, sort_key
 from instep.model.replication.union import plain_directory
 
@@ -77,6 +78,21 @@ def renames(
             edits.update((entry.path, None) for entry in lines.by_origin[own].within(collision.component))
             edits.update((entry.path, _born(entry, now_ms)) for entry in entries_of(collision, lines))
     return tuple(sorted(edits.items(), key=lambda edit: sort_key(edit[0])))
+
+
+def births(laid: Digest, base: Digest, root: Digest, get: GetPage) -> tuple[tuple[bytes, Entry | None], ...]:
+    """The changes, in order, by which ``root``, the own line's next manifest, has the births that its ``base`` gives
+    paths of both: a path of a manifest that was not laid here looks new. What was ``laid`` of the own line keeps its
+    birth: by it the tree has its names, and a commit moves no file."""
+    was = Reader(get)
+    return tuple(
+        (each.path, _born(each.new, each.old.born_ms))
+        for each in diff(base, root, get)
+        if each.old is not None
+        and each.new is not None
+        and each.new.born_ms != each.old.born_ms
+        and was.lookup(laid, each.path) is None
+    )
 
 
 class _Division:

@@ -8,7 +8,7 @@ switch. Implements "The union as a generation" and "A refused union" of ``docs/s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ from instep.core.heads.stand import Stand, of_trouble
 from instep.core.unite import vocabulary as u
 from instep.core.vocabulary import Trouble
 from instep.model.ids import HeadRef, LineId, NodeName
-from instep.model.replication.union import UnionPart
+from instep.model.replication.union import UnionPart, Withheld
 from instep.model.standing import Standing
 
 _SWITCH = contract.PHASES[FollowPhase.SWITCH]
@@ -56,6 +56,8 @@ class UniteMachine(FollowMachine):
         self._newest: tuple[UnionPart, ...] = ()
         self._uniting: u.Unite | None = None
         """The one under way."""
+        self._united_over: tuple[UnionPart, ...] = ()
+        """What was live when it was asked for."""
         self._is_known = False
         """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
         self._absent: set[NodeName] = set()
@@ -127,9 +129,20 @@ class UniteMachine(FollowMachine):
         self._is_known = event.is_certain
         union = event.union
         self._keeps_names = not event.is_whole
-        if union is None or union == self._facts.tree:
+        if union is None:
             return
-        self._hold(union, event.parts)
+        if union != self._facts.tree:
+            self._hold(union, event.parts)
+        self._know_withheld(union, event.withheld)
+
+    def _know_withheld(self, union: HeadRef, withheld: tuple[Withheld, ...]) -> None:
+        """Take what the tree does not have from its own record: the state may be an older one, or of the time before a
+        switch that the recovery finished."""
+        if union == self._facts.live:
+            self._set(withheld=withheld)
+        if union == self._facts.head:
+            self._withheld = self._aim_withheld = withheld
+        self._is_withheld_due = self._is_withheld_due or bool(withheld)
 
     def _own_committed(self, event: u.OwnCommitted) -> None:
         self._keeps_names = not event.is_whole
@@ -157,13 +170,11 @@ class UniteMachine(FollowMachine):
 
     def _mind_parts(self) -> None:
         """Make the union that the tree shall hold next, when the one that was made last is another."""
-        facts, job = self._facts, self._job
-        is_at_rest = facts.tree == facts.live and facts.due is Due.NOTHING
-        if not (self._is_known and self._is_recovered and is_at_rest) or self._uniting is not None:
+        facts = self._facts
+        if not self._is_at_rest() or self._uniting is not None:
             return
         tried, is_room_known = self._next_heads()
-        is_ready = is_room_known or self._backoff.is_ready("apply", self._now)
-        if (job is not None and job.phase not in _MEANWHILE) or not is_ready:
+        if not is_room_known and not self._backoff.is_ready("apply", self._now):
             return
         wanted = facts.attempts.parts_with(tried)
         parts = tuple(part for part in wanted if part.origin not in self._forgotten)
@@ -177,7 +188,14 @@ class UniteMachine(FollowMachine):
         self._withheld = withheld
         req = self._next_req()
         self._uniting = u.Unite(req, parts, withheld, facts.allowed)
+        self._united_over = facts.attempts.live
         self._say(self._uniting)
+
+    def _is_at_rest(self) -> bool:
+        """Whether the tree holds what is live for certain, and nothing is brought into it."""
+        facts, job = self._facts, self._job
+        is_live = facts.tree == facts.live and facts.due is Due.NOTHING
+        return self._is_known and self._is_recovered and is_live and (job is None or job.phase in _MEANWHILE)
 
     def _next_heads(self) -> tuple[tuple[UnionPart, ...], bool]:
         """The heads to try next; and whether that waits for no back-off, for only a head without room failed."""
@@ -250,22 +268,20 @@ class UniteMachine(FollowMachine):
             super()._timer(name)
 
     def _united(self, event: u.UnionMade) -> None:
+        """Take the union as the one to hold next. One that was made over other live heads than those of now may have
+        older parts than the tree, also of another home, for a switch may have ended since."""
         made = self._uniting
         if made is None or not self._is_answer(event.req):
             return
         self._succeed("apply")
-        is_leaving = self._facts.refused is not None and self._facts.refused == self._facts.tree
         tree = self._facts.tree
-        is_passed = self._own_of(made.parts) != self._own_of(self._facts.attempts.live)
-        if is_leaving or is_passed or (tree is not None and event.union.position <= tree.position):
-            return  # the own line went past it: the next step asks again
+        is_passed = self._united_over != self._facts.attempts.live or not self._is_at_rest()
+        if is_passed or (tree is not None and event.union.position <= tree.position):
+            return  # the next step that finds the tree at rest asks again
         self._keeps_names = False
         self._aim_withheld = made.withheld
         self._set(head=event.union, aim=made.parts)
         self._head_accepted(event.union)
-
-    def _own_of(self, parts: Iterable[UnionPart]) -> HeadRef | None:
-        return next((part.head for part in parts if part.origin == self._config.writer), None)
 
     def _tried(self) -> tuple[UnionPart, ...]:
         """The heads of the newest union that are not live."""

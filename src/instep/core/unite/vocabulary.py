@@ -28,12 +28,13 @@ class TreeKnown(MachineWord):
     """The union that the tree holds was found out: by the journal, by the tree's own record, or by the state, whichever
     is newest. ``union`` is None where it never held one. Where it is not certain yet, because manifests have to be
     fetched first, another of these events follows. ``is_whole`` False: the tree has names that its parts would not
-    give, and a switch has to follow."""
+    give, and a switch has to follow. ``withheld`` are the entries that the tree does not have."""
 
     union: HeadRef | None
     parts: tuple[UnionPart, ...] = ()
     is_certain: bool = True
     is_whole: bool = True
+    withheld: tuple[Withheld, ...] = ()
 
 
 class PartsKnown(MachineWord):

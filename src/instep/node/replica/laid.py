@@ -18,6 +18,7 @@ from instep.core.union.ownership import Ownership
 from instep.core.union.precautions import takes_names
 from instep.core.union.reunite import reunite
 from instep.core.union.unite import United, unite
+from instep.core.unite.vocabulary import TreeKnown
 from instep.errors import RefusedError, UnavailableError
 from instep.model.counts import counted
 from instep.model.definition import Definition
@@ -69,6 +70,10 @@ class Laid:
     def kept(self) -> tuple[KeptName, ...]:
         """Names that the tree has, and the lines would not give any more: a switch has to follow."""
         return () if self.record is None else self.record.kept
+
+    def known(self) -> TreeKnown:
+        """The report to the union's machine that the tree holds this union."""
+        return TreeKnown(self.ref, self.parts, is_whole=not self.kept, withheld=self.withheld)
 
     def part_of(self, origin: NodeName) -> HeadRef | None:
         """The head of this origin's line in the union."""

@@ -101,8 +101,7 @@ class LaidSearch(abc.ABC):
         is_newer = head is not None and (part is None or head.position > part.position)
         if head is not None and is_newer and not unions.is_own_doubtful and self.has_pages(head):
             unions.own_moved(head, self.definition)
-        laid = unions.required()
-        return u.TreeKnown(laid.ref, laid.parts, is_whole=not laid.kept)
+        return unions.required().known()
 
     def _hold_found(self, found: UnionRecord, *, may_assume: bool) -> None:
         try:

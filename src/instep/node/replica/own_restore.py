@@ -13,7 +13,6 @@ import msgspec
 
 from instep.core.publish import restore_vocabulary as s
 from instep.core.union.ownership import is_within
-from instep.core.unite import vocabulary as u
 from instep.errors import RefusedError
 from instep.model.ids import HeadRef
 from instep.model.manifest.entry import Kind
@@ -59,7 +58,7 @@ class OwnRestoring(Restoring):
             ended = await super().restore(effect)
         laid = self._replica.unions.now
         if laid is not None:
-            self._replica.union.post(u.TreeKnown(laid.ref, laid.parts))
+            self._replica.union.post(laid.known())
         if not effect.paths:
             self._replica.undoes_removals = True
         return ended

@@ -13,7 +13,7 @@ import msgspec
 
 from instep.core.guards.held import HeldPaths
 from instep.core.publish import vocabulary as v
-from instep.core.union.divide import Divided, divide, renames
+from instep.core.union.divide import Divided, births, divide, renames
 from instep.errors import ContentionError
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.edit import edit
@@ -99,7 +99,7 @@ class OwnTree(WriterTree):
             changes = renames(laid.united, laid.lines, self._me, now_ms)
         root = edit(was, changes, keeper.get, keeper.put)
         if was != before:
-            root = _born_as_in(before, root, keeper)
+            root = edit(root, births(was, before, root, keeper.get), keeper.get, keeper.put)
         keeper.flush()
         tally = _Tally()
         read, self.contents = self.contents, {}  # files of other homes do not go along with the head
@@ -138,17 +138,6 @@ class OwnTree(WriterTree):
         """Without paths of other homes: what cannot be read of those keeps nothing of the own line."""
         own = tuple(each for each in held.listed if self._is_own(each.path, laid))
         return HeldPaths(own, held.total - len(held.listed) + len(own))
-
-
-def _born_as_in(before: Digest, root: Digest, keeper: PageKeeper) -> Digest:
-    """``root`` with the births that ``before`` gives the paths of both: a path of a manifest that was not laid here
-    looks new."""
-    again = [
-        (each.path, msgspec.structs.replace(each.new, born_ms=each.old.born_ms))
-        for each in diff(before, root, keeper.get)
-        if each.old is not None and each.new is not None and each.new.born_ms != each.old.born_ms
-    ]
-    return edit(root, again, keeper.get, keeper.put)
 
 
 class _Tally:

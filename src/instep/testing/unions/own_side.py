@@ -6,13 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from instep.core.follow import vocabulary as f
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.commit_facts import LastCommit, committed
-from instep.core.union.divide import Divided, ForeignChange, divide, renames
+from instep.core.union.divide import Divided, ForeignChange, births, divide, renames
 from instep.core.unite import vocabulary as u
 from instep.core.vocabulary import SignerVerdict
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
@@ -162,11 +160,7 @@ class OwnSide(HomeBase):
         root = edit(was, changes, state.get_page, state.pages.__setitem__)
         if was == before:
             return root
-        again = [
-            (each.path, msgspec.structs.replace(each.new, born_ms=each.old.born_ms))
-            for each in diff(before, root, state.get_page)
-            if each.old is not None and each.new is not None and each.new.born_ms != each.old.born_ms
-        ]
+        again = births(was, before, root, state.get_page)
         return edit(root, again, state.get_page, state.pages.__setitem__)
 
     def _took(self, laid: SimLaid, divided: Divided, root: Digest) -> None:

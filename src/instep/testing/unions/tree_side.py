@@ -270,7 +270,7 @@ class TreeSide(OwnSide):
             self.unions.own_moved(head)
         assert self.unions.now is not None
         now = self.unions.now
-        return u.TreeKnown(now.ref, now.parts, is_whole=not now.kept)
+        return u.TreeKnown(now.ref, now.parts, is_whole=not now.kept, withheld=now.withheld)
 
     def _find_later(self, origin: NodeName, began: int) -> None:
         """Fetch the manifests that the tree's record names. That of the own part is done without once a node said
