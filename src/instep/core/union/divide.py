@@ -82,8 +82,8 @@ def renames(
 
 def births(laid: Digest, base: Digest, root: Digest, get: GetPage) -> tuple[tuple[bytes, Entry | None], ...]:
     """The changes, in order, by which ``root``, the own line's next manifest, has the births that its ``base`` gives
-    paths of both: a path of a manifest that was not laid here looks new. What was ``laid`` of the own line keeps its
-    birth: by it the tree has its names, and a commit moves no file."""
+    paths of both: a path of a manifest that was not laid here looks new. A path of the own part that was ``laid`` keeps
+    its birth: by it the tree has its names, and a commit moves no file."""
     was = Reader(get)
     return tuple(
         (each.path, _born(each.new, each.old.born_ms))

@@ -57,7 +57,7 @@ class UniteMachine(FollowMachine):
         self._uniting: u.Unite | None = None
         """The one under way."""
         self._united_over: tuple[UnionPart, ...] = ()
-        """What was live when it was asked for."""
+        """The live heads at the time when it was asked for."""
         self._is_known = False
         """Whether it is certain which union the tree holds. Until then nothing is staged, switched or restored."""
         self._absent: set[NodeName] = set()
