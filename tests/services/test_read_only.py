@@ -62,13 +62,14 @@ async def test_a_read_only_writer_publishes_nothing_and_takes_nothing_until_it_i
         warned = (await main.status())["warnings"]
         assert any("main is read-only since" in each and "stocktaking" in each for each in warned), warned
         assert await main.head() == head
-        assert (await main.call("readonly", on=False))["changed"]
+        assert (await main.call("readonly", on=False, reason="stock is taken"))["changed"]
         assert not (await main.call("readonly", on=False))["changed"]
         await s2.holds("sub/f1", "of main\n")
         await s2.holds("sub/f2", "of s1\n")
         await alike(main, s1, s2)
         events = [each["text"] for each in await main.events() if each["what"] == "read_only"]
         assert len(events) == 2, events
+        assert "main takes edits again: stock is taken" in events
 
 
 @in_virtual_time

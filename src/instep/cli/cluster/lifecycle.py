@@ -161,6 +161,7 @@ def readonly_on(session: Session, reason: str) -> None:
 
 
 @command("off", parent=readonly, example="instep readonly off")
-def readonly_off(session: Session) -> None:
+@click.option("--reason", default="", metavar="TEXT", help="Kept in events and audit.")
+def readonly_off(session: Session, reason: str) -> None:
     """Take edits again: changes that waited are published and offered at once."""
-    _read_only(session, ReadOnlyCommand(on=False))
+    _read_only(session, ReadOnlyCommand(on=False, reason=reason))

@@ -202,7 +202,8 @@ def maintenance_on(session: Session, cluster: bool, reason: str, wait: bool, tim
 
 @command("off", parent=maintenance, example="instep maintenance off")
 @click.option("--cluster", is_flag=True, help="On all nodes.")
+@click.option("--reason", default="", metavar="TEXT", help="Kept in events and audit.")
 @timeout_option("30s")
-def maintenance_off(session: Session, cluster: bool, timeout_ms: int) -> None:
+def maintenance_off(session: Session, cluster: bool, reason: str, timeout_ms: int) -> None:
     """Work starts again."""
-    _maintain(session, api.MaintenanceCommand(on=False, cluster=cluster), timeout_ms)
+    _maintain(session, api.MaintenanceCommand(on=False, cluster=cluster, reason=reason), timeout_ms)

@@ -290,7 +290,7 @@ class MemberCommands(CommandHandlers):
             words = (
                 state.now.words(runtime.name)
                 if state.now is not None
-                else f"{runtime.name} takes edits again"
+                else f"{runtime.name} takes edits again" + (f": {asked.reason}" if asked.reason else "")
             )
             runtime.note("read_only", words)
             for service in self._node.services.values():

@@ -213,8 +213,8 @@ class Jobs(CommandHandlers):
         else:
             changed = maintenance.begin(asked.reason) if asked.on else maintenance.end()
             if changed:
-                word, why = ("begins", asked.reason) if asked.on else ("ends", "")
-                text = f"maintenance of {self._runtime.name} {word}" + (f": {why}" if why else "")
+                text = f"maintenance of {self._runtime.name} {'begins' if asked.on else 'ends'}"
+                text += f": {asked.reason}" if asked.reason else ""
                 self._runtime.note("maintenance", text)
         self._work.look()
         await self._quiet(asked)
