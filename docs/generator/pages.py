@@ -27,6 +27,7 @@ from instep.api.event_kinds import NOTES, WARNINGS
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
 from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
+from instep.node.config.copies import CopiesSettings
 from instep.node.config.external import ExternalSettings
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
@@ -76,6 +77,7 @@ TABLES: tuple[tuple[str, str, type], ...] = (
     ("Golden answers", "[filesets.NAME.golden]", golden.GoldenSettings),
     ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", golden.GoldenRequest),
     ("Parts that are not carried", "[[filesets.NAME.external]]", ExternalSettings),
+    ("Copies wanted", "[[filesets.NAME.copies]]", CopiesSettings),
     ("Rollout", "[filesets.NAME.rollout]", definitions.RolloutKeys),
     ("Facts", "NAME = { ... } in [facts]", FactSettings),
     ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),

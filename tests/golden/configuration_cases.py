@@ -79,6 +79,13 @@ SECTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "name": WRITTEN + "[[filesets.maps.external]]\n",
         },
     ),
+    "Copies wanted": (
+        "",
+        {
+            "": WRITTEN + '[[filesets.maps.copies]]\npaths = ["*.xml"]\n',
+            "paths": WRITTEN + "[[filesets.maps.copies]]\n",
+        },
+    ),
     "Rollout": ("[filesets.maps.rollout]\n", {"": WRITTEN}),
     "Facts": ("", {"": 'name = "main"\n[facts.x]\n', "match": 'name = "main"\n[facts.x]\nfile = "/x"\n'}),
     "Balancers": (

@@ -22,7 +22,7 @@ LONGER_FOLDERS: dict[str, tuple[int, str]] = {
     "src/instep/core/changes": (16, "two machines, each with its facts, words and floors, and one contract"),
     "src/instep/model": (18, "a module for each noun, and no module knows more than those below"),
     "src/instep/node/commands": (16, "a module for each subject of commands, and checks that several ask"),
-    "src/instep/node/config": (17, "a module for each table of the file, above one reader"),
+    "src/instep/node/config": (18, "a module for each table of the file, above one reader"),
     "src/instep/node/lines": (18, "what both roles of a line share, each on its own"),
     "src/instep/node/peers": (16, "one class for each part of a connection"),
     "src/instep/node/replica": (

@@ -9,11 +9,13 @@ from msgspec import UNSET, UnsetType, field
 
 from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import (
+    CopiesDocument,
     ExternalDocument,
     FailureDocument,
     FullGenerationDocument,
     GenerationDocument,
     HeldDocument,
+    PathCopiesDocument,
     ReportedDocument,
 )
 from instep.api.shared_parts.leases import DatabaseDocument
@@ -121,6 +123,8 @@ class FilesetStatusDocument(Document, frozen=True):
     without: tuple[str, ...] | UnsetType = UNSET
     external: tuple[ExternalDocument, ...] | UnsetType = UNSET
     """Parts of the application that are not carried."""
+    copies: tuple[CopiesDocument, ...] | UnsetType = UNSET
+    """How the rules about copies wanted were kept at the last look."""
     collisions: int | UnsetType = UNSET
     """Of a fileset of many homes: the collisions that no person has reviewed on this node."""
 
@@ -337,6 +341,7 @@ class ExplainDocument(Document, frozen=True, kw_only=True):
     to: tuple[ReceiverDocument, ...]
     held: tuple[HeldDocument, ...] | UnsetType = UNSET
     reported: tuple[HeldDocument, ...] | UnsetType = UNSET
+    copies: tuple[PathCopiesDocument, ...] | UnsetType = UNSET
 
 
 @command("explain", Role.VIEWER)

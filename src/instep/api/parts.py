@@ -80,3 +80,57 @@ class ExternalDocument(Document, frozen=True):
     kind: str
     covered_by: str | None
     not_covered: str | None
+
+
+class DocumentCopiesDocument(Document, frozen=True, kw_only=True):
+    """A document, and how many nodes are known to have it."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    copies: int
+
+
+class NodeCopiesDocument(Document, frozen=True, kw_only=True):
+    """How many documents a node has, or lacks, and one of them."""
+
+    node: str
+    documents: int
+    path: str
+    path_b64: str | UnsetType = UNSET
+
+
+class UnknownCopiesDocument(Document, frozen=True):
+    """A node of which it is not known what it has, and why."""
+
+    node: str
+    why: str
+
+
+class CopiesDocument(Document, frozen=True):
+    """How one rule about copies is kept. ``short`` documents have too few, of ``doubtful`` ones it is not known;
+    ``missing`` are preferred nodes that lack some, ``blocked`` are blocked nodes that have some. ``trouble`` says in
+    sentences what is not as wanted, or not known to be."""
+
+    paths: tuple[str, ...]
+    wanted: int
+    kept: bool
+    documents: int
+    short: int
+    doubtful: int
+    sample: tuple[DocumentCopiesDocument, ...]
+    unknown: tuple[UnknownCopiesDocument, ...]
+    missing: tuple[NodeCopiesDocument, ...]
+    blocked: tuple[NodeCopiesDocument, ...]
+    trouble: tuple[str, ...]
+    next: tuple[str, ...]
+
+
+class PathCopiesDocument(Document, frozen=True):
+    """The nodes that have one document, by one rule that names it. A copy on a blocked node does not count."""
+
+    paths: tuple[str, ...]
+    wanted: int
+    at: tuple[str, ...]
+    lacking: tuple[str, ...]
+    blocked: tuple[str, ...]
+    unknown: tuple[UnknownCopiesDocument, ...]

@@ -33,6 +33,7 @@ from instep.node.syncing.base_copies import BaseCopies
 from instep.node.syncing.notices import SyncNotices
 from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.syncing.sync_schedule import SyncSchedule
+from instep.node.upkeep.copies import CopiesWatch
 from instep.node.upkeep.fixity import Fixity
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
@@ -79,6 +80,7 @@ class Daemon:
         self.sync_schedule = SyncSchedule(node.runtime, self.sync, self._is_resting, self.sync_notices)
         self.base_copies = BaseCopies(node.runtime, self.sync, node.services.get, self._calls_of)
         self.housekeeping.page_users.append(self.sync)
+        self.copies = CopiesWatch(node)
         self.access = Access(node.directory, wall_ms, self._role_of_groups)
         self.door = CommandDoor(self.commands(), self.access.audit)
         self.panel = PanelServer(node, self.door, self.access, self.listeners)
@@ -89,7 +91,7 @@ class Daemon:
         services = (
             self.balancers, self.housekeeping, self.listeners, self.installed, self.cluster, self.access,
             self.shared_work, self.seat_desk,
-            self.sync, self.sync_schedule,
+            self.sync, self.sync_schedule, self.copies,
         )  # fmt: skip
         context = CommandContext(self.node, *services)
         self.node.peers.on_sync = sync_port(context)
@@ -126,6 +128,7 @@ class Daemon:
             "copies of sync bases": self.base_copies.run,
             "notices": self.notices.run,
             "fixity": Fixity(self.node).run,
+            "copies wanted": self.copies.run,
             "sync notices": self.sync_notices.run,
             "events": self.node.runtime.deferred.run,
             "words": self.node.peers.freshness.run,

@@ -47,6 +47,7 @@ def metrics_text(status: StatusDocument, beside: Beside) -> str:
         "standing": _stateset(lines, of),
         "behind_seconds": _behind(lines, of, beside.now),
         "held_paths": _held(lines, of),
+        "copies_documents": _copies(status),
         "rollout_state": _rollouts(lines, of),
         "partner_generation_live": _partner_numbers(lines, of),
         "partner_standing": _partner_standings(lines, of),
@@ -73,6 +74,7 @@ _HELP: Mapping[str, str] = {
     "standing": "1 for the standing of this node in a fileset.",
     "behind_seconds": "For how long this node has not been in step; 0 where it is.",
     "held_paths": "Paths that keep their last entries.",
+    "copies_documents": "Documents of a rule about copies wanted, by what the last look found.",
     "rollout_state": "1 for the state of the rollout that runs or has failed.",
     "partner_generation_live": "The generation that a partner serves.",
     "partner_standing": "1 for the present standing of a partner.",
@@ -109,6 +111,21 @@ def _behind(lines: list[LineDocument], of: _Names, now: float) -> Iterator[str]:
 
 def _held(lines: list[LineDocument], of: _Names) -> Iterator[str]:
     return (_row({"fileset": of[id(line)]}, line.held_total or 0) for line in lines)
+
+
+def _copies(status: StatusDocument) -> Iterator[str]:
+    for fileset in status.filesets:
+        for at, rule in enumerate(fileset.copies or ()):
+            counts = {
+                "named": rule.documents,
+                "short": rule.short,
+                "not_known": rule.doubtful,
+                "missing_preferred": sum(one.documents for one in rule.missing),
+                "on_blocked": sum(one.documents for one in rule.blocked),
+            }
+            for state, count in counts.items():
+                labels = {"fileset": fileset.name, "rule": str(at + 1), "paths": ", ".join(rule.paths)}
+                yield _row(labels | {"state": state}, count)
 
 
 def _rollouts(lines: list[LineDocument], of: _Names) -> Iterator[str]:

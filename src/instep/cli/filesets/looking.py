@@ -6,14 +6,16 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from instep.api import looking as api
 from instep.api.lines import ExportGitCommand
+from instep.api.parts import PathCopiesDocument
 from instep.api.verifying import VerifyCommand
 from instep.cli.filesets.held_text import SET_ASIDE, held_lines, reported_lines
 from instep.cli.filesets.status_text import exit_code, status_lines
@@ -300,5 +302,18 @@ def explain(session: Session, fileset: str | None, path: str | None, is_table: b
             print(f"{one.node}  {verdict}{way}  {printable(one.why)}".rstrip())
         if not document.to:
             print("no other node gets it: there are no partners")
-        for line in (*held_lines(document.held), *reported_lines(document.reported)):
+        copies = _path_copies_lines(document.copies)
+        for line in (*copies, *held_lines(document.held), *reported_lines(document.reported)):
             print(line)
+
+
+def _path_copies_lines(found: Iterable[PathCopiesDocument] | UnsetType) -> Iterator[str]:
+    """One document in ``explain``."""
+    for each in found or ():
+        rule = ", ".join(printable(pattern) for pattern in each.paths)
+        yield f"copies: {len(each.at)} known of {each.wanted} wanted ({rule})"
+        said = (("on", each.at), ("not on", each.lacking), ("on, though blocked", each.blocked))
+        yield from (
+            f"  {word} {', '.join(printable(name) for name in nodes)}" for word, nodes in said if nodes
+        )
+        yield from (f"  not known of {printable(one.node)}: {printable(one.why)}" for one in each.unknown)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from msgspec import UnsetType
+
 from instep.api import looking as api
-from instep.api.parts import FullGenerationDocument
+from instep.api.parts import CopiesDocument, FullGenerationDocument
 from instep.api.shared_parts.leases import DatabaseDocument
 from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, first_line, moment, printable
@@ -172,9 +174,18 @@ def _fileset_lines(
         yield from reported_lines(line.reported, line.reported_total)
         if fileset.without:
             yield f"  without {', '.join(fileset.without)}: this file system cannot keep it"
+    yield from _copies_lines(fileset.copies)
     if fileset.collisions:
         what = counted(fileset.collisions, "path")
         yield f"  {what} made on two homes; next: instep collisions list {fileset.name}"
+
+
+def _copies_lines(found: Iterable[CopiesDocument] | UnsetType) -> Iterator[str]:
+    """The rules that are not kept, or not known to be, in ``status``."""
+    for each in found or ():
+        if not each.kept:
+            yield from (f"  copies: {printable(text)}" for text in each.trouble)
+            yield f"  next: {'; or: '.join(printable(step) for step in each.next)}"
 
 
 def _rollout_lines(rollout: api.RunningRolloutDocument) -> Iterator[str]:

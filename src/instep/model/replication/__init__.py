@@ -1,1 +1,1 @@
-"""The nouns of several lines in one tree: unions, their parts, collisions and withheld entries."""
+"""The nouns of several lines in one tree: unions, their parts, collisions, withheld entries, copies wanted."""

@@ -13,6 +13,7 @@ from instep.node.cluster.shared_work import SharedWork
 from instep.node.node import Node
 from instep.node.syncing.sync_runs import SyncRuns
 from instep.node.syncing.sync_schedule import SyncSchedule
+from instep.node.upkeep.copies import CopiesWatch
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.installed_files import InstalledFiles
 
@@ -32,6 +33,7 @@ class CommandContext:
     seat_desk: SeatDesk
     sync: SyncRuns
     sync_schedule: SyncSchedule
+    copies: CopiesWatch
 
 
 class CommandHandlers:

@@ -212,6 +212,8 @@ class Looking(CommandHandlers):
             for each, row in ((service, own), *beside)
         )
         document = fileset_document(service.fileset, service.known_definition(), lines)
+        copies = self._context.copies.stands.get(service.fileset.name)
+        document = replace(document, copies=copies or UNSET)
         if service.open_collisions is not None:
             document = replace(document, collisions=service.open_collisions)
         if service.fileset.without:

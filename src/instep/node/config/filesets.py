@@ -11,9 +11,11 @@ from instep.errors import InstepError, RefusedError
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.external import External
 from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
+from instep.model.replication.copies import CopiesRule
 from instep.model.rollout import RolloutPolicy, Strategy
 from instep.model.share import Share, share_of
 from instep.node.config import values
+from instep.node.config.copies import CopiesSettings, read_copies
 from instep.node.config.definitions import TravellingKeys, read_rollout
 from instep.node.config.external import ExternalSettings, read_external
 from instep.node.config.facts import ServiceSettings, service_kind
@@ -182,6 +184,8 @@ class FilesetSettings:
     golden: GoldenSettings = section(GoldenSettings, GoldenSettings)
     external: tuple[External, ...] = section(ExternalSettings, (), is_listed=True)
     """Parts of the application that are not carried."""
+    copies: tuple[CopiesRule, ...] = section(CopiesSettings, (), is_listed=True)
+    """Copies wanted of its documents at other nodes, where it is written."""
 
     @property
     def line(self) -> LineId:
@@ -254,7 +258,7 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
     elif writer is not None and own_name is not None:
         _check_followed(table, writer)
     golden = read_golden(table.below("golden"), root)
-    external = read_external(table)
+    external, copies = read_external(table), read_copies(table, own_name)
     rules = {one.field: row.pop(one.field) for one in keys_of(TravellingKeys)}
     if root is None or writer is None:
         return None
@@ -275,6 +279,7 @@ def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSe
         hooks=hooks,
         golden=golden,
         external=external,
+        copies=copies,
     )
 
 

@@ -18,6 +18,7 @@ from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.service import HEADS
 from instep.node.cluster.address_file import cluster_address
+from instep.node.commands.cluster.copy_checks import copies_rows
 from instep.node.commands.cluster.profile_checks import ProfileChecks
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
@@ -104,6 +105,9 @@ class Preflight:
                 await self._fileset(service)
             else:
                 await self._unseen(service.fileset, service.root.trouble)
+            copies = await self._context.copies.look(service)
+            for counted_row in copies_rows(service.fileset.name, copies):
+                await self._row(*counted_row)
             for dated in date_rows(node.peers.freshness, service, max_behind_ms):
                 await self._row(*dated)
         for what, row in (await asyncio.to_thread(self._rights)).items():

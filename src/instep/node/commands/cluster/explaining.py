@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from instep.api import looking as api
@@ -59,6 +60,7 @@ class Explaining(CommandHandlers):
         document = api.ExplainDocument(fileset=fileset, path=None, to=tuple(rows))
         if path is not None:
             document = replace(document, **path_fields(path))
+            document = replace(document, copies=self._context.copies.of_path(service, path) or UNSET)
         return replace(document, **service.explained(path))
 
     def _ways(self, service: LineService) -> dict[NodeName, Reach]:
