@@ -83,10 +83,13 @@ class PublishLook(PublishGuards):
             self._unpublished.touch(held, self._now)
 
     def _begin_scan(self, run: Run) -> None:
-        """Scan what is known to have changed; all of it where the watch cannot be counted on."""
+        """Scan what is known to have changed; all of it where the watch cannot be counted on. The watch does not see a
+        write through a mapping, or through a name outside the tree: a command that promises to publish every write of
+        before has every path looked at."""
         is_full = any(r.is_full for r in run.requests)
         if is_full or (self._blind is not None and run.is_asked):
             self._unpublished.remember((), everything=True)
+        is_whole = any(r.is_whole for r in run.requests) and not self._unpublished.is_all
         scan = p.Scan(
             self._begin(PublishPhase.SCAN),
             run.base,
@@ -99,5 +102,6 @@ class PublishLook(PublishGuards):
             cooling=self._cooling(),
             holds=not (run.is_by_hand or run.is_look) and self._holding.may_wait(self._now),
             accepted=run.accepted,
+            is_whole=is_whole,
         )
         self._out.append(scan)

@@ -177,6 +177,8 @@ class PublishAsked(MachineWord):
     """Let go of the last entries of these held paths, or of all with an empty list."""
     accepted: tuple[bytes, ...] = ()
     """The losses of these paths are meant: a person accepted them where they were asked for. No other loss is."""
+    is_whole: bool = False
+    """Every write of before counts, whether or not the watch saw it: no path of the tree is left out."""
 
 
 class TreeScanned(MachineWord):
@@ -287,7 +289,8 @@ class SavePublish(MachineWord):
 
 class Scan(MachineWord):
     """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued before
-    starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
+    starting. ``is_whole``: look at every path, but scan only ``paths`` and those that differ from the last look.
+    ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
     among them anew that a program has open for writing. Losses are counted from the base and from ``since``; those of
     ``accepted`` paths are none. Held paths in ``lets_go`` keep no last entry. ``hot`` files go along only with a copy
     of their contents, those that are ``cooling`` only when they are quiet. ``holds``: scan nothing while a path of
@@ -305,6 +308,12 @@ class Scan(MachineWord):
     cooling: tuple[Cooling, ...] = ()
     holds: bool = False
     accepted: frozenset[bytes] = frozenset()
+    is_whole: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all of the tree is scanned, whatever is known of it."""
+        return self.base is None or self.is_deep or not (self.paths or self.is_whole)
 
 
 class Commit(MachineWord):

@@ -57,6 +57,7 @@ class Lines(CommandHandlers):
             is_dry_run=asked.dry_run,
             is_over=asked.over,
             accept_held=held,
+            is_whole=True,
         )
         result = outcome_document(service, await service.ask(ask, PUBLISH_S))
         if asked.wait and not asked.dry_run:

@@ -80,7 +80,7 @@ class OwnTree(WriterTree):
         found, get = scanned.summary.root, self._tree.get_page
         divided = divide(laid.united, laid.lines, self._me, found, get, now, frozenset(self._offered()))
         own = self._own_part(effect, scanned, laid, divided, now)
-        is_full = is_full or scanned.summary.is_full
+        is_full = is_full or effect.is_whole or scanned.summary.is_full
         self._looked(TreeDivided(laid, divided, tuple(trees), tuple(touched), is_full, own.summary.root))
         return own
 

@@ -258,7 +258,7 @@ class WriterService(LineService):
 
     async def catch_up(self, limit_s: float) -> Trouble | None:
         try:
-            outcome = await self.ask(lambda number: v.PublishAsked(number, is_flush=True), limit_s)
+            outcome = await self.ask(partial(v.PublishAsked, is_flush=True, is_whole=True), limit_s)
         except TimeoutError:
             return self.machine.waits_for_path  # else the wait that follows names the nodes it waits for
         return outcome.trouble if isinstance(outcome, v.NotPublished) else None
@@ -342,7 +342,7 @@ class WriterService(LineService):
     async def _scan(self, effect: v.Scan) -> v.PublishEvent:
         waiting = self.tree.touched
         self.tree.take_touched()
-        is_full = not effect.paths or effect.base is None or effect.is_deep or waiting.is_everything
+        is_full = effect.is_full or waiting.is_everything
         touched = [*effect.paths, *waiting.entries]
         surveyed = await self.worker.run(self.own.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -26,6 +27,7 @@ from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.hot_copies import HotCopies
 from instep.node.trees.keeping.own_history import history_keeps
 from instep.node.trees.scanning.hold_paths import first_there
+from instep.node.trees.scanning.tree_stamps import TreeStamps
 from instep.node.trees.scanning.writer_scan import WriterScan, WriterScanned
 from instep.node.trees.served_tree import ServedTree
 from instep.node.trees.switch_outcome import refuse_open_journal
@@ -56,6 +58,7 @@ class WriterTree:
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
         self._owners = Owners()
+        self._stamps = TreeStamps()
 
     @property
     def definition(self) -> Definition:
@@ -136,7 +139,9 @@ class WriterTree:
         self.hot.begin(self._tree.history)
         store = self._tree.store
         base = effect.base.root if effect.base is not None else None
-        if is_full or base is None:
+        definition, root = self.definition.digest, taken.place.root
+        known = self._stamps.of(base, definition, root) if base is not None else None
+        if is_full or base is None or (effect.is_whole and known is None):
             watch = CostWatch()
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
             summary = msgspec.structs.replace(surveyed.summary, cost=watch.cost())
@@ -144,10 +149,12 @@ class WriterTree:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
             parents |= {p.path.rpartition(b"/")[0] for p in effect.again} - {b""}
             alone = [*touched, *parents, *sorted(suspects)]
-            surveyed = survey.some(
-                store, base, trees, alone, wall_ms(), effect.again, reads_open=effect.reads_open
+            seen = partial(survey.whole, store, base, known) if effect.is_whole and known else None
+            surveyed = (seen or partial(survey.some, store, base))(
+                trees, alone, wall_ms(), effect.again, reads_open=effect.reads_open
             )
             summary = surveyed.summary
+        self._stamps.looked(known, definition, root, surveyed)
         self._keep_suspects(surveyed.damaged)
         is_changed = self._definition_changed(effect.base)
         summary = msgspec.structs.replace(

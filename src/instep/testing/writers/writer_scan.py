@@ -25,12 +25,14 @@ def scanned(writer: WriterBase, effect: p.Scan, *, definition_changed: bool) -> 
     """The tree against the base of the scan; paths that cannot be read keep the entries that the base has."""
     get, base = writer.store.get_page, effect.base
     problems = _problems(writer, effect)
-    looked = not effect.paths or base is None or HOT in {*effect.paths, *(each.path for each in effect.again)}
+    is_full = effect.is_full or effect.is_whole
+    looked = is_full or HOT in {*effect.paths, *(each.path for each in effect.again)}
     if looked and (problem := hot_problem(writer, effect)) is not None:
         problems.append(problem)
     held = [each for each in problems if is_held(each)]
     skipped = {each.path for each in problems}
-    if effect.paths and base is not None:
+    if not is_full:
+        assert base is not None
         changes = []
         for path in sorted({*effect.paths, *(each.path for each in effect.again)} - skipped, key=sort_key):
             data = writer.place.tree.get(path)
@@ -58,7 +60,7 @@ def scanned(writer: WriterBase, effect: p.Scan, *, definition_changed: bool) -> 
         compared(writer, None if base is None else base.root, root),
         definition_changed=definition_changed,
         held=HeldPaths(tuple(held), len(held), len(held), 0),
-        is_full=not effect.paths or base is None,
+        is_full=is_full,
         losses=_losses(writer, effect, root),
         copied=(HOT,) if copied else (),
         hook_writes=_by_the_hook(writer, base, root),
@@ -98,7 +100,7 @@ def _losses(writer: WriterBase, effect: p.Scan, root: Digest) -> tuple[Lost, ...
 def _problems(writer: WriterBase, effect: p.Scan) -> list[ScanProblem]:
     """The paths that this scan cannot read, with the entry that each had."""
     base, get = effect.base, writer.store.get_page
-    looked = None if not effect.paths or base is None else {*effect.paths, *(e.path for e in effect.again)}
+    looked = None if effect.is_full or effect.is_whole else {*effect.paths, *(e.path for e in effect.again)}
     return [
         ScanProblem(
             path, "unreadable", "", int(base is not None and lookup(base.root, path, get) is not None)

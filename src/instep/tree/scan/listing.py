@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 
 import msgspec
@@ -52,21 +52,27 @@ class Problem(msgspec.Struct, frozen=True, gc=False):
 
 Child = tuple[bytes, os.stat_result | Problem]
 """A path with its stat, or why there is none."""
+Seen = Callable[[bytes, list[Child]], None]
+"""Gets each directory as it is listed, with its children; one with very many entries is not handed on."""
 
 
 class Lister:
     """Lists directories beneath one root."""
 
-    def __init__(self, root: Root, rules: Rules) -> None:
+    def __init__(self, root: Root, rules: Rules, seen: Seen | None = None) -> None:
         self._root = root
         self._rules = rules
+        self._seen = seen
 
     def children(self, directory: bytes) -> Iterable[Child]:
         """The paths in a directory with their stats, sorted; ignored and vanishing ones are left out."""
         with closing_fd(self._root.open_dir(directory)) as fd:
             names = sorted([name.encode(_FS_ENCODING, "surrogateescape") for name in os.listdir(fd)])
             if len(names) <= _MANY:
-                return self._admitted(directory, _looked_at(fd, directory, names))
+                children = self._admitted(directory, _looked_at(fd, directory, names))
+                if self._seen is not None:
+                    self._seen(directory, children)
+                return children
         return self._in_slices(directory, names)
 
     def _in_slices(self, directory: bytes, names: list[bytes]) -> Iterator[Child]:

@@ -33,7 +33,7 @@ from instep.tree.root.kernel import change_clock_ns
 from instep.tree.root.marker import Marker, check_marker, open_root
 from instep.tree.root.place import Place
 from instep.tree.scan.cover import EVERYTHING, Cover
-from instep.tree.scan.listing import GONE, Child, Lister, Problem, special, unfit, unreadable
+from instep.tree.scan.listing import GONE, Child, Lister, Problem, Seen, special, unfit, unreadable
 from instep.tree.scan.openness import Openness, OpennessProbe
 from instep.tree.scan.rules import Rules, is_in_lost_and_found
 from instep.tree.scan.settling import (
@@ -78,6 +78,7 @@ def scan(
     deep: bool = False,
     suspects: frozenset[bytes] = frozenset(),
     settling: Settling | None = None,
+    seen: Seen | None = None,
 ) -> Iterator[Scanned | Problem]:
     """Every path of the tree in path order, the root itself left out; or the paths that ``covered`` names, of which a
     missing one yields nothing.
@@ -89,6 +90,7 @@ def scan(
     that were read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose
     digest changed under the same stat as ``damaged``; ``suspects`` are files that are read so in any case.
     ``settling`` holds a writer's waiting times: a file that a program is writing is then an ``unstable`` problem.
+    ``seen`` gets the directories that are listed.
     ``now_ns`` is the wall clock. Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``;
     ``ResourceError``. A root that cannot be listed is a ``Problem`` of the empty path.
     """
@@ -97,7 +99,7 @@ def scan(
     if marker is not None:
         check_marker(place.root, marker.fileset, marker.node, marker.random)
     with open_root(place.root) as root:
-        reads = (cached, by_inode, now_ns, sink, keep_value, put_page, deep, suspects, settling)
+        reads = (cached, by_inode, now_ns, sink, keep_value, put_page, deep, suspects, settling, seen)
         scanner = _Scanner(root, rules, local, *reads)
         if covered.is_everything:
             scanner.find_link_groups()
@@ -126,6 +128,7 @@ class _Scanner:
     deep: bool
     suspects: frozenset[bytes]
     settling: Settling | None
+    seen: Seen | None
     lister: Lister = field(init=False)
     openness: OpennessProbe = field(init=False)
     change_ns: int | None = field(init=False)
@@ -133,7 +136,7 @@ class _Scanner:
     groups: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.lister = Lister(self.root, self.rules)
+        self.lister = Lister(self.root, self.rules, self.seen)
         self.openness = OpennessProbe(self.root.fd)
         self.change_ns = change_clock_ns(self.root.fd)
         self.is_plain = self.local.is_plain

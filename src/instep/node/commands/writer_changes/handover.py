@@ -169,7 +169,7 @@ class Handover(CommandHandlers):
     async def _publish(self, service: WriterService, deadline: float) -> None:
         """Publish what is unpublished, also where publishing is manual."""
         try:
-            outcome = await service.ask(lambda number: p.PublishAsked(number), left(deadline))
+            outcome = await service.ask(lambda number: p.PublishAsked(number, is_whole=True), left(deadline))
         except TimeoutError as error:
             raise ContentionError(
                 "publishing the changes here did not end in time", code="timed_out"

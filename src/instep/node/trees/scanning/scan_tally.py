@@ -12,6 +12,7 @@ from instep.model.paths import sort_key
 from instep.node.trees.scanning.held_entries import Holding
 from instep.node.trees.scanning.stat_rows import RowBatch
 from instep.store.port import NodeStore
+from instep.tree.objects.rows import is_settled
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.scan import Scanned
 
@@ -66,6 +67,8 @@ class ScanTally:
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
     large: list[bytes] = field(default_factory=list)
+    restless: set[bytes] = field(default_factory=set)
+    """Paths that the next look cannot believe by their stat."""
 
     def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
         if old is None and new is not None:
@@ -87,13 +90,17 @@ class ScanTally:
     def counts(self, found: Iterable[Scanned | Problem], rows: RowBatch) -> Iterator[Scanned | Problem]:
         """Hand on what a scan finds: new rows go to the stat cache, files that are not at rest are noted."""
         for item in found:
-            if isinstance(item, Scanned) and item.row is not None:
+            if isinstance(item, Problem):
+                self.restless.add(item.path)
+            elif item.row is not None:
                 if item.is_row_new:
                     rows.add(item.row)
                 if item.is_racy and len(self.unsettled) < UNSETTLED_MAX:
                     self.unsettled.append(item.entry.path)
                 if item.is_open:
                     self.holding.opened(item.entry.path)
+                if not is_settled(item.row):
+                    self.restless.add(item.entry.path)
             yield item
 
 

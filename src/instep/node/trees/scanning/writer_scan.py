@@ -6,8 +6,9 @@ summary, the machine commits or does not. Pages that a refused publish leaves be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -21,21 +22,25 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import build, edit, iterate, totals
 from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import Reader
-from instep.model.paths import is_below, sort_key
+from instep.model.paths import is_below, parent_of, sort_key
 from instep.node.trees.scanning.held_entries import Holding, opened_among, probed, with_whole_groups
 from instep.node.trees.scanning.scan_tally import UNSETTLED_MAX, PageKeeper, ScanTally, paired, path_of
 from instep.node.trees.scanning.stat_rows import Moved, RowBatch, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.objects.fidelity import Local
 from instep.tree.objects.rows import RowsInOrder
-from instep.tree.root.marker import Marker
+from instep.tree.root.marker import Marker, open_root
 from instep.tree.root.place import Place
 from instep.tree.scan.cover import cover
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.settling import Settling, Sink
+from instep.tree.scan.stamps import Stamps, quick_look
 
+QUICK_MIN = 1_000
+QUICK_SHARE = 8
+"""Of more paths, and of a larger share of the tree than this, a scan of everything takes less time."""
 EDITED_AT_ONCE = 10_000
 """Entries that a full look holds in memory."""
 
@@ -43,12 +48,15 @@ EDITED_AT_ONCE = 10_000
 @dataclass(frozen=True, slots=True)
 class WriterScanned:
     """``summary`` is for the machine; ``paths`` are the changed ones (at most ``PATHS_KEPT_MAX``), ``pages``
-    the new pages when they fit a bundle, ``damaged`` the files whose bytes changed under the same stat."""
+    the new pages when they fit a bundle, ``damaged`` the files whose bytes changed under the same stat, ``restless``
+    the paths that the next look scans whatever their stat says. ``stamps`` are of a look at the whole tree."""
 
     summary: ScanSummary
     paths: tuple[bytes, ...]
     pages: tuple[bytes, ...] | None
     damaged: frozenset[bytes]
+    restless: frozenset[bytes] = frozenset()
+    stamps: Stamps | None = None
 
 
 class WriterScan:
@@ -86,6 +94,7 @@ class WriterScan:
         keeper = PageKeeper(store)
         tally = ScanTally(holding=Holding(lets_go=self._lets_go))
         now_ns = now_ms * 1_000_000
+        stamps = Stamps(now_ns)
         rows = RowsInOrder(store.stat_rows(self._fileset))
         found = scan(
             self._place,
@@ -100,6 +109,7 @@ class WriterScan:
             deep=deep,
             suspects=self._suspects,
             settling=self._settling,
+            seen=stamps.saw,
         )
         kept = RowBatch(store, self._fileset)
         seen = tally.counts(found, kept)
@@ -113,7 +123,31 @@ class WriterScan:
         if root == base:
             tally.added = tally.changed = tally.removed = 0
         kept.flush()
-        return self._surveyed(keeper, tally, root, base, now_ms, is_full=True)
+        surveyed = self._surveyed(keeper, tally, root, base, now_ms, is_full=True)
+        return replace(surveyed, stamps=stamps)
+
+    def whole(
+        self,
+        store: NodeStore,
+        base: Digest,
+        known: Stamps,
+        trees: Sequence[bytes],
+        paths: Sequence[bytes],
+        now_ms: int,
+        again: Sequence[ScanProblem] = (),
+        *,
+        reads_open: bool = False,
+    ) -> WriterScanned:
+        """Look at all of the tree by stat, and scan the named paths and those whose stamps are not the ``known`` ones,
+        which belong to ``base``."""
+        keeper = PageKeeper(store)
+        with open_root(self._place.root) as root:
+            look = quick_look(root, self._rules, known, now_ms * 1_000_000)
+        found = look.paths(known, partial(_children, base, keeper.get))
+        if len(found) > max(QUICK_MIN, totals(base, keeper.get).entries // QUICK_SHARE):
+            return self.everything(store, base, now_ms, deep=False)
+        surveyed = self.some(store, base, trees, [*paths, *found], now_ms, again, reads_open=reads_open)
+        return replace(surveyed, stamps=look.stamps) if surveyed.stamps is None else surveyed
 
     def some(
         self,
@@ -194,7 +228,18 @@ class WriterScan:
             large=tuple(tally.large),
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
-        return WriterScanned(summary, tuple(tally.paths), pages, tally.holding.damaged())
+        damaged, restless = tally.holding.damaged(), frozenset(tally.restless)
+        return WriterScanned(summary, tuple(tally.paths), pages, damaged, restless)
+
+
+def _children(base: Digest, get: GetPage, directories: Collection[bytes]) -> dict[bytes, list[bytes]]:
+    """The paths that a manifest has in each of these directories, in order."""
+    found: dict[bytes, list[bytes]] = {each: [] for each in directories}
+    for entry in iterate(base, get):
+        within = found.get(parent_of(entry.path))
+        if within is not None:
+            within.append(entry.path)
+    return found
 
 
 def _merged(
