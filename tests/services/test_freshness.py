@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from instep.model.ids import LineId, NodeName, fileset_name, node_name
 from instep.model.replication.freshness import SignedWord, word_id
 from instep.net.messages import messages as m
-from instep.node.runtime.driver import shift_wall_clock
+from instep.node.runtime.driver import shift_wall_clock, wall_ms
 from tests.support.replicas import MODE, alike, link_both
 from tests.support.services import ServiceNode, Services, services
 from tests.support.virtual_time import in_virtual_time, reached
@@ -158,3 +158,48 @@ async def test_a_word_of_another_node_counts_for_nothing(tmp_path: Path) -> None
             assert any(row["what"] == "refused" for row in await c.events())
         finally:
             shift_wall_clock(-60_000)
+
+
+@in_virtual_time
+async def test_words_of_a_clock_that_is_ahead_date_from_their_arrival_and_are_named(tmp_path: Path) -> None:
+    """Goal: a hub that sends such words by turns makes no line look fresh, also not over a restart."""
+    async with services(tmp_path) as cluster:
+        a, hub, c = await _chain(cluster)
+        _silence(hub)
+        first = a.node.peers.freshness.of_line(a.node.peers.lines[OF_A])
+        assert first is not None
+
+        def ahead(ms: int) -> SignedWord:
+            raw = replace(first.word.body(), time_ms=first.word.body().time_ms + ms).encoded()
+            return SignedWord(raw, a.node.pki.sign(word_id(raw)))
+
+        words = [ahead(7_200_000), ahead(7_210_000)]
+
+        def send() -> int | None:
+            freshness, service = c.node.peers.freshness, c.node.peers.lines[OF_A]
+            for each in (*words, first.word, *words):
+                freshness.heard(node_name("hub"), m.Fresh(OF_A, each), service)
+            return freshness.as_of_ms(service)
+
+        arrived = send()
+        assert arrived is not None and abs(arrived - wall_ms()) < 1_000
+        shift_wall_clock(600_000)
+        try:
+            later = send()
+            assert later is not None and later <= arrived
+            (named,) = (row["text"] for row in await c.events() if row["what"] == "clock_ahead")
+            assert named.startswith("a dates its words "), named
+            rows = {row["name"]: row for row in (await c.call("check"))["checks"]}
+            assert not rows["date of data of a"]["ok"], rows["date of data of a"]
+            cluster.cut("hub", "c")
+            await c.stop()
+            c.start()
+
+            async def has_line() -> bool:
+                return OF_A in c.node.peers.lines
+
+            await reached(has_line, lambda: "the line after a restart")
+            again = send()
+            assert again is not None and again <= arrived
+        finally:
+            shift_wall_clock(-600_000)

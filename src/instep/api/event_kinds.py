@@ -14,6 +14,7 @@ WARNINGS: Mapping[str, str] = {
     "balancer_refused": "a balancer's file could not be rendered, or its parser refused it",
     "certificate_ends": "a certificate of another CA that this node shows will end soon",
     "changes_refused": "a rule of this home refuses changes of a partner; `code` says which",
+    "clock_ahead": "the writer of a line over hubs dates its words more than 5 minutes ahead of this node's clock",
     "cluster_away": "the cluster's database cannot be used; `code` says why",
     "cluster_era": "a failover or a restored copy began a new era in the cluster's database",
     "collision": "paths were made on two homes, and one of each two has another name now",

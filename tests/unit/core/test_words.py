@@ -7,7 +7,7 @@ import random
 import pytest
 
 from instep.core.heads import vocabulary as h
-from instep.core.heads.words import date_of
+from instep.core.heads.words import WordDates, date_of
 from instep.core.keep import vocabulary as k
 from instep.core.keep.machine import KeepMachine
 from instep.core.vocabulary import Started, TimerFired
@@ -25,6 +25,7 @@ NOW = 1_000_000_000
         (NOW - 40, [40], None, 0),  # a short way, clocks alike
         (NOW - 60_000, [60_000], None, 0),  # a home whose clock is a minute behind
         (NOW + 3_600_000, [-3_600_000], None, 0),  # an hour ahead: never after the arrival
+        (NOW + 3_000_000, [-3_000_000, -3_600_000], None, 600_000),  # those before came ten minutes sooner
         (NOW - 3_600_000, [3_600_000], None, 3_300_000),  # held back for an hour
         (NOW - 90_000, [90_000, 30_000], None, 60_000),  # the quickest one shows the clocks
         (NOW - 90_000, [90_000], -30_000, 60_000),  # measured
@@ -33,6 +34,31 @@ NOW = 1_000_000_000
 )
 def test_a_word_is_dated_by_this_clock(sent: int, ways: list[int], skew: int | None, age: int) -> None:
     assert NOW - date_of(sent, NOW, ways, skew) == age
+
+
+def test_words_dated_ahead_are_as_old_as_their_first_arrival() -> None:
+    """A hub that has two of them, and one of the time before, gets no later date out of any of them again."""
+    dates, hour, at = WordDates(), 3_600_000, NOW
+
+    def says(time_ms: int, skew_ms: int | None = None) -> int | None:
+        """The age of the word, where it counts."""
+        if not dates.is_news(time_ms, at, skew_ms):
+            return None
+        return at - dates.take(time_ms, at, skew_ms)
+
+    assert says(NOW) == 0
+    assert says(NOW + hour) == 0
+    assert says(NOW + hour + 10_000) == 0
+    at += 600_000
+    assert says(NOW + hour) is None, "it is the older one"
+    for _ in range(20):
+        before, of_ahead = says(NOW), says(NOW + hour + 10_000)
+        assert before is not None and before >= 600_000, "it looks like one of a clock that was put right"
+        assert of_ahead == 600_000
+        assert says(NOW + hour) is None
+    assert [says(at + n) for n in range(8)][-1] == 0, "now its clock is right"
+    assert says(NOW + hour + 10_000) == 600_000
+    assert says(NOW + hour + 20_000, hour - 580_000) == 0, "so far its clock was measured to be ahead"
 
 
 class _Line:

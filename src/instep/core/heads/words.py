@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from instep.core.heads.stand import NAMED_MAX, Stand
 from instep.core.heads.vocabulary import WordHeard
@@ -12,6 +13,8 @@ from instep.model.standing import Standing
 
 CLOCKS_DIFFER_MS = 300_000
 """So far two clocks may differ that were never compared."""
+WAYS = 8
+"""So many words show how long the way of one takes; a clock that was put right counts after them."""
 INTERVALS = 3
 STALE_MIN_MS = 5_000
 WITHHELD, STALE = "head_withheld", "stale"
@@ -24,11 +27,52 @@ AHEAD_MS = 5_000
 def date_of(time_ms: int, now_ms: int, on_its_way_ms: Iterable[int], skew_ms: int | None) -> int:
     """When a word that is dated ``time_ms`` by its writer was said, by the clock that shows ``now_ms``. ``skew_ms`` is
     the writer's clock less this one, where it was measured; ``on_its_way_ms`` are the differences between arrival and
-    date of the newest words, this one too."""
+    date of the newest words, this one too. Words that arrive before their date show that the writer's clock is ahead at
+    least by so much; late ones may have been held back."""
     if skew_ms is None:
-        lag = min(on_its_way_ms)
-        skew_ms = -max(-CLOCKS_DIFFER_MS, min(CLOCKS_DIFFER_MS, lag))
+        skew_ms = max(-CLOCKS_DIFFER_MS, -min(on_its_way_ms))
     return min(now_ms, time_ms - skew_ms)
+
+
+@dataclass(slots=True)
+class WordDates:
+    """The dates of one line's words by this node's clock. Which word counts is decided here, too: the one with the
+    latest date of its writer.
+
+    A word that is dated ahead of this clock may be of any time before its arrival. Its date is its first arrival, so no
+    word that comes again, and none that is older than one that came, makes the line look fresh."""
+
+    time_ms: int | None = None
+    """What the writer dated the word that counts."""
+    latest_ms: int = 0
+    """The latest date of all words, and when it arrived."""
+    latest_at_ms: int = 0
+    ways_ms: deque[int] = field(default_factory=lambda: deque(maxlen=WAYS))
+
+    def is_news(self, time_ms: int, now_ms: int, skew_ms: int | None) -> bool:
+        """Whether a word takes the place of the one that counts: it is later, or the writer's clock was ahead and
+        was put right."""
+        if self.time_ms is None or time_ms > self.time_ms:
+            return True
+        return not ahead_ms(time_ms, now_ms, skew_ms) and ahead_ms(self.time_ms, now_ms, skew_ms) > 0
+
+    def take(self, time_ms: int, now_ms: int, skew_ms: int | None) -> int:
+        """The date of a word that counts from now on."""
+        self.time_ms = time_ms
+        self.ways_ms.append(now_ms - time_ms)
+        date = date_of(time_ms, now_ms, self.ways_ms, skew_ms)
+        if time_ms > self.latest_ms:
+            self.latest_ms, self.latest_at_ms = time_ms, now_ms
+        elif ahead_ms(time_ms, now_ms, skew_ms):
+            date = min(date, self.latest_at_ms)
+        return date
+
+
+def ahead_ms(time_ms: int, now_ms: int, skew_ms: int | None) -> int:
+    """How far a word is dated ahead of this node's clock, after the measured difference of the two; 0 while two clocks
+    may differ by so much."""
+    ahead = time_ms - (skew_ms or 0) - now_ms
+    return ahead if ahead > CLOCKS_DIFFER_MS else 0
 
 
 @dataclass(slots=True)

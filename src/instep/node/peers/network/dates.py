@@ -74,6 +74,11 @@ def date_rows(
         why = why_too_old(freshness, each, max_behind_ms)
         if why is None and standing.code in OF_WORDS:
             why = standing.reason
-        said = "never" if as_of is None else f"as of {moment(as_of)}"
+        said, ahead_ms = "never" if as_of is None else f"as of {moment(as_of)}", freshness.ahead_ms(each)
+        if why is None and ahead_ms:
+            why = (
+                f"the clock of {each.writer} is {lasting(ahead_ms)} ahead of this one: its words count from their "
+                "arrival, and nothing shows for how long a hub held one back"
+            )
         hint = f"on {each.writer}: instep status {each.fileset.name}"
         yield f"date of {each.fileset.name} of {each.line.origin}", why is None, said, why, hint

@@ -6,7 +6,6 @@ Implements the section "Freshness" of ``docs/spec/replication.md``.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,8 +13,9 @@ from typing import Protocol
 import msgspec
 
 from instep.core.heads.vocabulary import WordHeard
-from instep.core.heads.words import CLOCKS_DIFFER_MS, date_of
+from instep.core.heads.words import WordDates, ahead_ms
 from instep.errors import PeerError
+from instep.model.counts import lasting
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import LineId, NodeName
 from instep.model.replication.freshness import EVERY_MIN_MS, VERSION, SignedWord, WordBody, word_id
@@ -30,8 +30,6 @@ SAY_MS = 10_000
 """A writer speaks at least so often, so that a date is worth something between two polls."""
 KEEP_MS = 30_000
 """So much older the date in the state may be: not each word is written there."""
-WAYS = 8
-"""So many words show how long the way of one takes; a clock that was put right counts after them."""
 STORED = "word/"
 
 
@@ -45,10 +43,12 @@ class WordListener(Protocol):
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    """A word in the state, and its date by this node's clock."""
+    """A word in the state, and its date by this node's clock; the latest date of all words, and when that arrived."""
 
     word: SignedWord
     as_of_ms: int
+    latest_ms: int = 0
+    latest_at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -56,9 +56,11 @@ class _Heard:
     word: SignedWord
     body: WordBody
     as_of_ms: int
+    dates: WordDates = field(default_factory=WordDates)
     source: NodeName | None = None
-    ways_ms: deque[int] = field(default_factory=lambda: deque(maxlen=WAYS))
     stored_ms: int = 0
+    is_named: bool = False
+    """Whether an event of this run says that its writer's clock is ahead."""
 
 
 class Freshness:
@@ -130,20 +132,34 @@ class Freshness:
             raise PeerError(
                 f"{source} sent a word about {body.line} as one of {service.line}", code="wrong_line"
             )
-        now = wall_ms()
-        is_ahead = known is not None and known.body.time_ms > now + CLOCKS_DIFFER_MS
-        if known is not None and body.time_ms <= known.body.time_ms and not is_ahead:
+        now, skew_ms = wall_ms(), self._skews().get(service.writer)
+        if known is not None and not known.dates.is_news(body.time_ms, now, skew_ms):
             return
         if not self._is_of_writer(source, message.word, body, service):
             return
         found = known or _Heard(message.word, body, 0)
-        found.ways_ms.append(now - body.time_ms)
-        found.as_of_ms = date_of(body.time_ms, now, found.ways_ms, self._skews().get(service.writer))
+        found.as_of_ms = found.dates.take(body.time_ms, now, skew_ms)
         found.word, found.body, found.source = message.word, body, source
         self._heard[service.line] = found
+        if not found.is_named and self.ahead_ms(service):
+            found.is_named = True
+            self._name_ahead(service, source)
         self._store(service.line, found)
         self.begun(service)
         self._pass_on(service, source)
+
+    def _name_ahead(self, service: LineService, source: NodeName) -> None:
+        ahead, writer = lasting(self.ahead_ms(service)), service.writer
+        text = f"{writer} dates its words {ahead} ahead of this clock: they count from their arrival over {source}"
+        self._runtime.note_of_peer(writer, "clock_ahead", text, service.line, node=writer)
+
+    def ahead_ms(self, service: LineService) -> int:
+        """How far the newest word is dated ahead of this node's clock, where that is more than two clocks may differ:
+        nothing shows then for how long the nodes on its way held it back. 0 where it is not."""
+        heard = None if service.is_written_here else self._known(service.line)
+        if heard is None:
+            return 0
+        return ahead_ms(heard.body.time_ms, wall_ms(), self._skews().get(service.writer))
 
     def _is_of_writer(self, source: NodeName, word: SignedWord, body: WordBody, service: LineService) -> bool:
         current = service.facts.epochs.current
@@ -182,13 +198,18 @@ class Freshness:
             return None
         try:
             kept = msgspec.msgpack.decode(raw, type=_Stored)
-            return _Heard(kept.word, kept.word.body(), kept.as_of_ms, stored_ms=kept.as_of_ms)
+            body = kept.word.body()
         except (*DECODE_ERRORS, PeerError):
             return None  # of another version: the next word comes soon
+        latest = max((body.time_ms, kept.as_of_ms), (kept.latest_ms, kept.latest_at_ms))
+        dates = WordDates(body.time_ms, *latest)
+        return _Heard(kept.word, body, kept.as_of_ms, dates, stored_ms=kept.as_of_ms)
 
     def _store(self, line: LineId, heard: _Heard) -> None:
         if abs(heard.as_of_ms - heard.stored_ms) < KEEP_MS:
             return
         heard.stored_ms = heard.as_of_ms
-        raw = msgspec.msgpack.encode(_Stored(heard.word, heard.as_of_ms))
+        dates = heard.dates
+        kept = _Stored(heard.word, heard.as_of_ms, dates.latest_ms, dates.latest_at_ms)
+        raw = msgspec.msgpack.encode(kept)
         self._runtime.deferred.write(("word", line), lambda store: store.put(f"{STORED}{line}", raw))
