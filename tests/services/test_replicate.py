@@ -160,7 +160,33 @@ async def test_an_edit_that_the_home_refuses_is_archived_and_put_back(tmp_path: 
         await b.publish()
         cluster.heal("a", "b")
         await alike(*nodes, holding={"a.xml": "of its home", "b.xml": "1"})
-        assert await b.taken_out("a.xml", tmp_path / "out") == ["of elsewhere"]
+        assert await b.taken_out("a.xml", tmp_path / "out", set_aside=True) == ["of elsewhere"]
+
+
+@in_virtual_time
+async def test_an_edit_that_was_put_back_can_be_had_after_the_next_generation(tmp_path: Path) -> None:
+    """The file that was laid in its place is in the archive, too, later and of the same generation."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        a.writes(MODE, 'publish = "manual"')
+        for node in nodes:
+            node.write({f"{node.name}.xml": "1"})
+            node.start()
+        await a.publish()
+        await alike(*nodes, holding={"a.xml": "1", "b.xml": "1"})
+        a.write({"a.xml": "of its home"})
+        b.write({"a.xml": "of elsewhere"})
+        await reached(lambda: _is_set_aside(b), lambda: "the home takes no edit of a file that it changed")
+        await b.holds("a.xml", "1")
+        await a.publish()
+        await b.holds("a.xml", "of its home")
+        await alike(*nodes, holding={"a.xml": "of its home", "b.xml": "1"})
+        assert await b.taken_out("a.xml", tmp_path / "newest") == ["1"]
+        assert await b.taken_out("a.xml", tmp_path / "aside", set_aside=True) == ["of elsewhere"]
+
+
+async def _is_set_aside(node: ServiceNode) -> bool:
+    return "a.xml" in await node.archived("drift")
 
 
 @in_virtual_time

@@ -188,9 +188,9 @@ class ServiceNode:
         items = (await self.call("archive_list", fileset="data"))["items"]
         return {item["path"]: item for item in items if why in (None, item["why"])}
 
-    async def taken_out(self, path: str, to: Path) -> list[str]:
+    async def taken_out(self, path: str, to: Path, **params: Any) -> list[str]:
         """Take a path out of the archive into an empty directory; the contents of the files that came."""
-        await self.call("archive_restore", fileset="data", path=path, to=str(to))
+        await self.call("archive_restore", fileset="data", path=path, to=str(to), **params)
         return [found.read_text() for found in sorted(to.rglob("*")) if found.is_file()]
 
     @property

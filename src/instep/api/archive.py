@@ -50,13 +50,15 @@ class ArchiveRestoreDocument(Document, frozen=True, kw_only=True):
 
 @command("archive_restore", Role.ADMIN, RefusedError, DamagedError)
 class ArchiveRestoreCommand(Command[ArchiveRestoreDocument], frozen=True):
-    """Copy a path out of the archive into the directory ``to``, as ``generation`` had it or else the newest."""
+    """Copy a path out of the archive into the directory ``to``, as ``generation`` had it or else the newest; with
+    ``set_aside`` the newest local change of it that lost."""
 
     to: str
     fileset: str | None = None
     path: str | None = None
     path_b64: bytes | None = None
     generation: Count | None = None
+    set_aside: bool = False
 
 
 class ArchivePruneDocument(Document, frozen=True):

@@ -37,10 +37,13 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
     metavar="N",
     help="The file as that generation had it; default: the newest.",
 )
+@click.option("--set-aside", is_flag=True, help="A local change that lost; default: whatever is newest.")
 @click.option(
     "--to", "directory", required=True, metavar="DIR", help="Where to put it; never into a fileset."
 )
-def archive_restore(session: Session, words: tuple[str, ...], generation: int | None, directory: str) -> None:
+def archive_restore(
+    session: Session, words: tuple[str, ...], generation: int | None, set_aside: bool, directory: str
+) -> None:
     """Copy a file or directory out of the archive."""
     if len(words) > 2:
         raise click.UsageError("restore takes FILESET and PATH")
@@ -48,7 +51,9 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
     raw = os.fsencode(path)
     shown = raw.decode("utf-8", "replace")
     document = session.call(
-        api.ArchiveRestoreCommand(absolute(directory), fileset, shown, raw, generation=generation)
+        api.ArchiveRestoreCommand(
+            absolute(directory), fileset, shown, raw, generation=generation, set_aside=set_aside
+        )
     )
     if not session.gave_json(document):
         print(f"{printable(path)} is in {document.to}")

@@ -19,7 +19,7 @@ from instep.node.commands.targets import path_of, service_of
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 from instep.node.upkeep.housekeeping import retention_of
-from instep.tree.archive.archive import Archive, Item
+from instep.tree.archive.archive import SET_ASIDE, Archive, Item
 from instep.tree.journal.journal import ItemRecord
 
 ITEMS_MAX = 100_000
@@ -28,13 +28,12 @@ ITEMS_MAX = 100_000
 class Archives(CommandHandlers):
     async def list(self, asked: api.ArchiveListCommand, speaker: Speaker) -> api.ArchiveListDocument:
         service = service_of(self._node, asked.fileset)
-        wanted = ("drift", "lost") if asked.set_aside else None
 
         def look() -> api.ArchiveListDocument:
             archive = Archive(service.tree.place())
             items: deque[api.ArchiveItemDocument] = deque(maxlen=ITEMS_MAX)
             for item in archive.list_items():
-                if wanted is None or item.why.value in wanted:
+                if not asked.set_aside or item.why in SET_ASIDE:
                     items.appendleft(_document(item))
             return api.ArchiveListDocument(service.fileset.name, tuple(items), archive.total_bytes())
 
@@ -59,7 +58,8 @@ class Archives(CommandHandlers):
             return held.open(entry)
 
         def restore() -> bytes:
-            return Archive(service.tree.place()).restore(path, to, asked.generation, changed.append, contents)
+            archive, found = Archive(service.tree.place()), (path, to, asked.generation)
+            return archive.restore(*found, changed.append, contents, set_aside=asked.set_aside)
 
         restored = await service.worker.run(restore)
         warnings = tuple(_warning(item) for item in changed)

@@ -203,6 +203,9 @@ def _inside(
 
 # --- reading ---------------------------------------------------------------------------------------------------
 
+SET_ASIDE = frozenset({Why.DRIFT, Why.LOST})
+"""Local changes that lost against a generation."""
+
 
 class Archive:
     """The batches of one place."""
@@ -253,22 +256,27 @@ class Archive:
         generation: int | None = None,
         on_changed: Callable[[ItemRecord], None] = lambda _: None,
         contents: Source = lambda _: None,
+        *,
+        set_aside: bool = False,
     ) -> bytes:
-        """Copy the newest archived ``path`` (of ``generation``, if given) to the same path below ``to_dir``; where
-        it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``. ``on_changed``
-        receives the item of a file that is given out with other bytes than its generation had. ``contents`` finds
-        those of a renamed file, wherever on this node they are now."""
+        """Copy the newest archived ``path`` (of ``generation``, if given; of local changes that lost, with
+        ``set_aside``) to the same path below ``to_dir``; where it lies now. Never overwrites: ``RefusedError``
+        ``exists``. ``UsageError`` ``not_archived``. ``on_changed`` receives the item of a file that is given out with
+        other bytes than its generation had. ``contents`` finds those of a renamed file, wherever on this node they are
+        now."""
         for name in reversed(batch_names(self.place)):
             best: ItemRecord | None = None
             for record in self._index(name):
                 if not record.path or (generation is not None and record.generation != generation):
+                    continue
+                if set_aside and record.why not in SET_ASIDE:
                     continue
                 if record.path == path or (record.kind == 1 and is_below(path, record.path)):
                     best = record if best is None or len(record.path) >= len(best.path) else best
             with opened_batch(self.place, name) as batch:
                 if best is not None:
                     slots = iter((b"o/" + best.object + path[len(best.path) :],))
-                elif generation is None and read_index(batch.fd).is_damaged:
+                elif generation is None and not set_aside and read_index(batch.fd).is_damaged:
                     slots = object_slots(path)
                 else:
                     continue

@@ -126,6 +126,7 @@ async def archive_restore(visit: Visit) -> Page:
         visit.found["fileset"],
         path=visit.field("path"),
         generation=visit.number("generation"),
+        set_aside=visit.has("set_aside"),
     )
     told = await visit.ask(asked)
     return _result("Restore", f"{told.path} lies in {told.to}.", f"{visit.base}/archive")
