@@ -104,6 +104,7 @@ class Unions:
     def __init__(self, store: NodeStore, fileset: FilesetName, origin: NodeName) -> None:
         self._store = store
         self._key = f"union/{fileset}"
+        self._name = fileset
         self._origin = origin
         self._get = must_have(store.get_page)
         raw = store.get(self._key)
@@ -263,6 +264,11 @@ class Unions:
                         "; this tree is an old copy: if no node has that manifest any more, copy the files of another "
                         f"home over it (rsync -a --delete --exclude '.instep*'), then: rm {self.held_at}"
                     )
+                else:
+                    hint += (
+                        f"; where {part.origin} has it no more, wait no longer: instep retry {self._name}; where "
+                        f"{part.origin} left for ever: instep fileset forget-line {self._name} {part.origin}"
+                    )
                 raise UnavailableError(
                     f"the tree holds generation {part.head.number} of {part.origin}, and its manifest is not here: "
                     "nothing is published or changed before it is",
@@ -337,7 +343,7 @@ class Unions:
         if moved is laid or moved.record is None:
             return None
         self._store.put_blob(definition.digest, definition.encoded())
-        self._hold_anew(moved, moved.record)
+        self.hold_anew(moved)
         return moved
 
     def assume_own(self, held: UnionRecord, found: Callable[[], Iterable[bytes]]) -> None:
@@ -351,12 +357,26 @@ class Unions:
         lines = self._united(parts, held.definition, None, held.withheld, held.kept).lines
         kept = (*held.kept, *found_names(lines, found()))
         assumed = self._united(parts, held.definition, None, held.withheld, kept)
-        assert assumed.record is not None
-        self._hold_anew(assumed, assumed.record)
+        self.hold_anew(assumed)
 
-    def _hold_anew(self, laid: Laid, record: UnionRecord) -> None:
+    def lost_parts(self, record: UnionRecord) -> tuple[NodeName, ...]:
+        """The homes whose manifests in this union are not here."""
+        return tuple(part.origin for part in record.parts if missing(part.head.root, self._store.get_page))
+
+    def trial(
+        self, parts: Sequence[UnionPart], held: UnionRecord, definition: Definition, kept: Sequence[KeptName]
+    ) -> Laid:
+        """The union ``held`` with other ``parts`` and ``kept`` names, recorded for looks alone."""
+        self._store.put_blob(definition.digest, definition.encoded())
+        made = self._united(parts, definition.digest, None, held.withheld, kept)
+        self._records |= {made.record.id: made.record} if made.record is not None else {}
+        return made
+
+    def hold_anew(self, laid: Laid) -> None:
         """The tree holds another union, by no switch. What it holds has not changed where its record cannot be written;
         the tree's record is made of the known ones."""
+        record = laid.record
+        assert record is not None
         self._records[record.id] = record
         self._made[record.id] = laid
         self.note_held(record.ref())

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
+from msgspec.structs import replace
+
+from instep.core.union.found_names import found_names
 from instep.core.unite import vocabulary as u
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, NodeName
 from instep.model.manifest.check import missing
-from instep.model.replication.union import UnionPart, UnionRecord
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.manifest import build
+from instep.model.paths import parent_of, sort_key
+from instep.model.replication.union import DIRECTORY_MODE, UnionPart, UnionRecord
 from instep.net.messages import messages as m
 from instep.net.service import PAGES, PeerCalls
 from instep.node.following.page_fetch import Fetcher
@@ -20,8 +26,11 @@ from instep.node.lines.line_net import LineNet
 from instep.node.replica.kept_line import KeptLine
 from instep.node.replica.laid import Unions
 from instep.node.replica.union_service import UnionService
+from instep.node.replica.union_tree import UnionTree
+from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.fileset_tree import FilesetTree
+from instep.node.trees.scanning.scan_tally import PageKeeper
 
 AGAIN_S = 2.0
 SEARCH_S = 60.0
@@ -48,6 +57,10 @@ class LaidSearch(abc.ABC):
     """The own part of the union that the tree holds, while not all manifests of that union are here."""
     _is_in_vain = False
     """Whether a node said that it has the manifest of that part no more."""
+    _lost: frozenset[NodeName] = frozenset()
+    """Homes that have the manifest of their part no more, as they and each other node that sends their line say."""
+    _given_up: frozenset[NodeName] = frozenset()
+    """Homes whose lost manifests an operator gave up."""
     _unknown: InstepError | None
     """Why it is not certain what the tree holds."""
 
@@ -57,6 +70,9 @@ class LaidSearch(abc.ABC):
 
     @abc.abstractmethod
     def _keep_line(self, origin: NodeName) -> None: ...
+
+    @abc.abstractmethod
+    def why_not_still(self) -> InstepError: ...
 
     @abc.abstractmethod
     def turned(self) -> None: ...
@@ -107,6 +123,10 @@ class LaidSearch(abc.ABC):
         try:
             self.unions.holds(found.id)
         except UnavailableError:
+            lost = self.unions.lost_parts(found)
+            if lost and self._given_up.issuperset(lost):
+                _take_as_found(self.unions, self.union.tree, found, lost, self.definition)
+                return
             self._sought = next((part.head for part in found.parts if part.origin == self.me), None)
             if not may_assume:
                 raise
@@ -151,7 +171,8 @@ class LaidSearch(abc.ABC):
             await self._fetch_own(part.head)
         if kept is None:
             return
-        for client in self.clients_of(part.origin):
+        clients, answers = self.clients_of(part.origin), [""]
+        for client in clients:
 
             async def ask(request: m.PagesRequest, client: PeerCalls = client) -> m.PagesReply:
                 return await client.call(PAGES, request)
@@ -161,6 +182,24 @@ class LaidSearch(abc.ABC):
                 return
             except InstepError as error:
                 self._unknown = error
+                answers.append(error.error_code)
+        is_lost = kept.writer in kept.sources and set(answers) == {"", "superseded"}
+        self._lost = self._lost | {part.origin} if is_lost else self._lost - {part.origin}
+
+    def give_up_lost(self) -> None:
+        """An operator wants no more waiting for manifests that their own homes have no more."""
+        self._given_up |= self._lost
+
+    async def give_up(self, origin: NodeName, within_s: float) -> None:
+        """An operator lets go of a home: its manifest is not waited for. Returns once it is certain what the tree
+        holds; the reason why it is not is raised at the deadline."""
+        self._given_up |= {origin}
+        if self.unions.now is None and self._finding is not None:
+            try:
+                async with asyncio.timeout(within_s):
+                    await asyncio.shield(self._finding)
+            except TimeoutError:
+                raise self.why_not_still() from None
 
     async def _fetch_own(self, head: HeadRef) -> None:
         """A manifest of the own line, which only partners have any more."""
@@ -172,3 +211,41 @@ class LaidSearch(abc.ABC):
             except InstepError as error:
                 self._unknown = error
                 self._is_in_vain |= error.error_code == "superseded" and head == self._sought
+
+
+def _take_as_found(
+    unions: Unions, tree: UnionTree, held: UnionRecord, lost: Collection[NodeName], definition: Definition
+) -> None:
+    """The tree holds the union ``held``, whose ``lost`` manifests no node has any more. A manifest of the paths that no
+    other line shows stands in for the first of them; the rest is empty. So none of these paths becomes an own file or
+    an offered edit: the home's next generation replaces or archives them. In the worker thread."""
+    first, empty = min(lost), unions.nothing().united.root
+    known = [_with_root(part, empty) if part.origin in lost else part for part in held.parts]
+    kept = tuple(name for name in held.kept if name.origin not in lost)
+    lines = unions.trial(known, held, definition, kept).lines
+    kept = (*kept, *found_names(lines, tree.found_paths()))
+    others = unions.trial(known, held, definition, kept)
+    assert others.ref is not None
+    found = tree.comparison(others.ref).everything(others.united.root, wall_ms())
+    extra = [each.found for each in found if each.expected is None and each.found is not None]
+    keeper = PageKeeper(tree.store)
+    root = build(_with_parents(extra), keeper.put)
+    keeper.flush()
+    parts = [_with_root(part, root) if part.origin == first else part for part in known]
+    unions.hold_anew(unions.trial(parts, held, definition, kept))
+
+
+def _with_root(part: UnionPart, root: Digest) -> UnionPart:
+    return UnionPart(part.origin, replace(part.head, root=root))
+
+
+def _with_parents(found: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries as a line has them: in order, and below directories in the form that all lines give them."""
+    files = {each.path: each for each in found if each.kind is not Kind.DIR}
+    directories = {each.path for each in found if each.kind is Kind.DIR}
+    for path in files:
+        while path := parent_of(path):
+            directories.add(path)
+    for path in directories:
+        files[path] = Entry(path, Kind.DIR, DIRECTORY_MODE, 0, 0, EMPTY_DIGEST, 0)
+    return (files[path] for path in sorted(files, key=sort_key))

@@ -360,6 +360,7 @@ class Replica(LaidSearch, UnionLooks):
             self._touched(told.lost, False)
 
     def retry(self) -> None:
+        self.give_up_lost()
         self.union.asked_to("retry")
 
     # The union's own ----------------------------------------------------------------------------------------

@@ -26,6 +26,12 @@ class Forgetting(CommandHandlers):
             if is_taken and not asked.dry_run:
                 line.replica.take_back(origin)
             return _document(line, asked, is_taken, None, 0)
+        within_s = WAIT_S if asked.timeout_s is None else asked.timeout_s
+        is_here = origin in self._node.peers.sessions or self._is_dialled(origin)
+        if not asked.dry_run and line.replica.unions.now is None:
+            if is_here:
+                raise _here(origin)
+            await line.replica.give_up(origin, within_s)
         found = await line.worker.run(forgotten.totals_of, origin)
         kept = line.replica.kept.get(origin)
         if found is None and kept is None and origin not in forgotten:
@@ -33,20 +39,14 @@ class Forgetting(CommandHandlers):
         edits = len(kept.offered_edits()[0]) if kept is not None else 0
         if asked.dry_run:
             return _document(line, asked, found is not None or kept is not None, found, edits)
-        if origin in self._node.peers.sessions or self._is_dialled(origin):
-            raise ContentionError(
-                f"{origin} is connected, and would go on writing: it has not left",
-                hint=f"instep partner remove {origin}",
-                code="home_is_here",
-                node=origin,
-            )
+        if is_here:
+            raise _here(origin)
         is_new = origin not in forgotten
         if is_new:
             await line.replica.forget(origin)
             self._node.runtime.note(
                 "line_forgotten", f"the line of {origin} is forgotten: its files go to the archive", line.line
             )
-        within_s = WAIT_S if asked.timeout_s is None else asked.timeout_s
         await forgotten.gone(origin, within_s, lambda: line.replica.union.standing.reason or "it goes on")
         return _document(line, asked, is_new, found, edits)
 
@@ -86,5 +86,14 @@ def _unknown(line: OwnLine, origin: NodeName) -> RefusedError:
         f"{name} has no line of {origin} here; other homes: {known}",
         hint=f"instep status {name}",
         code="unknown_line",
+        node=origin,
+    )
+
+
+def _here(origin: NodeName) -> ContentionError:
+    return ContentionError(
+        f"{origin} is connected, and would go on writing: it has not left",
+        hint=f"instep partner remove {origin}",
+        code="home_is_here",
         node=origin,
     )
