@@ -39,7 +39,7 @@ _ALIKE = (
         re.compile(r"; partners keep generation \d+$"),
         "",
     ),  # the watch of the root does not say it, the scan does
-    (re.compile(r"\b(process|kill -9) \d+"), r"\1 4711"),
+    (re.compile(r"\b(process|kill -CONT) \d+"), r"\1 4711"),
     (re.compile(r"\bgeneration \d+"), "generation 42"),
     (re.compile(r"\bdata \d+$"), "data 41"),
 )

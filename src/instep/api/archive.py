@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType
 
 from instep.api.command import Command, Document, FilesetCommand, Role, command
-from instep.errors import DamagedError, RefusedError
+from instep.errors import DamagedError, RefusedError, ResourceError
 from instep.model.ids import Count
 
 
@@ -30,7 +30,7 @@ class ArchiveListDocument(Document, frozen=True):
     bytes: int
 
 
-@command("archive_list", Role.VIEWER, DamagedError)
+@command("archive_list", Role.VIEWER, DamagedError, ResourceError, needs_tree=True)
 class ArchiveListCommand(FilesetCommand[ArchiveListDocument], frozen=True):
     """List the archive; with ``set_aside`` only local changes that lost against a generation."""
 
@@ -48,7 +48,7 @@ class ArchiveRestoreDocument(Document, frozen=True, kw_only=True):
     warnings: tuple[str, ...] | UnsetType = UNSET
 
 
-@command("archive_restore", Role.ADMIN, RefusedError, DamagedError)
+@command("archive_restore", Role.ADMIN, RefusedError, DamagedError, ResourceError, needs_tree=True)
 class ArchiveRestoreCommand(Command[ArchiveRestoreDocument], frozen=True):
     """Copy a path out of the archive into the directory ``to``, as ``generation`` had it or else the newest; with
     ``set_aside`` the newest local change of it that lost."""
@@ -72,7 +72,7 @@ class ArchivePruneDocument(Document, frozen=True):
     bytes: int
 
 
-@command("archive_prune", Role.OPERATOR, DamagedError)
+@command("archive_prune", Role.OPERATOR, DamagedError, ResourceError, needs_tree=True)
 class ArchivePruneCommand(FilesetCommand[ArchivePruneDocument], frozen=True):
     """Delete from the archive the batches that neither rule keeps; rules that are not given are the fileset's."""
 

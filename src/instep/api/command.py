@@ -51,13 +51,15 @@ class Command(
 ):
     """The parameters of one command, declared with ``command``. ``errors`` are the families that it may end with,
     beside ``UsageError``. ``is_audited`` is true of commands that change anything, and ``secrets`` are the parameters
-    that no record holds. ``timeout_s`` is how long the caller waits."""
+    that no record holds. ``needs_tree`` is true of commands that read or change the tree of their fileset: a root that
+    hangs ends them. ``timeout_s`` is how long the caller waits."""
 
     command: ClassVar[str]
     role: ClassVar[Role]
     errors: ClassVar[tuple[type[InstepError], ...]]
     is_audited: ClassVar[bool]
     secrets: ClassVar[tuple[str, ...]]
+    needs_tree: ClassVar[bool]
     timeout_s: Seconds | None = None
 
     @classmethod
@@ -79,6 +81,7 @@ def command(
     *errors: type[InstepError],
     is_audited: bool | None = None,
     secrets: tuple[str, ...] = (),
+    needs_tree: bool = False,
 ) -> Callable[[type[Kind]], type[Kind]]:
     """Name a command as the control socket does, with the role that it asks for and the errors that it may end with.
     A command for viewers only looks; of the others, those that only look say so with ``is_audited=False``."""
@@ -86,6 +89,7 @@ def command(
     def declared(kind: type[Kind]) -> type[Kind]:
         kind.command, kind.role, kind.errors, kind.secrets = name, role, errors, secrets
         kind.is_audited = role is not Role.VIEWER if is_audited is None else is_audited
+        kind.needs_tree = needs_tree
         return kind
 
     return declared

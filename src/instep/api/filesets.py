@@ -136,12 +136,14 @@ class FilesetCheckCommand(Comparing, frozen=True):
     """Compare a directory with an offered fileset, without writing to either."""
 
 
-@command("fileset_accept", Role.ADMIN, ConfigError, RefusedError, UnavailableError, ResourceError)
+@command(
+    "fileset_accept", Role.ADMIN, ConfigError, RefusedError, UnavailableError, ResourceError, needs_tree=True
+)
 class FilesetAcceptCommand(Comparing, frozen=True):
     """Follow a fileset in a directory; one that differs is refused with the numbers unless ``mode`` says what to do."""
 
 
-@command("fileset_adopt", Role.ADMIN, RefusedError, ResourceError)
+@command("fileset_adopt", Role.ADMIN, RefusedError, ResourceError, needs_tree=True)
 class FilesetAdoptCommand(FilesetCommand[AcceptedDocument], frozen=True):
     """Write the marker of a fileset again where it was lost; ``empty`` also where nothing of the fileset is left."""
 

@@ -64,7 +64,7 @@ class OutcomeDocument(Document, frozen=True, kw_only=True):
     wait: WaitDocument | UnsetType = UNSET
 
 
-@command("publish", Role.OPERATOR, *PUBLISHING)
+@command("publish", Role.OPERATOR, *PUBLISHING, needs_tree=True)
 class PublishCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """Make the tree as it is now a new generation; ``wait`` then waits for the direct partners.
 
@@ -81,7 +81,7 @@ class PublishCommand(FilesetCommand[OutcomeDocument], frozen=True):
     held_b64: tuple[bytes, ...] = ()
 
 
-@command("rollback", Role.OPERATOR, *PUBLISHING)
+@command("rollback", Role.OPERATOR, *PUBLISHING, needs_tree=True)
 class RollbackCommand(Command[OutcomeDocument], frozen=True):
     """The tree of an older generation, whatever lies there now, as a new generation."""
 
@@ -92,7 +92,7 @@ class RollbackCommand(Command[OutcomeDocument], frozen=True):
     dry_run: bool = False
 
 
-@command("restore", Role.ADMIN, *PUBLISHING, PeerError)
+@command("restore", Role.ADMIN, *PUBLISHING, PeerError, needs_tree=True)
 class RestoreCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """Paths of the tree, or all of it, as a generation has them; in the directory ``to`` where that is given.
 
@@ -127,7 +127,16 @@ class ExportDocument(Document, frozen=True, kw_only=True):
     left_out_total: int
 
 
-@command("export_git", Role.ADMIN, RefusedError, ContentionError, UnavailableError, DamagedError)
+@command(
+    "export_git",
+    Role.ADMIN,
+    RefusedError,
+    ContentionError,
+    UnavailableError,
+    DamagedError,
+    ResourceError,
+    needs_tree=True,
+)
 class ExportGitCommand(FilesetCommand[ExportDocument], frozen=True, kw_only=True):
     """The generations as commits of a bare git repository in the directory ``to``; a second run appends newer ones."""
 

@@ -206,7 +206,7 @@ class LogDocument(Document, frozen=True):
     generations: tuple[LogRowDocument, ...]
 
 
-@command("log", Role.VIEWER, ResourceError)
+@command("log", Role.VIEWER, ResourceError, needs_tree=True)
 class LogCommand(FilesetCommand[LogDocument], frozen=True):
     """The generations of a line, and where the contents of each can still be had."""
 
@@ -273,7 +273,7 @@ class DiffDocument(Document, frozen=True, kw_only=True):
     reported_total: int | UnsetType = UNSET
 
 
-@command("diff", Role.VIEWER, DamagedError, RefusedError)
+@command("diff", Role.VIEWER, DamagedError, RefusedError, ResourceError, needs_tree=True)
 class DiffCommand(FilesetCommand[DiffDocument], frozen=True):
     """The changes between two generations, or between one and the head, or between the head and the tree."""
 
@@ -295,7 +295,15 @@ class TextDiffDocument(Document, frozen=True, kw_only=True):
 
 
 @command(
-    "text_diff", Role.OPERATOR, RefusedError, UnavailableError, DamagedError, PeerError, is_audited=False
+    "text_diff",
+    Role.OPERATOR,
+    RefusedError,
+    UnavailableError,
+    DamagedError,
+    PeerError,
+    ResourceError,
+    is_audited=False,
+    needs_tree=True,
 )
 class TextDiffCommand(FilesetCommand[TextDiffDocument], frozen=True, kw_only=True):
     """The text of one path that differs, between two generations, one and the head, or the head and the tree. Contents

@@ -21,7 +21,9 @@ class HandoverDocument(Document, frozen=True):
     partners: tuple[str, ...] | UnsetType = UNSET
 
 
-@command("handover", Role.ADMIN, RefusedError, ContentionError, UnavailableError, ResourceError)
+@command(
+    "handover", Role.ADMIN, RefusedError, ContentionError, UnavailableError, ResourceError, needs_tree=True
+)
 class HandoverCommand(Command[HandoverDocument], frozen=True):
     """Make a partner that is in step the writer, without losing anything; on the writer."""
 

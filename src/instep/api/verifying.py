@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import GenerationDocument
-from instep.errors import DamagedError, RefusedError, UnavailableError
+from instep.errors import DamagedError, RefusedError, ResourceError, UnavailableError
 from instep.model.ids import Count
 
 
@@ -44,7 +44,9 @@ class VerifyDocument(Document, frozen=True):
     nodes: tuple[VerifiedNodeDocument, ...]
 
 
-@command("verify", Role.OPERATOR, UnavailableError, DamagedError, is_audited=False)
+@command(
+    "verify", Role.OPERATOR, UnavailableError, DamagedError, ResourceError, is_audited=False, needs_tree=True
+)
 class VerifyCommand(FilesetCommand[VerifyDocument], frozen=True):
     """Compare the roots of the fleet, and each tree's stat with its manifest; ``deep`` reads every byte. In a fileset
     of many homes, of every line on every node."""
@@ -87,7 +89,9 @@ class TestsDocument(Document, frozen=True):
     tests: tuple[TestDocument, ...]
 
 
-@command("test", Role.OPERATOR, RefusedError, UnavailableError, is_audited=False)
+@command(
+    "test", Role.OPERATOR, RefusedError, UnavailableError, ResourceError, is_audited=False, needs_tree=True
+)
 class TestCommand(FilesetCommand[TestsDocument], frozen=True):
     """Run the probe hooks and golden requests of a fileset now; nothing is changed."""
 

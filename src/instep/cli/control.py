@@ -23,6 +23,7 @@ SILENCE_S = 120.0
 CONNECT_S = 5.0
 LINE_MAX = 64 << 20
 HEADER_MAX = 8 << 10
+HALTED = "daemon_halted"
 
 
 class DaemonDown(UnavailableError):
@@ -50,6 +51,16 @@ def _short(path: Path) -> str:
 
     # The descriptor stays open until the process ends: a command makes few connections.
     return f"/proc/self/fd/{os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{path.name}"
+
+
+def _refuse_halted(directory: Path) -> None:
+    """``UnavailableError`` at once: a halted daemon answers after any deadline, or never."""
+    from instep.node.directory import NodeDirectory
+
+    pid = NodeDirectory(directory).halted_pid
+    if pid is not None:
+        reason = f"the daemon does nothing: a signal (SIGSTOP) or a debugger halted its process {pid}"
+        raise UnavailableError(reason, hint=f"kill -CONT {pid}", code=HALTED, pid=pid)
 
 
 class Control:
@@ -109,6 +120,7 @@ class Control:
     def _lines(
         self, command: str, params: Mapping[str, Any], timeout_s: float | None
     ) -> Iterator[dict[str, Any]]:
+        _refuse_halted(self._path.parent)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         silence_s = SILENCE_S if timeout_s is None else timeout_s
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -19,7 +19,7 @@ import msgspec
 
 from instep.api.command import Command, Document, Result, as_json
 from instep.cli.arguments import checked
-from instep.cli.control import Control, DaemonDown
+from instep.cli.control import HALTED, Control, DaemonDown
 from instep.cli.output import CLEAR, ProgressBar, say, write_json
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
 from instep.model.ids import COUNT_MAX
@@ -109,7 +109,7 @@ class Session:
             self.node.require()
             return fallback()
         except UnavailableError as error:
-            if silent_s is None or error.error_code != "timeout":
+            if silent_s is None or error.error_code not in ("timeout", HALTED):
                 raise
             return fallback()
 

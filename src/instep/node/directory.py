@@ -19,6 +19,8 @@ __all__ = ["NodeDirectory", "not_allowed", "resolve", "user_name"]
 
 SYSTEM = Path("/var/lib/instep")
 _GROUP_MAY_PASS = 0o010
+_HALTED = ("T", "t")
+"""States of a process in ``/proc``: halted by a signal, or by a debugger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,15 @@ class NodeDirectory:
             return None
         is_held = any(str(pid) in words and words[-3].endswith(f":{inode}") for words in held)
         return pid if is_held and pid > 0 else None
+
+    @property
+    def halted_pid(self) -> int | None:
+        """The daemon's process while a signal (SIGSTOP) or a debugger keeps it from running; else None."""
+        try:
+            line = Path(f"/proc/{int(self.pid.read_text())}/stat").read_text()
+        except (OSError, ValueError):
+            return None
+        return self.daemon_pid if line.rpartition(")")[2].split()[0] in _HALTED else None
 
     @property
     def last_end(self) -> Path:

@@ -25,8 +25,8 @@ from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
 
 EXPORT_S = 24 * 3_600.0
-SILENT_S = 10.0
-"""A daemon that says nothing for so long hangs: ``status`` then has the last state, and the process."""
+SILENT_S = 2.5
+"""A daemon that says nothing for so long may hang: ``status`` then has the last state, and the process."""
 
 
 @command("status", example="instep status --watch")

@@ -25,6 +25,7 @@ from instep.node.commands.debugging import Debugging
 from instep.node.commands.filesets import Filesets
 from instep.node.commands.lines import Lines
 from instep.node.commands.looking import Looking
+from instep.node.commands.patience import needing_its_tree
 from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
 from instep.node.commands.shared_parts.jobs import Jobs
@@ -50,5 +51,5 @@ def commands_of(context: CommandContext) -> Commands:
             if not name.startswith("_"):
                 kind = typing.get_type_hints(handler)["asked"]
                 assert kind not in found, kind
-                found[kind] = handler
+                found[kind] = needing_its_tree(context.node, handler) if kind.needs_tree else handler
     return found

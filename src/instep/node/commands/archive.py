@@ -72,11 +72,12 @@ class Archives(CommandHandlers):
 
     async def prune(self, asked: api.ArchivePruneCommand, speaker: Speaker) -> api.ArchivePruneDocument:
         service = service_of(self._node, asked.fileset)
-        policy = retention_of(
-            service.fileset, asked.keep_last, asked.keep_within_ms, definition=service.known_definition()
-        )
+        definition = service.known_definition()
 
         def prune() -> api.ArchivePruneDocument:
+            policy = retention_of(
+                service.fileset, asked.keep_last, asked.keep_within_ms, definition=definition
+            )
             archive = Archive(service.tree.place())
             batches = archive.batches()
             if asked.keep_within_ms is not None:  # an operator's own word about time

@@ -1,21 +1,30 @@
-"""Waiting for a state of the daemon's services, with a deadline that names the missing part."""
+"""Waiting for a state of the daemon's services, with a deadline that names the missing part, and for a tree, which may
+hang."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from instep.api.command import Document
-from instep.errors import ContentionError
+from instep.api.command import Command, Document
+from instep.core.vocabulary import Trouble, error_of
+from instep.errors import ContentionError, InstepError, UsageError
+from instep.node.access.door import Handler
 from instep.node.commands.control import Speaker
+from instep.node.commands.targets import service_of
+from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 
 Done = TypeVar("Done")
 Result = TypeVar("Result", bound=Document)
 
 POLL_S = 1.0
+LOOK_S = 0.5
+"""Between looks at the root of a command that runs."""
+SILENT = "root_silent"
 AGAIN = "run the same command again: it goes on"
 
 
@@ -77,3 +86,78 @@ async def watched(
             last = now
         await change_within(changed, POLL_S)
     return document()
+
+
+def needing_its_tree(node: Node, handler: Handler) -> Handler:
+    """The handler of a command that needs a tree; it raises ``root_silent`` while the root of that tree hangs.
+
+    A call into a file system that hangs cannot be taken back. So a command that finds its root silent is refused before
+    it begins, and takes no thread. One that began earlier is no longer waited for: one that only reads is cancelled,
+    and one that changes something goes on by itself when the root answers again."""
+    left: set[asyncio.Future[Document]] = set()
+
+    @functools.wraps(handler)
+    async def handle(asked: Command[Any], speaker: Any) -> Document:
+        service = _service(node, asked)
+        if service is None:
+            return await handler(asked, speaker)
+        if _silence(service.root.trouble) is not None:
+            await service.root.look()
+        if (trouble := _silence(service.root.trouble)) is not None:
+            raise error_of(trouble)
+        work = asyncio.get_running_loop().create_task(_carried_out(handler, asked, speaker))
+        left.add(work)
+        work.add_done_callback(left.discard)
+        return await _while_it_answers(service, work, is_change=asked.is_audited)
+
+    return handle
+
+
+async def _carried_out(handler: Handler, asked: Command[Any], speaker: Any) -> Document:
+    return await handler(asked, speaker)
+
+
+async def _while_it_answers(
+    service: LineService, work: asyncio.Future[Document], *, is_change: bool
+) -> Document:
+    is_kept = False
+    try:
+        while not work.done():
+            await asyncio.wait([work], timeout=LOOK_S)
+            if work.done():
+                break
+            await service.root.look()
+            if (trouble := _silence(service.root.trouble)) is not None:
+                is_kept = is_change
+                raise _left(trouble, is_change=is_change)
+        return work.result()
+    finally:
+        if not work.done():
+            work.add_done_callback(_forget)
+            if not is_kept:  # its end is not waited for: it may wait for the file system even then
+                work.cancel()
+
+
+def _forget(work: asyncio.Future[Document]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        work.exception()
+
+
+def _silence(trouble: Trouble | None) -> Trouble | None:
+    return trouble if trouble is not None and trouble.code == SILENT else None
+
+
+def _service(node: Node, asked: Command[Any]) -> LineService | None:
+    """The service whose tree the command needs; None where the command itself says that there is none."""
+    named: str | None = getattr(asked, "fileset", None) or getattr(asked, "name", None)
+    try:
+        return service_of(node, named)
+    except (UsageError, KeyError):
+        return None
+
+
+def _left(trouble: Trouble, *, is_change: bool) -> InstepError:
+    error = error_of(trouble)
+    if is_change:
+        error.hint = f"{error.hint}; then see whether the command was carried out: instep status"
+    return error

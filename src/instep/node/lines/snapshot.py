@@ -225,8 +225,7 @@ def offline_status(directory: Path) -> api.StatusDocument:
     daemon, ended, pid = "stopped", _ended(node), node.daemon_pid
     if pid is not None:
         record = StandingRecord(Standing.UNKNOWN, 0, "the daemon does not answer", "daemon_silent", ())
-        way = f"look at its log, then: kill -9 {pid} (nothing is lost by that); then: instep start"
-        daemon, ended = "silent", api.EndDocument(None, f"process {pid} is there and does not answer", (way,))
+        daemon, ended = "silent", _silent(pid, is_halted=node.halted_pid is not None)
     try:
         settings = load(directory)
     except ConfigError as error:
@@ -244,6 +243,15 @@ def offline_status(directory: Path) -> api.StatusDocument:
     return api.StatusDocument(
         settings.name, daemon, current, filesets, warnings=warnings, next=steps, ended=ended
     )
+
+
+def _silent(pid: int, *, is_halted: bool) -> api.EndDocument:
+    if is_halted:
+        why = f"a signal (SIGSTOP) or a debugger halted process {pid}; no partner hears from it"
+        return api.EndDocument(None, why, (f"let it go on: kill -CONT {pid}",))
+    way = f"repeat this in a moment; if it still does not answer, look at its log, then: kill -9 {pid}"
+    way += " (nothing is lost by that); then: instep start"
+    return api.EndDocument(None, f"process {pid} is there and does not answer", (way,))
 
 
 def _ended(node: NodeDirectory) -> api.EndDocument | UnsetType:
