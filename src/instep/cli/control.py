@@ -60,7 +60,7 @@ def _refuse_halted(directory: Path) -> None:
     pid = NodeDirectory(directory).halted_pid
     if pid is not None:
         reason = f"the daemon does nothing: a signal (SIGSTOP) or a debugger halted its process {pid}"
-        raise UnavailableError(reason, hint=f"kill -CONT {pid}", code=HALTED, pid=pid)
+        raise UnavailableError(reason, hint=f"kill -CONT {pid}", code="daemon_halted", pid=pid)
 
 
 class Control:

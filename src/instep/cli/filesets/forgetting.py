@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 
 from instep.api.filesets import ForgetLineCommand, ForgottenDocument
-from instep.cli.output import printable, shown_bytes
+from instep.cli.output import printable, say, shown_bytes
 from instep.cli.session import Session, command, timeout_option
 from instep.errors import UsageError
 from instep.model.counts import counted
 from instep.node.config.editing import edits
 
 LOOK_S = 5.0
+SILENT_S = 3.0
 
 
 @command("remove", example="instep fileset remove catalog")
@@ -27,7 +30,19 @@ def fileset_remove(session: Session, name: str) -> None:
     where = f"; its files stay in {found.path}" if found is not None else ""
     session.show_change({"fileset": name}, changed, f"{name} is forgotten here{where}")
     if found is not None and changed:
-        forget_root(found.name, found.path, session.settings().name)
+        forget = partial(forget_root, found.name, found.path, session.settings().name)
+        try:
+            asyncio.run(_answered(forget))
+        except TimeoutError:
+            say(f"instep: {found.path} does not answer: the marker of {name} stays there")
+
+
+async def _answered(call: Callable[[], None]) -> None:
+    """The call, unless its file system hangs: then ``TimeoutError``, and the thread ends with the process."""
+    from instep.node.runtime.own_thread import in_own_thread
+
+    async with asyncio.timeout(SILENT_S):
+        await in_own_thread(call)
 
 
 @command("forget-line", example="instep fileset forget-line docs k3 --dry-run")

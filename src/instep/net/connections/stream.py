@@ -11,7 +11,7 @@ from aiohttp import web
 from instep.errors import PeerError, UnavailableError
 from instep.net.messages.messages import Goodbye, StreamMessage, decode_stream, encode
 
-HEARTBEAT_S = 15.0
+HEARTBEAT_S = 8.0
 """A ping goes out after this much silence; half of it later without an answer the connection is dead."""
 IDLE_S = 60.0
 """The longest that one message may take to leave."""
