@@ -9,8 +9,10 @@ from tests.support.fleet import Fleet, free_port
 from tests.support.mounts import dead_mount
 from tests.support.waiting import eventually
 
-
-COMMANDS = {"main": [("publish",), ("restore", "--dry-run")], "s1": [("archive", "prune")]}
+COMMANDS: dict[str, list[tuple[str, ...]]] = {
+    "main": [("publish",), ("restore", "--dry-run")],
+    "s1": [("archive", "prune")],
+}
 
 
 @pytest.mark.parametrize("name", ["main", "s1"])
