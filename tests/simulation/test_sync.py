@@ -21,7 +21,20 @@ from instep.testing.sync.simulation import simulate_sync
 SEEDS_TO_FIND_A_PLANT = 60
 RESTORES = SyncOptions(edit_every_ms=500, run_every_ms=500, step_ms=20, restore_every_ms=3_000)
 SLOW_RUNS = SyncOptions(edit_every_ms=1_000, run_every_ms=2_000, step_ms=800)
-SCENARIOS = {"base_of_one_home": RESTORES, "done_when_made": SLOW_RUNS}
+DEATHS = SyncOptions(
+    edit_every_ms=500,
+    run_every_ms=700,
+    crash_every_ms=2_000,
+    crash_at_step=0.02,
+    answer_lost=0.1,
+    cut_every_ms=3_000,
+)
+SCENARIOS = {
+    "base_of_one_home": RESTORES,
+    "done_when_made": SLOW_RUNS,
+    "sent_is_forgotten": DEATHS,
+    "sent_counts": DEATHS,
+}
 """The options of a plant that a swarm meets too seldom."""
 
 
@@ -53,7 +66,7 @@ def test_a_planted_bug_is_found(plant: str) -> None:
     pytest.fail(f"{plant} was not found in {SEEDS_TO_FIND_A_PLANT} seeds")
 
 
-@pytest.mark.parametrize("options", [RESTORES, SLOW_RUNS], ids=["restores", "slow runs"])
+@pytest.mark.parametrize("options", [RESTORES, SLOW_RUNS, DEATHS], ids=["restores", "slow runs", "deaths"])
 def test_the_scenarios_of_plants_hold_without_them(options: SyncOptions) -> None:
     for seed in range(1, 6):
         result = simulate_sync(seed, None, options)
@@ -71,6 +84,12 @@ def test_what_a_restored_home_lost_may_be_in_the_archive_of_the_other_one(seed: 
 def test_a_change_that_waits_is_had_by_both_only_once_its_home_is_not_as_before(seed: int) -> None:
     """The home had an edit of its own there: its head was never the base, and the next run took that for the change."""
     result = simulate_sync(seed)
+    assert result.broken is None, story(result)
+
+
+def test_of_a_home_that_came_back_from_a_copy_no_unfinished_run_is_believed() -> None:
+    """Its contents of before were taken for an edit upon what the run had seen there, and replaced it at the other home."""
+    result = simulate_sync(214)
     assert result.broken is None, story(result)
 
 

@@ -49,6 +49,24 @@ class WaitingTree(msgspec.Struct, frozen=True, array_like=True):
     seen: _Id
 
 
+class SentChanges(msgspec.Struct, frozen=True, array_like=True):
+    """The change sets of a run's round, recorded before they are sent: a run that ends right then leaves homes with
+    changes that no base has. ``base`` is the one that the run went from, ``settled`` its root with the changes of the
+    rounds before, ``wanted`` the root with those of this round, too. ``left`` and ``right`` are the heads that the
+    round saw, ``sets`` the ids of the sets by side."""
+
+    base: SyncMark
+    settled: _Id
+    wanted: _Id
+    left: HeadRef
+    right: HeadRef
+    sets: tuple[tuple[str, _Id], ...] = ()
+
+    @property
+    def roots(self) -> tuple[Digest, ...]:
+        return (self.settled, self.wanted, self.left.root, self.right.root)
+
+
 class SyncBase(msgspec.Struct, frozen=True, array_like=True):
     """The base of a profile after run number ``run``: a manifest with the root ``root``. ``left`` and ``right`` are the
     heads that the run left behind. ``is_whole``: they are just what it made, so equal heads mean nothing to do.

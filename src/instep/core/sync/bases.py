@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from instep.core.sync.plan import same
 from instep.core.sync.table import Side
 from instep.model.ids import Digest
 from instep.model.manifest.diff import diff
+from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry
-from instep.model.manifest.pages import GetPage
+from instep.model.manifest.pages import GetPage, PutPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import sort_key
-from instep.model.sync import BASES_KEPT, SyncBase, SyncMark, WaitingTree
+from instep.model.sync import BASES_KEPT, SentChanges, SyncBase, SyncMark, WaitingTree
 
 
 def common_base(bases: Sequence[SyncBase], marks: Sequence[SyncMark]) -> SyncBase | None:
@@ -28,6 +29,26 @@ def with_base(bases: Sequence[SyncBase], new: SyncBase) -> tuple[SyncBase, ...]:
 
 def with_mark(marks: Sequence[SyncMark], new: SyncMark) -> tuple[SyncMark, ...]:
     return (*(each for each in marks if each.run < new.run), new)[-BASES_KEPT:]
+
+
+def waiting_of(
+    sent: SentChanges, made: Mapping[Side, Collection[bytes]], get: GetPage, put: PutPage
+) -> tuple[WaitingTree, ...]:
+    """The changes of a run that ended without its base, as far as the homes say that they made them. A change that both
+    homes get counts where both made it."""
+    reader = Reader(get)
+    seen = {Side.LEFT: sent.left.root, Side.RIGHT: sent.right.root}
+    by_side: dict[Side, list[tuple[bytes, Entry | None]]] = {side: [] for side in Side}
+    for change in diff(sent.settled, sent.wanted, get):
+        due = [side for side in Side if not same(reader.lookup(seen[side], change.path), change.new)]
+        if all(change.path in made[side] for side in due):
+            for side in due:
+                by_side[side].append((change.path, change.new))
+    return tuple(
+        WaitingTree(side.value, edit(sent.settled, changes, get, put), seen[side])
+        for side, changes in by_side.items()
+        if changes
+    )
 
 
 def published_since(

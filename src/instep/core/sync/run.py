@@ -28,6 +28,7 @@ from instep.core.sync.work import (
     Looked,
     MakePlan,
     ReadBases,
+    RecordChanges,
     SendChanges,
     SideChanges,
     SyncRequest,
@@ -40,7 +41,7 @@ from instep.model.counts import counted
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
-from instep.model.sync import RefusedTree, SyncBase, SyncPhase, WaitingTree
+from instep.model.sync import RefusedTree, SentChanges, SyncBase, SyncPhase, WaitingTree
 
 ROUNDS_MAX = 3
 HELD = "sync_held"
@@ -84,9 +85,8 @@ class SyncRun:
             if self._is_settled(heads):
                 self._say_refused()
                 return
-            if work.rounds == 0 and self._base is not None and self._base.waiting:
-                root = yield TakeWaiting(root, self._base.waiting, heads.left.root, heads.right.root)
-                self._kept = self._kept if self._refused else root
+            if work.rounds == 0:
+                root = yield from self._with_made(root, known, heads)
             yield from self._enter(SyncPhase.PLANNING)
             if work.initial is not None and work.rounds == 0:
                 root = self._kept = (heads.right if work.initial is Side.LEFT else heads.left).root
@@ -101,7 +101,7 @@ class SyncRun:
             work.withheld.clear()
             self._made = {Side.LEFT: set(), Side.RIGHT: set()}
             self._waiting = {Side.LEFT: set(), Side.RIGHT: set()}
-            yield from self._send(plan)
+            yield from self._send(root, plan, heads)
             yield from self._await_partners()
             yield from self._enter(SyncPhase.BASE)
             yield from self._find_others(plan, heads)
@@ -111,8 +111,8 @@ class SyncRun:
             if not moved or work.withheld or work.rounds >= ROUNDS_MAX:
                 self._say_refused()
                 self._say_withheld()
-                waiting = yield from self._with_waiting(root, plan)
-                yield KeepBase(self._new_base(self._kept if self._refused else root, waiting))
+                left_waiting = yield from self._with_waiting(root, plan)
+                yield KeepBase(self._new_base(self._kept if self._refused else root, left_waiting))
                 return
             yield from self._enter(SyncPhase.FLUSHING)
 
@@ -165,7 +165,7 @@ class SyncRun:
 
     def _common(self, known: KnownBases) -> SyncBase | None:
         """The base from which to go; only a first run goes without one."""
-        bases, marks = known
+        bases, marks = known.bases, known.marks
         self._last_run = max((*(each.run for each in bases), *(each.run for each in marks)), default=0)
         found = common_base(bases, marks)
         if found is not None or self.work.initial is not None:
@@ -255,9 +255,34 @@ class SyncRun:
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    def _send(self, plan: SyncPlan) -> Steps:
+    def _with_made(self, root: Digest, known: KnownBases, heads: Looked) -> Steps:
+        """The base with the changes that homes made since, and that it has not: those that waited to be published, and
+        those of a run that ended without a base. Of a side that went back since that run, nothing is known."""
+        waiting, since = self._base.waiting if self._base is not None else (), known.since
+        if since is not None and not any(
+            went_back(heads.rollbacks_of(side), seen) is not None
+            for side, seen in zip(Side, (since.left, since.right), strict=True)
+        ):
+            waiting = (*(waiting if since.settled == root else ()), *known.made)
+            root = self._kept = since.settled
+        if waiting:
+            root = yield TakeWaiting(root, waiting, heads.left.root, heads.right.root)
+            self._kept = self._kept if self._refused else root
+        return root
+
+    def _sent(self, root: Digest, plan: SyncPlan, heads: Looked) -> Steps:
+        """The record of a round's changes; none of a first run, which has no base."""
+        if self._base is None or self.work.initial is not None:
+            return None
+        changes = tuple((step.path, step.base_after) for step in plan.steps if step.changes_base)
+        wanted: Digest = yield EditBase(root, changes)
+        return SentChanges(self._base.mark, self._kept, wanted, heads.left, heads.right)
+
+    def _send(self, root: Digest, plan: SyncPlan, heads: Looked) -> Steps:
         """Have both homes make their changes at once, with the contents that they lack from the other side."""
         yield from self._enter(SyncPhase.SENDING)
+        if not plan.is_empty:
+            yield RecordChanges((yield from self._sent(root, plan, heads)))
         sides = [side for side in Side if side not in self._held_back]
         for sets in zip_longest(*(self._sets_of(side, plan) for side in sides)):
             parts = tuple(part for part in sets if part is not None)

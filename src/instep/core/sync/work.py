@@ -13,7 +13,7 @@ from instep.model.change import PathChange, PathOutcome
 from instep.model.external import External
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
-from instep.model.sync import Rollback, SyncBase, SyncMark, SyncPhase, WaitingTree
+from instep.model.sync import Rollback, SentChanges, SyncBase, SyncMark, SyncPhase, WaitingTree
 
 
 class ReadBases(NamedTuple):
@@ -21,10 +21,14 @@ class ReadBases(NamedTuple):
 
 
 class KnownBases(NamedTuple):
-    """The bases of the home that carries the run out, and the other home's marks of them, the newest last."""
+    """The bases of the home that carries the run out, and the other home's marks of them, the newest last. ``since``:
+    the changes that a run sent which went from the newest common base and ended without one; both homes still have the
+    generations that it saw. ``made``: of these, the changes that homes made."""
 
     bases: tuple[SyncBase, ...]
     marks: tuple[SyncMark, ...]
+    since: SentChanges | None = None
+    made: tuple[WaitingTree, ...] = ()
 
 
 class KeepBase(NamedTuple):
@@ -105,6 +109,13 @@ class SideChanges(NamedTuple):
     sources: Mapping[Digest, Entry]
 
 
+class RecordChanges(NamedTuple):
+    """Keep a record of the changes that are about to be sent, in place of the one before. The ids of their sets join it
+    before each is sent. Answered by nothing."""
+
+    sent: SentChanges | None
+
+
 class SendChanges(NamedTuple):
     """Have one home, or both at once, decide about a change set each. No home changes its tree before the contents that
     come from it are sent. Answered by the homes' answers, in this order."""
@@ -136,6 +147,7 @@ SyncRequest = (
     | TakeWaiting
     | MakePlan
     | FindAgain
+    | RecordChanges
     | SendChanges
     | AwaitPartners
     | FindOthers

@@ -18,6 +18,7 @@ FACTS_MAX = 128
 EDITS_SENT = 1_000
 SERVERS_MAX = 256
 HEADS_ASKED = 64
+SETS_ASKED = 64
 PAGES_ASKED = 256
 CARRIERS_MAX = 16
 DIFFERENCE_MAX = 16_384
@@ -53,22 +54,26 @@ class SyncReply(StreamMessage, tag="sync_reply", frozen=True, array_like=True):
 
 class MarksRequest(Message, tag="sync_marks", frozen=True, array_like=True):
     """The marks of a profile's bases, which this home keeps for the one that carries its runs out; ``new`` is
-    kept first. ``heads`` are generations that a former home of this side may have published. For partners whose
+    kept first. ``heads`` are generations that this home, or a former one of this side, may have published. ``sets`` are
+    change sets that a run sent, and ended: their ids are random, and known to their sender alone. For partners whose
     changes are taken."""
 
     line: LineId
     profile: Word
     new: SyncMark | None = None
     heads: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=HEADS_ASKED)] = ()
+    sets: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=SETS_ASKED)] = ()
 
 
 class MarksReply(Message, tag="sync_marks_reply", frozen=True, array_like=True):
     """The newest last. ``others``: the newest mark of each other node that carried runs of a profile of this name out.
-    ``heads``: those that were asked about and are generations of the line."""
+    ``heads``: those that were asked about and are generations of the line. ``made``: the paths that the sets changed
+    here, as far as they were answered; none where these are too many."""
 
     marks: Annotated[tuple[SyncMark, ...], msgspec.Meta(max_length=BASES_KEPT)]
     others: Annotated[tuple[SyncMark, ...], msgspec.Meta(max_length=CARRIERS_MAX)] = ()
     heads: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=HEADS_ASKED)] = ()
+    made: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=DIFFERENCE_MAX)] = ()
 
 
 class BasesRequest(Message, tag="sync_bases", frozen=True, array_like=True):

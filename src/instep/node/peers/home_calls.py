@@ -33,6 +33,7 @@ from instep.node.lines.line_standing import REASON_MAX
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.passed_changes import PassedChanges
+from instep.node.profiles.answered_sets import made_by
 from instep.node.profiles.bases import base_with
 from instep.node.profiles.known_profiles import MOVED, keep_news, known_profiles, last_run, require_known
 from instep.node.profiles.line_generations import has_generation
@@ -123,7 +124,7 @@ class HomeCalls(PeerContext):
             store.put(key, msgspec.msgpack.encode(marks))
         others = self._marks_of_others(who, line, request.profile)
         heads = tuple(each for each in request.heads if has_generation(store, line, each))
-        return m.MarksReply(marks, others, heads)
+        return m.MarksReply(marks, others, heads, made_by(store, request.sets))
 
     def _marks_of_others(self, who: NodeName, line: LineId, profile: str) -> tuple[SyncMark, ...]:
         """The newest of each other node that named a profile of this name here."""

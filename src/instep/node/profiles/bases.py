@@ -8,13 +8,14 @@ import msgspec
 
 from instep.core.sync.bases import with_base
 from instep.model.ids import Digest
-from instep.model.sync import BASES_KEPT, SyncBase, SyncMark
+from instep.model.sync import BASES_KEPT, SentChanges, SyncBase, SyncMark
 from instep.node.config.sync import SyncSettings
 from instep.store.port import NodeStore
 
 _KEY = "sync/bases/"
 _PAIRS = "sync/pairs/"
 """The pairs of sides, left and right, of which bases are kept here, by profile."""
+_SENT = "sync/sent/"
 Pair = tuple[str, str]
 
 
@@ -44,6 +45,20 @@ class SyncBases:
             if former != self.pair:
                 self._store.delete(_key(self._name, former))
         self._store.put(_PAIRS + self._name, msgspec.msgpack.encode((self.pair,)))
+        self.record(None)
+
+    def record(self, sent: SentChanges | None) -> None:
+        """Keep the changes that a run is about to send, in place of the record before. Durable when this returns."""
+        key = _SENT + self._name
+        if sent is not None:
+            self._store.put(key, msgspec.msgpack.encode(sent))
+        elif self._store.get(key) is not None:
+            self._store.delete(key)
+
+    def recorded(self) -> SentChanges | None:
+        """The changes of a run that ended without a base."""
+        raw = self._store.get(_SENT + self._name)
+        return msgspec.msgpack.decode(raw, type=SentChanges) if raw is not None else None
 
     def take(self, pair: Pair, base: SyncBase) -> None:
         """Keep a base of former sides, which the home of then made; its pages are here."""
@@ -61,7 +76,8 @@ class SyncBases:
             kept = self.of(pair)
             roots += [root for base in kept for root in base.roots]
             roots += [head.root for base in kept[-1:] for head in (base.left, base.right)]
-        return roots
+        sent = self.recorded()
+        return [*roots, *(sent.roots if sent is not None else ())]
 
 
 def pairs_of(store: NodeStore, name: str) -> tuple[Pair, ...]:

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
-from instep.core.sync.bases import common_base
+from instep.core.sync.bases import common_base, waiting_of
+from instep.core.sync.table import Side
 from instep.core.sync.work import KnownBases
-from instep.errors import InstepError
+from instep.errors import InstepError, UnavailableError
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.sync import SyncBase, SyncMark
-from instep.net.messages.syncing import HEADS_ASKED
+from instep.model.sync import SentChanges, SyncBase, SyncMark, WaitingTree
+from instep.net.messages.syncing import HEADS_ASKED, MarksReply
 from instep.net.service import PeerCalls
 from instep.node.config.sync import SyncSettings
+from instep.node.profiles.answered_sets import made_by
 from instep.node.profiles.bases import SyncBases, base_with
 from instep.node.profiles.line_generations import has_generation
 from instep.node.runtime.runtime import Runtime
@@ -45,8 +48,12 @@ class FormerBases:
         """What both homes know. A base of former homes is kept by both of now before a run goes from it."""
         kept = self.bases.kept()
         formers = self._of_former_far_homes()
-        asked = tuple(dict.fromkeys(self._far_head(each).id for each in formers))[-HEADS_ASKED:]
-        reply = await self._far.marks(None, asked)
+        sent = self.bases.recorded()
+        seen = (self._far_head(sent),) if sent is not None else ()
+        asked = tuple(dict.fromkeys(head.id for head in (*map(self._far_head, formers), *seen)))[
+            -HEADS_ASKED:
+        ]
+        reply = await self._far.marks(None, asked, self._far_sets(sent))
         common = common_base(kept, reply.marks)
         run = common.run if common is not None else 0
         newer = [each for each in reply.others if each.run > run and self._is_near(self._near_id(each))]
@@ -63,7 +70,42 @@ class FormerBases:
         ]
         if held:
             return await self._moved(max(held, key=lambda each: each.run))
-        return KnownBases(kept, reply.marks)
+        return await self._with_made(KnownBases(kept, reply.marks), common, sent, reply)
+
+    async def _with_made(
+        self, known: KnownBases, common: SyncBase | None, sent: SentChanges | None, reply: MarksReply
+    ) -> KnownBases:
+        """With the changes of a run that went from this base and ended without a new one, as far as homes made them."""
+        if sent is None or common is None or sent.base != common.mark:
+            return known
+        near = sent.left if self._near_at == 0 else sent.right
+        if self._far_head(sent).id not in reply.heads or not self._is_near(near.id):
+            return known  # a home came back from an older copy
+        sides = tuple(Side) if self._near_at == 0 else tuple(reversed(Side))
+        of_near = [each for side, each in sent.sets if side == sides[0]]
+        store = self._runtime.store
+        made = {
+            sides[0]: frozenset(made_by(store, of_near)),
+            sides[1]: frozenset(reply.made),
+        }
+        return known._replace(since=sent, made=await asyncio.to_thread(self._waiting, sent, made))
+
+    def _waiting(self, sent: SentChanges, made: Mapping[Side, Collection[bytes]]) -> tuple[WaitingTree, ...]:
+        pages: dict[Digest, bytes] = {}
+
+        def page(digest: Digest) -> bytes:
+            raw = pages.get(digest) or self._runtime.store.get_page(digest)
+            if raw is None:
+                raise UnavailableError("a page of the last run is not here any more", code="superseded")
+            return raw
+
+        found = waiting_of(sent, made, page, pages.__setitem__)
+        self._runtime.store.put_pages(pages.items())
+        return found
+
+    def _far_sets(self, sent: SentChanges | None) -> tuple[Digest, ...]:
+        far = Side.RIGHT if self._near_at == 0 else Side.LEFT
+        return tuple(each for side, each in sent.sets if side == far) if sent is not None else ()
 
     async def _moved(self, base: SyncBase) -> KnownBases:
         await self._far.marks(base.mark)
@@ -102,5 +144,5 @@ class FormerBases:
     def _near_id(self, mark: SyncMark) -> Digest:
         return mark.left if self._near_at == 0 else mark.right
 
-    def _far_head(self, base: SyncBase) -> HeadRef:
+    def _far_head(self, base: SyncBase | SentChanges) -> HeadRef:
         return base.right if self._near_at == 0 else base.left

@@ -78,7 +78,7 @@ class ProfileCheck:
         except InstepError as error:
             rows.append(self._row(f"contents of {where} in", False, error.reason, error.hint, far.node))
         try:
-            kept, marks = await former.known()
+            kept, marks, *_ = await former.known()
             base = common_base(kept, marks)
             here, there = (f"run {each[-1].run}" if each else "none" for each in (kept, marks))
             hint = f"which side is right: instep sync run {name} --initial left (or right)"

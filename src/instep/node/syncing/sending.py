@@ -63,7 +63,8 @@ class _Crossing:
 
 
 class Sending:
-    """Of one run. ``near_side`` is the side of this node; ``page`` gets pages of both sides."""
+    """Of one run. ``near_side`` is the side of this node; ``page`` gets pages of both sides, and ``note_set`` the id of
+    each set before it is sent."""
 
     def __init__(
         self,
@@ -74,9 +75,10 @@ class Sending:
         merging: Merging,
         work: SyncWork,
         page: GetPage,
+        note_set: Callable[[Side, Digest], None],
     ) -> None:
         self._profile = profile
-        self._page = page
+        self._page, self._note_set = page, note_set
         self._near, self._far, self._near_side = near, far, near_side
         self._merging = merging
         self._work = work
@@ -124,6 +126,7 @@ class Sending:
         self, part: SideChanges, giver: SeenTree, crossing: _Crossing
     ) -> tuple[ChangeAnswer, ChangeSet]:
         changes = self._set_of(part, self._near)
+        self._note_set(part.side, changes.id)
         given, made = await self._absent(self._near, changes)
         sources = [self._source(part, digest) for digest, _ in given]
         own = self._merging.contents([digest for digest, _ in made], len(given))
@@ -139,6 +142,7 @@ class Sending:
     ) -> tuple[ChangeAnswer, ChangeSet]:
         await crossing.came.passed()
         changes = self._set_of(part, self._far)
+        self._note_set(part.side, changes.id)
         given, made = await self._absent(self._far, changes)
         sources = [self._source(part, digest) for digest, _ in given]
         merged = self._merging.contents([digest for digest, _ in made], len(given))

@@ -23,7 +23,7 @@ from instep.model.manifest.walk import Reader
 from instep.model.sync import ProfileNews, Rollback, SyncMark
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
-from instep.net.messages.syncing import EDITS_SENT, NodeFacts
+from instep.net.messages.syncing import EDITS_SENT, SETS_ASKED, NodeFacts
 from instep.net.service import (
     DIFFERENCE,
     FLUSH,
@@ -206,10 +206,13 @@ class FarHome:
             await fetcher.pages(self.line, head, known, lambda asked: client.call(PAGES, asked))
         self._seen = head
 
-    async def marks(self, new: SyncMark | None, heads: tuple[Digest, ...] = ()) -> m.MarksReply:
+    async def marks(
+        self, new: SyncMark | None, heads: tuple[Digest, ...] = (), sets: tuple[Digest, ...] = ()
+    ) -> m.MarksReply:
         """The marks of the bases that the home keeps; with ``new``, it keeps this one first. Which of ``heads`` are
-        generations of its line."""
-        return await self._calls().call(SYNC_MARKS, m.MarksRequest(self.line, self._profile, new, heads))
+        generations of its line; which paths the ``sets`` changed there."""
+        asked = m.MarksRequest(self.line, self._profile, new, heads, sets[-SETS_ASKED:])
+        return await self._calls().call(SYNC_MARKS, asked)
 
     async def require_readable(self) -> m.HeadsReply:
         """The head of the line, or why this node may not have it."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from instep.core.follow.gates import parse_gate
 from instep.core.sync.answers import has_others
 from instep.core.sync.bases import published_since
@@ -25,6 +27,7 @@ from instep.core.sync.work import (
     Looked,
     MakePlan,
     ReadBases,
+    RecordChanges,
     SendChanges,
     SyncRequest,
     SyncWork,
@@ -79,7 +82,8 @@ class SyncRunner:
         self.work = work
         self._changed = changed
         self._merging = Merging(runtime, profile, near.line.fileset)
-        self._sending = Sending(profile.name, near, far, self._near_side, self._merging, work, self._page)
+        side, note_set = self._near_side, self._note_set
+        self._sending = Sending(profile.name, near, far, side, self._merging, work, self._page, note_set)
         self._trees: dict[Side, SeenTree] = {}
         """The sides as they were seen last."""
 
@@ -114,6 +118,9 @@ class SyncRunner:
                 return await self._look(known)
             case MakePlan():
                 return await self._planned(request)
+            case RecordChanges(sent):
+                self._bases.record(sent)
+                return None
             case SendChanges():
                 return await self._sending.send(request.parts, self._trees)
             case FindOthers(_, before, after, wanted):
@@ -241,6 +248,12 @@ class SyncRunner:
                     pause_s = min(2 * pause_s, ASK_AGAIN_MAX_S)
         except TimeoutError:
             return ""
+
+    def _note_set(self, side: Side, change_set: Digest) -> None:
+        """The id of a set joins the record before the set is sent."""
+        sent = self._bases.recorded()
+        if sent is not None:
+            self._bases.record(msgspec.structs.replace(sent, sets=(*sent.sets, (side.value, change_set))))
 
     def _has_all(self, root: Digest, changes: Sequence[PathChange]) -> bool:
         reader = Reader(self._page)

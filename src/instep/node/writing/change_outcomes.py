@@ -11,7 +11,7 @@ from instep.core.changes.home_facts import Submission
 from instep.core.guards.losses import LossGuard, judge_change
 from instep.core.vocabulary import Trouble
 from instep.errors import ResourceError
-from instep.model.change import ChangeAnswer, OutcomeKind, PathChange, PathOutcome
+from instep.model.change import OutcomeKind, PathChange, PathOutcome
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.paths import parent_of, shown, sort_key
@@ -165,11 +165,3 @@ def submission_of(store: NodeStore, change_id: Digest) -> Submission | None:
     """The change set that is being applied."""
     row = store.change(change_id)
     return kept_of(row.kept).submission if row is not None and row.kept is not None else None
-
-
-def answer_to(store: NodeStore, change_id: Digest) -> ChangeAnswer | None:
-    """The answer that was given to a change set before."""
-    row = store.change(change_id)
-    if row is None or row.answer is None:
-        return None
-    return msgspec.msgpack.decode(row.answer, type=ChangeAnswer)

@@ -28,6 +28,7 @@ from instep.model.lock import LOCK_TTL_DEFAULT_MS, LockAnswer, LockGone, LockOwn
 from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
 from instep.node.lines.line_net import LineNet
+from instep.node.profiles.answered_sets import answer_to
 from instep.node.profiles.locked_paths import LockedPaths
 from instep.node.runtime.boot import boot_id
 from instep.node.runtime.driver import Driver, monotonic_ms, wall_ms
@@ -35,7 +36,7 @@ from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.writing.change_applier import ChangeApplier
-from instep.node.writing.change_outcomes import answer_to, kept_raw, submission_of
+from instep.node.writing.change_outcomes import kept_raw, submission_of
 from instep.node.writing.home_drain import HomeDrain
 from instep.node.writing.offered_contents import OfferedContents, clear_offered, missing_here
 from instep.node.writing.publish_config import deletions_of, loss_guard
@@ -355,8 +356,7 @@ class HomeService:
     async def _fetch(self, effect: h.FetchOffered) -> h.HomeEvent:
         place = await self._tree.worker.run(self._tree.place)
         await self._clear(place)
-        arriving = self._arriving.get(effect.id)
-        if arriving is not None and arriving[1]:
+        if (arriving := self._arriving.get(effect.id)) is not None and arriving[1]:
             await OfferedContents(place, effect.id).receive(*arriving, self._worker)
         return h.ContentsHere(effect.req)
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Generator
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from instep.core.sync.answers import has_others
-from instep.core.sync.bases import published_since, with_base, with_mark
+from instep.core.sync.bases import common_base, published_since, waiting_of, with_base, with_mark
 from instep.core.sync.plan import SyncPlan
 from instep.core.sync.reconcile import reconcile
 from instep.core.sync.run import SyncRun
@@ -22,6 +24,7 @@ from instep.core.sync.work import (
     Looked,
     MakePlan,
     ReadBases,
+    RecordChanges,
     SendChanges,
     SideChanges,
     SyncWork,
@@ -32,7 +35,7 @@ from instep.model.ids import Digest, NodeName
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.walk import iterate
-from instep.model.sync import SyncBase, SyncMark
+from instep.model.sync import SentChanges, SyncBase, SyncMark
 from instep.testing.sync.ledger import SyncLedger
 from instep.testing.sync.options import SyncOptions
 from instep.testing.sync.side import SyncHomeNode
@@ -64,6 +67,7 @@ class SyncCarrier:
         self.marks: tuple[SyncMark, ...] = ()
         """Those of the other home."""
         self.pages: dict[Digest, bytes] = {}
+        self.recorded: SentChanges | None = None
         self.is_cut = False
         self.ended: str | None = None
         """How the last run ended: ``done``, or the code of its error."""
@@ -131,7 +135,7 @@ class SyncCarrier:
                 case ReadBases():
                     self._mind_link()
                     self._mind_life_there()
-                    answer: object = KnownBases(self.bases, self.marks)
+                    answer: object = self._known()
                 case KeepBase(base):
                     self._keep(base)
                     answer = None
@@ -144,6 +148,8 @@ class SyncCarrier:
                     answer = ""
                 case MakePlan():
                     answer = self.planned(request)
+                case RecordChanges(sent):
+                    self.recorded, answer = sent, None
                 case SendChanges(parts):
                     self._send(parts)
                     return
@@ -182,7 +188,22 @@ class SyncCarrier:
             near.crash("power, before it keeps its base")
             return
         self.bases = with_base(self.bases, base)
+        self.recorded = None
         self.ledger.accepts()
+
+    def _known(self) -> KnownBases:
+        """With the changes of a run that ended without a base, as the homes answer now."""
+        base, sent = common_base(self.bases, self.marks), self.recorded
+        if sent is None or base is None or sent.base != base.mark:
+            return KnownBases(self.bases, self.marks)
+        seen = {Side.LEFT: sent.left, Side.RIGHT: sent.right}
+        if any(head not in self.homes[side].disk.heads for side, head in seen.items()):
+            return KnownBases(self.bases, self.marks)
+        waiting = waiting_of(sent, self._made(sent), self.pages.__getitem__, self.pages.__setitem__)
+        return KnownBases(self.bases, self.marks, sent, waiting)
+
+    def _made(self, sent: SentChanges) -> dict[Side, set[bytes]]:
+        return {side: self.homes[side].made_of(id_ for at, id_ in sent.sets if at == side) for side in Side}
 
     def _tree(self, root: Digest) -> dict[bytes, Entry]:
         return {entry.path: entry for entry in iterate(root, self.pages.__getitem__)}
@@ -213,12 +234,13 @@ class SyncCarrier:
         self._later(look_there)
 
     def planned(self, asked: MakePlan) -> SyncPlan:
-        self.ledger.plans()
         rules = self.rules
         if asked.initial is not None:
             whole = KindRules(Direction.UP if asked.initial is Side.LEFT else Direction.DOWN)
-            return reconcile(asked.base, asked.left, asked.right, lambda _: whole, self.pages.__getitem__)
-        return reconcile(asked.base, asked.left, asked.right, rules, self.pages.__getitem__)
+            rules = lambda _: whole  # noqa: E731
+        plan = reconcile(asked.base, asked.left, asked.right, rules, self.pages.__getitem__)
+        self.ledger.plans(plan)
+        return plan
 
     def _send(self, parts: tuple[SideChanges, ...]) -> None:
         """Both homes at once: either may be the first, and be done before the other fails or its answer is lost."""
@@ -246,7 +268,12 @@ class SyncCarrier:
         if home.side is Side.RIGHT:
             self._mind_link()
         assert self.work is not None
-        answer = home.decide(asked.changes, NodeName("left"), accepts=self.work.accepts_deletions)
+        change_set = home.set_of(asked.changes)
+        if self.recorded is not None:
+            self.recorded = replace(
+                self.recorded, sets=(*self.recorded.sets, (home.side.value, change_set.id))
+            )
+        answer = home.decide(change_set, NodeName("left"), accepts=self.work.accepts_deletions)
         if home.side is Side.RIGHT and (home.chance(self.options.answer_lost) or self.is_cut):
             raise UnavailableError("the answer was lost")
         return answer

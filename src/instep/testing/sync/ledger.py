@@ -4,7 +4,8 @@ S1: a path is changed only where it still is what the run saw. S2: what persons 
 where its kind goes both ways, and else live or archived at its home, unless a person replaced or removed it. S3: one
 content of one file has one copy at most. S4: the base follows only what a generation of each home has. S5: what a run
 made at a path that no person touched, the next one leaves as it is. S6: one run at a time, and each one ends. S7: a
-home that went back is not taken for one that changed, also with edits after it, and no other home is named so.
+home that went back is not taken for one that changed, also with edits after it, and no other home is named so. S8: an
+edit of contents that a run brought there is no collision with them, where no base was lost and homes publish at once.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from instep.core.sync.plan import same
+from instep.core.sync.plan import SyncPlan, same
 from instep.core.sync.run import ROUNDS_MAX
-from instep.core.sync.table import Direction, RulesOf, Side
+from instep.core.sync.table import Direction, Listing, RulesOf, Side
 from instep.core.sync.work import Looked
 from instep.model.change import is_alike
 from instep.model.ids import Digest
@@ -53,6 +54,10 @@ class SyncLedger:
         """Contents of persons, with where they were written first."""
         self._superseded: dict[Digest, None] = {}
         """Contents that a person replaced or removed, somewhere."""
+        self._rests_on: dict[Digest, Digest] = {}
+        """What a person's contents replaced."""
+        options = next(iter(homes.values())).options
+        self._is_base_lost = options.manual_side is not None or options.held_back > 0
         self._touched: dict[bytes, int] = {}
         self._placed: dict[tuple[Side, bytes], tuple[int, int, Entry | None]] = {}
         """What a run made last: its number, when it began, and the entry."""
@@ -73,6 +78,8 @@ class SyncLedger:
         self._touched[path] = self._world.now
         if was is not None and was.kind is Kind.FILE:
             self._superseded[was.digest] = None
+            if new is not None and new.kind is Kind.FILE:
+                self._rests_on[new.digest] = was.digest
         if was is not None and was.kind is Kind.DIR:
             for digest, (side, below) in self._written.items():
                 if side is home.side and is_below(below, path):
@@ -120,11 +127,13 @@ class SyncLedger:
         """The newest bases are gone: no run can know any more that a home went back."""
         self._gone_back.clear()
         self._may_name = self._has_rolled_back
+        self._is_base_lost = True
 
     def gives_up(self, side: Side) -> None:
         """An operator says that the other side is right: all that is replaced here now was meant."""
         for entry in self._homes[side].disk.tree.values():
             self._superseded[entry.digest] = None
+        self._rests_on.clear()
 
     # --- runs -------------------------------------------------------------------------------------------------
 
@@ -142,11 +151,27 @@ class SyncLedger:
         assert self.run is not None
         self.run = None
 
-    def plans(self) -> None:
+    def plans(self, plan: SyncPlan) -> None:
         assert self.run is not None
         self.run.rounds += 1
         if self.run.rounds > ROUNDS_MAX:
             raise BrokenPromise("S6", "a run does not end")
+        if self._is_base_lost or self._has_rolled_back:
+            return
+        listed = {each.path for each in plan.listed if each.why is Listing.COLLISION}
+        for step in plan.steps:
+            if step.path in listed and step.left is not None and step.right is not None:
+                one, other = step.left.digest, step.right.digest
+                if self._rests(one, other) or self._rests(other, one):
+                    raise BrokenPromise(
+                        "S8", f"{shown(step.path)} is a collision, and one side's text rests on the other's"
+                    )
+
+    def _rests(self, newer: Digest, older: Digest) -> bool:
+        at: Digest | None = newer
+        while at is not None and at != older:
+            at = self._rests_on.get(at)
+        return at is not None and newer != older
 
     def _accepted(self, side: Side, accepted: Accepted) -> None:
         change = accepted.change

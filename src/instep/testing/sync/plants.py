@@ -16,9 +16,10 @@ from instep.core.sync.work import EditBase, KnownBases, LookAtHomes, Looked, Mak
 from instep.errors import RefusedError
 from instep.model.change import ChangeAnswer
 from instep.model.ids import Digest
+from instep.model.manifest.diff import diff
 from instep.model.manifest.entry import Entry
 from instep.model.paths import sort_key
-from instep.model.sync import SyncBase, WaitingTree
+from instep.model.sync import SentChanges, SyncBase, WaitingTree
 from instep.testing.sync.carrier import SyncCarrier
 from instep.testing.sync.side import SyncDisk
 
@@ -122,6 +123,21 @@ class _DoneWhenMade(SyncRun):
         return msgspec.structs.replace(super()._new_base(root, waiting), is_whole=not self.work.undone)
 
 
+class _ForgetsSent(SyncRun):
+    """Does not ask the homes about the changes of a run that ended without its base."""
+
+    def _with_made(self, root: Digest, known: KnownBases, heads: Looked) -> Generator[Any, Any, Any]:
+        return (yield from super()._with_made(root, known._replace(since=None, made=()), heads))
+
+
+class _BelievesSent(SyncCarrier):
+    """Takes changes for made that were sent: a home may have refused them, or never have got them."""
+
+    def _made(self, sent: SentChanges) -> dict[Side, set[bytes]]:
+        paths = {change.path for change in diff(sent.settled, sent.wanted, self.pages.__getitem__)}
+        return dict.fromkeys(Side, paths)
+
+
 class _NamesByRun(SyncCarrier):
     """Names copies by the number of the run."""
 
@@ -178,7 +194,12 @@ RUNS: dict[str, type[SyncRun]] = {
     "rollback_for_ever": _RollbackForEver,
     "settled_by_one_side": _SettledByOneSide,
     "done_when_made": _DoneWhenMade,
+    "sent_is_forgotten": _ForgetsSent,
 }
-CARRIERS: dict[str, type[SyncCarrier]] = {"copies_named_by_run": _NamesByRun, "two_runs_at_once": _RunsAtOnce}
+CARRIERS: dict[str, type[SyncCarrier]] = {
+    "copies_named_by_run": _NamesByRun,
+    "two_runs_at_once": _RunsAtOnce,
+    "sent_counts": _BelievesSent,
+}
 DISKS: dict[str, type[SyncDisk]] = {"bases_not_compared": _Overwrites}
 SYNC_PLANTS = (*RUNS, *CARRIERS, *DISKS)

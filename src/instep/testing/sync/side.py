@@ -6,7 +6,7 @@ that dies in a switch finishes it when it starts again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from instep.core.changes import home_vocabulary as h
 from instep.core.changes.home_facts import Submission
@@ -104,12 +104,20 @@ class SyncHomeNode:
         """Finish the switch that was under way. Its paths are published with the next generation."""
         try:
             if self.disk.journal is not None:
-                self.disk.perform(h.RecoverChanges(0, self.disk.journal.id))
+                self._finish(self.disk.journal.id)
         except Died:
             self.world.at(RESTART_MS, self._start)
             return
         self.world.record(self.name, "!", "starts")
         self.is_alive = True
+
+    def _finish(self, id_: Digest) -> None:
+        """The switch that was under way; the set is answered then, as far as anyone asks."""
+        found = self.disk.perform(h.RecoverChanges(0, id_))
+        assert isinstance(found, h.ChangesRecovered)
+        if found.outcomes is not None:
+            answer = ChangeAnswer(id_, found.outcomes, None, "")
+            self.disk.perform(h.KeepAnswer(answer, NodeName("left")))
 
     def _tick(self) -> None:
         if self.chance(self.options.crash_at_step):
@@ -124,13 +132,21 @@ class SyncHomeNode:
             return self.disk.heads[-1]
         return self.publish()
 
-    def decide(self, changes: tuple[PathChange, ...], sender: NodeName, *, accepts: bool) -> ChangeAnswer:
+    def set_of(self, changes: tuple[PathChange, ...]) -> ChangeSet:
+        nonce, fileset = self.rng.randbytes(NONCE_BYTES), FilesetName("site")
+        return ChangeSet(
+            CHANGE_SET_VERSION, fileset, NodeName("main"), nonce, "", "", self.world.now, changes
+        )
+
+    def made_of(self, sets: Iterable[Digest]) -> set[bytes]:
+        """The paths that these sets changed here, as far as they were answered."""
+        answers = (self.disk.answers[id_] for id_ in sets if id_ in self.disk.answers)
+        return {outcome.path for answer in answers for outcome in answer.outcomes if outcome.is_made}
+
+    def decide(self, change_set: ChangeSet, sender: NodeName, *, accepts: bool) -> ChangeAnswer:
         """Make the changes whose base is live, publish them, and answer path by path."""
         self._mind_life()
-        nonce = self.rng.randbytes(NONCE_BYTES)
-        change_set = ChangeSet(
-            CHANGE_SET_VERSION, FilesetName("site"), NodeName("main"), nonce, "", "", self.world.now, changes
-        )
+        changes = change_set.changes
         id_, disk = change_set.id, self.disk
         disk.now_ms = self.world.now
         self.is_deciding = True
@@ -145,7 +161,9 @@ class SyncHomeNode:
             self.is_deciding = False
         assert isinstance(applied, h.ChangesApplied)
         head = self._published(applied.outcomes)
-        return ChangeAnswer(id_, applied.outcomes, head, "" if head is not None else "held back")
+        answer = ChangeAnswer(id_, applied.outcomes, head, "" if head is not None else "held back")
+        disk.perform(h.KeepAnswer(answer, sender))
+        return answer
 
     def _published(self, outcomes: tuple[PathOutcome, ...]) -> HeadRef | None:
         """The head that has what was made, unless the publish is held back."""
