@@ -16,9 +16,11 @@ from pathlib import Path
 import uvloop
 
 from instep.daemon.daemon import Daemon
-from instep.errors import ContentionError, InstepError, ResourceError
+from instep.errors import ConfigError, ContentionError, InstepError, ResourceError
 from instep.fleet.scratch import sweep_scratch
 from instep.model.counts import counted
+from instep.model.ids import NodeName
+from instep.net.trust.pki import Pki
 from instep.node.config.loading import load
 from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
@@ -53,6 +55,22 @@ def _lock(directory: NodeDirectory) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def require_own_name(pki: Pki, name: NodeName) -> None:
+    """``ConfigError`` where the certificates here are another node's: neither other nodes nor the markers here know this
+    one by its name. A rename that did not end leaves that."""
+    try:
+        certified = pki.name
+    except InstepError:
+        return  # ``check`` names missing and damaged certificates
+    if certified != name:
+        raise ConfigError(
+            f"instep.toml names this node {name}, and its certificates are for {certified}",
+            hint=f"after a rename that was interrupted: instep node rename {name} {certified}; "
+            f'or, where only the file was edited: set name = "{certified}" there',
+            code="name_differs",
+        )
 
 
 def _sweep() -> None:
@@ -116,6 +134,7 @@ def run(path: Path) -> None:
         settings = load(path)
         lock = _lock(directory)
         forget_end(directory)
+        require_own_name(Pki(directory.pki), settings.name)
         _sweep()
         try:
             # A thread that comes back from a system call waits up to this long for one that computes: with the usual

@@ -43,7 +43,7 @@ def rename(session: Session, old: NodeName, new: NodeName, timeout_s: float) -> 
             rename_in_marker(root, name, old, new, node.owner)
         node_edits.rename_node(node, old, new)
     finally:
-        if has_run:
+        if has_run and session.settings().name == pki.name:  # one that is half renamed would not start
             start_daemon(node)
     return True
 
@@ -68,7 +68,9 @@ def _check(settings: Settings, pki: Pki, old: NodeName, new: NodeName) -> None:
         )
     if pki.is_ca:
         raise RefusedError(
-            f"{old} holds the cluster's CA key, and every node dials it by this name", code="holds_ca"
+            f"{old} holds the cluster's CA key, and every node dials it by this name",
+            hint=f"it keeps the name; a new address is no other name: instep node set-address {old} HOST:PORT",
+            code="holds_ca",
         )
 
 
