@@ -58,7 +58,7 @@ def _lock(directory: NodeDirectory) -> int:
 
 
 def require_own_name(pki: Pki, name: NodeName) -> None:
-    """``ConfigError`` where the certificates here are another node's: neither other nodes nor the markers here know this
+    """``ConfigError`` where the certificates here are another node's: neither other nodes nor markers know this
     one by its name. A rename that did not end leaves that."""
     try:
         certified = pki.name
