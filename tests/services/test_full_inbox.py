@@ -22,10 +22,10 @@ class PartlyFull(MemoryStore):
 
     is_full = False
 
-    def save_line(self, line: LineId, state: bytes) -> None:
+    def save_line(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
         if self.is_full and line == DATA:
             raise ResourceError("no space for this line", code="store_full")
-        super().save_line(line, state)
+        super().save_line(line, state, durable=durable)
 
 
 def _add_other(node: ServiceNode, base: Path) -> Path:

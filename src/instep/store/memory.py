@@ -129,7 +129,7 @@ class MemoryStore:
 
     # generations and epochs
 
-    def add_generation(self, generation: SignedGeneration) -> None:
+    def add_generation(self, generation: SignedGeneration, *, durable: bool = True) -> None:
         body = generation.body()
         position = (body.line, body.epoch, body.number)
         other = self._tables.positions.setdefault(position, generation.id)
@@ -171,7 +171,7 @@ class MemoryStore:
         found = self._tables.lines.get(line)
         return None if found is None else found.state
 
-    def save_line(self, line: LineId, state: bytes) -> None:
+    def save_line(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
         old = self._tables.lines.get(line, _Line())
         self._tables.lines[line] = _Line(state, old.head, old.live)
 
@@ -240,7 +240,7 @@ class MemoryStore:
     def get(self, key: str) -> bytes | None:
         return self._tables.named.get(key)
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes, *, durable: bool = True) -> None:
         self._tables.named[key] = value
 
     def delete(self, key: str) -> None:

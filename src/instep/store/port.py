@@ -5,10 +5,11 @@ generations, epoch records, the state of each line's machine, the stat cache, pa
 
 *Durability.* Writes are atomic. Writes of caches (pages, stat rows, reports, events, heads for showing) may be
 lost by a power cut, latest first; ``save_line``, ``save_rollout``, ``save_changes``, ``keep_change``,
-``answer_change``, ``add_generation``, ``add_epoch``, ``put`` and a ``transaction()`` are on disk when they return.
+``answer_change``, ``add_generation``, ``add_epoch``, ``put`` and a ``transaction()`` are on disk when they return,
+unless the caller says that they need not be ``durable``: then the next durable write takes them along.
 Nothing is ever reordered: when a durable write has returned, everything written before it, by any connection of the
-node, is on disk too. So a caller only has to write
-pages before the generation that names them, and the generation before the head.
+node, is on disk too. So a caller only has to write pages before the generation that names them, and the generation
+before the head.
 
 *Threads.* An object may be used from any thread, one call at a time; a call made meanwhile waits, and fails with
 ``UnavailableError`` (``state_busy``) at a deadline. A thread that works long opens a store of its own on the same
@@ -110,9 +111,10 @@ class NodeStore(Protocol):
 
     # generations and epoch records
 
-    def add_generation(self, generation: SignedGeneration) -> None:
+    def add_generation(self, generation: SignedGeneration, *, durable: bool = True) -> None:
         """Keep a generation; again with a newer signature replaces the old. ``PeerError``
-        (``generation_conflict``) when the line has another one with its epoch and number."""
+        (``generation_conflict``) when the line has another one with its epoch and number. Not
+        ``durable`` where a durable write follows that names it."""
 
     def generation(self, generation_id: Digest) -> SignedGeneration | None: ...
 
@@ -134,7 +136,7 @@ class NodeStore(Protocol):
     def load_line(self, line: LineId) -> bytes | None:
         """The state that the line's machine last saved."""
 
-    def save_line(self, line: LineId, state: bytes) -> None: ...
+    def save_line(self, line: LineId, state: bytes, *, durable: bool = True) -> None: ...
 
     def set_head(self, line: LineId, head: HeadRef) -> None: ...
 
@@ -184,7 +186,8 @@ class NodeStore(Protocol):
 
     def get(self, key: str) -> bytes | None: ...
 
-    def put(self, key: str, value: bytes) -> None: ...
+    def put(self, key: str, value: bytes, *, durable: bool = True) -> None:
+        """Not ``durable`` for a record that the next durable write is the first to need."""
 
     def delete(self, key: str) -> None: ...
 

@@ -147,9 +147,9 @@ class SqliteStore:
 
     # generations and epochs
 
-    def add_generation(self, generation: SignedGeneration) -> None:
+    def add_generation(self, generation: SignedGeneration, *, durable: bool = True) -> None:
         body = generation.body()
-        with self._database.write(durable=True) as connection:
+        with self._database.write(durable=durable) as connection:
             other = connection.execute(
                 "SELECT id FROM generation WHERE fileset = ? AND origin = ? AND epoch = ? AND number = ?",
                 (body.fileset, body.origin, body.epoch, body.number),
@@ -201,8 +201,8 @@ class SqliteStore:
     def load_line(self, line: LineId) -> bytes | None:
         return self._blob(f"SELECT state FROM line WHERE {_OF_LINE}", *_of(line))
 
-    def save_line(self, line: LineId, state: bytes) -> None:
-        self._set_line(line, "state", state, durable=True)
+    def save_line(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
+        self._set_line(line, "state", state, durable=durable)
 
     def set_head(self, line: LineId, head: HeadRef) -> None:
         self._set_line(line, "head", _encode(head), durable=False)
@@ -290,10 +290,10 @@ class SqliteStore:
     def get(self, key: str) -> bytes | None:
         return self._blob("SELECT value FROM named WHERE key = ?", key)
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes, *, durable: bool = True) -> None:
         self._change(
             "INSERT INTO named VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            key, value, durable=True,
+            key, value, durable=durable,
         )  # fmt: skip
 
     def delete(self, key: str) -> None:

@@ -371,7 +371,7 @@ class LineService(LineLocks):
         runtime = self.runtime
         match effect:
             case c.KeepGeneration(signed):
-                runtime.store.add_generation(signed)
+                runtime.store.add_generation(signed, durable=False)  # the facts that name it are saved next
             case c.KeepEpoch(signed):
                 runtime.store.add_epoch(signed)
             case c.Refuse(source, trouble):
@@ -383,11 +383,13 @@ class LineService(LineLocks):
             case c.SetTimer(name, at_ms):
                 self.driver.set_timer(name, at_ms)
 
-    def _save_facts(self, facts: LineFacts, live: HeadRef | None, *, is_live_new: bool) -> None:
+    def _save_facts(
+        self, facts: LineFacts, live: HeadRef | None, *, is_live_new: bool, durable: bool = True
+    ) -> None:
         """Save the facts with everything that goes along with them, in one transaction."""
         store, before = self.runtime.store, self.facts
-        with store.transaction():
-            save_facts(store, self.line, facts)
+        with store.transaction(durable=durable):
+            save_facts(store, self.line, facts, durable=durable)
             note_change(store, self.line, self.fileset.writer, before, facts)
             if facts.head is not None:
                 store.set_head(self.line, facts.head)

@@ -59,11 +59,11 @@ def note_change(store: NodeStore, line: LineId, configured: NodeName, old: LineF
     store.put(pending_key(line), current.id)
 
 
-def save_facts(store: NodeStore, line: LineId, facts: LineFacts) -> None:
+def save_facts(store: NodeStore, line: LineId, facts: LineFacts, *, durable: bool = True) -> None:
     """Keep the facts of a line under the role that they are of."""
     role = next(role for role, kind in _TYPES.items() if type(facts) is kind)
     saved = _Saved(role, msgspec.Raw(msgspec.msgpack.encode(facts)))
-    store.save_line(line, msgspec.msgpack.encode(saved))
+    store.save_line(line, msgspec.msgpack.encode(saved), durable=durable)
 
 
 def load_facts(store: NodeStore, line: LineId) -> LineFacts | None:

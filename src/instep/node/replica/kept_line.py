@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any, assert_never
 
+import msgspec
+
 from instep.api.parts import FailureDocument, WaitingDocument
 from instep.core.heads import vocabulary as h
 from instep.core.heads.words import OF_WORDS
@@ -119,7 +121,11 @@ class KeptLine(LineService):
             case k.SaveKept(facts):
                 if facts.head is not None:
                     self._union.proved(self.line.origin)
-                self._save_facts(facts, None, is_live_new=False)
+                # Pages that are here are no promise to any node: the next union's save makes them durable first.
+                is_more = facts != msgspec.structs.replace(
+                    self.facts, kept=facts.kept, definition=facts.definition
+                )
+                self._save_facts(facts, None, is_live_new=False, durable=is_more)
                 self.runtime.tell()
             case k.KeptHead():
                 self._union.parts_changed()

@@ -145,7 +145,7 @@ class Unions:
         """The manifests of all unions that are kept."""
         return [record.root for record in list(self._records.values())]
 
-    def _keep(self, record: UnionRecord, laid: Laid | None) -> None:
+    def _keep(self, record: UnionRecord, laid: Laid | None, *, durable: bool = True) -> None:
         self._records[record.id] = record
         wanted = {
             one.id for one in sorted(self._records.values(), key=lambda one: one.number)[-RECORDS_KEPT:]
@@ -154,13 +154,13 @@ class Unions:
             wanted.add(laid.record.id)
         self._records = {key: one for key, one in self._records.items() if key in wanted}
         self._made = {key: one for key, one in self._made.items() if key in wanted}
-        self._save()
+        self._save(durable=durable)
 
-    def _save(self) -> None:
+    def _save(self, *, durable: bool = True) -> None:
         laid = self.now.record if self.now is not None else self.saved
         raws = tuple(record.encoded() for record in self._records.values())
         saved = _Saved(raws, laid.id if laid is not None else Digest(b""))
-        self._store.put(self._key, msgspec.msgpack.encode(saved))
+        self._store.put(self._key, msgspec.msgpack.encode(saved), durable=durable)
 
     # Making -------------------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Unions:
         assert laid.record is not None
         self._judge(laid, allowed)
         self._made[laid.record.id] = laid
-        self._keep(laid.record, self.now)
+        self._keep(laid.record, self.now, durable=False)  # the facts that name it are saved next
         return laid.record
 
     def _judge(self, laid: Laid, allowed: Sequence[UnionPart]) -> None:
