@@ -53,6 +53,7 @@ from instep.tree.root.failpoints import failpoint, register
 
 FAILPOINTS = {phase: register(f"sync.{phase.value}") for phase in SyncPhase if not phase.is_over}
 """As a phase begins."""
+PAGES_KEPT = 1_024
 FOLLOWING_S = 900.0
 """How long a run waits for the partners of a home that made changes."""
 ASK_AGAIN_S = 0.05
@@ -86,6 +87,8 @@ class SyncRunner:
         self._sending = Sending(profile.name, near, far, side, self._merging, work, self._page, note_set)
         self._trees: dict[Side, SeenTree] = {}
         """The sides as they were seen last."""
+        self._pages: dict[Digest, bytes] = {}
+        """Pages that were read: each step of a run reads nearly the same ones."""
 
     async def run(self) -> None:
         try:
@@ -216,13 +219,16 @@ class SyncRunner:
         return reconcile(asked.base, asked.left, asked.right, rules, self._page, merges, ignored)
 
     def _page(self, digest: Digest) -> bytes:
-        raw = self._runtime.store.get_page(digest)
+        raw = self._pages.get(digest) or self._runtime.store.get_page(digest)
         if raw is None:
             raise UnavailableError(
                 "a page that the run needs is not here any more",
                 hint=f"start the run again: instep sync run {self._profile.name}",
                 code="superseded",
             )
+        if len(self._pages) >= PAGES_KEPT:
+            self._pages.clear()
+        self._pages[digest] = raw
         return raw
 
     def _put_empty(self) -> None:
