@@ -60,6 +60,43 @@ SITE = b"""{
 }
 """
 
+WEB_CONFIG = (
+    b"\xef\xbb\xbf"
+    + b"""<?xml version="1.0" encoding="utf-8"?>
+<configuration>
+  <connectionStrings>
+    <add name="Cms" providerName="System.Data.SqlClient" connectionString="server=db1;database=cms" />
+  </connectionStrings>
+  <appSettings>
+    <add key="sitePath" value="/" />
+    <!-- mail -->
+    <add key="SmtpServer" value="localhost" />
+    <add key="SmtpPort" value="25" />
+  </appSettings>
+  <runtime>
+    <assemblyBinding xmlns="urn:schemas-microsoft-com:asm.v1">
+      <dependentAssembly>
+        <assemblyIdentity name="Newtonsoft.Json" culture="neutral" />
+        <bindingRedirect oldVersion="0.0.0.0-6.0.0.0" newVersion="6.0.0.0" />
+      </dependentAssembly>
+    </assemblyBinding>
+  </runtime>
+</configuration>
+""".replace(b"\n", b"\r\n")
+)
+"""The settings of a CMS under ASP.NET, with a byte order mark and the ends of lines of Windows."""
+
+PACKAGES = b"""{
+    "name": "site/cms",
+    "require": {
+        "php": ">=8.1",
+        "drupal/core": "10.1.0",
+        "drupal/token": "^1.11"
+    }
+}
+"""
+"""The packages of a CMS as Composer writes them."""
+
 SETTINGS = b"""# the site
 site.name=First
 site.url = https://www.example.org
@@ -116,6 +153,20 @@ MERGES: dict[str, tuple[MergeFormat, bytes, Change, Change]] = {
         (b"    <Engine name", b'    <Connector port="8443" SSLEnabled="true" />\n    <Engine name'),
         (b'appBase="webapps"', b'appBase="/srv/webapps"'),
     ),
+    "two settings of a CMS": (XML, WEB_CONFIG, (b"localhost", b"mail"), (b'"25"', b'"587"')),
+    "a setting more of a CMS on each side": (
+        XML,
+        WEB_CONFIG,
+        (b'    <add key="SmtpPort"', b'    <add key="SmtpUser" value="a" />\r\n    <add key="SmtpPort"'),
+        (b"  </appSettings>", b'    <add key="Theme" value="b" />\r\n  </appSettings>'),
+    ),
+    "a binding beside a connection": (
+        XML,
+        WEB_CONFIG,
+        (b'newVersion="6.0.0.0"', b'newVersion="7.0.0.0"'),
+        (b"server=db1", b"server=db2"),
+    ),
+    "two packages": (JSON, PACKAGES, (b"10.1.0", b"10.2.0"), (b"1.11", b"1.13")),
     "two keys": (JSON, SITE, (b'"site"', b'"shop"'), (b'"minutes": 5', b'"minutes": 9')),
     "a key more beside a changed one": (
         JSON,
@@ -145,6 +196,7 @@ def test_changes_in_different_places_merge(name: str) -> None:
 
 
 COLLISIONS: dict[str, tuple[MergeFormat, bytes, Change, Change]] = {
+    "one setting of a CMS": (XML, WEB_CONFIG, (b"localhost", b"mail1"), (b"localhost", b"mail2")),
     "one value": (XML, STORE, (b">db1<", b">db2<"), (b">db1<", b">db3<")),
     "a value that the other removed": (
         XML,
