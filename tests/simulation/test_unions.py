@@ -36,6 +36,12 @@ def test_seeds_that_once_found_a_bug(seed: int) -> None:
     assert result.broken is None, story(result)
 
 
+def test_a_seed_with_offers_that_once_found_a_bug() -> None:
+    """A look from before a revert offered the removal again, and the home made it."""
+    result = simulate_union(1, options=SCENARIOS["looks_over_a_revert"])
+    assert result.broken is None, story(result)
+
+
 @pytest.mark.timeout(600)
 def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], None]) -> None:
     seconds = float(os.environ.get("INSTEP_UNION_SECONDS", "8"))

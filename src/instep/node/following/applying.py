@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
+from instep.core.follow.kept_paths import as_in
 from instep.core.follow.vocabulary import PutBack, Revert, Reverted, StageContents
 from instep.core.retention import secrets_to_forget
 from instep.errors import UnavailableError
@@ -20,12 +21,12 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import Change, diff
 from instep.net.service import PeerCalls
-from instep.node.following.kept_paths import as_in
 from instep.node.following.lingering import Lingering
 from instep.node.following.page_fetch import OfferedHeads
 from instep.node.following.pulling import Puller
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.placing import Taken
+from instep.node.trees.scanning.scan_tally import PageKeeper
 from instep.node.trees.scanning.stat_rows import record_rows, store_rows
 from instep.node.trees.space import require_room
 from instep.node.trees.switch_outcome import refuse_held, reverted_by
@@ -148,7 +149,12 @@ class Applying:
     def _without_kept(self, root: Digest, target: Digest) -> Digest:
         """``root`` with the kept paths as ``target`` has them: a stage from there has no step for them."""
         kept = self._kept()
-        return as_in(root, target, kept, self._tree.store) if kept else root
+        if not kept:
+            return root
+        keeper = PageKeeper(self._tree.store)
+        without = as_in(root, target, kept, keeper.get, keeper.put)
+        keeper.flush()
+        return without
 
     def _found_root(self, head: HeadRef, place: Place) -> Digest | None:
         """The root of the tree where no generation was ever recorded: empty; or the tree was there before, or the

@@ -143,6 +143,7 @@ class OwnLine(WriterService):
         if self.replica.unions.is_own_doubtful:
             self.replica.unions.is_own_doubtful = False
             self.driver.post(v.OldTreeFound())
+        reverts = self.replica.union.reverts
         try:
             event = await super()._scan(effect)
         except InstepError as error:
@@ -151,7 +152,9 @@ class OwnLine(WriterService):
         await self.replica.looked(None)
         divided = self._divided
         if divided is not None:
-            await self.replica.divided(divided)
+            async with self.replica.turn:
+                is_current = self.replica.union.reverts == reverts
+                await self.replica.divided(divided, is_current=is_current)
         return event
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:

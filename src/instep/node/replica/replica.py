@@ -236,10 +236,10 @@ class Replica(LaidSearch, UnionLooks):
             if self.in_the_way:
                 self.union.post(u.WithheldDue())
 
-    async def divided(self, looked: TreeDivided) -> None:
-        """The own line looked at the tree. Where a switch came after the look, it says nothing about the union of now,
-        and the tree is looked at again."""
-        if not self.is_of_now(looked.laid):
+    async def divided(self, looked: TreeDivided, *, is_current: bool) -> None:
+        """The own line looked at the tree. Where a switch came after the look, or a revert, it says nothing about the
+        tree of now, which is looked at again. The caller holds ``turn``."""
+        if not is_current or not self.is_of_now(looked.laid):
             self._touched((*looked.trees, *looked.alone), looked.is_full)
             return
         before = self.foreign.paths
@@ -257,8 +257,7 @@ class Replica(LaidSearch, UnionLooks):
         head, now = self._own_head(), self.unions.now
         is_head = head is not None and looked.own_root == head.root
         if is_head and now is not None and now.part_of(self.me) != head:
-            async with self.turn:
-                await self.own_moved(head)
+            await self.own_moved(head)
 
     async def looked(self, error: InstepError | None) -> None:
         """The own line looked at the tree, or could not."""

@@ -131,6 +131,7 @@ class UnionService(FollowService):
         self.replica = replica
         self.packages_waiting: set[tuple[NodeName, bytes]] = set()
         """Withheld entries, by origin and path, because they name a file that is withheld."""
+        self.reverts = 0
         super().__init__(replica.runtime, fileset, net)
         self.driver.on_step = replica.turned
 
@@ -379,7 +380,10 @@ class UnionService(FollowService):
         async with self.replica.turn:
             now = self.replica.unions.now
             base = now.ref if now is not None else None
-            return await super()._revert(effect if base is None else replace(effect, base=base))
+            try:
+                return await super()._revert(effect if base is None else replace(effect, base=base))
+            finally:
+                self.reverts += 1
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
         """The own line's looks find what other homes' paths became."""

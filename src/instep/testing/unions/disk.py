@@ -31,13 +31,16 @@ class State:
     generations: dict[Digest, SignedGeneration] = field(default_factory=dict)
     epochs: dict[Digest, SignedEpoch] = field(default_factory=dict)
     records: dict[Digest, UnionRecord] = field(default_factory=dict)
+    sets: dict[Digest, Any] = field(default_factory=dict)
+    """Change sets under way, and the answers to others."""
+    answers: dict[Digest, Any] = field(default_factory=dict)
     laid: Digest | None = None
     origins: tuple[NodeName, ...] = ()
 
     def copy(self) -> State:
         return State(
             dict(self.facts), dict(self.pages), dict(self.generations), dict(self.epochs), dict(self.records),
-            self.laid, self.origins,
+            dict(self.sets), dict(self.answers), self.laid, self.origins,
         )  # fmt: skip
 
     def get_page(self, digest: Digest) -> bytes:
@@ -54,7 +57,6 @@ class UnionJournal:
     base: UnionRecord | None
     target: UnionRecord
     steps: tuple[Step, ...]
-    kept: frozenset[bytes]
     done: int = 0
     drifted: list[bytes] = field(default_factory=list)
 
@@ -69,6 +71,8 @@ class UnionDisk:
         """The tree's own record."""
         self.journal: UnionJournal | None = None
         self.archive: set[Digest] = set()
+        self.changed: dict[Digest, Any] = {}
+        """The outcomes of change sets, by the journal of each."""
         self.history: set[Digest] = set()
         self.stage: tuple[Digest, frozenset[Digest]] | None = None
         """Of a sealed stage the union, and the contents."""
@@ -110,8 +114,7 @@ class UnionDisk:
         """Make the steps that are not made yet; each is made before its ``next`` returns."""
         while journal.done < len(journal.steps):
             path, old, new = journal.steps[journal.done]
-            if not any(path == kept or is_below(path, kept) for kept in journal.kept):
-                self._replace(path, old, new, journal.drifted)
+            self._replace(path, old, new, journal.drifted)
             journal.done += 1
             yield
 

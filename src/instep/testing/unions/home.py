@@ -25,6 +25,7 @@ from instep.net.messages import messages as m
 from instep.testing.unions.disk import State
 from instep.testing.unions.home_base import OWN, TREE, line_of
 from instep.testing.unions.laid import DEFINITION
+from instep.testing.unions.offer_side import HOME, OFFER, PARCEL
 from instep.testing.unions.process import trouble
 from instep.testing.unions.tree_side import TreeSide
 from instep.testing.world.signatures import signed_by, verdict_of
@@ -39,6 +40,7 @@ class SimUnionHome(TreeSide):
         self.announced: HeadRef | None = None
         self.sources = {}
         self.began_own()
+        self.began_offers()
         self.began_tree()
         super().began()
 
@@ -59,6 +61,10 @@ class SimUnionHome(TreeSide):
                 self.disk.state.generations[signed.id] = signed
             case w.KeepEpoch(signed):
                 self.disk.state.epochs[signed.id] = signed
+            case _ if machine == HOME:
+                self.perform_home(effect)
+            case _ if machine.startswith(OFFER):
+                self.perform_offer(NodeName(machine.removeprefix(OFFER)), effect)
             case _ if machine == OWN:
                 self.perform_own(effect)
             case _ if machine == TREE:
@@ -182,6 +188,10 @@ class SimUnionHome(TreeSide):
         self.net.stream(self.name, other, m.encode(message))
 
     def hear(self, sender: str, raw: bytes) -> None:
+        if raw.startswith(PARCEL):
+            if self.is_alive:
+                self.parcel(sender, raw.removeprefix(PARCEL))
+            return
         message = m.decode_stream(raw)
         if self.is_alive and sender in self.sessions:
             self.later(0, partial(self._heard, NodeName(sender), message))

@@ -6,6 +6,7 @@ heads go into the union, when the union may move.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from instep.core.follow import vocabulary as f
@@ -104,7 +105,12 @@ class HomeBase(UnionProcess):
         facts = self.disk.state.facts.get(origin)
         self.machines[origin] = self.kinds["kept"](line_of(origin), config, self._jitter(origin), facts)
         self.sources[origin] = {}
+        self.begin_offers_of(origin)
         self.take(origin, Started())
+
+    @abstractmethod
+    def begin_offers_of(self, origin: NodeName) -> None:
+        """Begin the machine that offers edits to this home."""
 
     @property
     def own_facts(self) -> p.PublishFacts:

@@ -2,8 +2,10 @@
 
 R1: no home's line has contents that no person made, or moved, at that home. R2: after the faults all trees are equal,
 and no contents are in two lines unless a person moved them. R3: what persons wrote is in the trees, in an archive, or
-was replaced by a person who saw it; no line leaves a tree. P4: heads of a line only rise at each node, but for an older
-state.
+was replaced by a person who saw it; no line leaves a tree. R4: a text in place of another home's file is never
+published by the node where it was written, unless it was moved to another name or the node's state was lost. H1: a home
+makes the change of another node only where its file is what the author saw. P4: heads of a line only rise at each
+node, but for an older state.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from instep.model.change import PathChange, is_alike
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry, Kind
 from instep.testing.world.world import BrokenPromise
@@ -25,6 +28,9 @@ class UnionLedger:
         self._gone: set[Digest] = set()
         """Contents that a person replaced or removed, or that went with a machine."""
         self._moved: set[Digest] = set()
+        self._edits: dict[Digest, tuple[str, str]] = {}
+        """Of contents that a person wrote in place of another home's file: the node and that home."""
+        self._forgetful: set[str] = set()
         self._heads: dict[tuple[str, str], HeadRef] = {}
         self._lines: dict[str, set[str]] = {}
 
@@ -47,6 +53,17 @@ class UnionLedger:
         self._made_at[entry.digest].add(node)
         self._moved.add(entry.digest)
 
+    def edits(self, node: str, entry: Entry, home: str) -> None:
+        """A person wrote this at a node, in place of the file of another home."""
+        self._edits[entry.digest] = node, home
+
+    def accepted(self, home: str, change: PathChange, here: Entry | None) -> None:
+        """A home made the change of another node where ``here`` lay."""
+        if not is_alike(here, change.base):
+            raise BrokenPromise("H1", f"{home} changed {change.path!r}, which was not what its author saw")
+        if change.new is not None:
+            self._made_at[change.new.digest].add(home)
+
     def lost_with_a_machine(self, digests: Iterable[Digest]) -> None:
         self._gone.update(digests)
 
@@ -57,6 +74,12 @@ class UnionLedger:
             if entry.kind is not Kind.DIR and node not in self._made_at[entry.digest]:
                 by = ", ".join(sorted(self._made_at[entry.digest]))
                 raise BrokenPromise("R1", f"{node} publishes {entry.path!r}, which was made at {by}")
+            if entry.digest in self._edits and entry.digest not in self._moved:
+                at, home = self._edits[entry.digest]
+                if at == node and node not in self._forgetful:
+                    raise BrokenPromise(
+                        "R4", f"{node} publishes the edit of {entry.path!r}, a file of {home}"
+                    )
 
     def keeps(self, node: str, origin: str, head: HeadRef) -> None:
         before = self._heads.get((node, origin))
@@ -78,6 +101,7 @@ class UnionLedger:
         for key in [key for key in self._heads if key[0] == node]:
             del self._heads[key]
         self._lines.pop(node, None)
+        self._forgetful.add(node)
 
     # --- the end ----------------------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ class UnionOptions:
     step_ms: int = 1
     ahead_ms: int = 0
     """So far the clocks of two homes may be apart."""
+    offers: bool = False
+    """An edit of another home's file is offered to it, else put back. Not drawn yet: ``docs/simulator.md`` says why."""
 
     @staticmethod
     def drawn(rng: Random) -> UnionOptions:

@@ -136,17 +136,26 @@ class OwnSide(HomeBase):
             at_ms=self.wall_ms(),
         )
         scanned = p.TreeScanned(effect.req, summary)
+        reverts = self.reverts
         self.later(
-            self.rng.uniform(0, self.options.job_ms), lambda: self._looked(laid, divided, root, scanned)
+            self.rng.uniform(0, self.options.job_ms),
+            lambda: self._looked(laid, divided, root, scanned, self.is_since(reverts)),
         )
 
-    def _looked(self, laid: SimLaid, divided: Divided, root: Digest, scanned: p.TreeScanned) -> None:
+    def _looked(
+        self, laid: SimLaid, divided: Divided, root: Digest, scanned: p.TreeScanned, is_current: bool
+    ) -> None:
         self.answer(OWN, scanned.req, scanned)
-        self._took(laid, divided, root)
+        self._took(laid, divided, root, is_current)
+
+    def is_since(self, reverts: int) -> bool:
+        """Whether no revert ended since; a planted bug has another."""
+        return self.reverts == reverts
 
     def divide(self, laid: SimLaid, found: Digest) -> Divided:
         """A planted bug has another."""
-        return divide(laid.united, laid.lines, self.me, found, self.disk.state.get_page, self.wall_ms())
+        get, offered = self.disk.state.get_page, self.kept_paths()
+        return divide(laid.united, laid.lines, self.me, found, get, self.wall_ms(), offered)
 
     def _own_root(self, effect: p.Scan, laid: SimLaid, divided: Divided) -> Digest:
         """The own line's next manifest, as ``node/replica/own_scan.py`` makes it."""
@@ -163,13 +172,14 @@ class OwnSide(HomeBase):
         again = births(was, before, root, state.get_page)
         return edit(root, again, state.get_page, state.pages.__setitem__)
 
-    def _took(self, laid: SimLaid, divided: Divided, root: Digest) -> None:
-        """What the look says of other homes' paths, where no switch came in between."""
-        if not self._is_of_now(laid):
+    def _took(self, laid: SimLaid, divided: Divided, root: Digest, is_current: bool) -> None:
+        """What the look says of other homes' paths, where no switch and no revert came in between."""
+        if not is_current or not self._is_of_now(laid):
             self.touch(everything=True)
             return
         self.foreign = {change.path: change for change in divided.foreign}
         self.waiting = tuple(each.path for each in divided.waiting)
+        self.look_taken(laid, divided)
         self.tell_offers()
         if self.foreign:
             self.post(TREE, f.TreeTouched(tuple(self.foreign)))
@@ -180,11 +190,6 @@ class OwnSide(HomeBase):
     def _is_of_now(self, laid: SimLaid) -> bool:
         now = self.unions.now
         return now is not None and now.others(self.me) == laid.others(self.me)
-
-    def tell_offers(self) -> None:
-        """No edit of another home's path is offered in this world: each is archived and put back."""
-        lost = tuple(sorted(self.foreign))
-        self.post(TREE, f.OffersChanged((), lost, None))
 
     # --- the commit -------------------------------------------------------------------------------------------
 
@@ -233,6 +238,7 @@ class OwnSide(HomeBase):
         self._last_commit.is_durable(effect.parent, head)
         self.step("own line committed")
         self.own_moved(head)
+        self.home_moved(head)
         self.answer(OWN, effect.req, p.Committed(effect.req, head))
 
     def own_moved(self, head: HeadRef) -> None:
@@ -253,6 +259,23 @@ class OwnSide(HomeBase):
 
     is_recovered = False
     in_the_way = False
+    reverts = 0
+
+    @abstractmethod
+    def kept_paths(self) -> frozenset[bytes]:
+        """The paths whose edits are offered."""
+
+    @abstractmethod
+    def look_taken(self, laid: SimLaid, divided: Divided) -> None:
+        """Offer the edits that a look found."""
+
+    @abstractmethod
+    def tell_offers(self) -> None:
+        """Say which paths stay as they are, and which are put back."""
+
+    @abstractmethod
+    def home_moved(self, head: HeadRef) -> None:
+        """The own line has a new head."""
 
     @abstractmethod
     def announce(self, origin: NodeName) -> None:

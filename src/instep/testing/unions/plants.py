@@ -10,9 +10,12 @@ from msgspec.structs import replace
 from instep.core.heads import vocabulary as h
 from instep.core.keep.machine import KeepMachine
 from instep.core.lines.accept import AcceptedHead
+from instep.core.union.divide import Divided, divide
 from instep.core.unite.machine import UniteMachine
 from instep.core.vocabulary import SignerVerdict
-from instep.model.ids import HeadRef
+from instep.model.change import PathChange
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest.entry import Entry
 from instep.model.replication.union import UnionPart
 from instep.testing.unions.home import SimUnionHome
 from instep.testing.unions.laid import SimLaid, SimUnions
@@ -60,6 +63,27 @@ class _ForgetsGivenNames(SimUnions):
 
 class _GivesNamesBack(SimUnionHome):
     kind_of_unions = _ForgetsGivenNames
+
+
+class _OfferedIsNew(SimUnionHome):
+    """Takes a file whose edit is offered for a new one of its own, where its home removed it meanwhile."""
+
+    def divide(self, laid: SimLaid, found: Digest) -> Divided:
+        return divide(laid.united, laid.lines, self.me, found, self.disk.state.get_page, self.wall_ms())
+
+
+class _LooksOverARevert(SimUnionHome):
+    """Offers what a look found before a revert."""
+
+    def is_since(self, reverts: int) -> bool:
+        return True
+
+
+class _BasesNotCompared(SimUnionHome):
+    """Makes changes whatever lies there."""
+
+    def is_base(self, here: Entry | None, change: PathChange) -> bool:
+        return True
 
 
 class _WithdrawnIsRemoved(UniteMachine):
@@ -121,6 +145,9 @@ HOMES: dict[str, type[SimUnionHome]] = {
     "looks_in_a_switch": _LooksInASwitch,
     "given_names_forgotten": _GivesNamesBack,
     "withdrawn_is_removed": _ForgetsLines,
+    "offered_is_new": _OfferedIsNew,
+    "bases_not_compared": _BasesNotCompared,
+    "looks_over_a_revert": _LooksOverARevert,
 }
 KINDS: dict[str, dict[str, type[Any]]] = {
     "withdrawn_is_removed": {"tree": _WithdrawnIsRemoved},
@@ -130,6 +157,7 @@ KINDS: dict[str, dict[str, type[Any]]] = {
 }
 UNION_PLANTS = tuple(dict.fromkeys((*HOMES, *KINDS)))
 BUSY = UnionOptions(act_every_ms=150, renames=0.1, foreign=0.4, job_ms=100, step_ms=20)
+EDITED = with_options(BUSY, act_every_ms=300, foreign=0.8, offers=True)
 SCENARIOS: dict[str, UnionOptions] = {
     "laid_from_facts": with_options(BUSY, act_every_ms=500, lose_state_every_ms=3_000),
     "looks_in_a_switch": BUSY,
@@ -137,6 +165,9 @@ SCENARIOS: dict[str, UnionOptions] = {
     "withdrawn_is_removed": with_options(BUSY, shape="chain", withdraw_every_ms=2_000, crash_every_ms=3_000),
     "withheld_for_ever": with_options(BUSY, act_every_ms=1_000, withheld=0.2),
     "head_may_fall": with_options(BUSY, shape="chain", lies=0.5),
+    "offered_is_new": with_options(EDITED, removes=0.4, cut_every_ms=2_000),
+    "bases_not_compared": EDITED,
+    "looks_over_a_revert": EDITED,
     "anybody_may_write": with_options(BUSY, act_every_ms=1_000, shape="chain", lies=0.5),
 }
 """The options by which each bug comes up soon."""

@@ -121,7 +121,14 @@ class _Homes(SimCluster):
             self.checks.wrote(home.name, entry)
             if before is not None:
                 self.checks.replaced(before)
+                self._edited(home, entry)
             self._touched(home)
+
+    def _edited(self, home: SimUnionHome, entry: Entry) -> None:
+        now = home.unions.now if home.is_alive else None
+        owners = [] if now is None else [each.origin for each in now.ownership.of(entry.path)]
+        if owners and home.me not in owners:
+            self.checks.edits(home.name, entry, owners[0])
 
     def _remove(self, home: SimUnionHome, path: bytes) -> None:
         self.world.record(home.name, "!", f"a person removes {path!r}")
@@ -209,6 +216,8 @@ class _Homes(SimCluster):
         for home in self.homes.values():
             if not home.is_alive or not home.is_still:
                 return f"{home.name} does not rest"
+            if home.kept_paths():
+                return f"{home.name} has offers under way: {sorted(home.kept_paths())[:3]}"
             if home.foreign or home.waiting:
                 return f"{home.name} has changes of others' paths: {[*home.foreign, *home.waiting][:3]}"
             if home.disk.tree != first.disk.tree:

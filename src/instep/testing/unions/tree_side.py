@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from instep.core.follow import vocabulary as f
+from instep.core.follow.kept_paths import as_in
 from instep.core.unite import vocabulary as u
 from instep.model.ids import Digest, NodeName
 from instep.model.manifest.entry import Entry, Kind
@@ -16,19 +17,20 @@ from instep.model.replication.union import UnionPart, Withheld
 from instep.testing.unions.disk import Step, UnionJournal, in_order, is_alike
 from instep.testing.unions.home_base import TREE
 from instep.testing.unions.laid import SimLaid, UnknownUnion
-from instep.testing.unions.own_side import OwnSide
+from instep.testing.unions.offer_side import OfferSide
 from instep.testing.unions.process import trouble
 
 AGAIN_MS = 500
 SEARCH_MS = 15_000
 
 
-class TreeSide(OwnSide):
+class TreeSide(OfferSide):
     """``turn``: a switch is under way."""
 
     def began_tree(self) -> None:
         self.is_recovered = False
         self.in_the_way = False
+        self.reverts = 0
         self.sought: frozenset[Digest] = frozenset()
         """Contents of the own line that the last stage did not find."""
         self.asked_in_vain = False
@@ -78,6 +80,7 @@ class TreeSide(OwnSide):
             live = self.live_of(origin)
             if live is not None:
                 self.ledger.keeps(f"tree of {self.name}", origin, live)
+        self.parts_are_live()
         self.touch(everything=True)
         self.union_stands()
 
@@ -91,7 +94,9 @@ class TreeSide(OwnSide):
         before = self.unions.nothing().united.root if effect.base is None else effect.base.root
         wanted = [
             change.new
-            for change in diff(before, union.united.root, self.disk.state.get_page)
+            for change in diff(
+                self._without_kept(before, union.united.root), union.united.root, self.disk.state.get_page
+            )
             if change.new is not None
             and change.new.kind is not Kind.DIR
             and not is_alike(change.old, change.new)
@@ -145,6 +150,8 @@ class TreeSide(OwnSide):
     def _is_in_the_way(self, entry: Entry, before: Digest) -> bool:
         """Whether a file that is not published yet has the name: it keeps it until it is."""
         here = self.disk.tree.get(entry.path)
+        if entry.path in self.kept_paths():
+            return False
         is_new = here is not None and self.unions.entry(before, entry.path) is None
         return is_new and not is_alike(here, entry)
 
@@ -189,12 +196,18 @@ class TreeSide(OwnSide):
             return
         target = self.unions.of(effect.head.id)
         assert target.record is not None
-        self.disk.journal = UnionJournal(now.record, target.record, self._steps(now, target), frozenset())
+        self.disk.journal = UnionJournal(now.record, target.record, self._steps(now, target))
         self.unions.lost()
         self._walk(self.disk.walk(self.disk.journal), lambda: self._switched(effect))
 
+    def _without_kept(self, root: Digest, target: Digest) -> Digest:
+        """A planted bug has another."""
+        pages = self.disk.state.pages
+        return as_in(root, target, self.kept_paths(), self.disk.state.get_page, pages.__setitem__)
+
     def _steps(self, now: SimLaid, target: SimLaid) -> tuple[Step, ...]:
-        changes = diff(now.united.root, target.united.root, self.disk.state.get_page)
+        before = self._without_kept(now.united.root, target.united.root)
+        changes = diff(before, target.united.root, self.disk.state.get_page)
         steps = {c.path: (c.path, c.old, c.new) for c in changes if not is_alike(c.old, c.new)}
         return in_order(steps)
 
@@ -295,7 +308,10 @@ class TreeSide(OwnSide):
         if self.unions.now is None:
             self.answer(TREE, effect.req, f.DriftCheckFailed(effect.req, trouble("union_unknown")))
             return
-        asked = [path for path in effect.paths or self.foreign if path in self.foreign]
+        kept = self.kept_paths()
+        asked = [
+            path for path in effect.paths or (*self.foreign, *kept) if path in self.foreign or path in kept
+        ]
         paths = tuple(path for path in asked if self._differs(path))
         self.answer(TREE, effect.req, f.DriftChecked(effect.req, paths, len(paths)))
 
@@ -303,7 +319,10 @@ class TreeSide(OwnSide):
         now = self.unions.now
         assert now is not None
         is_foreign = any(each.origin != self.me for each in now.ownership.of(path))
-        return is_foreign and not is_alike(self.disk.tree.get(path), self.unions.entry(now.united.root, path))
+        is_kept = path in self.kept_paths()
+        return (is_foreign or is_kept) and not is_alike(
+            self.disk.tree.get(path), self.unions.entry(now.united.root, path)
+        )
 
     def _revert(self, effect: f.Revert) -> None:
         now = self.unions.now
@@ -321,6 +340,8 @@ class TreeSide(OwnSide):
         for path in sorted(entries):
             self.disk.restore(path, entries[path])
         self.answer(TREE, effect.req, f.Reverted(effect.req, effect.paths))
+        self.set_aside(effect.paths)
+        self.reverts += 1
         self.touch(everything=True)
 
     @abstractmethod

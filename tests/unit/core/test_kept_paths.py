@@ -5,12 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instep.core.follow.kept_paths import as_in
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import build, diff, iterate
 from instep.model.paths import is_below, parent_of, sort_key
-from instep.node.following.kept_paths import as_in
-from instep.store.memory import MemoryStore
 
 _NAMES = (b"a", b"b", b"d", b"d/x", b"d/y", b"e", b"e/z")
 
@@ -43,17 +42,10 @@ def test_no_step_touches_a_kept_path_and_every_other_path_arrives(
     """Goal: the steps of a stage are the differences from the base that is made here to the target. None is at a kept
     path, but where a directory that holds more than kept paths ends, or something else lies in its directory's place; all other differences stay; and no entry of the
     base lies below something that is no directory."""
-    store = MemoryStore()
     pages: dict[Digest, bytes] = {}
-    root, target = build(iter(held), pages.__setitem__), build(iter(wanted), pages.__setitem__)
-    store.put_pages(pages.items())
-
-    def get(digest: Digest) -> bytes:
-        raw = store.get_page(digest)
-        assert raw is not None
-        return raw
-
-    base = as_in(root, target, kept, store)
+    get, put = pages.__getitem__, pages.__setitem__
+    root, target = build(iter(held), put), build(iter(wanted), put)
+    base = as_in(root, target, kept, get, put)
     steps = {change.path for change in diff(base, target, get)}
     all_steps = {change.path for change in diff(root, target, get)}
     ended = {

@@ -12,23 +12,21 @@ from instep.model.ids import Digest
 from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import iterate
+from instep.model.manifest.pages import GetPage, PutPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, parent_of, sort_key
-from instep.node.trees.scanning.scan_tally import PageKeeper
-from instep.store.port import NodeStore
 
 
-def as_in(root: Digest, target: Digest, paths: Iterable[bytes], store: NodeStore) -> Digest:
+def as_in(root: Digest, target: Digest, paths: Iterable[bytes], get: GetPage, put: PutPage) -> Digest:
     """``root`` with ``paths`` as ``target`` has them. Left out are directories that cease to be one with something in
     them that is not kept: such a change takes other paths along."""
-    keeper = PageKeeper(store)
-    reader = Reader(keeper.get)
+    reader = Reader(get)
     changes: dict[bytes, Entry | None] = {}
     rising = sorted(set(paths), key=sort_key)
     for path in reversed(rising):  # paths below a directory come before it
         held, wanted = reader.lookup(root, path), reader.lookup(target, path)
         is_end = _ends(held, wanted)
-        if (wanted is None or is_end) and (not is_end or _is_emptied(root, path, changes, keeper)):
+        if (wanted is None or is_end) and (not is_end or _is_emptied(root, path, changes, get)):
             changes[path] = wanted
     for path in rising:
         held, wanted = reader.lookup(root, path), reader.lookup(target, path)
@@ -37,9 +35,7 @@ def as_in(root: Digest, target: Digest, paths: Iterable[bytes], store: NodeStore
             if above is not None:
                 changes |= {**above, path: wanted}
     ordered = sorted(changes.items(), key=lambda item: sort_key(item[0]))
-    result = edit(root, ordered, keeper.get, keeper.put)
-    keeper.flush()
-    return result
+    return edit(root, ordered, get, put)
 
 
 def _ends(held: Entry | None, wanted: Entry | None) -> bool:
@@ -49,9 +45,9 @@ def _ends(held: Entry | None, wanted: Entry | None) -> bool:
     return wanted is None or wanted.kind is not Kind.DIR
 
 
-def _is_emptied(root: Digest, path: bytes, changes: dict[bytes, Entry | None], keeper: PageKeeper) -> bool:
+def _is_emptied(root: Digest, path: bytes, changes: dict[bytes, Entry | None], get: GetPage) -> bool:
     """Whether everything below the directory goes with these changes."""
-    for entry in iterate(root, keeper.get, after=path):
+    for entry in iterate(root, get, after=path):
         if not is_below(entry.path, path):
             return True
         if changes.get(entry.path, entry) is not None:
