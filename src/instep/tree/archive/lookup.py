@@ -64,6 +64,8 @@ class ArchiveLookup:
         with self._lock:
             # A damaged index is mended soon: it is read anew for each source.
             self._tables = {n: t for n, t in self._tables.items() if n in stays and not t.is_damaged}
+        if not names:
+            return ArchiveSource(self.place, lambda _, __: iter(()))
 
         def slots(entry: Entry, batches: KeptBatch) -> Iterator[tuple[bytes, bytes]]:
             asked = _Asked(entry)

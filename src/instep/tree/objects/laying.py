@@ -23,6 +23,7 @@ from instep.tree.objects.fidelity import Local, apply_metadata
 from instep.tree.objects.inode import let_owner
 from instep.tree.objects.large import digest_of_fd, mismatch, write_around_holes
 from instep.tree.objects.rows import row_of_stat
+from instep.tree.objects.sync_beside import SyncBeside
 from instep.tree.root.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.root.descriptors import CREATE, READ, Tolerated, closing_fd
 from instep.tree.root.records import write_all
@@ -43,9 +44,13 @@ class Layer:
         self._kept_by_open = 0o777 & ~_umask()
         self._unsynced: list[bytes] = []
         self._are_many = False
+        self._beside = SyncBeside(self.tree)
 
     def close(self) -> None:
-        self.tree.close()
+        try:
+            self._beside.end()
+        finally:
+            self.tree.close()
 
     def small(self, slot: bytes, entry: Entry, data: bytes | memoryview) -> os.stat_result:
         """A new file with ``data``, whose digest is checked first. The stat is taken after all was set."""
@@ -72,6 +77,8 @@ class Layer:
         finally:
             os.close(fd)
         self.unsynced(slot)
+        if self._are_many:
+            self._beside.laid(entry.size)
         return found
 
     def is_sparse(self, entry: Entry) -> bool:
@@ -144,6 +151,7 @@ class Layer:
 
     def sync(self) -> None:
         """Make all that was laid durable, and the directories that name it."""
+        self._beside.end()
         if not self._are_many:
             try:
                 self._sync_singly()

@@ -25,7 +25,7 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind, same_but_for_times_of_directories
 from instep.model.manifest.manifest import Change, GetPage, diff
 from instep.model.manifest.walk import Reader, entries_below
-from instep.model.paths import shown
+from instep.model.paths import parent_of, shown
 from instep.model.statrow import StatRow
 from instep.tree.journal.journal import (
     Compare,
@@ -188,6 +188,7 @@ class Stage:
             opened.enter_context(RecordWriter(name, self._tree.fd))
             for name in (b"steps", b"dirs", b"links", b"rows")
         )
+        self._missing: tuple[bytes, ...] = ()
         self._few = list(islice(diff(self.live_root, self.target.root, self._get_page), FEW_CHANGES))
         self.moves = self._moves()
         self._has_hints = bool(self.moves.hints)
@@ -393,11 +394,21 @@ class Stage:
 
     def _open_live(self, path: bytes, size: int | None) -> int | None:
         """A live regular file to read from, of this size if one is asked for; None when it is not there."""
+        if path.startswith(self._missing):
+            return None
         with Tolerated(*NOT_BENEATH, errno.EACCES):
-            found = self._root.stat(path)
-            if kind_of(found) == 0 and (size is None or found.st_size == size):
+            found = self._root.stat_or_none(path)
+            if found is None:
+                self._note_missing(parent_of(path))
+            elif kind_of(found) == 0 and (size is None or found.st_size == size):
                 return self._root.open(path, READ)
         return None
+
+    def _note_missing(self, directory: bytes) -> None:
+        """The directory of the last file that was not in the live tree, when it is not there either: a first copy looks
+        once for all files below it. One that comes meanwhile is no candidate, and its contents are fetched."""
+        if directory and self._root.stat_or_none(directory) is None:
+            self._missing = (directory + b"/",)
 
     def _copy(self, fd: int, slot: bytes, entry: Entry) -> bool:
         """Lay a copy of what ``fd`` holds, if it is the entry's content; hashed on this side of the copy (P1)."""
