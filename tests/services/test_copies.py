@@ -120,6 +120,7 @@ async def test_a_node_that_is_behind_lacks_the_documents_that_it_has_not(tmp_pat
         main.write({"a.xml": "2", "new.xml": "1"})
         await main.publish()
         rule = await _found(main, kept=False, short=2, documents=3)
+        assert rule["trouble"][0] == "2 documents of *.xml have not the copy wanted, such as a.xml with 0"
         assert [one["path"] for one in rule["sample"]] == ["a.xml", "new.xml"]
         assert [(one["node"], one["documents"]) for one in rule["missing"]] == [("s1", 2)]
         await s1.call("resume", fileset="data")

@@ -17,7 +17,7 @@ from instep.api.parts import (
     UnknownCopiesDocument,
 )
 from instep.core.copies import NO_WORD, CopiesStand, Covers, NodeCount, NodeWord, holders, judge
-from instep.model.counts import counted
+from instep.model.counts import counted, which
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, NodeName
 from instep.model.manifest.manifest import lookup
@@ -196,16 +196,18 @@ def _of_node(count: NodeCount) -> NodeCopiesDocument:
 
 def _troubles(stand: CopiesStand, words: Sequence[NodeWord]) -> list[str]:
     rule, said = stand.rule, []
-    wanted = "1 copy that is" if rule.wanted == 1 else f"{rule.wanted} copies that are"
+    wanted = "the copy" if rule.wanted == 1 else f"the {rule.wanted} copies"
     if stand.short:
-        said.append(f"{_documents(stand.short, rule)} have fewer than the {wanted} wanted{_such(stand)}")
+        has = which(stand.short, "has", "have")
+        said.append(f"{_documents(stand.short, rule)} {has} not {wanted} wanted{_such(stand)}")
     if stand.doubtful:
+        has = which(stand.doubtful, "has", "have")
         said.append(
-            f"whether {_documents(stand.doubtful, rule)} have the {wanted} wanted is not known{_such(stand)}"
+            f"whether {_documents(stand.doubtful, rule)} {has} {wanted} wanted is not known{_such(stand)}"
         )
     possible = sum(word.node not in rule.block for word in words)
     if (stand.short or stand.doubtful) and possible < rule.wanted:
-        said.append(f"no more than {counted(possible, 'node')} can have one")
+        said.append(f"{counted(possible, 'node')} may have this fileset, and {rule.wanted} would be needed")
     said += (f"{each.node}, which is preferred, lacks {_some(each, rule)}" for each in stand.missing)
     said += (f"{each.node}, which is blocked, has {_some(each, rule)}" for each in stand.blocked)
     if stand.short or stand.doubtful or stand.preferred_unknown:
