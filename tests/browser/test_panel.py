@@ -219,6 +219,26 @@ def test_axe_finds_nothing_and_no_page_is_wider_than_its_window(
     assert not found, "\n".join(f"{path}\n{told}" for path, told in found.items())
 
 
+def test_axe_finds_nothing_where_a_provider_signs_in(scene: Scene, opened: Open) -> None:
+    path = scene.fleet.main.directory / "instep.toml"
+    before = path.read_text()
+    provider = """[oidc]\nissuer = "https://login.example.org"\nclient_id = "instep"\nroles = ["staff=viewer"]\n"""
+    path.write_text(f"{before}\n{provider}")
+    scene.fleet.main.run("config", "reload")
+    try:
+        for scheme in SCHEMES:
+            for width in (390, 1280):
+                page = opened(color_scheme=scheme, viewport={"width": width, "height": 900})
+                page.goto(f"{scene.url}/login")
+                expect(page.get_by_role("link", name="Go to login.example.org")).to_be_visible()
+                report = Axe().run(page)
+                assert report.violations_count == 0, report.generate_report()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+    finally:
+        path.write_text(before)
+        scene.fleet.main.run("config", "reload")
+
+
 HOSTILE = (
     '"><img src=x onerror=alert(1)>', "'><script>alert(1)</script>", "javascript:alert(1)", "a\u202etxt.exe",
     "x" * 255, "\x1b]0;owned\x07", "{{ 7 * 7 }}", "</textarea><svg onload=alert(1)>",

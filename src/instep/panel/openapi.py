@@ -170,6 +170,7 @@ def _own_paths() -> dict[str, Any]:
                     {"name": "wait", "in": "query", "schema": duration},
                     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}},
                     {"name": "view", "in": "query", "schema": {"const": "rows"}},
+                    {"name": "seen", "in": "query", "schema": _STRING},
                 ],
                 "responses": {"200": _json("Events.", events), **problems, "503": problem_answer()},
             }

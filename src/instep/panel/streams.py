@@ -137,10 +137,10 @@ class Streams:
     async def events(self, exchange: PanelExchange, caller: Caller) -> web.StreamResponse:
         """A page of events; with ``wait`` once there is one, and for ``text/event-stream`` all that come."""
         query, headers = exchange.request.query, exchange.request.headers
-        _require_known(query, ("after", "wait", "limit", "view"))
+        _require_known(query, ("after", "wait", "limit", "view", "seen"))
         after = _number(headers.get("Last-Event-ID") or query.get("after"))
         if "text/event-stream" in headers.get("Accept", ""):
-            return await self._stream(exchange, caller, after, query.get("view"))
+            return await self._stream(exchange, caller, after, query.get("view"), query.get("seen", ""))
         limit = _number(query.get("limit")) or EVENTS_MAX
         until = monotonic_ms() + min(_duration(query, "wait", 0), WAIT_MS_MAX)
         page = await self._page(caller, after or 0, min(limit, EVENTS_MAX))
@@ -163,7 +163,7 @@ class Streams:
         return EventPageDocument(events, str(last), has_gap)
 
     async def _stream(
-        self, exchange: PanelExchange, caller: Caller, after: int | None, view: str | None
+        self, exchange: PanelExchange, caller: Caller, after: int | None, view: str | None, seen: str
     ) -> web.StreamResponse:
         if view not in (None, "rows"):
             raise UsageError("view is rows, or left out", code="bad_parameter")
@@ -175,7 +175,7 @@ class Streams:
         self._open[caller.name] = self._open.get(caller.name, 0) + 1
         try:
             await response.prepare(exchange.request)
-            await self._send(exchange, response, caller, after, view == "rows")
+            await self._send(exchange, response, caller, after, seen if view == "rows" else None)
         except ConnectionError:
             return response  # the reader went away
         finally:
@@ -190,10 +190,11 @@ class Streams:
         response: web.StreamResponse,
         caller: Caller,
         after: int | None,
-        has_rows: bool,
+        seen: str | None,
     ) -> None:
+        """``seen`` names the rows that the reader has; None for a reader who wants none."""
         cursor = self._feed.number() if after is None else after
-        shown: Mapping[str, StandingRowDocument] = {}
+        has_counts = False
         await response.write(b"retry: 2000\n\n")
         beat_ms = -1
         while not self._feed.is_stopping:
@@ -212,25 +213,24 @@ class Streams:
                     told = msgspec.json.encode(event).decode()
                     await response.write(_message("note", told, str(event["number"])))
                 cursor = int(page.cursor)
-            if has_rows:
-                rows = await self._feed.rows(caller)
-                if rows is not shown:
-                    for message in _differences(shown, rows):
+            if seen is not None:
+                await self._feed.rows(caller)
+                if self._feed.seen != seen or not has_counts:
+                    rows, gone = self._feed.since(caller, seen)
+                    seen, has_counts = self._feed.seen, True
+                    for message in _differences(rows, gone):
                         await response.write(message)
-                    shown = rows
+                    counts = msgspec.json.encode(self._feed.counts(caller)).decode()
+                    await response.write(_message("counts", counts))
             await asyncio.sleep(LOOK_S)
         await response.write(b"event: stopping\ndata: {}\n\n")
 
 
-def _differences(
-    shown: Mapping[str, StandingRowDocument], rows: Mapping[str, StandingRowDocument]
-) -> Iterable[bytes]:
-    for key, row in rows.items():
-        if shown.get(key) != row:
-            yield _message("row", encoded_row(row))
-    for key in shown:
-        if key not in rows:
-            yield _message("gone", msgspec.json.encode({"id": key}).decode())
+def _differences(rows: Iterable[StandingRowDocument], gone: Iterable[str]) -> Iterable[bytes]:
+    for row in rows:
+        yield _message("row", encoded_row(row))
+    for key in gone:
+        yield _message("gone", msgspec.json.encode({"id": key}).decode())
 
 
 def _message(kind: str, data: str, number: str | None = None) -> bytes:

@@ -54,13 +54,17 @@ class Site:
         page = await view.show(visit)
         if isinstance(page, str):
             return self.redirect(exchange, page)
+        if page.is_live:
+            await self._feed.begin(caller)
         return self._drawn(exchange, page, caller)
 
     def static(self, exchange: PanelExchange) -> web.Response:
         found = self._files.by_name.get(exchange.path.removeprefix("/static/"))
         if found is None or exchange.request.method not in ("GET", "HEAD"):
             return exchange.answer(b"", "text/plain", 404)
-        return exchange.answer(found.body, found.kind, 200, {"Cache-Control": FOREVER})
+        response = exchange.answer(found.body, found.kind, 200, {"Cache-Control": FOREVER})
+        response.enable_compression()
+        return response
 
     def redirect(self, exchange: PanelExchange, path: str) -> web.Response:
         """``path`` is one of ours, never of the request."""
@@ -102,10 +106,14 @@ class Site:
             "request_id": exchange.id,
             "same": page.same,
             "is_live": page.is_live,
+            "seen": self._feed.seen if page.is_live else "",
             **page.context,
         }
         html = self._templates.get_template(page.template).render(context)
-        return exchange.answer(html.encode("utf-8", "replace"), HTML, page.status)
+        response = exchange.answer(html.encode("utf-8", "replace"), HTML, page.status)
+        if not page.context.get("secret"):  # the size of a compressed page says something of its text
+            response.enable_compression()
+        return response
 
 
 def _view_of(method: str, path: str) -> tuple[View, dict[str, str]]:

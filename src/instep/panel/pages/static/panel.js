@@ -71,10 +71,10 @@ const put = row => {
   if (line.className !== `s-${kind}`) line.className = `s-${kind}`;
 };
 const standings = new Map();
-const count = () => {
-  const told = document.getElementById('troubled');
-  const troubled = String([...standings.values()].filter(one => JSON.parse(one)[2] !== 'in_step').length);
-  if (told && told.textContent !== troubled) told.textContent = troubled;
+let isBegun = false;  // the rows that differed from the drawn ones have come
+const count = told => {
+  const cell = document.getElementById('troubled');
+  if (cell && cell.textContent !== String(told.troubled)) cell.textContent = String(told.troubled);
 };
 
 // A page that is not kept by rows is read again when something happened to its fileset, unless a form is being filled.
@@ -97,15 +97,16 @@ const take = ({ kind, data }) => {
     const now = JSON.stringify([data.live, data.head, data.standing, data.reason]);
     standings.set(data.id, now);
     put(data);
-    count();
-    const isOther = before !== undefined && before !== now;
+    const isOther = before !== now && (before !== undefined || isBegun);
     if (isOther && document.body.dataset.again === data.fileset && waiting === 0) {
       waiting = setTimeout(() => { waiting = 0; again(); }, 700);
     }
   } else if (kind === 'gone') {
     standings.delete(data.id);
     document.getElementById(data.id)?.remove();
-    count();
+  } else if (kind === 'counts') {
+    isBegun = true;
+    count(data);
   } else if (kind === 'note') {
     heard();
     const list = document.getElementById('notes');
@@ -122,8 +123,8 @@ const take = ({ kind, data }) => {
 
 // One stream for all tabs: the tab that holds the lock reads it and passes everything on.
 const lead = () => new Promise(() => {
-  const events = new EventSource('/api/v1/events?view=rows');
-  for (const kind of ['beat', 'row', 'gone', 'note', 'signed_out', 'stopping']) {
+  const events = new EventSource('/api/v1/events?view=rows&seen=' + encodeURIComponent(document.body.dataset.seen));
+  for (const kind of ['beat', 'row', 'gone', 'counts', 'note', 'signed_out', 'stopping']) {
     events.addEventListener(kind, event => {
       const told = { kind, data: JSON.parse(event.data) };
       take(told);
@@ -131,9 +132,13 @@ const lead = () => new Promise(() => {
     });
   }
   channel.onmessage = event => {
-    if (event.data.kind === 'hello') for (const row of rows.values()) channel.postMessage({ kind: 'row', data: row });
+    if (event.data.kind !== 'hello') return;
+    for (const row of rows.values()) channel.postMessage({ kind: 'row', data: row });
+    if (counts) channel.postMessage({ kind: 'counts', data: counts });
   };
   const rows = new Map();
+  let counts = null;
+  events.addEventListener('counts', event => { counts = JSON.parse(event.data); });
   events.addEventListener('row', event => { const row = JSON.parse(event.data); rows.set(row.id, row); });
 });
 if (document.body.dataset.live) {

@@ -11,15 +11,17 @@ EMPTY = StandingRowDocument("", "", "", "", "", "", "unknown", "", "", "", "")
 
 async def overview(visit: Visit) -> Page:
     """Rows that are not in step come first, and are shown alone where there are any and nothing else is asked for."""
-    rows = sorted((await visit.feed.rows(visit.caller)).values(), key=lambda row: row.id)
+    rows = list((await visit.feed.rows(visit.caller)).values())
     troubled = [row for row in rows if row.standing != "in_step"]
     show = visit.query("show") or ("troubled" if troubled else "all")
     wanted = visit.query("q").lower()
-    chosen = [
-        row
-        for row in (troubled if show == "troubled" else rows)
-        if wanted in f"{row.fileset} {row.node} {row.standing} {row.reason}".lower()
-    ]
+    chosen = troubled if show == "troubled" else rows
+    if wanted:
+        chosen = [
+            row
+            for row in chosen
+            if wanted in f"{row.fileset} {row.node} {row.standing} {row.reason}".lower()
+        ]
     first, shown = visit.page_of(chosen)
     context = {
         "rows": shown, "total": len(rows), "troubled": len(troubled), "chosen": len(chosen),
