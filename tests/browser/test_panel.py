@@ -222,7 +222,9 @@ def test_axe_finds_nothing_and_no_page_is_wider_than_its_window(
 def test_axe_finds_nothing_where_a_provider_signs_in(scene: Scene, opened: Open) -> None:
     path = scene.fleet.main.directory / "instep.toml"
     before = path.read_text()
-    provider = """[oidc]\nissuer = "https://login.example.org"\nclient_id = "instep"\nroles = ["staff=viewer"]\n"""
+    provider = (
+        """[oidc]\nissuer = "https://login.example.org"\nclient_id = "instep"\nroles = ["staff=viewer"]\n"""
+    )
     path.write_text(f"{before}\n{provider}")
     scene.fleet.main.run("config", "reload")
     try:

@@ -18,9 +18,7 @@ async def overview(visit: Visit) -> Page:
     chosen = troubled if show == "troubled" else rows
     if wanted:
         chosen = [
-            row
-            for row in chosen
-            if wanted in f"{row.fileset} {row.node} {row.standing} {row.reason}".lower()
+            row for row in chosen if wanted in f"{row.fileset} {row.node} {row.standing} {row.reason}".lower()
         ]
     first, shown = visit.page_of(chosen)
     context = {
