@@ -1,4 +1,4 @@
-"""The overview of 1,000 nodes and 50 filesets: what is drawn, what is sent, and what each costs.
+"""The overview of 1,000 nodes and 50 filesets: the page, the rows that a stream sends, and the cost of each.
 
 The figures are of processor time, of which a machine under load takes no more; each bound is three times the goal.
 """
