@@ -176,3 +176,28 @@ def test_the_dump_gives_way_to_a_fileset_of_its_name(tmp_path: Path, call: Any) 
     assert code == 0, found
     assert (tmp_path / "out" / DUMP / "docs/one").read_bytes() == b"1"
     assert Path(found["dump"]).read_text() == "rows\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("appdata/docs/new", "inside_a_fileset"),
+        ("link/new", "inside_a_fileset"),
+        ("disk", "inside_a_fileset"),
+        ("backups/new", "among_the_backups"),
+        ("backups/ID/new", "among_the_backups"),
+    ],
+)
+def test_a_backup_is_not_laid_out_where_it_would_be_carried(
+    tmp_path: Path, call: Any, where: str, error: str
+) -> None:
+    """Else the keys of a fileset of class secret are published a moment later."""
+    (tmp_path / "link").symlink_to(tmp_path / "appdata/docs")
+    (tmp_path / "disk").mkdir()  # its disk is not mounted, and the root of another fileset is on it
+    with (tmp_path / "node/instep.toml").open("a") as config:
+        config.write(f'[filesets.more]\npath = "{tmp_path}/disk/more"\nwriter = "main"\n')
+    backup = call("create")[1]["id"]
+    before = names(tmp_path)
+    code, found = call("restore", backup, "--to", tmp_path / where.replace("ID", backup))
+    assert (code, found.get("error", found).get("code")) == (4, error), found
+    assert names(tmp_path) == before

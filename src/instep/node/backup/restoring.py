@@ -33,7 +33,7 @@ from instep.node.backup.catalogue import (
     opened_file,
 )
 from instep.node.backup.own_program import failure_of
-from instep.node.backup.sources import backup_settings, database_of, filesets_of
+from instep.node.backup.sources import backup_settings, database_of, filesets_of, require_outside
 from instep.node.cluster.address_file import cluster_address
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.settings import Settings
@@ -158,7 +158,8 @@ class BackupRestorer:
     # Restore ----------------------------------------------------------------------------------------------------
 
     def restore_to(self, folder: Path) -> dict[str, Any]:
-        """Lay the files and the dump out in a new or empty folder."""
+        """Lay the files and the dump out in a new or empty folder, which no fileset carries."""
+        require_outside(folder, self._settings)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} is not an empty directory", hint="name a new one", code="not_empty")
         if not folder.parent.is_dir():

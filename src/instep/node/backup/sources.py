@@ -12,6 +12,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.config.settings import Settings
 from instep.node.config.shared_parts.backups import BackupSettings
 from instep.store.cluster.address import PostgresAddress
+from instep.tree.root.resolving import resolved
 
 
 def backup_settings(settings: Settings) -> BackupSettings:
@@ -51,3 +52,24 @@ def filesets_of(settings: Settings, backup: BackupSettings) -> dict[FilesetName,
                 )
             found[name] = each
     return found
+
+
+def require_outside(folder: Path, settings: Settings) -> None:
+    """``RefusedError`` ``inside_a_fileset`` or ``among_the_backups`` for a directory whose files a node would publish,
+    or that would be part of the directory of backups."""
+    hint, real = "name a new directory outside", resolved(folder)
+    for name, each in settings.filesets.items():
+        root = resolved(Path(each.path))
+        if real.is_relative_to(root) or root.is_relative_to(real):
+            raise RefusedError(
+                f"{folder} shares files with the fileset {name} ({each.path}), which would carry what is laid out there"
+                " to other nodes",
+                hint=hint,
+                code="inside_a_fileset",
+                fileset=name,
+            )
+    backups = backup_settings(settings).to
+    if real.is_relative_to(resolved(backups)):
+        raise RefusedError(
+            f"{folder} lies in the directory of backups ({backups})", hint=hint, code="among_the_backups"
+        )
