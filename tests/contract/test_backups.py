@@ -216,7 +216,10 @@ def test_bad_input_is_named_and_nothing_is_changed(at: Path, call: Any) -> None:
     assert (code, found["error"]["code"]) == (8, "disk_full")
     assert call("list")[1]["backups"] == []
     made = call("create")[1]
-    assert call("restore", made["id"], "--to", root)[1]["error"]["code"] == "not_empty"
+    assert call("restore", made["id"], "--to", root)[1]["error"]["code"] == "inside_a_fileset"
+    (at / "full").mkdir()
+    (at / "full/one").write_bytes(b"1")
+    assert call("restore", made["id"], "--to", at / "full")[1]["error"]["code"] == "not_empty"
     code, found = call("restore", made["id"], "--to", at / "out")
     assert code == 0 and (at / "out/appdata/one").read_bytes() == b"1"
     before = files_below(root)
