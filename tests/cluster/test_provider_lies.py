@@ -99,6 +99,25 @@ async def test_a_new_key_of_the_provider_is_read_once_it_signs(
     assert [name for name, _ in provider.asked].count("keys") == 2
 
 
+async def test_keys_age_whatever_the_clock_says(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a key that was withdrawn stays trusted after the clock is put back."""
+    wall, boot = [now_ms()], [10_000_000]
+    monkeypatch.setattr(client_module, "monotonic_ms", lambda: boot[0])
+    client = ProviderClient(OidcSettings(issuer=provider.issuer, client_id=CLIENT), lambda: wall[0])
+    await claims_from(provider, client)
+    provider.key = other_key("two")
+    boot[0] += 20_000
+    wall[0] -= 5_000
+    assert (await claims_from(provider, client))["sub"] == "7"
+
+
+async def test_a_provider_that_compresses_when_asked_is_understood(provider: FakeProvider) -> None:
+    provider.compresses = True
+    assert (await claims_from(provider, client_of(provider)))["sub"] == "7"
+
+
 LIES: dict[str, Callable[[FakeProvider], object]] = {
     "other issuer": lambda p: p.lies.update(iss="https://evil.example"),
     "other audience": lambda p: p.lies.update(aud="another"),
@@ -180,7 +199,12 @@ def test_a_subject_keeps_its_name_and_its_rights_are_those_of_the_configuration(
     roles = {"maps": GroupRole("maps", Role.OPERATOR, None)}
     directory = NodeDirectory(tmp_path / "node")
     directory.create()
-    access = Access(directory, now_ms, lambda groups: next((roles[g] for g in groups if g in roles), None))
+    issuers = ["https://a"]
+
+    def role_of(issuer: str, groups: tuple[str, ...]) -> GroupRole | None:
+        return next((roles[g] for g in groups if g in roles and issuer in issuers), None)
+
+    access = Access(directory, now_ms, role_of)
     records = access.records
     key, ana = records.identify("https://a", "7", "ana", ("other", "maps"))
     assert records.identify("https://a", "7", "ben", ("maps",))[1].name == ana.name == "ana"
@@ -203,6 +227,10 @@ def test_a_subject_keeps_its_name_and_its_rights_are_those_of_the_configuration(
         Role.VIEWER,
         False,
     )
+    issuers[:] = ["https://b"]  # which may have a group of that name, too
+    elsewhere = records.begin_session(ana, "", "", by_link=False, identity=key, groups=("maps",))
+    assert access.caller_of_cookie(elsewhere, "") is None
+    issuers[:] = ["https://a"]
     roles.clear()
     assert access.caller_of_cookie(cookies[0], "") is None
     assert [one.name for _, one in records.all(BrowserSession)] == ["ana"]

@@ -118,6 +118,8 @@ def test_persons_of_a_provider_have_the_roles_of_their_groups(
     assert (row["who"], row["role"]) == ("ana", "operator")
     (user,) = main.run("user", "list").json["users"]
     assert (user["name"], user["provider"]) == ("ana", f"http://127.0.0.1:{port}")
+    refused = main.run("user", "add", "ana", "--role", "admin", "--password-file", str(secret), expect=4)
+    assert refused.error["code"] == "name_taken", "one name is one person, in the audit as well"
 
     stranger, status, page_text = sign_in(panel, port, "8")
     assert (status, "ben is in no group that has a role here" in page_text) == (403, True), page_text

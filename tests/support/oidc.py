@@ -40,6 +40,8 @@ class FakeProvider:
     more: Mapping[str, Any] | None = None
     """The claims of the userinfo endpoint."""
     padding: int = 0
+    compresses: bool = False
+    """Where the client says that it takes that."""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     flows: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -61,7 +63,10 @@ class FakeProvider:
             "token_endpoint": f"{self.issuer}/token", "jwks_uri": f"{self.issuer}/keys",
             "userinfo_endpoint": None if self.more is None else f"{self.issuer}/person",
         }  # fmt: skip
-        return web.json_response({**told, **self.description, "padding": "x" * self.padding})
+        answer = web.json_response({**told, **self.description, "padding": "x" * self.padding})
+        if self.compresses:
+            answer.enable_compression()
+        return answer
 
     async def keys(self, _: web.Request) -> web.Response:
         self.asked.append(("keys", {}))

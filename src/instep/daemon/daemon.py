@@ -97,10 +97,10 @@ class Daemon:
         self.node.peers.on_sync = sync_port(context)
         return commands_of(context)
 
-    def _role_of_groups(self, groups: tuple[str, ...]) -> GroupRole | None:
+    def _role_of_groups(self, issuer: str, groups: tuple[str, ...]) -> GroupRole | None:
         """Of a person whom the sign-in provider names, by the present configuration."""
         oidc = self.node.runtime.settings.oidc
-        return None if oidc is None else oidc.role_of(groups)
+        return None if oidc is None or oidc.issuer != issuer else oidc.role_of(groups)
 
     def _is_resting(self) -> bool:
         return self.shared_work.maintenance.is_on

@@ -39,7 +39,7 @@ class Access:
     """Nothing is opened or hashed before it is needed."""
 
     def __init__(
-        self, directory: NodeDirectory, now_ms: Callable[[], int], role_of: RoleOf = lambda _: None
+        self, directory: NodeDirectory, now_ms: Callable[[], int], role_of: RoleOf = lambda *_: None
     ) -> None:
         self._path = directory.access
         self._now_ms = now_ms

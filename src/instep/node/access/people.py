@@ -81,8 +81,8 @@ class BrowserSession(AccessRights, kw_only=True):
 
 
 Record = TypeVar("Record", bound=AccessRights)
-RoleOf = Callable[[tuple[str, ...]], GroupRole | None]
-"""The role of a person whom a provider names with these groups, by the present configuration."""
+RoleOf = Callable[[str, tuple[str, ...]], GroupRole | None]
+"""The role of a person whom this issuer names with these groups, by the present configuration."""
 
 
 def digest_of(secret: str) -> str:
@@ -203,7 +203,8 @@ class Records:
             return session
         if session.identity is None:
             return self.get(User, session.name)
-        row = None if self.get(Identity, session.identity) is None else self._role_of(session.groups)
+        known = self.get(Identity, session.identity)
+        row = None if known is None else self._role_of(known.issuer, session.groups)
         return None if row is None else AccessRights(name=session.name, role=row.role, filesets=row.filesets)
 
     # Persons whom a provider names --------------------------------------------------------------------------
@@ -211,7 +212,7 @@ class Records:
     def identify(self, issuer: str, subject: str, name: str, groups: tuple[str, ...]) -> tuple[str, Identity]:
         """The identity of a person, and its key. ``NotAllowedError``: ``no_role``, ``name_taken``."""
         now, key = self.now_ms(), digest_of(f"{issuer}\0{subject}")
-        row, known = self._role_of(groups), self.get(Identity, key)
+        row, known = self._role_of(issuer, groups), self.get(Identity, key)
         if row is None:
             raise NotAllowedError(
                 f"{name if known is None else known.name} is in no group that has a role here",
@@ -219,8 +220,7 @@ class Records:
                 code="no_role",
             )
         if known is None:
-            names = {one.name for _, one in self.all(Identity)} | {one.name for _, one in self.all(User)}
-            if name in names:
+            if self.is_of_provider(name) or self.get(User, name) is not None:
                 raise NotAllowedError(
                     f"the name {name} belongs to another person here",
                     hint=f"instep user remove {name}, where both are one person; else name another claim as name_claim",
@@ -232,6 +232,10 @@ class Records:
         )  # fmt: skip
         self.put(key, identity)
         return key, identity
+
+    def is_of_provider(self, name: str) -> bool:
+        """True when the name belongs to a person whom a provider named."""
+        return any(one.name == name for _, one in self.all(Identity))
 
     def remove_person(self, name: str) -> bool:
         """Forget a user, and an identity of that name; whether there was one."""

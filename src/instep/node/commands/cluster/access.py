@@ -46,6 +46,12 @@ class AccessCommands(CommandHandlers):
     async def user_add(self, asked: api.UserAddCommand, speaker: Speaker) -> api.UserChangeDocument:
         access = self._context.access
         self._require_known(asked.filesets)
+        if access.records.is_of_provider(asked.name):
+            raise RefusedError(
+                f"the name {asked.name} belongs to a person whom the sign-in provider names",
+                hint=f"instep user remove {asked.name}, where both are one person; else another name",
+                code="name_taken",
+            )
         old = access.records.get(User, asked.name)
         if asked.password is None:
             if old is None:
