@@ -219,13 +219,12 @@ class Records:
                 hint="add a group to roles in [oidc] of instep.toml, then: instep config reload",
                 code="no_role",
             )
-        if known is None:
-            if self.is_of_provider(name) or self.get(User, name) is not None:
-                raise NotAllowedError(
-                    f"the name {name} belongs to another person here",
-                    hint=f"instep user remove {name}, where both are one person; else name another claim as name_claim",
-                    code="name_taken",
-                )
+        if known is None and (self.is_of_provider(name) or self.get(User, name) is not None):
+            raise NotAllowedError(
+                f"the name {name} belongs to another person here",
+                hint=f"instep user remove {name}, where both are one person; else name another claim as name_claim",
+                code="name_taken",
+            )
         identity = Identity(
             name=name if known is None else known.name, role=row.role, filesets=row.filesets, issuer=issuer,
             subject=subject, created_ms=now if known is None else known.created_ms, signed_in_ms=now,
