@@ -90,7 +90,7 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "file").write_text("first")
-    fleet.make(1)
+    fleet.make(1, poll="200ms")  # each message that ends the stream costs a pause before it is dialled again
     toml = fleet.main.directory / "instep.toml"
     toml.write_text(toml.read_text() + "\n[partners.eve]\nreplicate = true\ndata = true\nhub = true\n")
     _hooks(fleet.main, validate=f'run = ["{ours}", "main"]')
@@ -128,20 +128,20 @@ def _as_writer(fleet: Fleet, evil: Path, ours: Path, outside: dict[Path, object]
         for raw in (*_sent_down(evil), msgspec.msgpack.encode(["hook", LINE, *_smuggled(evil)])):
             writer.await_streams("s1")
             writer.push_raw(raw)
+        writer.await_streams("s1")
         base = msgspec.msgpack.decode(writer.definition)
         hooked = msgspec.msgpack.encode([*base, *_smuggled(evil)])
         gated = Definition(gates=("java", "run")).encoded()
         for definition, code in ((hooked, "bad_definition"), (gated, "no_such_fact")):
             since = wall_ms()
-            writer.await_streams("s1")
             writer.announce(writer.generation(root, definition=definition), definition=definition)
             victim.await_code(since, code)
-        writer.await_streams("s1")
         honest = writer.generation(root)
         body = msgspec.msgpack.encode([*msgspec.msgpack.decode(honest.raw), *_smuggled(evil)])
         unsigned = SignedGeneration(body, UNSIGNED)
+        since = wall_ms()
         writer.announce_raw(SignedGeneration(body, writer.pki.sign(unsigned.id)))
-        writer.await_streams("s1")
+        victim.await_code(since, "bad_record")
         head = writer.publish([file(b"file", b"third")])
         _permitted(writer, victim, head)
         victim.assert_unharmed()

@@ -51,6 +51,7 @@ from instep.net.trust.pki import Pki
 from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Node
 from tests.support.hostile_home import HostileHome
+from tests.support.pings import Pings
 from tests.support.waiting import eventually
 
 __all__ = ["Craft", "HostileWriter", "Looped", "Victim", "directory", "file", "symlink", "wall_ms"]
@@ -170,6 +171,7 @@ class HostileWriter(HostileHome):
         self.received: deque[m.StreamMessage] = deque(maxlen=1_000)
         self.asked: deque[str] = deque(maxlen=1_000)
         self.streams: dict[NodeName, PeerStream] = {}
+        self._pings = Pings()
         self.on_heads: Callable[[m.HeadsRequest], m.HeadsReply] | None = None
         self.on_pages: Callable[[m.PagesRequest], m.PagesReply] | None = None
         self.on_contents: Callable[[m.ContentsRequest], Iterator[TransferAnswer]] | None = None
@@ -281,8 +283,14 @@ class HostileWriter(HostileHome):
         self._looped.run(work())
 
     def await_streams(self, *names: str, timeout: float = 20.0) -> None:
-        """Until these partners are connected."""
-        eventually(lambda: all(NodeName(n) in self.streams for n in names), timeout, f"streams of {names}")
+        """Until these partners are connected and have taken all that was sent to them: each answers a ping. A stream
+        that its partner is about to end does not count."""
+
+        def do_answer() -> bool:
+            found = [self.streams.get(NodeName(name)) for name in names]
+            return all(each and self._looped.run(self._pings.is_answered(each)) for each in found)
+
+        eventually(do_answer, timeout, lambda: f"answers of {names}: {self.streams}")
 
     # PeerService --------------------------------------------------------------------------------------------
 
@@ -357,12 +365,16 @@ class HostileWriter(HostileHome):
         if self.head is not None:
             await stream.send(self.head)
         self.streams[who] = stream
+        self._pings.begun(stream)
         try:
             while (message := await stream.receive()) is not None:
                 self.received.append(message)
                 if isinstance(message, m.Ping):
                     await stream.send(m.Pong(message.number))
+                elif isinstance(message, m.Pong):
+                    self._pings.answered(message.number)
         finally:
+            self._pings.ended(stream)
             if self.streams.get(who) is stream:
                 del self.streams[who]
 

@@ -142,9 +142,10 @@ def body_of(item: msgspec.Struct) -> bytes:
 
 
 def decode_leaf(raw: bytes, *, trusted: bool = False) -> list[Entry]:
-    """The entries of a leaf. Untrusted bytes are checked in full and refused with ``PeerError``."""
+    """The entries of a leaf. Untrusted bytes are checked in full, and of trusted ones only whether they can be read;
+    ``PeerError`` otherwise."""
     if trusted:
-        return _leaf_decoder.decode(raw)[1]
+        return _readable(raw, _leaf_decoder)
     if level_of(raw) or raw[1] >= CHUNK_TAG:
         raise PeerError("page is not a leaf of a manifest", code="bad_page")
     entries = decode_items(raw, 0, _leaf_decoder, "leaf")
@@ -153,9 +154,9 @@ def decode_leaf(raw: bytes, *, trusted: bool = False) -> list[Entry]:
 
 
 def decode_inner(raw: bytes, *, trusted: bool = False) -> list[Child]:
-    """The children of an inner page. Untrusted bytes are checked in full and refused with ``PeerError``."""
+    """The children of an inner page, checked as ``decode_leaf`` does; ``PeerError``."""
     if trusted:
-        return _inner_decoder.decode(raw)[1]
+        return _readable(raw, _inner_decoder)
     tag = _tag_of(raw)
     if not 0 < tag < CHUNK_TAG:
         raise PeerError("page is not an inner page of a manifest", code="bad_page")
@@ -165,6 +166,13 @@ def decode_inner(raw: bytes, *, trusted: bool = False) -> list[Child]:
     if not rising_keys([sort_key(child.last) for child in children]):
         raise PeerError("children are not in order", code="bad_order", path=shown(children[0].last))
     return children
+
+
+def _readable(raw: bytes, decoder: msgspec.msgpack.Decoder[tuple[int, list[ItemT]]]) -> list[ItemT]:
+    try:
+        return decoder.decode(raw)[1]
+    except msgspec.MsgspecError as error:
+        raise PeerError(f"page cannot be read: {error}", code="bad_page") from error
 
 
 def decode_items(

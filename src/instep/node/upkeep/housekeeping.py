@@ -29,14 +29,14 @@ from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.leaves import forget_leaves
-from instep.model.manifest.pages import decode_leaf, level_of
+from instep.model.manifest.pages import level_of
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.owners import Foreign, foreign_in, of_written
 from instep.node.following.lingering import end_due
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.trees.keeping.own_history import HistoryRoster
-from instep.node.trees.keeping.page_walk import new_pages
+from instep.node.trees.keeping.page_walk import items_of, new_leaves, new_pages
 from instep.node.upkeep.history_from_partners import HistoryFromPartners
 from instep.node.upkeep.mending import Mending
 from instep.store.port import NodeStore
@@ -269,9 +269,8 @@ class Housekeeping:
         live: set[Digest] = set()
         seen: set[Digest] = set()
         for ref in kept:
-            for raw in new_pages(store, [ref.root], seen):
-                if level_of(raw) == 0:
-                    live.update(e.digest for e in decode_leaf(raw, trusted=True) if history.has(e.digest))
+            for entries in new_leaves(store, [ref.root], seen):
+                live.update(entry.digest for entry in entries if history.has(entry.digest))
         roster = HistoryRoster(store, service.fileset.name)
         lost = roster.removed(history).large
         freed = history.collect(live.__contains__)
@@ -298,11 +297,10 @@ class Housekeeping:
         chunk_roots: set[Digest] = set()
         for row in store.lines():
             roots = [signed.body().root for signed in store.generations(row.line, 1_000_000)]
-            for raw in new_pages(store, roots, seen):
-                if level_of(raw) == 0:
-                    for entry in decode_leaf(raw, trusted=True):
-                        if entry.extra is not None and entry.extra.chunks is not None:
-                            chunk_roots.add(entry.extra.chunks)
+            for entries in new_leaves(store, roots, seen):
+                for entry in entries:
+                    if entry.extra is not None and entry.extra.chunks is not None:
+                        chunk_roots.add(entry.extra.chunks)
         for service in list(self._node.services.values()):
             for _ in new_pages(store, service.page_roots(), seen):
                 pass
@@ -327,9 +325,8 @@ def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Diges
         raw = store.get_page(digest)
         if raw is None:
             continue
-        level = level_of(raw)
-        if level > 0:
-            pending += [run.digest for run in decode_runs(raw, level)]
+        runs = items_of(digest, raw, lambda raw: decode_runs(raw, level_of(raw)) if level_of(raw) else [])
+        pending += [run.digest for run in runs]
 
 
 def retention_of(

@@ -16,12 +16,11 @@ from instep.errors import DamagedError
 from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry, Kind
-from instep.model.manifest.pages import decode_leaf, level_of
 from instep.model.paths import shown
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.own_history import HistoryRoster, Removed, history_keeps
-from instep.node.trees.keeping.page_walk import new_pages
+from instep.node.trees.keeping.page_walk import new_leaves
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.history import History
 from instep.tree.archive.index import damaged_batches, mend_index
@@ -140,9 +139,8 @@ class Mending:
         store = self._runtime.store
         seen: set[Digest] = set()
         for signed in store.generations(service.line, 1_000_000):
-            for raw in new_pages(store, [signed.body().root], seen):
-                if level_of(raw) == 0:
-                    yield from decode_leaf(raw, trusted=True)
+            for entries in new_leaves(store, [signed.body().root], seen):
+                yield from entries
 
     # the history
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.ids import Digest, LineId
 from instep.model.manifest.chunklist import decode_runs
-from instep.model.manifest.pages import CHUNK_TAG, decode_inner, level_of
+from instep.model.manifest.entry import Entry
+from instep.model.manifest.pages import CHUNK_TAG, decode_inner, decode_leaf, level_of, load
 from instep.store.port import NodeStore
 
 GetPage = Callable[[Digest], bytes]
+ItemT = TypeVar("ItemT")
 
 
 def must_have(get_or_none: Callable[[Digest], bytes | None]) -> GetPage:
@@ -31,8 +34,8 @@ def must_have(get_or_none: Callable[[Digest], bytes | None]) -> GetPage:
     return get
 
 
-def new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterable[bytes]:
-    """Pages below ``roots`` that were not seen before, parents first; all are added to ``seen``."""
+def new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterator[tuple[Digest, bytes]]:
+    """Pages below ``roots`` that were not seen before, with their digests, parents first; all are added to ``seen``."""
     pending = [root for root in roots if root not in seen]
     while pending:
         digest = pending.pop()
@@ -42,9 +45,26 @@ def new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> I
         raw = store.get_page(digest)
         if raw is None:
             continue
-        yield raw
-        if level_of(raw) > 0:
-            pending += [child.digest for child in decode_inner(raw, trusted=True) if child.digest not in seen]
+        yield digest, raw
+        children = items_of(digest, raw, lambda raw: decode_inner(raw, trusted=True) if level_of(raw) else [])
+        pending += [child.digest for child in children if child.digest not in seen]
+
+
+def new_leaves(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterator[list[Entry]]:
+    """The entries of each leaf among ``new_pages``."""
+    for digest, raw in new_pages(store, roots, seen):
+        yield items_of(digest, raw, lambda raw: [] if level_of(raw) else decode_leaf(raw, trusted=True))
+
+
+def items_of(digest: Digest, raw: bytes, decode: Callable[[bytes], list[ItemT]]) -> list[ItemT]:
+    """The items of a stored page. None of one that cannot be read although it is what its digest says: a peer made it,
+    its generation was refused, and it stays in the store as long as that is known. ``DamagedError`` when the disk
+    changed it."""
+    try:
+        return decode(raw)
+    except PeerError:
+        load(digest, lambda _: raw)
+        return []
 
 
 KEPT_ROOTS = 16
