@@ -10,7 +10,6 @@ and a part of its own would only be handed all of them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Kind, same_but_for_times_of_directories
 from instep.model.manifest.manifest import Change, GetPage, diff
 from instep.model.manifest.walk import Reader, entries_below
-from instep.model.paths import parent_of, shown
+from instep.model.paths import shown
 from instep.model.statrow import StatRow
 from instep.tree.journal.journal import (
     Compare,
@@ -55,7 +54,7 @@ from instep.tree.objects.laying import (
 from instep.tree.objects.rows import is_same
 from instep.tree.root.beneath import NOT_BENEATH, Root
 from instep.tree.root.control_folder import opened as opened_place
-from instep.tree.root.descriptors import READ, Tolerated, closing_fd
+from instep.tree.root.descriptors import Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.kernel import ignores_modes
 from instep.tree.root.marker import open_marked
@@ -64,6 +63,7 @@ from instep.tree.root.records import RecordWriter, read_whole
 from instep.tree.scan.rules import Rules, is_in_lost_and_found
 from instep.tree.scan.subtree import is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.exchange_check import refuse_obstacles
+from instep.tree.stage.live_files import LiveFiles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
 from instep.tree.stage.package_order import in_package_order
 from instep.tree.stage.shortage import METADATA, shortage_named
@@ -179,6 +179,7 @@ class Stage:
     def _open(self, opened: contextlib.ExitStack, place: Place) -> None:
         self.place = place = opened.enter_context(opened_place(place))
         self._root = self._steps_on = opened.enter_context(open_marked(place.root, place.fileset))
+        self._live = LiveFiles(self._root)
         at, self.is_resumed = open_stage(place, self._header, self._get_page)
         self.path = place.by_name(at)
         self._layer = Layer(at, self.local, self._attribute)
@@ -188,7 +189,6 @@ class Stage:
             opened.enter_context(RecordWriter(name, self._tree.fd))
             for name in (b"steps", b"dirs", b"links", b"rows")
         )
-        self._missing: tuple[bytes, ...] = ()
         self._few = list(islice(diff(self.live_root, self.target.root, self._get_page), FEW_CHANGES))
         self.moves = self._moves()
         self._has_hints = bool(self.moves.hints)
@@ -248,7 +248,7 @@ class Stage:
                 continue
             row = self._live_row(found.path) if self._live_row is not None else None
             is_known = row is not None and is_same(row, found.stat) and row.digest == entry.digest
-            if not is_known and not self._live_has(found.path, entry):
+            if not is_known and not self._live.has(found.path, entry):
                 return False
             rows.append(row_of(path + b"/" + rest, entry, found.stat, is_staged=False))
             if len(rows) > 4096:
@@ -260,14 +260,6 @@ class Stage:
         for row in rows:
             self._rows.add(encode_record(row))
         rows.clear()
-
-    def _live_has(self, path: bytes, entry: Entry) -> bool:
-        try:
-            fd = self._root.open(path, READ)
-        except OSError:
-            return False
-        with closing_fd(fd):
-            return digest_of_fd(fd) == entry.digest
 
     # --- staging ------------------------------------------------------------------------------------------------
 
@@ -384,31 +376,13 @@ class Stage:
             if self._has_hints and (hint := self.moves.hints.get(entry.digest)) is not None:
                 paths.append(hint)
             for path in paths:
-                fd = self._open_live(path, entry.size)
+                fd = self._live.opened(path, entry.size)
                 if fd is not None:
                     yield fd
         for source in self._sources:
             fd = source(entry)
             if fd is not None:
                 yield fd
-
-    def _open_live(self, path: bytes, size: int | None) -> int | None:
-        """A live regular file to read from, of this size if one is asked for; None when it is not there."""
-        if path.startswith(self._missing):
-            return None
-        with Tolerated(*NOT_BENEATH, errno.EACCES):
-            found = self._root.stat_or_none(path)
-            if found is None:
-                self._note_missing(parent_of(path))
-            elif kind_of(found) == 0 and (size is None or found.st_size == size):
-                return self._root.open(path, READ)
-        return None
-
-    def _note_missing(self, directory: bytes) -> None:
-        """The directory of the last file that was not in the live tree, when it is not there either: a first copy looks
-        once for all files below it. One that comes meanwhile is no candidate, and its contents are fetched."""
-        if directory and self._root.stat_or_none(directory) is None:
-            self._missing = (directory + b"/",)
 
     def _copy(self, fd: int, slot: bytes, entry: Entry) -> bool:
         """Lay a copy of what ``fd`` holds, if it is the entry's content; hashed on this side of the copy (P1)."""
@@ -484,7 +458,7 @@ class Stage:
             fd,
             entry,
             done,
-            old_fd=self._open_live(entry.path, None),
+            old_fd=self._live.opened(entry.path, None),
             old_row=self._live_row(entry.path) if self._live_row is not None else None,
             recut=self._recut,
             is_sparse=self._layer.is_sparse(entry),
@@ -556,7 +530,7 @@ class Stage:
         else:
             path = self.moves.live_path(leader) or leader
             found = self._root.stat_or_none(path)
-            if found is None or not is_like(found, entry, self.local) or not self._live_has(path, entry):
+            if found is None or not is_like(found, entry, self.local) or not self._live.has(path, entry):
                 raise ContentionError(
                     f"{shown(path)} should be a hard link of {shown(entry.path)}, but was changed here",
                     hint="the change is archived and put back by the next drift scan, then this goes on",
