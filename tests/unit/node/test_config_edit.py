@@ -284,6 +284,29 @@ def test_a_wrong_value_of_a_command_is_not_blamed_on_the_file(node: NodeDirector
     assert caught.value.hint is not None and "edit" in caught.value.hint, "the file was wrong before"
 
 
+@pytest.mark.parametrize("typed", ["data", "metadata", ""])
+def test_a_fileset_of_class_secret_keeps_its_class(node: NodeDirectory, typed: str) -> None:
+    """Goal: ``fileset set keys class=data`` was "is set", and the next publish sent the keys to all partners."""
+    keys = str(node.path.parent / "keys")
+    edits.add_fileset(node, "keys", keys, {"class": "data"})
+    assert edits.set_fileset(node, "keys", {"class": "secret", "to": "s1"}), "the other way is free"
+    before = node.config.read_text()
+    for is_dry in (True, False):
+        with pytest.raises(RefusedError) as caught:
+            edits.set_fileset(node, "keys", {"class": typed}, is_dry=is_dry)
+        assert caught.value.error_code == "class_is_secret"
+    assert node.config.read_text() == before
+    assert edits.set_fileset(node, "keys", {"settle": "5ms"})
+    assert edits.edit(node, lambda document: to_follower(document["filesets"]["keys"]))
+
+
+def to_follower(row: Any) -> None:
+    """As ``handover`` leaves the row of a writer: the keys that travel are the new writer's."""
+    row["writer"] = "s1"
+    for key in ("class", "to", "settle"):
+        del row[key]
+
+
 def test_a_full_disk_leaves_no_file_behind(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -25,6 +25,7 @@ from instep.errors import ConfigError, ContentionError, RefusedError, ResourceEr
 from instep.model.address import Address
 from instep.net.trust.key_files import locked, write_file
 from instep.node.config.editing.file_replacement import FoundFile
+from instep.node.config.editing.secret_class import require_class_kept
 from instep.node.config.editing.toml_items import merge, plain, toml_item
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
@@ -112,10 +113,12 @@ def _changed(node: NodeDirectory, before: str, change: Callable[[Document], None
     except (TOMLKitError, ValueError, RecursionError) as error:
         parse(before, directory=node.path, path=node.config)  # names the line
         raise ConfigError(f"{node.config} is not TOML: {error}", code="bad_configuration") from error
+    was = document.unwrap()
     change(document)
     after = tomlkit.dumps(document)
     if after != before:
         _require_right(node, before, after)
+        require_class_kept(was, tomllib.loads(after))
     return after
 
 
