@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from instep.errors import InstepError
 from instep.net.connections.tls import TlsContexts, Trust
 from instep.net.trust import vouching
-from instep.net.trust.certs import Purpose, der_of, pem_of
+from instep.net.trust.certs import BACKDATE, Purpose, der_of, pem_of
 from instep.net.trust.pki import Pki
 from instep.net.trust.shown import Shown
 from tests.support.certificates import DAY_MS, OtherAuthority, new_key, pem_of_key
@@ -147,3 +148,19 @@ def test_a_voucher_lacks_nothing(ca: Pki, dropped: int) -> None:
         whole.not_valid_before_utc, whole.not_valid_after_utc, kept,
     )  # fmt: skip
     assert vouching.vouches(builder.sign(ca.tls_key(), hashes.SHA256()), main, shown) is is_key_usage
+
+
+@pytest.mark.parametrize(("more", "found"), [(0, S1), (1, "voucher_too_long")])
+def test_a_voucher_that_lives_longer_is_refused(ca: Pki, tmp_path: Path, more: int, found: str) -> None:
+    """Goal: the thief of a shown key has it for 30 days, whatever date the node's program wrote. Method: one second
+    more than a voucher is made for; the longest that is made passes."""
+    s1, key = joined(ca, tmp_path / "s1", life_s=365 * DAY_MS / 1000), new_key()
+    own, shown = s1.certificate(Purpose.TLS), OTHER.issue(["www.example.org"], key)
+    made = vouching.make_voucher(s1.tls_key(), own, shown, NOW)
+    begin = made.not_valid_after_utc - vouching.VOUCHER_LIFE - BACKDATE - dt.timedelta(seconds=more)
+    builder = x509.CertificateBuilder(
+        made.issuer, made.subject, key.public_key(), made.serial_number,
+        begin, made.not_valid_after_utc, list(made.extensions),
+    )  # fmt: skip
+    voucher = builder.sign(s1.tls_key(), hashes.SHA256())
+    assert _identified(ca, [shown, voucher, own]) == found

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from instep.errors import ConfigError, InstepError
+from instep.errors import ConfigError, InstepError, PeerError
 from instep.model.ids import NodeName
 from instep.net.trust.certs import BACKDATE, Purpose, key_usage, moment_of, name_of, spki_of
 from instep.net.trust.decoding import UNREADABLE, certificate_of_der
@@ -53,7 +53,7 @@ class Proven:
 def proven_by(presented: Sequence[bytes]) -> Proven:
     """The node's own certificate in a chain whose first key was proven in the handshake. A chain in which no node
     stands for that key comes back as it is: its first certificate is then no node's. ``PeerError``
-    ``bad_certificate``."""
+    ``bad_certificate``, ``voucher_too_long``."""
     first = certificate_of_der(presented[0])
     if _is_of_node(first) or len(presented) == 1:
         return Proven((first, *map(certificate_of_der, presented[1:CHAIN_MAX])))
@@ -61,7 +61,7 @@ def proven_by(presented: Sequence[bytes]) -> Proven:
 
 
 def proven_of(presented: Sequence[x509.Certificate]) -> Proven:
-    """The same of certificates that are read."""
+    """The same of certificates that are read. ``PeerError`` ``voucher_too_long``."""
     first, *others = presented
     if not _is_of_node(first):
         for at, own in enumerate(others):
@@ -71,6 +71,7 @@ def proven_of(presented: Sequence[x509.Certificate]) -> Proven:
                 return Proven(tuple(others[at:]), (first,))
             for voucher in others:
                 if _vouches(voucher, own, first):
+                    _require_short(voucher, own)
                     return Proven(tuple(others[at:]), (first, voucher))
     return Proven(tuple(presented))
 
@@ -138,6 +139,18 @@ def _vouches(voucher: x509.Certificate, own: x509.Certificate, shown: x509.Certi
     except (*UNREADABLE, InvalidSignature):
         return False
     return True
+
+
+def _require_short(voucher: x509.Certificate, own: x509.Certificate) -> None:
+    """Its life alone is looked at, so no clock that differs refuses a voucher that ``make_voucher`` made."""
+    life = voucher.not_valid_after_utc - voucher.not_valid_before_utc
+    if life > VOUCHER_LIFE + BACKDATE:
+        raise PeerError(
+            f"the voucher of {name_of(own, Purpose.TLS)} for another certificate holds {life.days} days, "
+            f"more than {VOUCHER_LIFE.days}",
+            hint="on that node: instep pki use --cluster",
+            code="voucher_too_long",
+        )
 
 
 def _is_of_node(certificate: x509.Certificate) -> bool:
