@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from joserfc.jwk import RSAKey
 from instep.api.command import Role
 from instep.errors import InstepError, NotAllowedError
 from instep.node.access.access import Access
+from instep.node.access.attempts import ACCOUNT_MAX
 from instep.node.access.people import BrowserSession, User
 from instep.node.access.provider import client as client_module
 from instep.node.access.provider.client import ProviderClient
@@ -21,6 +24,7 @@ from instep.node.access.provider.flow import Flows, SignInFlow
 from instep.node.access.provider.id_token import groups_of, name_of
 from instep.node.config.outside.oidc import GroupRole, OidcSettings
 from instep.node.directory import NodeDirectory
+from instep.panel.provider_sign_in import ProviderSignIn
 from tests.support.oidc import CLIENT, SECRET, FakeProvider, fake_provider, shared_secret
 
 BACK = "http://127.0.0.1:7480/login/callback"
@@ -237,3 +241,74 @@ def test_a_subject_keeps_its_name_and_its_rights_are_those_of_the_configuration(
     roles["maps"] = GroupRole("maps", Role.VIEWER, None)
     assert records.remove_person("ana") and access.caller_of_cookie(cookies[1], "") is None
     access.close()
+
+
+async def test_a_silent_provider_is_asked_once_by_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: strangers who open the page of sign-ins do not queue each other for a time each. Method: a server that
+    takes connections and answers none."""
+    reached: list[asyncio.StreamWriter] = []
+    boot = [10_000_000]
+    monkeypatch.setattr(client_module, "monotonic_ms", lambda: boot[0])
+    monkeypatch.setattr(client_module, "ASK_S", 0.3)
+    server = await asyncio.start_server(lambda _, writer: reached.append(writer), "127.0.0.1", 0)
+    issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    client = ProviderClient(OidcSettings(issuer=issuer, client_id=CLIENT), now_ms)
+
+    async def codes(count: int) -> set[str]:
+        found = await asyncio.gather(*(client.description() for _ in range(count)), return_exceptions=True)
+        return {one.error_code for one in found if isinstance(one, InstepError)}
+
+    try:
+        assert await codes(20) == {"provider_unreachable"}
+        assert len(reached) == 1
+        boot[0] += 10_000
+        assert await codes(1) == {"provider_unreachable"}
+        assert len(reached) == 2, "it is asked again after some seconds"
+    finally:
+        for writer in reached:
+            writer.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_no_place_to_ask_is_waited_for_longer_than_an_answer(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(provider)
+    monkeypatch.setattr(client_module, "ASK_S", 0.3)
+    monkeypatch.setattr(client, "_asking", asyncio.Semaphore(0))
+    with pytest.raises(InstepError) as refused:
+        async with asyncio.timeout(30):
+            await client.description()
+    assert refused.value.error_code == "provider_unreachable"
+
+
+async def test_wrong_codes_of_one_address_ask_the_provider_no_more(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    """Goal: a stranger does not make this node ask the provider without end. Method: codes that it never gave."""
+    directory = NodeDirectory(tmp_path / "node")
+    directory.create()
+    access = Access(directory, now_ms)
+    settings = OidcSettings(issuer=provider.issuer, client_id=CLIENT)
+    sign_ins = ProviderSignIn(access, lambda: settings, now_ms)
+
+    async def refused(address: str) -> str:
+        cookie, flow = sign_ins._flows.begin()
+        request = SimpleNamespace(
+            query={"state": flow.state, "code": "made up"},
+            cookies={"instep_flow": cookie}, headers={"Host": "127.0.0.1:7480"},
+        )  # fmt: skip
+        exchange: Any = SimpleNamespace(request=request, address=address)
+        with pytest.raises(NotAllowedError) as caught:
+            await sign_ins.finish(exchange, is_secure=False)
+        return caught.value.error_code
+
+    try:
+        for _ in range(ACCOUNT_MAX):
+            assert await refused("192.0.2.7") == "provider_refused"
+        assert await refused("192.0.2.7") == "too_many_attempts"
+        assert [name for name, _ in provider.asked].count("token") == ACCOUNT_MAX
+        assert await refused("192.0.2.8") == "provider_refused", "others are not kept out"
+    finally:
+        access.close()

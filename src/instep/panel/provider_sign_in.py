@@ -52,7 +52,7 @@ class ProviderSignIn:
 
     async def finish(self, exchange: PanelExchange, *, is_secure: bool) -> str:
         """The secret of a new session for the person whom the provider sent back. ``InstepError`` where a check of
-        the answer fails."""
+        the answer fails, ``too_many_attempts`` before the provider is asked."""
         query = exchange.request.query
         flow = self._flows.of_cookie(
             exchange.request.cookies.get(_cookie_name(is_secure=is_secure), ""), query.get("state", "")
@@ -67,7 +67,10 @@ class ProviderSignIn:
                 hint="sign in again, or with a link: instep panel login",
                 code="provider_refused",
             )
+        account = f"provider {exchange.address}"  # no user has a name with a space
+        self._access.attempts.take(account, exchange.address)
         claims = await client.claims(code, flow, _back(exchange, is_secure=is_secure))
+        self._access.attempts.succeeded(account)
         settings, records = client.settings, self._access.records
         groups = groups_of(claims, settings.groups_claim) or ()
         name = name_of(claims, settings.name_claim)

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from instep.errors import ConfigError, NotAllowedError, ResourceError, UnavailableError
+from instep.errors import ConfigError, InstepError, NotAllowedError, ResourceError, UnavailableError
 from instep.node.access.provider.flow import SignInFlow
 from instep.node.access.provider.id_token import bad_answer, claims_of
 from instep.node.config.outside.oidc import OidcSettings, is_safe_address
@@ -33,6 +33,8 @@ DESCRIBED_S = 3_600.0
 KEYS_AGAIN_S = 10.0
 """A token that names an unknown key has the keys read again, not more often than this."""
 ASKING_MAX = 4
+FAILED_S = 5.0
+"""A provider that failed to describe itself is asked again after this; until then each sign-in gets that reason."""
 _DESCRIPTION = "/.well-known/openid-configuration"
 
 
@@ -61,6 +63,8 @@ class ProviderClient:
         self._described: tuple[float, ProviderDescription] | None = None
         self._keys: tuple[float, Mapping[str, Any]] | None = None
         self._asking = asyncio.Semaphore(ASKING_MAX)
+        self._describing = asyncio.Lock()
+        self._failed: tuple[float, InstepError] | None = None
 
     async def address(self, flow: SignInFlow, back: str) -> str:
         """Where a browser goes to sign in; it comes back to ``back``."""
@@ -93,21 +97,28 @@ class ProviderClient:
         return {**await self._more_claims(tokens.access_token, claims["sub"]), **claims}
 
     async def description(self) -> ProviderDescription:
-        if self._described is None or self._seconds() - self._described[0] > DESCRIBED_S:
-            raw = await self._ask("GET", self.settings.issuer.rstrip("/") + _DESCRIPTION)
-            found = _as(raw, ProviderDescription, "its description")
-            if found.issuer != self.settings.issuer:
-                raise bad_answer(f"it calls itself {found.issuer[:200]!r}, not {self.settings.issuer!r}")
-            used = (
-                found.authorization_endpoint,
-                found.token_endpoint,
-                found.jwks_uri,
-                found.userinfo_endpoint,
-            )
-            if not all(is_safe_address(one) for one in used if one is not None):
-                raise bad_answer("one of its addresses is neither https nor on loopback")
-            self._described = (self._seconds(), found)
-        return self._described[1]
+        """Read once for all that wait for it, and so is a failure."""
+        async with self._describing:
+            if self._described is None or self._seconds() - self._described[0] > DESCRIBED_S:
+                if self._failed is not None and self._seconds() - self._failed[0] < FAILED_S:
+                    raise self._failed[1].with_traceback(None)
+                try:
+                    found = await self._described_anew()
+                except InstepError as error:
+                    self._failed = (self._seconds(), error)
+                    raise
+                self._described = (self._seconds(), found)
+            return self._described[1]
+
+    async def _described_anew(self) -> ProviderDescription:
+        raw = await self._ask("GET", self.settings.issuer.rstrip("/") + _DESCRIPTION)
+        found: ProviderDescription = _as(raw, ProviderDescription, "its description")
+        if found.issuer != self.settings.issuer:
+            raise bad_answer(f"it calls itself {found.issuer[:200]!r}, not {self.settings.issuer!r}")
+        used = (found.authorization_endpoint, found.token_endpoint, found.jwks_uri, found.userinfo_endpoint)
+        if not all(is_safe_address(one) for one in used if one is not None):
+            raise bad_answer("one of its addresses is neither https nor on loopback")
+        return found
 
     async def _signing_keys(self, *, is_again: bool = False) -> Mapping[str, Any]:
         age = None if self._keys is None else self._seconds() - self._keys[0]
@@ -157,35 +168,33 @@ class ProviderClient:
         import aiohttp
 
         name = f"{urlsplit(url).netloc}{urlsplit(url).path}"
-        async with self._asking:
-            try:
-                async with (
-                    asyncio.timeout(ASK_S),
-                    aiohttp.ClientSession(
-                        auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-                    ) as session,
-                    session.request(
-                        method,
-                        url,
-                        data=form,
-                        headers={
-                            "Accept": "application/json",
-                            "Accept-Encoding": "identity",
-                            **(headers or {}),
-                        },
-                        allow_redirects=False,
-                        ssl=await asyncio.to_thread(self._trusted),
-                    ) as answer,
-                ):
-                    raw = await answer.content.read(ANSWER_MAX + 1)
-                    while len(raw) <= ANSWER_MAX and (more := await answer.content.read(ANSWER_MAX)):
-                        raw += more
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise UnavailableError(
-                    f"the sign-in provider does not answer at {name} ({type(error).__name__})",
-                    hint="sign in with a link meanwhile: instep panel login",
-                    code="provider_unreachable",
-                ) from error
+        try:
+            async with (
+                asyncio.timeout(ASK_S),
+                self._asking,
+                aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                session.request(
+                    method,
+                    url,
+                    data=form,
+                    headers={
+                        "Accept": "application/json",
+                        "Accept-Encoding": "identity",
+                        **(headers or {}),
+                    },
+                    allow_redirects=False,
+                    ssl=await asyncio.to_thread(self._trusted),
+                ) as answer,
+            ):
+                raw = await answer.content.read(ANSWER_MAX + 1)
+                while len(raw) <= ANSWER_MAX and (more := await answer.content.read(ANSWER_MAX)):
+                    raw += more
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(
+                f"the sign-in provider does not answer at {name} ({type(error).__name__})",
+                hint="sign in with a link meanwhile: instep panel login",
+                code="provider_unreachable",
+            ) from error
         if answer.status in (400, 401, 403) and method == "POST":
             raise NotAllowedError(
                 f"the sign-in provider refused the code of this sign-in with status {answer.status}",
