@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instep.errors import ContentionError
+from instep.errors import ContentionError, DamagedError
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.store.cluster import eras, leases
 from instep.store.cluster.port import ClusterStore
@@ -69,6 +69,23 @@ async def test_only_the_holder_says_what_a_root_holds(cluster: ClusterGround) ->
     assert await look(one, OTHER) is None
 
 
+@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x94\x01"])
+async def test_a_row_that_cannot_be_read_is_an_error_with_a_way_out(cluster: ClusterGround, raw: bytes) -> None:
+    """Goal: the library's own error ended the task that looks, and with it the daemon's part of the root."""
+    one = await cluster.node()
+    guard = await take(one, "a")
+    await record(one, guard, "a", 1, is_whole=True)
+    async with one.transaction() as tx:
+        await tx.change("UPDATE instep_shared_root SET held = $1", raw)
+    with pytest.raises(DamagedError) as refused:
+        await look(one)
+    assert refused.value.error_code == "shared_root_damaged"
+    async with one.transaction() as tx:
+        await tx.change("DELETE FROM instep_shared_root WHERE fileset = 'data'")
+    assert await look(one) is None
+    await record(one, guard, "a", 2, is_whole=True)
+
+
 async def test_touched_paths_reach_the_holder_once(cluster: ClusterGround) -> None:
     one, two = await cluster.node(), await cluster.node()
     async with one.transaction() as tx:
@@ -80,4 +97,13 @@ async def test_touched_paths_reach_the_holder_once(cluster: ClusterGround) -> No
         assert await take_touched(tx, LINE) == (b"a", b"d/\xff")
         assert await take_touched(tx, LINE) == ()
         await tell_touched(tx, LINE, "b", [str(n).encode() for n in range(TOUCHED_MAX + 1)])
+        assert await take_touched(tx, LINE) == (b"",)
+
+
+async def test_touched_paths_of_many_reports_stand_for_the_whole_tree(cluster: ClusterGround) -> None:
+    """Goal: while no node held the lease, each report added its paths, without a bound."""
+    one = await cluster.node()
+    async with one.transaction() as tx:
+        for report in range(3):
+            await tell_touched(tx, LINE, "b", [b"%d-%d" % (report, n) for n in range(TOUCHED_MAX // 2)])
         assert await take_touched(tx, LINE) == (b"",)

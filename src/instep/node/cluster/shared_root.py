@@ -19,6 +19,7 @@ from instep.node.runtime.driver import monotonic_ms, run_all
 from instep.store.cluster.shared_roots import (
     HeldRoot,
     RootGuard,
+    bounded,
     has_touched,
     held_root,
     record_root,
@@ -231,7 +232,7 @@ class ClusterRoot:
         is_new = is_new or (is_of_grant and not self._is_looked_up)
         if not self._writers:  # while this node writes, its own record is the newer one
             self.held = held
-        self._touched.update(touched)
+        self._touched = bounded(self._touched | set(touched))
         if is_of_grant:
             self._is_looked_up = True
         if is_new:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import islice
@@ -30,11 +29,12 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import FollowService
 from instep.node.following.shared_root import SharedRootPort
 from instep.node.lines.line_net import LineNet
-from instep.node.runtime.driver import monotonic_ms, wall_ms
+from instep.node.runtime.driver import monotonic_ms
 from instep.node.runtime.own_thread import in_own_thread
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.scanning.stat_rows import record_rows
 from instep.node.trees.tree_comparison import why_differs
+from instep.tree.journal.former_switch import move_aside
 from instep.tree.journal.journal import Journal
 from instep.tree.root.control_folder import opened
 from instep.tree.root.node_locks import NodeLocks, other_nodes
@@ -47,7 +47,6 @@ MIND_S = 1.0
 RENEW_MS, AWAY_MS = 5_000, 5_000
 PATHS_MAX = 10_000
 """Of more changed paths than this the whole tree is looked at instead."""
-ASIDE = "set-aside"
 _SEEN_LOCKS = {True: "seen here", False: "not seen here: run a program that relies on them on one node only"}
 log = logging.getLogger(__name__)
 
@@ -241,12 +240,7 @@ class SharedFollowService(FollowService):
             if journal.is_switched:
                 record_rows(self.tree.store, place)
                 return None
-            name = f"{ASIDE}-{wall_ms()}"
-            folder = place.stage.parent / name
-            folder.mkdir(0o700)
-            os.rename(place.stage, folder / "stage")
-            os.rename(place.journal, folder / "journal")
-            return str(place.control / name)
+            return str(move_aside(place, journal))
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         answer = await super()._fetch(effect)

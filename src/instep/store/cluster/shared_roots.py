@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import HeadRef, LineId
 from instep.model.lease import LeaseFence
 from instep.store.cluster.eras import Era
@@ -37,7 +39,8 @@ class RootGuard(NamedTuple):
 
 
 async def held_root(transaction: Transaction, line: LineId) -> HeldRoot | None:
-    """What the shared root of a line holds; None where no node has laid a generation of it yet."""
+    """What the shared root of a line holds; None where no node has laid a generation of it yet. ``DamagedError``
+    ``shared_root_damaged``."""
     row = await transaction.row(
         f"SELECT {_COLUMNS} FROM instep_shared_root WHERE fileset = $1 AND origin = $2",
         line.fileset, line.origin,
@@ -45,7 +48,15 @@ async def held_root(transaction: Transaction, line: LineId) -> HeldRoot | None:
     if row is None:
         return None
     held, is_whole, node, era, counter = row
-    head = msgspec.msgpack.decode(bytes(held), type=HeadRef)
+    try:
+        head = msgspec.msgpack.decode(bytes(held), type=HeadRef)
+    except DECODE_ERRORS as error:
+        raise DamagedError(
+            f"the cluster's database does not say what the shared root of {line.fileset} holds: {error}",
+            hint=f"in the database: DELETE FROM instep_shared_root WHERE fileset = '{line.fileset}'; the holder of the "
+            "lease then looks at all of the tree",
+            code="shared_root_damaged",
+        ) from error
     return HeldRoot(head, bool(is_whole), node, LeaseFence(era, counter))
 
 
@@ -66,6 +77,11 @@ async def record_root(
     await transaction.announce(topic_of(line))
 
 
+def bounded(paths: set[bytes]) -> set[bytes]:
+    """The paths, or the empty one where it is among them, or where they are too many."""
+    return {b""} if b"" in paths or len(paths) > TOUCHED_MAX else paths
+
+
 async def tell_touched(transaction: Transaction, line: LineId, node: str, paths: Collection[bytes]) -> None:
     """Leave paths for the node that holds the root's lease; none, or too many, stand for all of the tree."""
     told = sorted(paths) if 0 < len(paths) <= TOUCHED_MAX else [b""]
@@ -74,6 +90,10 @@ async def tell_touched(transaction: Transaction, line: LineId, node: str, paths:
             "INSERT INTO instep_touched VALUES ($1, $2, $3) ON CONFLICT (fileset, path) DO NOTHING",
             line.fileset, path, node,
         )  # fmt: skip
+    row = await transaction.row("SELECT count(*) FROM instep_touched WHERE fileset = $1", line.fileset)
+    if row is not None and row[0] > TOUCHED_MAX:  # no node takes them at present
+        await transaction.change("DELETE FROM instep_touched WHERE fileset = $1", line.fileset)
+        await transaction.change("INSERT INTO instep_touched VALUES ($1, $2, $3)", line.fileset, b"", node)
     await transaction.announce(topic_of(line))
 
 
@@ -82,7 +102,7 @@ async def take_touched(transaction: Transaction, line: LineId) -> tuple[bytes, .
     rows = await transaction.rows(
         "DELETE FROM instep_touched WHERE fileset = $1 RETURNING path", line.fileset
     )
-    return tuple(sorted(bytes(path) for (path,) in rows))
+    return tuple(sorted(bounded({bytes(path) for (path,) in rows})))
 
 
 async def has_touched(transaction: Transaction, line: LineId) -> bool:
