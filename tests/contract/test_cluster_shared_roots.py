@@ -70,7 +70,9 @@ async def test_only_the_holder_says_what_a_root_holds(cluster: ClusterGround) ->
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x94\x01"])
-async def test_a_row_that_cannot_be_read_is_an_error_with_a_way_out(cluster: ClusterGround, raw: bytes) -> None:
+async def test_a_row_that_cannot_be_read_is_an_error_with_a_way_out(
+    cluster: ClusterGround, raw: bytes
+) -> None:
     """Goal: the library's own error ended the task that looks, and with it the daemon's part of the root."""
     one = await cluster.node()
     guard = await take(one, "a")

@@ -34,6 +34,7 @@ from instep.node.runtime.own_thread import in_own_thread
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.scanning.stat_rows import record_rows
 from instep.node.trees.tree_comparison import why_differs
+from instep.store.cluster.shared_roots import HeldRoot
 from instep.tree.journal.former_switch import move_aside
 from instep.tree.journal.journal import Journal
 from instep.tree.root.control_folder import opened
@@ -42,6 +43,8 @@ from instep.tree.root.place import Place
 
 VISIBLE_MS = 120_000
 """Twice the longest time for which a network file system shows old attributes by its usual options."""
+AHEAD_MS = 30_000
+"""So long a newer head that the root holds already may be on its way to this node."""
 LOOK_S, LOOK_S_MAX = 0.1, 2.0
 MIND_S = 1.0
 RENEW_MS, AWAY_MS = 5_000, 5_000
@@ -80,6 +83,18 @@ def require_shareable(name: FilesetName, writer: NodeName, policy: RolloutPolicy
             f"{name} is of class secret, and every machine that mounts a shared root could read its keys",
             hint=f"instep fileset remove {name}; then instep fileset accept {name} PATH, on a disk of this machine",
             code="shared_secret",
+        )
+
+
+def require_not_older(name: FilesetName, writer: NodeName, held: HeldRoot, head: HeadRef) -> None:
+    """``ResourceError`` ``root_ahead`` where the root holds a later generation than ``head``, the newest one known."""
+    if held.head.position > head.position:
+        raise ResourceError(
+            f"the shared root of {name} holds generation {held.head.number} of {held.node}, and {head.number} is the "
+            "newest that this node knows",
+            hint=f"see whether the link to {writer} is up: instep status",
+            code="root_ahead",
+            holds=held.head.number,
         )
 
 
@@ -251,7 +266,9 @@ class SharedFollowService(FollowService):
         return answer
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
-        """The holder stages. The others wait until the root holds the generation; a newer head ends the wait."""
+        """The holder stages. The others wait until the root holds the generation; a newer head ends the wait. No node
+        waits long below what the root holds: ``root_ahead``."""
+        deadline = monotonic_ms() + AHEAD_MS
         while True:
             changed, held = self.shared.changed, self.shared.held
             if self._is_there(effect.head):
@@ -262,6 +279,8 @@ class SharedFollowService(FollowService):
                 is_known = held is not None and held.is_whole and held.head == effect.base
                 return await super()._stage(effect if is_known else replace(effect, base=None))
             self._require_agreement()
+            if held is not None and monotonic_ms() >= deadline:
+                require_not_older(self.fileset.name, self.writer, held, effect.head)
             with suppress(TimeoutError):
                 async with asyncio.timeout(MIND_S):
                     await changed.wait()
