@@ -176,6 +176,16 @@ def test_what_python_cannot_read_is_a_problem_and_no_crash(value: str, why: str)
     assert why in found["why"]
 
 
+@pytest.mark.parametrize("pattern", ["../x", "a/../b", "/.."])
+def test_a_package_lies_in_the_fileset(pattern: str) -> None:
+    """Goal: such a pattern was accepted, and matched nothing."""
+    text = EXAMPLE.replace(
+        'ignore = ["logs/"', f'packages = ["*.package.xml", "{pattern}"]\nignore = ["logs/"'
+    )
+    (found,) = problems(text)
+    assert found["key"] == "filesets.catalog.packages" and repr(pattern) in found["why"]
+
+
 def test_roots_may_not_overlap_nor_hold_keys_or_secrets(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")

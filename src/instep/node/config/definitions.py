@@ -28,6 +28,16 @@ def gate_texts(raw: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
+@kind(is_list=True)
+def package_patterns(raw: object) -> tuple[str, ...]:
+    """``patterns`` of files of the fileset; a leading slash stands for its root, as in ``ignore``."""
+    found = patterns(raw)
+    for pattern in found:
+        if ".." in pattern.split("/"):
+            raise BadValue(f"holds {pattern!r}, which leaves the fileset by .. and matches nothing in it")
+    return found
+
+
 _preserved = some_of(*(item.value for item in Preserve))
 _preserve = ValueKind(lambda raw: tuple(map(Preserve, _preserved(raw))), words=_preserved.words, is_list=True)
 
@@ -77,7 +87,7 @@ class TravellingKeys:
     """When not empty, only these patterns are carried."""
     preserve: tuple[Preserve, ...] = key([], _preserve)
     """Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse."""
-    packages: tuple[str, ...] = key([], patterns)
+    packages: tuple[str, ...] = key([], package_patterns)
     """Gitignore patterns of documents that name others: they go live behind those, and wait for a withheld one."""
     gates: tuple[str, ...] = key([], gate_texts)
     """Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value."""
