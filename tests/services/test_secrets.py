@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from instep.net.messages import messages as m
+from instep.node.facts.daemon_rights import may_give_away
 from instep.node.peers.link_policy import SECRETS
 from tests.support.services import Services, services
 from tests.support.virtual_time import in_virtual_time, reached
@@ -88,3 +89,24 @@ async def test_an_older_partner_is_offered_no_secret(tmp_path: Path, monkeypatch
             await s1.stop()
         s1.start()
         await s1.holds("key.pem", "key")
+
+
+@in_virtual_time
+async def test_a_root_for_keys_is_not_listed_by_other_users(tmp_path: Path) -> None:
+    """Goal: ``fileset accept`` made the root as 0755. Where the daemon may give files to the application's account, that
+    account goes through the root; a root that is there already is an operator's, who is warned."""
+    async with services(tmp_path) as cluster:
+        main, s1, s2 = (cluster.add(name) for name in ("main", "s1", "s2"))
+        main.writes('class = "secret"', 'to = ["s1", "s2"]')
+        main.write({"server.key": "key 0"})
+        for node in (s1, s2):
+            cluster.link("main", node.name)
+        for node in (main, s1, s2):
+            node.start()
+        s1.tree.rmdir()
+        s2.tree.chmod(0o755)
+        assert not (await s1.accepts()).get("warnings")
+        assert _rights(s1.tree) == (0o711 if may_give_away() else 0o700)
+        (warning,) = (await s2.accepts())["warnings"]
+        assert f"chmod 711 {s2.tree}" in warning and _rights(s2.tree) == 0o755, warning
+        await s1.holds("server.key", "key 0")

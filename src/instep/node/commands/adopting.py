@@ -67,7 +67,9 @@ async def take_again(node: Node, service: LineService) -> None:
             fileset=fileset.name,
         )
     aside = await asyncio.to_thread(set_damaged_aside, fileset.path) if fileset.path.exists() else None
-    take_root(node.runtime, fileset.name, fileset.path, make=True)
+    definition = service.known_definition()
+    is_secret = definition is not None and definition.is_secret
+    take_root(node.runtime, fileset.name, fileset.path, make=True, is_secret=is_secret)
     kept = f"; what lay in the marker's place is {aside} now" if aside is not None else ""
     node.runtime.note("adopted", f"{fileset.path} is taken again as {fileset.name}{kept}", service.line)
     node.begin_again(fileset.name)

@@ -44,7 +44,7 @@ from instep.node.runtime.signers import verdict_on
 from instep.node.trees.exchanging import refuse_exchange
 from instep.node.trees.fidelity_check import check_fidelity, read_without
 from instep.node.trees.fileset_tree import definition_of
-from instep.node.trees.placing import check_new_root, take_root
+from instep.node.trees.placing import check_new_root, listed_by_others, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.objects.owners import BY_NAME
@@ -252,18 +252,20 @@ class Filesets(CommandHandlers):
         refusal = refusal_of(runtime.name, name, path, offer, head, numbers, is_empty)
         if mode is None and refusal is not None:
             raise refusal
+        definition = decode_definition(offer.definition)
         if mode != "observe":
-            take_root(runtime, name, path, make=True, cluster=shared)
+            take_root(runtime, name, path, make=True, cluster=shared, is_secret=definition.is_secret)
         if may_give_away() and "owners" not in asked.settings:
             given["owners"] = [BY_NAME]
         if offer.line.origin != offer.writer:
             given["origin"] = str(offer.line.origin)
         await self._follow(asked, name, offer.writer, given, offer.line)
         document = api.AcceptedDocument(fileset=name, path=str(path), writer=offer.writer, changed=True)
-        definition, settings = decode_definition(offer.definition), runtime.settings
+        settings = runtime.settings
         trouble = of_followed(settings.filesets[name], definition.preserve, settings.allow_preserve)
-        if trouble is not None:
-            document = replace(document, warnings=(str(trouble),))
+        listed = listed_by_others(path) if definition.is_secret else None
+        if warnings := tuple(str(each) for each in (trouble, listed) if each is not None):
+            document = replace(document, warnings=warnings)
         return document if is_empty else with_numbers(document, numbers, head)
 
     async def _follow(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import msgspec
 from instep.errors import InstepError, RefusedError
 from instep.model.ids import FilesetName, NodeName
 from instep.node.config.filesets import FilesetSettings
+from instep.node.facts.daemon_rights import may_give_away
 from instep.node.facts.mounts import require_mount
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
@@ -71,15 +73,21 @@ ADOPTABLE = ("marker_missing", MARKER_DAMAGED, MARKER_REPLACED)
 
 
 def take_root(
-    runtime: Runtime, fileset: FilesetName, path: Path, *, make: bool = False, cluster: str = ""
+    runtime: Runtime,
+    fileset: FilesetName,
+    path: Path,
+    *,
+    make: bool = False,
+    cluster: str = "",
+    is_secret: bool = False,
 ) -> None:
     """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
-    path that is missing. With a ``cluster`` the root is that of all its nodes: the first one marks it. Refusals as
-    ``resolve_place`` and ``create_marker``; ``shared_root_foreign``."""
+    path that is missing; where it ``is_secret``, other users cannot list it. With a ``cluster`` the root is that of all
+    its nodes: the first one marks it. Refusals as ``resolve_place`` and ``create_marker``; ``shared_root_foreign``."""
     if make:
         check_new_root(runtime, fileset, path)
         if not path.exists():
-            os.mkdir(path, 0o755)
+            os.mkdir(path, _secret_mode() if is_secret else 0o755)
     place, node = _resolve(runtime, fileset, path, is_shared=bool(cluster)), runtime.name
     if cluster:
         node = NO_NODE
@@ -92,6 +100,20 @@ def take_root(
     if marker is None:
         marker = create_marker(path, fileset, node, cluster=cluster)
     runtime.store.put(_key(fileset), msgspec.json.encode(marker))
+
+
+def _secret_mode() -> int:
+    """Of a root for keys: an application's account, which may own them, goes through the root and lists nothing."""
+    return 0o711 if may_give_away() else 0o700
+
+
+def listed_by_others(path: Path) -> str | None:
+    """A warning where other users may list a root that is for keys, or write there."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o066:
+        return None
+    why = f"{path} is for keys, and its mode {mode:o} lets other users list it or write there"
+    return f"{why}: chmod 711 {quote(str(path))}"
 
 
 def _refuse_other_cluster(marker: Marker, path: Path, cluster: str) -> None:
