@@ -94,7 +94,7 @@ async def test_an_older_partner_is_offered_no_secret(tmp_path: Path, monkeypatch
 @in_virtual_time
 async def test_a_root_for_keys_is_not_listed_by_other_users(tmp_path: Path) -> None:
     """Goal: ``fileset accept`` made the root as 0755. Where the daemon may give files to the application's account, that
-    account goes through the root; a root that is there already is an operator's, who is warned."""
+    account goes through the root. Of a root that is there already the operator is warned."""
     async with services(tmp_path) as cluster:
         main, s1, s2 = (cluster.add(name) for name in ("main", "s1", "s2"))
         main.writes('class = "secret"', 'to = ["s1", "s2"]')

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from instep.errors import InstepError
-from instep.tree.journal.former_switch import move_aside
 from instep.tree.journal.journal import Journal
 from instep.tree.root import failpoints
 from instep.tree.root.control_folder import opened
+from instep.tree.switch.former_switch import move_aside
 from tests.support.apply_world import File, World
 
 CALLS = ("mkdir", "rename", "fsync")

@@ -35,11 +35,11 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.trees.scanning.stat_rows import record_rows
 from instep.node.trees.tree_comparison import why_differs
 from instep.store.cluster.shared_roots import HeldRoot
-from instep.tree.journal.former_switch import move_aside
 from instep.tree.journal.journal import Journal
 from instep.tree.root.control_folder import opened
 from instep.tree.root.node_locks import NodeLocks, other_nodes
 from instep.tree.root.place import Place
+from instep.tree.switch.former_switch import move_aside
 
 VISIBLE_MS = 120_000
 """Twice the longest time for which a network file system shows old attributes by its usual options."""
