@@ -19,6 +19,7 @@ async def test_the_text_of_what_differs_is_shown_and_no_other_file(tmp_path: Pat
             {
                 "a.xml": "<a>\n  one\n</a>\n",
                 "same": "x",
+                "unchanged": "x",
                 "bin": "\0",
                 "gone": "was\n",
                 "big": "x",
@@ -64,8 +65,11 @@ async def test_the_text_of_what_differs_is_shown_and_no_other_file(tmp_path: Pat
             assert (await text("bin", **numbers))[1] == "binary"
             assert "293.0 KiB" in str((await text("big", **numbers))[1])
             assert "mode" in str((await text("same", **numbers))[1])
-            for path in ("my.key", "none", "../data/my.key", "", ".instep/id"):
-                await main.refuses("no_difference", "text_diff", fileset="data", path=path, **numbers)
+            for typed in ("./gone", "x/..//gone", f"{main.tree}/gone"):
+                assert await text(typed, **numbers) == (["@@ -1 +0,0 @@", "-was"], None)
+            for path in ("my.key", "none", "../data/my.key", "", ".instep/id", "/etc/passwd"):
+                await main.refuses("no_such_path", "text_diff", fileset="data", path=path, **numbers)
+            await main.refuses("no_difference", "text_diff", fileset="data", path="unchanged", **numbers)
 
         await differs()
         await main.publish()

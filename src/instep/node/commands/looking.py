@@ -44,7 +44,7 @@ from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_cures import cures_of
 from instep.node.peers.network.dates import with_date
 from instep.node.profiles.locked_paths import with_locked_edits
-from instep.node.retrieval.text_difference import TextDifferences
+from instep.node.retrieval.text_difference import TextDifferences, relative_to
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
@@ -315,7 +315,7 @@ class Looking(CommandHandlers):
 
     async def text_diff(self, asked: api.TextDiffCommand, speaker: Speaker) -> api.TextDiffDocument:
         service = running_service_of(self._node, asked.fileset)
-        path = (path_of(asked.path, asked.path_b64) or b"").strip(b"/")
+        path = relative_to(service.fileset.path, path_of(asked.path, asked.path_b64) or b"")
         texts = TextDifferences(service)
         if asked.a is None:
             a = b = None

@@ -10,6 +10,7 @@ import base64
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec import UNSET
 
@@ -19,6 +20,7 @@ from instep.model.counts import sized
 from instep.model.ids import HeadRef
 from instep.model.manifest.entry import Kind
 from instep.model.manifest.manifest import Change, diff
+from instep.model.manifest.walk import Reader
 from instep.model.paths import shown
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
@@ -60,8 +62,9 @@ class TextDifferences:
         self._get = must_have(lambda digest: service.runtime.store.get_page(digest))
 
     async def between(self, old: HeadRef, new: HeadRef, path: bytes) -> TextDifference:
-        """Of two generations. ``UsageError`` ``no_difference``."""
+        """Of two generations. ``UsageError`` ``no_difference``, ``no_such_path``."""
         self._require_class()
+        await asyncio.to_thread(self._require_known, (old, new), path)
         after, before = await asyncio.gather(
             asyncio.to_thread(self._change, old, new, path), asyncio.to_thread(self._change, new, old, path)
         )
@@ -70,10 +73,11 @@ class TextDifferences:
         return await _compared(await self._side(old, before), await self._side(new, after))
 
     async def pending(self, head: HeadRef | None, path: bytes) -> TextDifference:
-        """Of the head and the tree as it is now. ``UsageError`` ``no_difference``."""
+        """Of the head and the tree as it is now. ``UsageError`` ``no_difference``, ``no_such_path``."""
         self._require_class()
         changes = await self._service.worker.run(self._service.changes_now, CHANGES_MAX)
         if path not in map(_path_of, changes):
+            await asyncio.to_thread(self._require_known, () if head is None else (head,), path)
             raise _no_difference(self._service.fileset.name, path)
         before = None if head is None else await asyncio.to_thread(self._change, None, head, path)
         old = TextSide() if before is None or head is None else await self._side(head, before)
@@ -86,6 +90,17 @@ class TextDifferences:
                 f"the files of {self._service.fileset.name} are shown to no caller, for their class",
                 hint="compare them on the nodes, as their owner",
                 code="not_shown",
+            )
+
+    def _require_known(self, generations: tuple[HeadRef, ...], path: bytes) -> None:
+        """Whether one of them has the path. The tree is not asked, for it has ignored paths, too."""
+        reader = Reader(self._get)
+        if all(reader.lookup(each.root, path) is None for each in generations):
+            raise UsageError(
+                f"neither side of the difference has {shown(path)}; paths are relative to the root",
+                hint=f"see the paths that differ: instep diff {self._service.fileset.name}",
+                code="no_such_path",
+                path=shown(path),
             )
 
     def _change(self, old: HeadRef | None, new: HeadRef, path: bytes) -> Change | None:
@@ -127,6 +142,12 @@ class TextDifferences:
                 return (
                     TextSide(why=_too_large(size)) if size > TEXT_MAX else TextSide(os.pread(fd, TEXT_MAX, 0))
                 )
+
+
+def relative_to(root: Path, path: bytes) -> bytes:
+    """``path`` as a manifest has it, also where a person typed ``./`` or the absolute path."""
+    plain, top = os.path.normpath(path), os.fsencode(root)
+    return plain.removeprefix(top + b"/").strip(b"/")
 
 
 def _path_of(change: ChangeDocument) -> bytes:
