@@ -385,7 +385,8 @@ EVIL_DEFINITIONS: dict[str, tuple[bytes, str]] = {
         ),
         "bad_definition",
     ),
-    "bad pattern": (Definition(ignore=("a/***[",) * 2).encoded(), "bad_definition"),
+    "bad pattern": (Definition(ignore=("a\\",)).encoded(), "bad_definition"),
+    "bad range": (Definition(ignore=("[z-a]",)).encoded(), "bad_definition"),
     "too many stars": (Definition(ignore=("**/a" * 9,)).encoded(), "bad_definition"),
     "too many patterns": (Definition(ignore=("a",) * 1_001).encoded(), "bad_definition"),
     "another mode": (Definition(mode=Mode.SHARED).encoded(), "unknown_mode"),
@@ -397,6 +398,7 @@ EVIL_DEFINITIONS: dict[str, tuple[bytes, str]] = {
 def test_a_definition_that_is_not_one(scene: Scene, name: str) -> None:
     raw, code = EVIL_DEFINITIONS[name]
     writer = scene.writer
+    scene.heal()  # else the code of the definition before still stands
     root = writer.craft.honest(scene.honest_things())
     scene.refuses(
         code, attack=lambda: writer.announce(writer.generation(root, definition=raw), definition=raw)

@@ -106,7 +106,7 @@ def _closed(line: str) -> tuple[str, bool] | None:
     """Expression and whether it ignores; None for blank lines and comments."""
     try:
         pattern = GitIgnoreSpecPattern(line)
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise ConfigError(
             f"the ignore pattern {line!r} is malformed: {error}", code="bad_pattern", pattern=line
         ) from error
