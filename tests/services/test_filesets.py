@@ -87,3 +87,24 @@ async def test_class_data_and_a_link_without_it(tmp_path: Path) -> None:
         await s1.accepts()
         await cluster.followed("s1")
         await cluster.in_step("s1")
+
+
+@in_virtual_time
+async def test_a_root_inside_the_root_of_another_node_is_refused(tmp_path: Path) -> None:
+    """Goal: no node archives the files of another one away. Method: a neighbour's root, in a folder of it and in one
+    that is to be made."""
+    async with services(tmp_path) as cluster:
+        main, s1 = cluster.add("main"), cluster.add("s1")
+        main.writes()
+        main.write({"below/file": "1"})
+        cluster.link("main", "s1")
+        for node in (main, s1):
+            node.start()
+        await main.publish()
+        for inside in (main.tree / "below", main.tree / "new"):
+            refused = await s1.refuses(
+                "root_of_other_node", "fileset_accept", name="data", path=str(inside), timeout_s=30
+            )
+            assert refused.facts["other"] == str(main.tree)
+        assert not (main.tree / "new").exists()
+        await s1.accepts(timeout_s=30)

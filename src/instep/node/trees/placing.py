@@ -26,6 +26,7 @@ from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 from instep.tree.root.marker import (
     MARKER_DAMAGED,
+    MARKER_PATH,
     MARKER_REPLACED,
     NO_NODE,
     Marker,
@@ -83,7 +84,9 @@ def take_root(
 ) -> None:
     """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
     path that is missing; where it ``is_secret``, other users cannot list it. With a ``cluster`` the root is that of all
-    its nodes: the first one marks it. Refusals as ``resolve_place`` and ``create_marker``; ``shared_root_foreign``."""
+    its nodes: the first one marks it. Refusals as ``resolve_place`` and ``create_marker``; ``shared_root_foreign``,
+    ``root_of_other_node``."""
+    _refuse_inside_other(path, runtime.name)
     if make:
         check_new_root(runtime, fileset, path)
         if not path.exists():
@@ -126,9 +129,25 @@ def _refuse_other_cluster(marker: Marker, path: Path, cluster: str) -> None:
         )
 
 
+def _refuse_inside_other(path: Path, node: NodeName) -> None:
+    """No directory above ``path`` is marked as the root of another node: that node would take the files of this one for
+    local changes."""
+    for above in Path(os.path.realpath(path)).parents:
+        marker = read_marker(above) if os.path.lexists(above / os.fsdecode(MARKER_PATH)) else None
+        if marker is not None and marker.node != node:
+            raise RefusedError(
+                f"{path} lies in {above}, the root of {marker.fileset} of {marker.node or 'several nodes'}",
+                hint="choose a directory outside it: two nodes would replace each other's files",
+                code="root_of_other_node",
+                root=str(path),
+                other=str(above),
+            )
+
+
 def check_new_root(runtime: Runtime, fileset: FilesetName, path: Path) -> None:
     """Whether ``path`` may become the root of ``fileset`` here; nothing is made. Refusals as ``take_root``."""
     check_overlap(path, _others(runtime, fileset), runtime.directory.path)
+    _refuse_inside_other(path, runtime.name)
     if path.exists():
         _resolve(runtime, fileset, path)
     elif not path.parent.is_dir():
