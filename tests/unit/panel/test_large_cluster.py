@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -145,6 +146,29 @@ async def test_a_row_that_returns_is_sent_and_is_gone_no_more(clock: list[int]) 
         await feed.rows(ADMIN)
     rows, gone = feed.since(ADMIN, drawn)
     assert [row.node for row in rows] == ["s0001"] and gone == []
+
+
+async def test_a_page_is_sent_what_changed_while_it_was_drawn(clock: list[int]) -> None:
+    """Goal: no page shows an old row until the next change. Method: a row changes, and a stream has it, after a page read
+    the status and before the page is drawn."""
+
+    class Changing(Simulated):
+        async def run(self, *asked: object) -> StatusDocument:
+            told = self.status
+            if asked[1]:  # the page names its fileset, and the feed asks for all
+                self.becomes(status_of(2, 1))
+                clock[0] += LOOK_MS
+                await feed.rows(ADMIN)
+            return told
+
+    node = Changing(status_of(3, 1))
+    feed = feed_of(node)
+    await feed.rows(ADMIN)
+    site = Site(cast(Any, node), cast(Any, node), feed)
+    drawn = await site.answer(cast(PanelExchange, SimpleExchange("/filesets/data00")), ADMIN)
+    assert isinstance(drawn.body, bytes) and b"row.data00.main.s0001" in drawn.body
+    (seen,) = re.findall(r'data-seen="([^"]*)"', drawn.body.decode())
+    assert feed.since(ADMIN, seen)[1] == ["row.data00.main.s0001"]
 
 
 def replace_filesets(caller: Caller, *names: str) -> Caller:

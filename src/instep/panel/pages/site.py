@@ -51,12 +51,12 @@ class Site:
         view, found = _view_of(exchange.request.method, exchange.path)
         form = await exchange.form() if exchange.request.method == "POST" else {}
         visit = Visit(exchange, caller, self._door, self._feed, self._node.runtime.name, found, form)
+        await self._feed.begin(caller)
+        seen = self._feed.seen  # before the page is read: what changes meanwhile is sent to it
         page = await view.show(visit)
         if isinstance(page, str):
             return self.redirect(exchange, page)
-        if page.is_live:
-            await self._feed.begin(caller)
-        return self._drawn(exchange, page, caller)
+        return self._drawn(exchange, page, caller, seen)
 
     def static(self, exchange: PanelExchange) -> web.Response:
         found = self._files.by_name.get(exchange.path.removeprefix("/static/"))
@@ -95,7 +95,9 @@ class Site:
             response.force_close()
         return response
 
-    def _drawn(self, exchange: PanelExchange, page: Page, caller: Caller | None) -> web.Response:
+    def _drawn(
+        self, exchange: PanelExchange, page: Page, caller: Caller | None, seen: str = ""
+    ) -> web.Response:
         context: Mapping[str, Any] = {
             "title": page.title,
             "node": self._node.runtime.name,
@@ -106,7 +108,7 @@ class Site:
             "request_id": exchange.id,
             "same": page.same,
             "is_live": page.is_live,
-            "seen": self._feed.seen if page.is_live else "",
+            "seen": seen if page.is_live else "",
             **page.context,
         }
         html = self._templates.get_template(page.template).render(context)
