@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from instep.model.ids import EMPTY_DIGEST
+from instep.model.manifest.pages import Child, digest_of, encode_page
+from instep.net.messages.messages import encode
 from tests.support.replicas import MODE, alike, link_both, mesh
 from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time, reached
@@ -167,3 +172,33 @@ async def test_a_tree_that_is_not_attested_whole_is_not_known(tmp_path: Path) ->
         a.write({"b.xml": "1"})
         rule = await _found(a, kept=False, documents=2)
         assert rule["short"] + rule["doubtful"] >= 1, rule
+
+
+@in_virtual_time
+async def test_manifests_that_cannot_be_read_end_no_daemon(tmp_path: Path) -> None:
+    """Goal: a head whose manifest is not here yet, as after an older copy came back, and a node that reports a page of its
+    own making are not known, and the look goes on. Method: the pages of the head are taken away; a report is forged."""
+    async with services(tmp_path) as cluster:
+        main, s1 = cluster.add("main"), cluster.add("s1")
+        main.writes(WANTED)
+        s1.follows(main)
+        cluster.link("main", "s1")
+        main.start()
+        s1.start()
+        main.write({"a.xml": "1"})
+        await main.publish()
+        await _found(main, kept=True, documents=1)
+        (service,), store = main.node.services.values(), main.store
+        await s1.stop()
+        bad = encode_page(0, [Child(b"a.xml", EMPTY_DIGEST, 1, 1)])
+        store.put_pages([(digest_of(bad), bad)])
+        told = msgspec.structs.replace(service.reports()[s1.name], attested_root=digest_of(bad))
+        store.save_report(service.line, s1.name, encode(told))
+        rule = await _found(main, kept=False, doubtful=1)
+        assert not (await _row(main))["ok"]
+        assert (await main.call("explain", fileset="data", path="a.xml"))["copies"][0]["unknown"]
+        assert service.head is not None
+        store.delete_pages([service.head.root])
+        rule = await _found(main, kept=False, documents=0)
+        assert "the manifest of generation 1 is not here yet" in rule["trouble"][0]
+        assert not (await _row(main))["ok"]

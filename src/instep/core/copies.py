@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from instep.errors import PeerError
 from instep.model.ids import Digest, NodeName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import GetPage, diff, iterate, lookup
@@ -83,7 +84,8 @@ def judge(
     """Compare the manifest ``head`` with those that nodes reported. A document that changed since ``settled``, an
     earlier head, is on its way: it is neither short nor missing yet.
 
-    Reads each manifest once and holds one document at a time. ``get`` raises ``KeyError`` for a page that is not here.
+    Reads each manifest once and holds one document at a time. ``get`` raises ``KeyError`` for a page that is not here;
+    so does this for a page of ``head``.
     """
     named = {word.node for word in words}
     words = [
@@ -111,14 +113,14 @@ def holders(
         if word.root is not None and word.doubt is None:
             try:
                 there = lookup(word.root, path, get)
-            except KeyError:
+            except (KeyError, PeerError):
                 continue
             found[word.node] = there is not None and _is_same(entry, there)
     return found
 
 
 class _Unread(Exception):
-    """A page of this manifest is not here."""
+    """A page of this manifest is not here, or is none that can be read: a peer named it."""
 
     def __init__(self, root: Digest) -> None:
         super().__init__(root)
@@ -147,7 +149,7 @@ class _Differing:
             for change in diff(head, self._other, get):
                 if change.old is not None and not (change.new and _is_same(change.old, change.new)):
                     yield change.path
-        except KeyError:
+        except (KeyError, PeerError):
             raise _Unread(self._other) from None
 
     def has(self, path: bytes) -> bool:

@@ -16,10 +16,10 @@ from instep.api.parts import (
     PathCopiesDocument,
     UnknownCopiesDocument,
 )
-from instep.core.copies import NO_WORD, CopiesStand, Covers, NodeCount, NodeWord, holders, judge
+from instep.core.copies import NO_PAGES, NO_WORD, CopiesStand, Covers, NodeCount, NodeWord, holders, judge
 from instep.model.counts import counted, which
 from instep.model.definition import Definition
-from instep.model.ids import Digest, FilesetName, NodeName
+from instep.model.ids import Digest, FilesetName, HeadRef, NodeName
 from instep.model.manifest.manifest import lookup
 from instep.model.paths import path_fields, shown
 from instep.model.replication.copies import CopiesRule
@@ -87,7 +87,11 @@ class CopiesWatch:
                 for rule in rules
             ]
 
-        return tuple(_document(service, stand, words) for stand in await asyncio.to_thread(judged))
+        try:
+            stands = await asyncio.to_thread(judged)
+        except KeyError:  # a home that came back from an older copy fetches the manifest of its head
+            return tuple(_not_known(service, rule, head) for rule in rules)
+        return tuple(_document(service, stand, words) for stand in stands)
 
     def of_path(self, service: LineService, path: bytes) -> tuple[PathCopiesDocument, ...]:
         """Which nodes have one document of the head, by each rule that names it."""
@@ -120,8 +124,10 @@ class CopiesWatch:
         return tuple(found)
 
     def words(self, service: LineService) -> list[NodeWord]:
-        """The last word of each node that may have the line from here, or over a hub that may."""
+        """The last word of each node that may have the line from here, or over a hub that may. No other manifest is read
+        than those of the line's generations: a peer could name pages of its own that take for ever."""
         peers, reports = self._node.peers, service.reports()
+        known = {each.body().root for each in self._node.runtime.store.generations(service.line, 1_000_000)}
         names = {
             name
             for name, report in reports.items()
@@ -132,7 +138,11 @@ class CopiesWatch:
             for name in self._node.runtime.settings.partners
             if peers.access.why_not(name, service) is None
         }
-        return [self._word(service, name, reports.get(name)) for name in sorted(names)]
+        words = (self._word(service, name, reports.get(name)) for name in sorted(names))
+        return [
+            word if word.root is None or word.root in known else NodeWord(word.node, None, word.doubt or NO_PAGES)
+            for word in words
+        ]
 
     def _word(self, service: LineService, name: NodeName, report: Report | None) -> NodeWord:
         if report is None:
@@ -187,6 +197,14 @@ def _document(service: LineService, stand: CopiesStand, words: Sequence[NodeWord
         tuple(_of_node(each) for each in stand.blocked),
         tuple(_troubles(stand, words)),
         () if stand.is_well else tuple(_steps(service.fileset.name, stand)),
+    )
+
+
+def _not_known(service: LineService, rule: CopiesRule, head: HeadRef) -> CopiesDocument:
+    name = service.fileset.name
+    why = f"which documents of {rule} there are is not known: the manifest of generation {head.number} is not here yet"
+    return CopiesDocument(
+        rule.paths, rule.wanted, False, 0, 0, 0, (), (), (), (), (why,), (f"instep status {name}", "instep check")
     )
 
 
