@@ -8,8 +8,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,3 +81,31 @@ def test_whole_looks_equal_scans_of_everything(seed: int) -> None:
                 published = found.summary.root
     finally:
         shutil.rmtree(base)
+
+
+@pytest.mark.parametrize("left", [0, 3, 5])
+def test_a_file_that_goes_from_a_very_large_directory_is_missed_by_no_look(
+    left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a directory whose stamps are not kept, because it is or was too large, hides no removal. Method: directories of
+    more than four entries are very large ones; files go, of which no watch says anything."""
+    monkeypatch.setattr("instep.tree.scan.listing._MANY", 4)
+    root = tmp_path / "root"
+    (root / "large").mkdir(parents=True)
+    for name in range(6):
+        (root / "large" / f"{name}").write_text("x")
+    place, marker = Place(root, tmp_path / "control", FILESET), create_marker(root, FILESET, NodeName("main"))
+    store, stamps, definition = _Aged(), TreeStamps(), Definition()
+    look = WriterScan(place, FILESET, definition, lambda: marker, lambda *_: None)
+    first = look.everything(store, None, 1, deep=False)
+    assert first.stamps is not None
+    first.stamps.restless.clear()  # as if all of it were older
+    stamps.looked(None, definition.digest, root, replace(first, restless=frozenset()))
+    for name in range(left, 6):
+        (root / "large" / f"{name}").unlink()
+    published = first.summary.root
+    known, now = stamps.of(published, definition.digest, root), time.time_ns() // 1_000_000
+    assert known is not None
+    found = look.whole(store, published, known, (), (), now)
+    assert found.summary.root == look.everything(store, published, now, deep=False).summary.root
+    assert found.summary.removed == 6 - left

@@ -57,8 +57,8 @@ class Stamps:
 
 @dataclass(slots=True)
 class QuickLook:
-    """``stamps`` are those of now. ``changed`` are paths with another stamp, and all of a directory that is new;
-    ``renamed`` are the paths in each directory whose names are others than before."""
+    """``stamps`` are those of now. ``changed`` are paths with another stamp; ``renamed`` are the paths in each directory
+    whose names are others than before, or that was or is too large to be kept."""
 
     stamps: Stamps
     changed: set[bytes] = field(default_factory=set)
@@ -69,9 +69,9 @@ class QuickLook:
         found = self.changed | known.restless
         before = former(self.renamed) if self.renamed else {}
         for directory, now in self.renamed.items():
-            was, (names, old) = before.get(directory, []), known.by_directory[directory]
-            if _names(was) != names:
-                found.update(was, now)  # a child was there that no manifest has
+            was, (names, old) = before.get(directory, []), known.by_directory.get(directory, (None, b""))
+            if _names(was) != names or directory not in self.stamps.by_directory:
+                found.update(was, now)  # a child was there that no manifest has, or the stamps are not kept
                 continue
             marks = dict(zip(was, array("q", old), strict=True))
             new = array("q", self.stamps.by_directory[directory][1])
@@ -101,9 +101,7 @@ def quick_look(root: Root, rules: Rules, known: Stamps, now_ns: int) -> QuickLoo
 
 def _compare(look: QuickLook, known: Stamps, directory: bytes, children: list[Child]) -> None:
     was, now = known.by_directory.get(directory), look.stamps.by_directory.get(directory)
-    if was is None or now is None:
-        look.changed.update(path for path, _ in children)
-    elif was[0] != now[0]:
+    if was is None or now is None or was[0] != now[0]:
         look.renamed[directory] = [path for path, _ in children]
     elif was[1] != now[1]:
         marks = zip(children, array("q", was[1]), array("q", now[1]), strict=True)
