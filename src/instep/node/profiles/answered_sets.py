@@ -11,6 +11,8 @@ from instep.model.ids import Digest
 from instep.store.port import NodeStore
 
 PATHS_NAMED_MAX = 16_384
+PATHS_BYTES_MAX = 2 << 20
+"""They fit a reply: one that is too large would end this run, and each later one, with the same question."""
 
 
 def answer_to(store: NodeStore, change_id: Digest) -> ChangeAnswer | None:
@@ -26,4 +28,5 @@ def made_by(store: NodeStore, sets: Iterable[Digest]) -> tuple[bytes, ...]:
     name."""
     answers = (answer_to(store, change_id) for change_id in sets)
     made = [each.path for answer in answers if answer is not None for each in answer.outcomes if each.is_made]
-    return tuple(made) if len(made) <= PATHS_NAMED_MAX else ()
+    is_few = len(made) <= PATHS_NAMED_MAX and sum(map(len, made)) <= PATHS_BYTES_MAX
+    return tuple(made) if is_few else ()
