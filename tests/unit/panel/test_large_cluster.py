@@ -171,5 +171,15 @@ async def test_a_page_is_sent_what_changed_while_it_was_drawn(clock: list[int]) 
     assert feed.since(ADMIN, seen)[1] == ["row.data00.main.s0001"]
 
 
+async def test_a_cache_between_keeps_compressed_files_apart() -> None:
+    """Goal: no browser that reads no gzip gets it from a cache: static files are public and compressed on request."""
+    node = Simulated(status_of(1, 1))
+    site = Site(cast(Any, node), cast(Any, node), feed_of(node))
+    (name, *_) = StaticFiles().by_name
+    response = site.static(cast(PanelExchange, SimpleExchange(f"/static/{name}")))
+    assert response.status == 200 and response.compression
+    assert response.headers["Vary"] == "Accept-Encoding"
+
+
 def replace_filesets(caller: Caller, *names: str) -> Caller:
     return Caller(caller.name, caller.role, frozenset(names), caller.door)

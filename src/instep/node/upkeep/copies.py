@@ -140,7 +140,9 @@ class CopiesWatch:
         }
         words = (self._word(service, name, reports.get(name)) for name in sorted(names))
         return [
-            word if word.root is None or word.root in known else NodeWord(word.node, None, word.doubt or NO_PAGES)
+            word
+            if word.root is None or word.root in known
+            else NodeWord(word.node, None, word.doubt or NO_PAGES)
             for word in words
         ]
 
@@ -204,7 +206,18 @@ def _not_known(service: LineService, rule: CopiesRule, head: HeadRef) -> CopiesD
     name = service.fileset.name
     why = f"which documents of {rule} there are is not known: the manifest of generation {head.number} is not here yet"
     return CopiesDocument(
-        rule.paths, rule.wanted, False, 0, 0, 0, (), (), (), (), (why,), (f"instep status {name}", "instep check")
+        rule.paths,
+        rule.wanted,
+        False,
+        0,
+        0,
+        0,
+        (),
+        (),
+        (),
+        (),
+        (why,),
+        (f"instep status {name}", "instep check"),
     )
 
 

@@ -62,7 +62,11 @@ class Site:
         found = self._files.by_name.get(exchange.path.removeprefix("/static/"))
         if found is None or exchange.request.method not in ("GET", "HEAD"):
             return exchange.answer(b"", "text/plain", 404)
-        response = exchange.answer(found.body, found.kind, 200, {"Cache-Control": FOREVER})
+        kept = {
+            "Cache-Control": FOREVER,
+            "Vary": "Accept-Encoding",
+        }  # by caches between, which see both forms
+        response = exchange.answer(found.body, found.kind, 200, kept)
         response.enable_compression()
         return response
 
