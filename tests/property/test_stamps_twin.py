@@ -109,3 +109,25 @@ def test_a_file_that_goes_from_a_very_large_directory_is_missed_by_no_look(
     found = look.whole(store, published, known, (), (), now)
     assert found.summary.root == look.everything(store, published, now, deep=False).summary.root
     assert found.summary.removed == 6 - left
+
+
+def test_a_tree_of_paths_that_no_look_believes_is_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a look at a tree that was just laid, or that cannot be read, holds no path of it all. Method: a few are
+    many; pipes, which no look carries, and young links."""
+    for module in ("node.trees.scanning.scan_tally", "node.trees.scanning.tree_stamps", "tree.scan.stamps"):
+        monkeypatch.setattr(f"instep.{module}.RESTLESS_MAX", 3)
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in range(9):
+        os.mkfifo(root / f"{name}")
+        (root / f"link{name}").symlink_to("x")
+    place, marker = Place(root, tmp_path / "control", FILESET), create_marker(root, FILESET, NodeName("main"))
+    store, stamps, definition = MemoryStore(), TreeStamps(), Definition()
+    look = WriterScan(place, FILESET, definition, lambda: marker, lambda *_: None)
+    found = look.everything(store, None, time.time_ns() // 1_000_000, deep=False)
+    assert found.stamps is not None
+    assert len(found.restless) == len(found.stamps.restless) == 4
+    stamps.looked(None, definition.digest, root, found)
+    assert stamps.of(found.summary.root, definition.digest, root) is None

@@ -22,6 +22,8 @@ from instep.tree.scan.rules import Rules
 
 Former = Callable[[Collection[bytes]], dict[bytes, list[bytes]]]
 """Gives the children that a manifest has in each of these directories, in order."""
+RESTLESS_MAX = 10_000
+"""With more restless paths no stamps are kept: a scan of everything takes less time. No look holds many more."""
 _bytes_of = struct.Struct("<QQqqqI").pack
 
 
@@ -44,15 +46,19 @@ class Stamps:
                 continue
             mode, changed = found.st_mode, found.st_ctime_ns
             if changed > oldest_young and not stat.S_ISREG(mode):
-                self.restless.add(path)  # of a file the scan itself judges that
+                self._rests_not(path)  # of a file the scan itself judges that
             try:
                 raw = _bytes_of(found.st_dev, found.st_ino, changed, found.st_mtime_ns, found.st_size, mode)
             except struct.error:
-                self.restless.add(path)  # a time that no manifest takes
+                self._rests_not(path)  # a time that no manifest takes
                 marks.append(0)
             else:
                 marks.append(hash(raw))
         self.by_directory[directory] = _names([path for path, _ in children]), marks.tobytes()
+
+    def _rests_not(self, path: bytes) -> None:
+        if len(self.restless) <= RESTLESS_MAX:
+            self.restless.add(path)
 
 
 @dataclass(slots=True)

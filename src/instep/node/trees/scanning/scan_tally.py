@@ -15,6 +15,7 @@ from instep.store.port import NodeStore
 from instep.tree.objects.rows import is_settled
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.scan import Scanned
+from instep.tree.scan.stamps import RESTLESS_MAX
 
 PAGES_BATCH = 256
 UNSETTLED_MAX = 1_000
@@ -68,7 +69,7 @@ class ScanTally:
     paths: list[bytes] = field(default_factory=list)
     large: list[bytes] = field(default_factory=list)
     restless: set[bytes] = field(default_factory=set)
-    """Paths that the next look cannot believe by their stat."""
+    """Paths that the next look cannot believe by their stat; a few more than stamps may have where there are many."""
 
     def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
         if old is None and new is not None:
@@ -91,7 +92,7 @@ class ScanTally:
         """Hand on what a scan finds: new rows go to the stat cache, files that are not at rest are noted."""
         for item in found:
             if isinstance(item, Problem):
-                self.restless.add(item.path)
+                self._rests_not(item.path)
             elif item.row is not None:
                 if item.is_row_new:
                     rows.add(item.row)
@@ -100,8 +101,12 @@ class ScanTally:
                 if item.is_open:
                     self.holding.opened(item.entry.path)
                 if not is_settled(item.row):
-                    self.restless.add(item.entry.path)
+                    self._rests_not(item.entry.path)
             yield item
+
+    def _rests_not(self, path: bytes) -> None:
+        if len(self.restless) <= RESTLESS_MAX:
+            self.restless.add(path)
 
 
 def path_of(item: Scanned | Problem) -> bytes:

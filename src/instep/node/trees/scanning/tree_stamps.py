@@ -9,9 +9,8 @@ from pathlib import Path
 from instep.model.ids import Digest
 from instep.node.trees.scanning.scan_tally import PATHS_KEPT_MAX
 from instep.node.trees.scanning.writer_scan import WriterScanned
-from instep.tree.scan.stamps import Stamps
+from instep.tree.scan.stamps import RESTLESS_MAX, Stamps
 
-RESTLESS_MAX = 10_000
 _Kept = tuple[Digest, Digest, Path, Stamps]
 """A manifest, the definition that the look went by, the root directory, and the stamps."""
 
