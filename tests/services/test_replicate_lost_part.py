@@ -78,3 +78,28 @@ async def test_a_home_that_left_is_let_go_with_its_lost_manifest(tmp_path: Path)
         b.write({"b/1.xml": "newer"})
         await b.publish()
         assert texts(b.tree) == own | {"b/1.xml": "newer"}
+
+
+@in_virtual_time
+async def test_a_home_that_left_is_let_go_where_no_node_has_the_own_manifest_either(tmp_path: Path) -> None:
+    """Goal: the command that the error names has an end also where the other home of two is gone for ever: no file moves,
+    and files that no manifest names are this node's own. Method: `a` never comes back, and the state of `b` is gone."""
+    async with services(tmp_path) as cluster:
+        nodes = a, b = mesh(cluster, "a", "b")
+        for node in nodes:
+            node.write({path: text for path, text in FILES.items() if path.startswith(f"{node.name}/")})
+            node.start()
+        await alike(*nodes, holding={path: text for path, text in FILES.items() if "/" in path})
+        before = texts(b.tree)
+        await a.stop()
+        await b.stop()
+        b.store = MemoryStore()
+        b.start()
+        await b.refuses("union_unknown", "publish", fileset="data")
+        done = await b.call("fileset_forget_line", fileset="data", origin="a", timeout_s=120.0)
+        assert done["changed"]
+        assert texts(b.tree) == before
+        b.write({"b/1.xml": "newer"})
+        await b.publish()
+        assert texts(b.tree) == before | {"b/1.xml": "newer"}
+        assert set(FILES) - {"map.xml"} <= set(await own_paths(b))

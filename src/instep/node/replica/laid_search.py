@@ -130,7 +130,8 @@ class LaidSearch(abc.ABC):
             self._sought = next((part.head for part in found.parts if part.origin == self.me), None)
             if not may_assume:
                 raise
-            self.unions.assume_own(found, self.union.tree.found_paths)
+            rest = _emptied(self.unions, found, self._given_up.intersection(lost))
+            self.unions.assume_own(rest, self.union.tree.found_paths)
 
     async def _find_later(self) -> None:
         """Fetch the manifests that the tree's own record names, from whichever node has them. That of the own part is
@@ -219,11 +220,10 @@ def _take_as_found(
     """The tree holds the union ``held``, whose ``lost`` manifests no node has any more. A manifest of the paths that no
     other line shows stands in for the first of them; the rest is empty. So none of these paths becomes an own file or
     an offered edit: the home's next generation replaces or archives them. In the worker thread."""
-    first, empty = min(lost), unions.nothing().united.root
-    known = [_with_root(part, empty) if part.origin in lost else part for part in held.parts]
-    kept = tuple(name for name in held.kept if name.origin not in lost)
-    lines = unions.trial(known, held, definition, kept).lines
-    kept = (*kept, *found_names(lines, tree.found_paths()))
+    first, rest = min(lost), _emptied(unions, held, lost)
+    known = rest.parts
+    lines = unions.trial(known, held, definition, rest.kept).lines
+    kept = (*rest.kept, *found_names(lines, tree.found_paths()))
     others = unions.trial(known, held, definition, kept)
     assert others.ref is not None
     found = tree.comparison(others.ref).everything(others.united.root, wall_ms())
@@ -233,6 +233,13 @@ def _take_as_found(
     keeper.flush()
     parts = [_with_root(part, root) if part.origin == first else part for part in known]
     unions.hold_anew(unions.trial(parts, held, definition, kept))
+
+
+def _emptied(unions: Unions, held: UnionRecord, lost: Collection[NodeName]) -> UnionRecord:
+    """The union ``held`` with nothing in the parts of the ``lost`` homes."""
+    empty = unions.nothing().united.root
+    parts = tuple(_with_root(part, empty) if part.origin in lost else part for part in held.parts)
+    return replace(held, parts=parts, kept=tuple(name for name in held.kept if name.origin not in lost))
 
 
 def _with_root(part: UnionPart, root: Digest) -> UnionPart:

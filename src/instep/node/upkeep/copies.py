@@ -124,8 +124,8 @@ class CopiesWatch:
         return tuple(found)
 
     def words(self, service: LineService) -> list[NodeWord]:
-        """The last word of each node that may have the line from here, or over a hub that may. No other manifest is read
-        than those of the line's generations: a peer could name pages of its own that take for ever."""
+        """The last word of each node that may have the line from here, or over a hub that may. Only manifests of the
+        line's generations are read: a peer could name pages of its own that take for ever."""
         peers, reports = self._node.peers, service.reports()
         known = {each.body().root for each in self._node.runtime.store.generations(service.line, 1_000_000)}
         names = {

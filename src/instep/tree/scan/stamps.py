@@ -63,8 +63,8 @@ class Stamps:
 
 @dataclass(slots=True)
 class QuickLook:
-    """``stamps`` are those of now. ``changed`` are paths with another stamp; ``renamed`` are the paths in each directory
-    whose names are others than before, or that was or is too large to be kept."""
+    """``stamps`` are those of now. ``changed`` are paths with another stamp; ``renamed`` are the paths in each
+    directory whose names are others than before, or of which no stamps are, or were, kept."""
 
     stamps: Stamps
     changed: set[bytes] = field(default_factory=set)
