@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
-from instep.model.ids import EMPTY_DIGEST
+from instep.api.parts import CopiesDocument
+from instep.model.ids import EMPTY_DIGEST, fileset_name
 from instep.model.manifest.pages import Child, digest_of, encode_page
 from instep.net.messages.messages import encode
+from instep.node.commands.cluster.copy_checks import copies_rows
 from tests.support.replicas import MODE, alike, link_both, mesh
 from tests.support.services import ServiceNode, services
 from tests.support.virtual_time import in_virtual_time, reached
@@ -188,6 +190,7 @@ async def test_manifests_that_cannot_be_read_end_no_daemon(tmp_path: Path) -> No
         main.write({"a.xml": "1"})
         await main.publish()
         await _found(main, kept=True, documents=1)
+        assert "as many nodes as wanted" in (await _row(main))["theirs"]
         (service,), store = main.node.services.values(), main.store
         await s1.stop()
         bad = encode_page(0, [Child(b"a.xml", EMPTY_DIGEST, 1, 1)])
@@ -201,4 +204,12 @@ async def test_manifests_that_cannot_be_read_end_no_daemon(tmp_path: Path) -> No
         store.delete_pages([service.head.root])
         rule = await _found(main, kept=False, documents=0)
         assert "the manifest of generation 1 is not here yet" in rule["trouble"][0]
+        await main.refuses("contents_missing", "explain", fileset="data", path="a.xml")
         assert not (await _row(main))["ok"]
+
+
+def test_a_rule_that_names_no_document_says_so() -> None:
+    """Goal: a mistyped pattern does not look like enough copies."""
+    rule = CopiesDocument(("*.xlm",), 2, True, 0, 0, 0, (), (), (), (), (), ())
+    ((_, is_well, _, said, step),) = copies_rows(fileset_name("data"), (rule,))
+    assert is_well and said == "no document has such a path" and step is None

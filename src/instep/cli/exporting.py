@@ -94,6 +94,8 @@ def export_for(
     say(f"{found.name} is in {', '.join(printable(str(path)) for path in written)}")
     if files.passphrase is None:
         say(f"the key in {files.key} is not encrypted, for HAProxy asks a person for a passphrase; mode 0600")
+    if server is FrontServer.TOMCAT:
+        say("a Tomcat that finds the passphrase wrong is too old to read it from a file: update it")
     if layout is None:
         say(f"{server.value} was not found here: put the lines above into its configuration")
     else:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from instep.api import looking as api
 from instep.core.reach import Reach, carried, contradictions, reach, reach_table, ways
+from instep.errors import UnavailableError
 from instep.model.ids import NodeName
 from instep.model.manifest.manifest import lookup
 from instep.model.paths import path_fields, shown
@@ -80,7 +81,16 @@ class Explaining(CommandHandlers):
             return False, f"{shown(path)} is ignored by the definition"
         if service.head is None:
             return False, "nothing is published yet"
-        if lookup(service.head.root, path, must_have(self._node.runtime.store.get_page)) is None:
+        try:
+            entry = lookup(service.head.root, path, must_have(self._node.runtime.store.get_page))
+        except KeyError as error:  # a home that came back from an older copy fetches it
+            raise UnavailableError(
+                f"the manifest of generation {service.head.number} is not here yet",
+                hint=f"instep status {service.fileset.name}",
+                code="contents_missing",
+                generation=service.head.number,
+            ) from error
+        if entry is None:
             return False, f"generation {service.head.number} does not have {shown(path)}"
         return True, None
 
