@@ -53,7 +53,7 @@ def _short(path: Path) -> str:
     return f"/proc/self/fd/{os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{path.name}"
 
 
-def _refuse_halted(directory: Path) -> None:
+def refuse_halted(directory: Path) -> None:
     """``UnavailableError`` at once: a halted daemon answers after any deadline, or never."""
     from instep.node.directory import NodeDirectory
 
@@ -120,7 +120,7 @@ class Control:
     def _lines(
         self, command: str, params: Mapping[str, Any], timeout_s: float | None
     ) -> Iterator[dict[str, Any]]:
-        _refuse_halted(self._path.parent)
+        refuse_halted(self._path.parent)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         silence_s = SILENCE_S if timeout_s is None else timeout_s
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

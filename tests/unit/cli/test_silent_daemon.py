@@ -68,7 +68,8 @@ def test_no_command_waits_for_a_daemon_that_a_signal_halted(
     document = json.loads(capsys.readouterr().out)
     assert document["daemon"] == "silent"
     assert f"kill -CONT {silent}" in document["ended"]["next"][0]
-    for words in (["publish", "data"], ["stop"], ["log", "data"]):
+    assert document["next"] == [], "a start would wait for the halted process"
+    for words in (["publish", "data"], ["stop"], ["log", "data"], ["start"]):
         assert run(["--dir", str(node.path), "--json", *words]) == 7
         error = json.loads(capsys.readouterr().out)["error"]
         assert (error["code"], error["hint"]) == ("daemon_halted", f"kill -CONT {silent}"), words

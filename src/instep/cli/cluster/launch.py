@@ -16,7 +16,7 @@ from pathlib import Path
 
 from instep.api.looking import PingCommand, StopCommand
 from instep.cli.cluster.service import closed_to_others, give, has_unit, start_unit
-from instep.cli.control import Control
+from instep.cli.control import Control, refuse_halted
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.node.directory import NodeDirectory, user_name
 from instep.node.last_end import forget_end, last_end
@@ -34,6 +34,7 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
     if control.is_up():
         return False
     if node.daemon_pid is not None:  # one that begins, or hangs
+        refuse_halted(node.path)
         _await_answer(node, control, None, timeout_s, 0)
         return False
     host = Host()

@@ -220,12 +220,13 @@ def offline_status(directory: Path) -> api.StatusDocument:
     """The last state, read from the store; nothing is started and nothing is changed."""
     node = NodeDirectory(directory)
     node.require()
-    steps = (f"instep --dir {directory} start",)
+    steps: tuple[str, ...] = (f"instep --dir {directory} start",)
     record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
     daemon, ended, pid = "stopped", _ended(node), node.daemon_pid
     if pid is not None:
         record = StandingRecord(Standing.UNKNOWN, 0, "the daemon does not answer", "daemon_silent", ())
         daemon, ended = "silent", _silent(pid, is_halted=node.halted_pid is not None)
+        steps = ()  # a start would wait for the process that is there: the step is in ``ended``
     try:
         settings = load(directory)
     except ConfigError as error:

@@ -26,7 +26,7 @@ def forget_node(node: NodeDirectory, name: str) -> bool:
 
 
 def rename_node(node: NodeDirectory, old: str, new: str) -> bool:
-    """Put another name in every place that ``forget_node`` empties, and in this node's own."""
+    """Put another name in every place that ``forget_node`` empties, in the rules about copies, and in this node's own."""
 
     def change(document: Document) -> None:
         if document.get("name") == old:
@@ -39,7 +39,9 @@ def rename_node(node: NodeDirectory, old: str, new: str) -> bool:
                 if new not in rows:
                     rows[new] = row
         named = _named_partners(document)
-        for row in (document.get("allow_drain"), *named, *(table.get("nodes") for table in balancers)):
+        named += [table.get("nodes") for table in balancers]
+        named += _named_in_copies(document)
+        for row in (document.get("allow_drain"), *named):
             if isinstance(row, list) and old in row:
                 row[row.index(old)] = new
 
@@ -50,3 +52,9 @@ def _named_partners(document: Document) -> list[Any]:
     """The lists of partners in filesets: those that get it, and those whose changes are taken."""
     filesets = document.get("filesets", {}).values()
     return [table.get(key) for table in filesets for key in ("to", "offers_from")]
+
+
+def _named_in_copies(document: Document) -> list[Any]:
+    """The lists of nodes in the rules about copies. A node that left stays there: that a copy is missing is still true."""
+    rules = [rule for table in document.get("filesets", {}).values() for rule in table.get("copies", [])]
+    return [rule.get(key) for rule in rules for key in ("prefer", "block")]
