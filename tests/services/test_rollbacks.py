@@ -248,6 +248,12 @@ async def test_the_archive_gives_back_drifted_removed_and_replaced_files(tmp_pat
         ):
             assert await s1.taken_out(name, tmp_path / f"out-{Path(name).name}") == [text], name
         await s1.refuses("not_archived", "archive_restore", fileset="data", path="nowhere", to=str(tmp_path))
+        (tmp_path / "way").symlink_to(s1.tree)
+        for inside in (s1.tree / "out", tmp_path / "way" / "out"):  # there it would be drift, or be published
+            await s1.refuses(
+                "inside_a_fileset", "archive_restore", fileset="data", path="drifts", to=str(inside)
+            )
+            await s1.refuses("inside_a_fileset", "restore", fileset="data", to=str(inside))
         dry = await s1.call("archive_prune", fileset="data", keep_last=0, keep_within_ms=0, dry_run=True)
         assert dry["dry_run"] and dry["removed"], dry
         assert await s1.archived()

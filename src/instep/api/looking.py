@@ -352,7 +352,7 @@ class ExplainDocument(Document, frozen=True, kw_only=True):
     copies: tuple[PathCopiesDocument, ...] | UnsetType = UNSET
 
 
-@command("explain", Role.VIEWER)
+@command("explain", Role.VIEWER, UnavailableError)
 class ExplainCommand(FilesetCommand[ExplainDocument], frozen=True):
     """Which nodes get a fileset or a path of it, by which way, and why not."""
 

@@ -15,7 +15,7 @@ from instep.model.manifest.entry import Entry
 from instep.model.paths import path_fields, shown
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.targets import path_of, service_of
+from instep.node.commands.targets import outside, path_of, service_of
 from instep.node.lines.snapshot import moment
 from instep.node.runtime.driver import wall_ms
 from instep.node.upkeep.housekeeping import retention_of
@@ -46,9 +46,7 @@ class Archives(CommandHandlers):
             raise UsageError(
                 "archive restore needs a PATH", hint=f"instep archive list {service.fileset.name}"
             )
-        to = Path(asked.to)
-        if not to.is_absolute():
-            raise UsageError(f"{to} is not an absolute path", code="no_directory")
+        to = Path(outside(self._node, asked.to))
 
         changed: list[ItemRecord] = []
 

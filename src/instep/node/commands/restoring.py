@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from instep.api import lines as api
 from instep.api.parts import generation
@@ -20,7 +19,7 @@ from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.patience import works_of
-from instep.node.commands.targets import generation_of, running_service_of
+from instep.node.commands.targets import generation_of, outside, running_service_of
 from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.retrieval.fetching_out import FetchingOut
@@ -70,8 +69,7 @@ class Restores(CommandHandlers):
     async def _restore_out(self, asked: api.RestoreCommand, to: str) -> api.OutcomeDocument:
         """Into a directory, on any node."""
         service = running_service_of(self._node, asked.fileset)
-        if not os.path.isabs(to):
-            raise UsageError(f"{to} is not an absolute path", code="no_directory")
+        to = outside(self._node, to)
         target = self._target(service, asked.generation)
         source = self._source(asked.source)
         lenders = tuple(each for each in service.lenders() if source in (None, each.who))
@@ -99,7 +97,7 @@ class Restores(CommandHandlers):
         """On any node, with the contents that are here or at its partners."""
         service = running_service_of(self._node, asked.fileset)
         _refuse_secret(service)
-        to = self._outside(asked.to)
+        to = outside(self._node, asked.to)
 
         async def progress(done: int, total: int) -> None:
             await speaker.progress("generations", done, total, "generations")
@@ -118,19 +116,6 @@ class Restores(CommandHandlers):
             left_out=tuple(shown(path) for path in list(done.left_out)[:LEFT_OUT_MAX]),
             left_out_total=len(done.left_out),
         )
-
-    def _outside(self, to: str) -> str:
-        """The directory, absolute and in no fileset: there it would be published."""
-        if not os.path.isabs(to):
-            raise UsageError(f"{to} is not an absolute path", code="no_directory")
-        around = self._node.runtime.settings.fileset_around(Path(to))
-        if around is not None:
-            raise RefusedError(
-                f"{to} lies in the fileset {around.name}, which would carry it",
-                hint="name a directory outside",
-                code="inside_a_fileset",
-            )
-        return to
 
     def _target(self, service: LineService, number: int | None) -> HeadRef:
         """The generation of that number, or the head."""

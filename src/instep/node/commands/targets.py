@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
 from instep.model.definition import Mode
@@ -23,6 +25,21 @@ GENERATIONS_MAX = 10_000
 def service_of(node: Node, named: str | None) -> LineService:
     """The service of the named fileset, or of the only one."""
     return node.services[pick_fileset(node.runtime.settings, named).name]
+
+
+def outside(node: Node, to: str) -> str:
+    """The directory that a command writes into, absolute and in no fileset of this node: there it would be published.
+    ``UsageError`` ``no_directory``, ``RefusedError`` ``inside_a_fileset``."""
+    if not os.path.isabs(to):
+        raise UsageError(f"{to} is not an absolute path", code="no_directory")
+    around = node.runtime.settings.fileset_around(Path(to))
+    if around is not None:
+        raise RefusedError(
+            f"{to} lies in the fileset {around.name}, which would carry it",
+            hint="name a directory outside",
+            code="inside_a_fileset",
+        )
+    return to
 
 
 def running_service_of(node: Node, named: str | None) -> LineService:

@@ -26,7 +26,7 @@ def forget_node(node: NodeDirectory, name: str) -> bool:
 
 
 def rename_node(node: NodeDirectory, old: str, new: str) -> bool:
-    """Put another name in every place that ``forget_node`` empties, in the rules about copies, and in this node's own."""
+    """Put another name in every place that ``forget_node`` empties, in rules about copies, and in this node's own."""
 
     def change(document: Document) -> None:
         if document.get("name") == old:
@@ -55,6 +55,6 @@ def _named_partners(document: Document) -> list[Any]:
 
 
 def _named_in_copies(document: Document) -> list[Any]:
-    """The lists of nodes in the rules about copies. A node that left stays there: that a copy is missing is still true."""
+    """The lists of nodes in the rules about copies. A node that left stays there: it still has no copy."""
     rules = [rule for table in document.get("filesets", {}).values() for rule in table.get("copies", [])]
     return [rule.get(key) for rule in rules for key in ("prefer", "block")]
