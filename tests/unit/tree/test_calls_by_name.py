@@ -66,6 +66,8 @@ LOOKED_AT: dict[str, str] = {
                 "archive/history.py:forget_rotten:os.stat",
                 "archive/history.py:collect:os.stat",
                 "switch/linger.py:end_linger:os.unlink",
+                "switch/former_switch.py:move_aside:.mkdir",
+                "switch/former_switch.py:move_aside:os.rename",
                 "switch/left_objects.py:archive_left:os.makedirs",
                 "switch/left_objects.py:archive_left:os.rename",
                 "stage/stages.py:open_stage:os.makedirs",
