@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import ssl
 import stat
 import subprocess
@@ -19,6 +21,23 @@ from instep.model.ids import node_name
 from instep.net.trust.pki import Pki
 from instep.node.config.editing import edits
 from instep.node.directory import NodeDirectory
+
+AROUND = {
+    "nginx": (
+        "pid {0}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{1}\n}}\n", "nginx", "-t", "-c",
+    ),
+    "apache": (
+        "ServerRoot {0}\nPidFile {0}/apache.pid\nErrorLog {0}/error.log\nServerName main\nListen 443\n"
+        "LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n"
+        "LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n"
+        "LoadModule socache_shmcb_module /usr/lib/apache2/modules/mod_socache_shmcb.so\n"
+        "LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so\n{1}\n", "apache2", "-t", "-f",
+    ),
+    "haproxy": (
+        "defaults\n    timeout client 1s\n    timeout server 1s\n    timeout connect 1s\n{1}\n", "haproxy", "-c", "-f",
+    ),
+}  # fmt: skip
+"""Of each server a whole configuration around the lines, its program, and the arguments that only check a file."""
 
 
 def test_a_key_is_not_exported_into_a_fileset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,40 +81,34 @@ def taken(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_front_servers_take_their_lines(
-    node: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("server", AROUND)
+def test_a_front_server_takes_its_lines(
+    server: str, node: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Goal: each server's own parser reads the lines, and the key with the passphrase beside it."""
-    for server, around in (
-        ("nginx", "pid {0}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{1}\n}}\n"),
-        ("apache", "ServerRoot {0}\nPidFile {0}/apache.pid\nErrorLog {0}/error.log\nServerName main\n"
-                   "LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n"
-                   "LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n"
-                   "LoadModule socache_shmcb_module /usr/lib/apache2/modules/mod_socache_shmcb.so\n"
-                   "LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so\nListen 443\n{1}\n"),
-        ("haproxy", "defaults\n    timeout client 1s\n    timeout server 1s\n    timeout connect 1s\n{1}\n"),
-    ):  # fmt: skip
-        folder = tmp_path / server
-        found = exported(node, capsys, "--format", "pem", "--for", server, "--to", str(folder))
-        file = tmp_path / f"{server}.conf"
-        file.write_text(around.format(tmp_path, "\n".join(found["server"]["lines"])))
-        check = {
-            "nginx": ("nginx", "-t", "-c", str(file)),
-            "apache": ("apache2", "-t", "-f", str(file)),
-            "haproxy": ("haproxy", "-c", "-f", str(file)),
-        }[server]
-        taken(*check)
-        for path in map(Path, found["files"]):
-            is_public = path.suffix == ".crt"
-            assert stat.S_IMODE(path.stat().st_mode) == (0o644 if is_public else 0o600), path
-        secret = folder / "main.pass"
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        if server == "haproxy":
-            context.load_cert_chain(folder / "main.pem")
-        else:
-            word = secret.read_text().rstrip()
-            context.load_cert_chain(folder / "main.crt", folder / "main.key", password=word)
-            assert word not in json.dumps(found)
+    """Goal: the server's own parser reads the lines, and the key with the passphrase beside it."""
+    around, *check = AROUND[server]
+    program = shutil.which(check[0], path="/usr/sbin:/usr/bin:/sbin")
+    if program is None:
+        pytest.skip(f"{check[0]} is not installed")
+    folder = tmp_path / "given"
+    found = exported(node, capsys, "--format", "pem", "--for", server, "--to", str(folder))
+    port = str(
+        20_000 + os.getpid() % 10_000
+    )  # nginx takes the port for a moment, and this test may open no socket
+    lines = "\n".join(found["server"]["lines"]).replace("443", port)
+    file = tmp_path / "server.conf"
+    file.write_text(around.format(tmp_path, lines))
+    taken(program, *check[1:], str(file))
+    for path in map(Path, found["files"]):
+        is_public = path.suffix == ".crt"
+        assert stat.S_IMODE(path.stat().st_mode) == (0o644 if is_public else 0o600), path
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if server == "haproxy":
+        context.load_cert_chain(folder / "main.pem")
+    else:
+        word = (folder / "main.pass").read_text().rstrip()
+        context.load_cert_chain(folder / "main.crt", folder / "main.key", password=word)
+        assert word not in json.dumps(found)
 
 
 def test_tomcat_gets_a_key_store(node: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
