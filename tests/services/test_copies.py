@@ -110,8 +110,8 @@ async def test_preferred_and_blocked_nodes_are_named(tmp_path: Path) -> None:
 
 @in_virtual_time
 async def test_a_node_that_is_behind_lacks_the_documents_that_it_has_not(tmp_path: Path) -> None:
-    """Goal: counted by digest: what a paused node has of an older generation counts, what it has not does not. Method:
-    the follower pauses between two generations."""
+    """Goal: copies are counted by digest: a paused node counts for the documents that its older generation has as well.
+    Method: the follower pauses between two generations."""
     async with services(tmp_path) as cluster:
         main, s1 = cluster.add("main"), cluster.add("s1")
         main.writes(WANTED + 'prefer = ["s1"]')

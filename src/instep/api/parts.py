@@ -100,7 +100,7 @@ class NodeCopiesDocument(Document, frozen=True, kw_only=True):
 
 
 class UnknownCopiesDocument(Document, frozen=True):
-    """A node of which it is not known what it has, and why."""
+    """A node whose copies are not known, and why."""
 
     node: str
     why: str

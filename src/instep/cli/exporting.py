@@ -64,7 +64,7 @@ def export_for(
         right = " or ".join(each.value for each in FORMATS[server])
         raise UsageError(
             f"{server.value} is given {right} here, and the format is {form.value}",
-            hint=f"--format {FORMATS[server][0].value}",
+            hint=f"type it with --format {FORMATS[server][0].value}",
             code="wrong_format",
         )
     target = target.absolute()

@@ -1,7 +1,7 @@
 """Whether the approvals of a rollout are enough, by its policy: pure functions of its facts.
 
 A generation lets out the changes of its author, and those of the generations before it without an approval. With
-``other_than_author`` each author needs an approval by another person: by one who is no author, or by two authors.
+``other_than_author`` each author needs an approval by another person: any other person alone, or two authors together.
 """
 
 from __future__ import annotations
