@@ -40,3 +40,23 @@ async def test_a_writer_without_state_and_contents_restores_from_a_partner(tmp_p
         assert tree_of(main.tree, with_times=False) == wanted
         await cluster.in_step("s1")
         assert tree_of(s1.tree, with_times=False) == wanted
+
+
+@in_virtual_time
+async def test_nothing_is_taken_out_into_a_fileset_below_the_directory(tmp_path: Path) -> None:
+    """Goal: a path that begins with the root's own name is refused where the directory above the root is named, for there
+    it would be published; any other path may go there."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        inside = f"{main.tree.name}/x"
+        for text in ("1", "2"):
+            main.write({inside: text, "b": text})
+            await main.publish()
+            await s1.holds(inside, text)
+        above, raw = str(s1.tree.parent), inside.encode()
+        await s1.refuses("inside_a_fileset", "archive_restore", fileset="data", path=inside, to=above)
+        await s1.refuses("inside_a_fileset", "restore", fileset="data", paths_b64=[raw], to=above)
+        assert not (s1.tree / "x").exists()
+        await s1.call("archive_restore", fileset="data", path="b", to=above)
+        assert (s1.tree.parent / "b").read_text() == "1"

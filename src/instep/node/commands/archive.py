@@ -46,7 +46,7 @@ class Archives(CommandHandlers):
             raise UsageError(
                 "archive restore needs a PATH", hint=f"instep archive list {service.fileset.name}"
             )
-        to = Path(outside(self._node, asked.to))
+        to = Path(outside(self._node, asked.to, (path,)))
 
         changed: list[ItemRecord] = []
 

@@ -77,6 +77,7 @@ class Restores(CommandHandlers):
         senders = tuple(each for each in sorted(service.sources) if source in (None, each))
         work = RestoringOut(FetchingOut(service, target, partners, senders))
         changes = await work.changes(paths_of(asked))
+        outside(self._node, to, [change.path for change in changes])
         await work.require_contents(changes)
         if not asked.dry_run:
             await work.write(changes, os.fsencode(to))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError
 from instep.model.definition import Mode
 from instep.model.ids import FilesetName, HeadRef, NodeName
+from instep.model.paths import shown
 from instep.net.messages.messages import FactsReply, Report
 from instep.node.config.settings import Settings
 from instep.node.facts.owners import OwnerTrouble, of_followed
@@ -27,15 +28,20 @@ def service_of(node: Node, named: str | None) -> LineService:
     return node.services[pick_fileset(node.runtime.settings, named).name]
 
 
-def outside(node: Node, to: str) -> str:
-    """The directory that a command writes into, absolute and in no fileset of this node: there it would be published.
-    ``UsageError`` ``no_directory``, ``RefusedError`` ``inside_a_fileset``."""
+def outside(node: Node, to: str, paths: Sequence[bytes] = ()) -> str:
+    """The directory that a command writes into, absolute. It is in no fileset of this node, and none of the ``paths``
+    that are written below it is: there it would be published. ``UsageError`` ``no_directory``, ``RefusedError``
+    ``inside_a_fileset``."""
     if not os.path.isabs(to):
         raise UsageError(f"{to} is not an absolute path", code="no_directory")
-    around = node.runtime.settings.fileset_around(Path(to))
+    settings, place = node.runtime.settings, to
+    around = settings.fileset_around(Path(to))
+    if around is None and (found := settings.path_in_a_fileset(Path(to), paths)) is not None:
+        path, around = found
+        place = f"{to}/{shown(path)}"
     if around is not None:
         raise RefusedError(
-            f"{to} lies in the fileset {around.name}, which would carry it",
+            f"{place} lies in the fileset {around.name}, which would carry it",
             hint="name a directory outside",
             code="inside_a_fileset",
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from typing import Any
 from instep.api.command import Role
 from instep.model.address import Address
 from instep.model.ids import FilesetName, NodeName
+from instep.model.paths import is_below
 from instep.node.config import values
 from instep.node.config.balancers import BalancerSettings, read_balancers
 from instep.node.config.facts import FactSettings, read_facts
@@ -99,6 +101,18 @@ class Settings:
         real = resolved(path)
         found = (each for each in self.filesets.values() if real.is_relative_to(resolved(each.path)))
         return next(found, None)
+
+    def path_in_a_fileset(self, folder: Path, paths: Sequence[bytes]) -> tuple[bytes, FilesetSettings] | None:
+        """The first of ``paths`` that would lie in the tree of a fileset if it were written below ``folder``."""
+        real = resolved(folder)
+        for each in self.filesets.values():
+            root = resolved(each.path)
+            if root != real and root.is_relative_to(real):
+                below = os.fsencode(root.relative_to(real))
+                for path in paths:
+                    if path == below or is_below(path, below):
+                        return path, each
+        return None
 
 
 def read_settings(top: Table, fingerprint: str) -> Settings | None:
