@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from instep.errors import PeerError
 from instep.model.ids import Digest, NodeName
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import Entry, Kind, has_same_contents
 from instep.model.manifest.manifest import GetPage, diff, iterate, lookup
 from instep.model.replication.copies import CopiesRule
 
@@ -115,7 +115,7 @@ def holders(
                 there = lookup(word.root, path, get)
             except (KeyError, PeerError):
                 continue
-            found[word.node] = there is not None and _is_same(entry, there)
+            found[word.node] = there is not None and has_same_contents(entry, there)
     return found
 
 
@@ -131,11 +131,6 @@ def _without(word: NodeWord, unread: set[Digest]) -> NodeWord:
     return word if word.root not in unread else NodeWord(word.node, None, word.doubt or NO_PAGES)
 
 
-def _is_same(one: Entry, other: Entry) -> bool:
-    """Whether two entries have the same contents; a copy with another mode or time is a copy."""
-    return (one.kind, one.size, one.digest) == (other.kind, other.size, other.digest)
-
-
 class _Differing:
     """The paths of ``head`` with other contents in ``other``, asked for in the order of the manifest."""
 
@@ -147,7 +142,7 @@ class _Differing:
     def _paths(self, head: Digest, get: GetPage) -> Iterator[bytes]:
         try:
             for change in diff(head, self._other, get):
-                if change.old is not None and not (change.new and _is_same(change.old, change.new)):
+                if change.old is not None and not (change.new and has_same_contents(change.old, change.new)):
                     yield change.path
         except (KeyError, PeerError):
             raise _Unread(self._other) from None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from instep.core.union.lines import KnownLines
 from instep.core.union.ownership import Ownership
 from instep.model.ids import NodeName
-from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry import Entry, Kind, has_same_contents
 from instep.model.replication.union import Withheld
 
 
@@ -22,11 +22,7 @@ def is_own_place(path: bytes, own: NodeName, laid: Ownership) -> bool:
 
 def is_same_object(found: Entry | None, wanted: Entry) -> bool:
     """Whether the file that lies there is the wanted one already, but for its mode and times."""
-    return found is not None and (found.kind, found.digest, found.size) == (
-        wanted.kind,
-        wanted.digest,
-        wanted.size,
-    )
+    return found is not None and has_same_contents(found, wanted)
 
 
 def withheld_at(

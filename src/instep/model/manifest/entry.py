@@ -55,6 +55,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     extra: Extra | None = None
 
 
+def has_same_contents(one: Entry, other: Entry) -> bool:
+    """Whether two entries have the same contents, whatever their modes, times and names."""
+    return (one.kind, one.size, one.digest) == (other.kind, other.size, other.digest)
+
+
 def same_but_for_times_of_directories(a: Entry, b: Entry) -> bool:
     """Whether two entries of one path are alike for publish and drift: ``born`` and directory times
     never count."""

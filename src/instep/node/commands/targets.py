@@ -123,15 +123,8 @@ def accepted_by(node: Node, service: LineService) -> dict[NodeName, AcceptedLink
 
 
 def current_reports(node: Node, service: LineService) -> dict[NodeName, Report]:
-    """The reports that still say something: of nodes that may have the line from here, or from a hub that may. What
-    the writer reported while it followed, or a node that is no partner any more, has ended."""
-    why_not, known = node.peers.access.why_not, service.reports()
-    others = {name: report for name, report in known.items() if name != service.writer}
-    return {
-        name: report
-        for name, report in others.items()
-        if why_not(NodeName(report.via or name), service) is None
-    }
+    """As ``LinkPolicy.current``, of the last reports."""
+    return node.peers.access.current(service, service.reports())
 
 
 def direct_followers(node: Node, service: LineService) -> list[NodeName]:

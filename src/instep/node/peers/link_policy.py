@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from instep.errors import NotAllowedError, RefusedError
 from instep.model.ids import LineId, NodeName
+from instep.net.messages.messages import Report
 from instep.node.lines.line_home import LineHome
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
@@ -35,6 +38,15 @@ class LinkPolicy:
     def why_not(self, who: NodeName, service: LineService) -> str | None:
         """Why ``who`` may not have the line, None when it may."""
         return self._why_not_by_link(who, service) or self._why_not_by_to(who, service)
+
+    def current(self, service: LineService, reports: Mapping[NodeName, Report]) -> dict[NodeName, Report]:
+        """The reports that still say something: of nodes that may have the line from here, or from a hub that may. What
+        the writer reported while it followed, or a node that is no partner any more, has ended."""
+        return {
+            name: report
+            for name, report in reports.items()
+            if name != service.writer and self.why_not(NodeName(report.via or name), service) is None
+        }
 
     def _why_not_by_to(self, who: NodeName, service: LineService) -> str | None:
         if who in (service.writer, service.line.origin) or service.offers_to(who):

@@ -96,14 +96,14 @@ class CopiesWatch:
     def of_path(self, service: LineService, path: bytes) -> tuple[PathCopiesDocument, ...]:
         """Which nodes have one document of the head, by each rule that names it."""
         head, found = service.head, []
-        if head is None or not service.fileset.is_written_here:
+        if head is None or not service.fileset.copies or not service.fileset.is_written_here:
             return ()
-        get = must_have(self._node.runtime.store.get_page)
+        get, known = must_have(self._node.runtime.store.get_page), self.words(service)
         for rule in service.fileset.copies:
             entry = lookup(head.root, path, get) if covers(rule)(path) else None
             if entry is None:
                 continue
-            words = self._with_strangers(rule, self.words(service))
+            words = self._with_strangers(rule, known)
             there = holders(path, entry, words, get)
             doubts = {word.node: word.doubt for word in words}
             having = [node for node, has in there.items() if has]
@@ -128,11 +128,7 @@ class CopiesWatch:
         line's generations are read: a peer could name pages of its own that take for ever."""
         peers, reports = self._node.peers, service.reports()
         known = {each.body().root for each in self._node.runtime.store.generations(service.line, 1_000_000)}
-        names = {
-            name
-            for name, report in reports.items()
-            if name != service.writer and peers.access.why_not(NodeName(report.via or name), service) is None
-        }
+        names = {*peers.access.current(service, reports)}
         names |= {
             name
             for name in self._node.runtime.settings.partners
