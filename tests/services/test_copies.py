@@ -56,13 +56,8 @@ async def test_a_copy_counts_while_its_node_is_there(tmp_path: Path) -> None:
     """Goal: two copies are enough, one whose node is away is not known, and comes back by itself; check, status, events
     and explain say the same. Method: a mirror of two followers, of which one stops."""
     async with services(tmp_path) as cluster:
-        main, s1, s2 = (cluster.add(name) for name in ("main", "s1", "s2"))
-        main.writes(WANTED + "wanted = 2")
-        for node in (s1, s2):
-            node.follows(main)
-            cluster.link("main", node.name)
-        for node in (main, s1, s2):
-            node.start()
+        cluster.make(2, writer=(WANTED + "wanted = 2",))
+        main, s1, s2 = (cluster[name] for name in ("main", "s1", "s2"))
         main.write({"a.xml": "1", "b.txt": "1"})
         await main.publish()
         for node in (s1, s2):
@@ -91,12 +86,8 @@ async def test_preferred_and_blocked_nodes_are_named(tmp_path: Path) -> None:
     """Goal: a copy on a blocked node is named and does not count, a preferred node that nothing names is not taken for
     one that has all. Method: one follower, which is blocked."""
     async with services(tmp_path) as cluster:
-        main, s1 = cluster.add("main"), cluster.add("s1")
-        main.writes(WANTED + 'wanted = 1\nprefer = ["s9"]\nblock = ["s1"]')
-        s1.follows(main)
-        cluster.link("main", "s1")
-        main.start()
-        s1.start()
+        cluster.make(1, writer=(WANTED + 'wanted = 1\nprefer = ["s9"]\nblock = ["s1"]',))
+        main, s1 = cluster["main"], cluster["s1"]
         main.write({"a.xml": "1"})
         await main.publish()
         await s1.holds("a.xml", "1")
@@ -113,12 +104,8 @@ async def test_a_node_that_is_behind_lacks_the_documents_that_it_has_not(tmp_pat
     """Goal: copies are counted by digest: a paused node counts for the documents that its older generation has as well.
     Method: the follower pauses between two generations."""
     async with services(tmp_path) as cluster:
-        main, s1 = cluster.add("main"), cluster.add("s1")
-        main.writes(WANTED + 'prefer = ["s1"]')
-        s1.follows(main)
-        cluster.link("main", "s1")
-        main.start()
-        s1.start()
+        cluster.make(1, writer=(WANTED + 'prefer = ["s1"]',))
+        main, s1 = cluster["main"], cluster["s1"]
         main.write({"a.xml": "1", "old.xml": "1"})
         await main.publish()
         await _found(main, kept=True, documents=2)
@@ -181,12 +168,8 @@ async def test_manifests_that_cannot_be_read_end_no_daemon(tmp_path: Path) -> No
     """Goal: a head whose manifest is not here yet, as after an older copy came back, and a node that reports a page of its
     own making are not known, and the look goes on. Method: the pages of the head are taken away; a report is forged."""
     async with services(tmp_path) as cluster:
-        main, s1 = cluster.add("main"), cluster.add("s1")
-        main.writes(WANTED)
-        s1.follows(main)
-        cluster.link("main", "s1")
-        main.start()
-        s1.start()
+        cluster.make(1, writer=(WANTED,))
+        main, s1 = cluster["main"], cluster["s1"]
         main.write({"a.xml": "1"})
         await main.publish()
         await _found(main, kept=True, documents=1)
